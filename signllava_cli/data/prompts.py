@@ -1,0 +1,87 @@
+"""The words around the streams, as token ids.
+
+The chat template of the LLM's own tokenizer is rendered once with a mark where the user's turn goes, and once
+more where the answer goes. What the template gives is tokenised with its special tokens; what data gives
+(context sentences, answers) is tokenised as plain text, so a sentence that spells a special token stays a
+sentence. The pieces are joined as ids, and nothing is searched for afterwards: training and generation share
+this file, and the target positions are right by construction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Tasks
+
+MARK = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before and after the streams; `after` ends where the assistant's answer begins."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+class PromptWriter:
+    """Writes the prompts and answers of one tokenizer and one recipe.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        tasks: the recipe's words.
+
+    Raises:
+        UserError: the tokenizer has no chat template, or one without a system turn or an end of turn.
+    """
+
+    def __init__(self, tokenizer: Any, tasks: Tasks) -> None:
+        self.tokenizer, self.tasks = tokenizer, tasks
+        if not tokenizer.chat_template:
+            raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no chat template; use an instruct LLM.")
+        turns = [{"role": "system", "content": tasks.system}, {"role": "user", "content": MARK}]
+        try:
+            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            dialogue = tokenizer.apply_chat_template(
+                [*turns, {"role": "assistant", "content": MARK}], tokenize=False
+            )
+        except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
+            raise UserError(f"The chat template of {tokenizer.name_or_path} refuses: {fault}") from None
+        head, tail = prompt.split(MARK)
+        self._head = self._with_special_tokens(head) + self._plain(f"{tasks.streams}\n")
+        self._tail = self._with_special_tokens(tail)
+        self.end_of_turn = self._end_of_turn(dialogue.split(MARK)[-1])
+
+    def prompt(self, context: Sequence[str]) -> Prompt:
+        """The prompt of a clip that sees the sentences `context`; without any, the prompt that has no context."""
+        lines = [self.tasks.context, *context] if context else []
+        question = "\n".join(["", *lines, self.tasks.translation])
+        return Prompt(before=self._head, after=self._plain(question) + self._tail)
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """The target ids of `text`: its own tokens and the end of the turn."""
+        return (*self._plain(text), self.end_of_turn)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, cut at the end of the turn."""
+        ids = list(ids)
+        if self.end_of_turn in ids:
+            ids = ids[: ids.index(self.end_of_turn)]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+    def _with_special_tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _end_of_turn(self, text: str) -> int:
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        for token in self._with_special_tokens(text):
+            if token in special:
+                return int(token)
+        raise UserError(
+            f"The chat template of {self.tokenizer.name_or_path} ends no turn with a special token, "
+            "so generation would not know where to stop."
+        )

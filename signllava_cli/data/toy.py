@@ -1,0 +1,182 @@
+"""The toy corpus: a small sign language, invented so that every claim about context can be tested.
+
+Each sentence is a row of signs; each sign is a few frames near a prototype vector, drawn per stream, blended at
+the seams and noisy. Two kinds of sentences cannot be translated without context:
+
+- TOOL reads pan, drum or spade: whichever belongs to the topic that the recording's first sentence
+  names (`needs: prelude`);
+- POINT reads whoever was named last, in one of the two sentences before it (`needs: window`).
+
+Sentences of dev and test do not occur in train.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from signllava_cli import __version__
+from signllava_cli.data.annotations import Clip, ContextBound, Recording
+from signllava_cli.data.writing import write_annotations, write_stream
+from signllava_cli.errors import UserError
+from signllava_cli.files import write_json
+
+TIMES = ("today", "tonight", "on Monday", "in winter", "every week")
+PEOPLE = ("my sister", "the doctor", "our teacher", "a farmer", "grandmother")
+VERBS = ("buys", "cleans", "paints", "finds", "hides")
+OBJECTS = ("the lamp", "a coat", "the letter", "an apple", "the chair", "a box")
+EVENTS = ("breaks", "falls", "disappears")
+TOOL_OF_TOPIC = {"cooking": "pan", "music": "drum", "gardening": "spade"}
+TEACH, TOOL, POINT = "TEACH", "TOOL", "POINT"
+SIGNS = (*TIMES, *PEOPLE, *VERBS, *OBJECTS, *EVENTS, *TOOL_OF_TOPIC, TEACH, TOOL, POINT)
+
+RECORDINGS = {"test": 6, "dev": 3, "train": 32}  # the held-out splits choose their sentences first
+CLIPS = (8, 20)
+SHARDS = 2
+KINDS = {"plain": 0.35, "tool": 0.25, "point": 0.25, "event": 0.15}
+MARKER = "toy.json"
+
+
+@dataclass(frozen=True)
+class ToyStream:
+    """One stream: numbers per frame, frames per sign (lowest, highest), standard deviation of the noise."""
+
+    width: int
+    frames: tuple[int, int]
+    noise: float
+
+
+STREAMS = {
+    "sign2vec": ToyStream(width=48, frames=(1, 2), noise=0.3),
+    "mae": ToyStream(width=64, frames=(2, 4), noise=0.5),
+    "pose": ToyStream(width=26, frames=(2, 3), noise=0.8),
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is signed, and what it says. `person` is who the sentence names, if anyone."""
+
+    signs: tuple[str, ...]
+    text: str
+    paraphrase: str
+    keywords: tuple[str, ...]
+    person: str | None
+    bound: ContextBound | None
+
+
+def write_toy_corpus(root: Path, seed: int = 0) -> None:
+    """Write the corpus under `root`; the same seed gives the same bytes.
+
+    Raises:
+        UserError: `root` holds something else.
+    """
+    if root.exists() and any(root.iterdir()) and not (root / MARKER).is_file():
+        raise UserError(f"{root} is not empty and is no toy corpus: choose another --out.")
+    taken: set[str] = set()
+    for split, count in RECORDINGS.items():
+        draw = np.random.default_rng([seed, list(RECORDINGS).index(split)])
+        corpus = [_recording(f"{split}{number:02d}", draw, taken, split) for number in range(count)]
+        write_annotations(root, split, [recording for recording, _ in corpus])
+        for index, (name, stream) in enumerate(STREAMS.items()):
+            prototypes = np.random.default_rng([seed, 10, index]).normal(size=(len(SIGNS), stream.width))
+            frames = {
+                recording.name: {
+                    clip.name: _frames(sentence.signs, stream, prototypes, draw)
+                    for clip, sentence in zip(recording.clips, sentences, strict=True)
+                }
+                for recording, sentences in corpus
+            }
+            write_stream(root, split, name, frames, SHARDS)
+    write_json(root / MARKER, {"corpus": "signllava toy", "seed": seed, "version": __version__})
+
+
+def _recording(
+    name: str, draw: np.random.Generator, taken: set[str], split: str
+) -> tuple[Recording, list[Sentence]]:
+    topic = str(draw.choice(list(TOOL_OF_TOPIC)))
+    sentences: list[Sentence] = []
+    for position in range(int(draw.integers(CLIPS[0], CLIPS[1] + 1))):
+        while True:
+            kind = "opener" if position == 0 else str(draw.choice(list(KINDS), p=list(KINDS.values())))
+            sentence = _sentence(kind, topic, [each.person for each in sentences], draw)
+            if sentence is not None and sentence.text not in taken:
+                break
+        if split != "train":
+            taken.add(sentence.text)
+        sentences.append(sentence)
+    clips = tuple(
+        Clip(name, f"{name}-{position:02d}", position, s.text, (s.paraphrase,), s.keywords, s.bound)
+        for position, s in enumerate(sentences)
+    )
+    return Recording(name, clips), sentences
+
+
+def _sentence(
+    kind: str, topic: str, people_before: Sequence[str | None], draw: np.random.Generator
+) -> Sentence | None:
+    """A sentence of this kind, or None where the recording so far does not allow it."""
+
+    def one_of(words: Sequence[str]) -> str:
+        return str(words[int(draw.integers(len(words)))])
+
+    time, person, verb, thing = one_of(TIMES), one_of(PEOPLE), one_of(VERBS), one_of(OBJECTS)
+    if kind == "event":
+        event = one_of(EVENTS)
+        return _told((time, thing, event), (time, thing, event), None, None)
+    if kind == "opener":
+        return _told((time, person, TEACH, topic), (time, person, "teaches", topic), person, None)
+    if kind == "tool":
+        tool = TOOL_OF_TOPIC[topic]
+        bound = ContextBound("prelude", tool, _without(tuple(TOOL_OF_TOPIC.values()), tool))
+        return _told((time, person, verb, TOOL), (time, person, verb, f"the {tool}"), person, bound)
+    if kind == "point":
+        named = [each for each in people_before[-2:] if each is not None]
+        if not named:
+            return None
+        bound = ContextBound("window", _noun(named[-1]), _without(tuple(map(_noun, PEOPLE)), _noun(named[-1])))
+        return _told((time, POINT, verb, thing), (time, named[-1], verb, thing), named[-1], bound)
+    return _told((time, person, verb, thing), (time, person, verb, thing), person, None)
+
+
+def _told(
+    signs: tuple[str, ...], words: tuple[str, ...], person: str | None, bound: ContextBound | None
+) -> Sentence:
+    time, *rest = words
+    return Sentence(
+        signs=signs,
+        text=_written([time, *rest]),
+        paraphrase=_written([*rest, time]),
+        keywords=tuple(_noun(word) for word in rest),
+        person=person,
+        bound=bound,
+    )
+
+
+def _written(words: Sequence[str]) -> str:
+    text = " ".join(words)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _noun(phrase: str) -> str:
+    return phrase.split()[-1]
+
+
+def _without(words: tuple[str, ...], word: str) -> tuple[str, ...]:
+    return tuple(each for each in words if each != word)
+
+
+def _frames(
+    signs: Sequence[str], stream: ToyStream, prototypes: np.ndarray, draw: np.random.Generator
+) -> np.ndarray:
+    """The frames (T, width) of a row of signs: each held for a few, its first one half way from the last."""
+    rows: list[np.ndarray] = []
+    for sign in signs:
+        prototype = prototypes[SIGNS.index(sign)]
+        held = [prototype] * int(draw.integers(stream.frames[0], stream.frames[1] + 1))
+        if rows and len(held) > 1:
+            held[0] = (rows[-1] + prototype) / 2
+        rows.extend(held)
+    clean = np.stack(rows)
+    return (clean + stream.noise * draw.normal(size=clean.shape)).astype(np.float16)

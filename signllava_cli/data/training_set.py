@@ -1,0 +1,93 @@
+"""The endless sequence of training examples, each a function of (seed, position) alone.
+
+Position p is clip number p mod n of epoch p // n, in that epoch's own order. Not the worker, nor the rank,
+nor the time of a restart has a say in what it holds.
+"""
+
+import signal
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.batches import Batch, make_batch
+from signllava_cli.data.context import gold_context
+from signllava_cli.data.examples import Example, ExampleBuilder
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe
+
+ORDER, CONTEXT = 0, 1  # what a draw is for: each purpose has random numbers of its own
+
+
+class TrainingSet(Dataset[Example]):
+    """`TrainingSet(...)[p]` is the example at position p of the training sequence."""
+
+    def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder) -> None:
+        self.split, self.builder = split, builder
+        self.context, self.seed = recipe.context, recipe.run.seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def clip(self, position: int) -> Clip:
+        """The clip at `position`."""
+        epoch, index = divmod(position, len(self.split.clips))
+        if epoch != self._epoch:
+            draw = np.random.default_rng([self.seed, ORDER, epoch])
+            self._epoch, self._order = epoch, draw.permutation(len(self.split.clips))
+        return self.split.clips[self._order[index]]
+
+    def __getitem__(self, position: int) -> Example:
+        clip = self.clip(position)
+        window, prelude = self.context.window, self.context.prelude
+        if np.random.default_rng([self.seed, CONTEXT, position]).random() < self.context.dropout:
+            window = prelude = 0
+        context = gold_context(self.split.recordings[clip.recording], clip.position, window, prelude)
+        return self.builder.build(clip, self.split.read(clip), context, clip.translation)
+
+
+def step_positions(step: int, batch_size: int, micro_batch_size: int, rank: int, ranks: int) -> list[list[int]]:
+    """The training positions of optimiser step `step` that `rank` computes, micro-batch by micro-batch.
+
+    Step s holds the positions from s * batch_size on, whatever the number of ranks and micro-batches.
+
+    >>> step_positions(1, batch_size=8, micro_batch_size=2, rank=1, ranks=2)
+    [[10, 11], [14, 15]]
+    """
+    starts = range(rank * micro_batch_size, batch_size, ranks * micro_batch_size)
+    first = step * batch_size
+    return [list(range(first + start, first + start + micro_batch_size)) for start in starts]
+
+
+def training_steps(
+    recipe: Recipe, examples: TrainingSet, first: int, last: int, pad_id: int, rank: int, ranks: int
+) -> Iterator[list[Batch]]:
+    """For each optimiser step in [first, last), the micro-batches of this rank."""
+    train = recipe.train
+    schedule = [
+        positions
+        for step in range(first, last)
+        for positions in step_positions(step, train.batch_size, train.micro_batch_size, rank, ranks)
+    ]
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    loader = DataLoader(
+        examples,
+        batch_sampler=schedule,
+        num_workers=recipe.data.workers,
+        collate_fn=partial(make_batch, widths=widths, pad_id=pad_id, pad_side="right"),
+        worker_init_fn=_leave_signals_to_the_run,
+    )
+    batches = iter(loader)
+    try:
+        for _ in range(first, last):
+            yield [next(batches) for _ in range(train.batch_size // (train.micro_batch_size * ranks))]
+    except UserError as fault:  # a loader worker wraps the message in its traceback
+        raise UserError(str(fault).rsplit("UserError: ", 1)[-1].strip()) from None
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A worker neither inherits the run's handlers nor dies of a signal meant for the run to save itself."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

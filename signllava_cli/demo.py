@@ -1,0 +1,123 @@
+"""The whole job on the toy corpus, each step through the command that a user would type."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.console import flush, say, show_table
+from signllava_cli.errors import UserError
+from signllava_cli.files import pointed_at, read_json, write_json
+from signllava_cli.generation.predictions import META
+
+SOURCES = ("none", "gold", "predicted")
+STAGES = ("pretrain", "finetune")
+RECIPES = {"smollm2": "toy/{stage}", "tiny": "toy/tiny_{stage}"}
+
+
+def run_demo(llm: str, out: Path) -> dict[str, Any]:
+    """Prepare, pretrain, finetune, generate and score under `out`; the summary is written there and comes back.
+
+    Raises:
+        UserError: a command failed; its own message stands above.
+    """
+    began = time.monotonic()
+    corpus, llm_folder = out / "data", out / "llm" / llm
+    commands: list[str] = []
+
+    def signllava(*words: str | Path) -> None:
+        _run([str(word) for word in words], commands)
+
+    if not (corpus / "toy.json").is_file():
+        signllava("prepare", "toy", "--out", corpus)
+    if not (llm_folder / "config.json").is_file():
+        signllava("prepare", "llm", llm, "--out", llm_folder, *(("--corpus", corpus) if llm == "tiny" else ()))
+    stages = {}
+    for stage in STAGES:
+        run = out / llm / stage
+        settings = [f"llm.path={llm_folder}", f"data.root={corpus}", f"run.folder={run}"]
+        options = [word for setting in settings for word in ("--set", setting)]
+        if stage == "finetune":
+            options = ["--projector", str(out / llm / "pretrain"), *options]
+        signllava(stage, "--recipe", RECIPES[llm].format(stage=stage), *options)
+        sources = [word for source in SOURCES for word in ("--context-source", source)]
+        signllava("generate", "--checkpoint", run, "--context", "2", "--prelude", "2", *sources)
+        best = run / (pointed_at(run / "best") or run / "best").name
+        folders = _prediction_folders(best)
+        signllava("eval", *folders.values(), "--out", run / "scores.json")
+        stages[stage] = _stage_summary(best, folders, read_json(run / "scores.json"))
+    summary = {"llm": llm, "seconds": round(time.monotonic() - began, 1), "stages": stages}
+    write_json(out / "summary.json", summary)
+    _show(summary, out)
+    say("These are the commands that ran; each can be repeated by hand:")
+    for command in commands:
+        say(f"  {command}")
+    return summary
+
+
+def _run(words: list[str], commands: list[str]) -> None:
+    command = " ".join(["signllava", *words])
+    commands.append(command)
+    say(f"\n$ {command}", style="bold cyan")
+    flush()
+    code = subprocess.run([sys.executable, "-m", "signllava_cli", *words], check=False).returncode
+    if code != 0:
+        raise UserError(f"`{command}` ended with exit code {code}; `signllava demo` again goes on where it stopped.")
+
+
+def _prediction_folders(checkpoint: Path) -> dict[str, Path]:
+    labels = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}
+    parent = checkpoint.parent / "predictions"
+    return {source: parent / f"{checkpoint.name}.test.{labels[source]}" for source in SOURCES}
+
+
+def _stage_summary(checkpoint: Path, folders: dict[str, Path], scores: dict[str, Any]) -> dict[str, Any]:
+    from signllava_cli.model.checkpoint import tensors_of
+
+    tensors = list(tensors_of(checkpoint))
+    by_source = {result["context_source"]: result for result in scores["results"]}
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and "resume" not in path.parts]
+    return {
+        "checkpoint": str(checkpoint),
+        "checkpoint_bytes": sum(path.stat().st_size for path in files),
+        "trained_parameters": sum(_product(shape) for _, _, shape, _ in tensors),
+        "scores": {
+            source: {
+                **{
+                    name: round(by_source[source]["scores"][name], 2)
+                    for name in ("bleu4", "chrf2", "context_bound_accuracy")
+                },
+                "clips": by_source[source]["clips"],
+                "seconds": read_json(folders[source] / META)["seconds"],
+            }
+            for source in SOURCES
+        },
+    }
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    rows = [
+        [
+            f"{stage}, {source} context",
+            f"{scores['bleu4']:.1f}",
+            f"{scores['chrf2']:.1f}",
+            f"{scores['context_bound_accuracy']:.1f}",
+            scores["clips"],
+            f"{scores['seconds']:.0f} s",
+            f"{its['trained_parameters']:,}",
+            f"{its['checkpoint_bytes'] / 1e6:.1f} MB",
+        ]
+        for stage, its in summary["stages"].items()
+        for source, scores in its["scores"].items()
+    ]
+    columns = ["stage", "BLEU-4", "chrF2", "context-bound %", "clips", "decoding", "trained", "checkpoint"]
+    show_table(f"{summary['llm']}, {summary['seconds']:.0f} s in all", columns, rows)
+    say(f"everything is in {out}, the figures in {out / 'summary.json'}")

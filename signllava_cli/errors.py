@@ -1,0 +1,29 @@
+"""What can go wrong that is not a bug, and the exit code that each leaves behind.
+
+Exit codes: 0 done; 1 a bug (traceback); 2 the user can mend it; 75 stopped with its state saved, run the
+same command again (BSD's EX_TEMPFAIL, which SLURM's requeue scripts test for); 130 interrupted.
+"""
+
+from collections.abc import Iterable
+
+NAMES_SHOWN = 5
+
+
+class UserError(Exception):
+    """The person at the terminal can mend this: the message says what, where, and the mend."""
+
+    exit_code = 2
+
+
+class Stopped(Exception):
+    """The run stopped before its end, on request, with its state saved."""
+
+    exit_code = 75
+
+
+def first_names(names: Iterable[str]) -> str:
+    """The first few of `names` for a message, and how many more there are."""
+    listed = list(names)
+    shown = ", ".join(listed[:NAMES_SHOWN])
+    hidden = len(listed) - NAMES_SHOWN
+    return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -1,0 +1,1 @@
+"""Scores of predictions, each with the signature that makes it comparable."""

@@ -1,0 +1,111 @@
+"""Files read with plain errors, and written so that a kill leaves the old or the new, never half of either."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.errors import UserError
+
+HALF_WRITTEN = ".tmp"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`.
+
+    Raises:
+        UserError: the file is missing, or does not hold a JSON object; says where.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as fault:
+        raise UserError(f"{file} cannot be read: {fault.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text.") from None
+    except json.JSONDecodeError as fault:
+        raise UserError(f"{file} is not JSON: {fault.msg} at line {fault.lineno}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}, not a JSON object.")
+    return content
+
+
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill; when the block ends without error it takes the place of `path`.
+
+    Raises:
+        UserError: the disk is full or may not be written to.
+    """
+    temporary = path.with_name(path.name + HALF_WRITTEN)
+    with _said_plainly(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _sync(file)
+        _sync(temporary)
+        replaced = path.with_name(path.name + ".replaced" + HALF_WRITTEN)
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, or leave what was there.
+
+    Raises:
+        UserError: the disk is full or may not be written to.
+    """
+    with _said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + HALF_WRITTEN)
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole, indented JSON file, or leave what was there."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a relative link to `target` beside it; a one-line file where links cannot be made."""
+    temporary = link.with_name(link.name + HALF_WRITTEN)
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(target)
+    except OSError:
+        temporary.write_text(target + "\n", encoding="utf-8")
+    temporary.replace(link)
+
+
+def pointed_at(link: Path) -> Path | None:
+    """What `point` made `link` point at, if it is there."""
+    if link.is_dir():
+        return link.resolve()
+    if link.is_file():
+        target = link.parent / link.read_text(encoding="utf-8").strip()
+        return target if target.is_dir() else None
+    return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _said_plainly(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise UserError(f"{path} cannot be written: {fault.strerror or fault}.") from None

@@ -1,0 +1,72 @@
+"""What a clip sees of the sentences before it: nothing, the references, or hypotheses."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.context import context_positions
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError, first_names
+from signllava_cli.generation.predictions import find_predictions, read_predictions
+
+PREPARED = "prepared:"
+
+
+@dataclass(frozen=True)
+class ContextSource:
+    """`none`, `gold`, `predicted`, or `prepared:FILE` with the hypotheses of an earlier predictions file.
+
+    Raises:
+        UserError: the name is none of these, or a prepared file lacks a sentence that some clip would see.
+    """
+
+    name: str
+    window: int
+    prelude: int
+    prepared: Mapping[str, str]
+
+    @classmethod
+    def open(cls, name: str, window: int, prelude: int, split: Split) -> "ContextSource":
+        """The source of this name, its prepared file read and checked against `split`."""
+        prepared: dict[str, str] = {}
+        if name.startswith(PREPARED):
+            file = find_predictions(Path(name.removeprefix(PREPARED)).expanduser())
+            prepared = {row.id: row.hypothesis for row in read_predictions(file)}
+            recordings = split.recordings.values()
+            absent = [clip.id for each in recordings for clip in each.clips if clip.id not in prepared]
+            if absent:
+                raise UserError(
+                    f"--context-source {name}: the file lacks {len(absent)} sentences of split {split.name} "
+                    f"({first_names(absent)})."
+                )
+        elif name not in ("none", "gold", "predicted"):
+            raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
+        if name == "none" or not window + prelude:
+            return cls("none", 0, 0, {})
+        return cls(name, window, prelude, prepared)
+
+    @property
+    def prepared_hash(self) -> str | None:
+        """A hash of the prepared sentences, if there are any."""
+        lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(self.prepared.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()[:16] if self.prepared else None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a clip has to wait for the hypotheses of those before it."""
+        return self.name == "predicted"
+
+    def sentences(self, clip: Clip, split: Split, hypotheses: Mapping[str, str]) -> list[str]:
+        """The sentences that `clip` sees. `hypotheses` are those decoded so far: clip id -> text.
+
+        A clip without features has no hypothesis, so in predicted mode it leaves no sentence. An empty
+        hypothesis leaves none either.
+        """
+        clips = split.recordings[clip.recording].clips
+        seen = [clips[position] for position in context_positions(clip.position, self.window, self.prelude)]
+        if self.name == "gold":
+            return [each.translation for each in seen]
+        texts = self.prepared if self.prepared else hypotheses
+        return [texts[each.id] for each in seen if texts.get(each.id)]

@@ -1,0 +1,156 @@
+"""Translate a split with a checkpoint, under one context source after another."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from signllava_cli.console import progress, say, warn
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.examples import Example, ExampleBuilder
+from signllava_cli.data.split import Split
+from signllava_cli.generation.context_source import ContextSource
+from signllava_cli.generation.decoding import Hypothesis, decode
+from signllava_cli.generation.order import decoding_order
+from signllava_cli.generation.predictions import Prediction, PredictionsFile, ids_hash
+from signllava_cli.model.assembly import Assembled, assemble_checkpoint
+from signllava_cli.model.checkpoint import library_versions, weights_hash
+from signllava_cli.recipe import Recipe
+
+
+def generate(
+    recipe: Recipe, checkpoint: Path, sources: list[str], out: Path | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Translate `recipe.generate.split`, once for each context source, each into a predictions folder.
+
+    Args:
+        sources: names as `ContextSource.open` takes them.
+        out: the folder of the predictions; default `RUN/predictions/STEP.SPLIT.SOURCE`.
+
+    Returns:
+        The predictions files, in the order of `sources`.
+    """
+    split = Split(recipe, recipe.generate.split)
+    settings = recipe.context
+    opened = [ContextSource.open(name, settings.window, settings.prelude, split) for name in sources]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assembled = assemble_checkpoint(checkpoint, recipe, device)
+    files = []
+    for source in opened:
+        folder = out or _default_folder(checkpoint, split, source)
+        if out and len(opened) > 1:
+            folder = out / _label(source)
+        file = PredictionsFile(folder, _meta(recipe, checkpoint, split, source), overwrite)
+        _translate(recipe, assembled, split, source, file)
+        files.append(file.file)
+    return files
+
+
+def _translate(
+    recipe: Recipe, assembled: Assembled, split: Split, source: ContextSource, file: PredictionsFile
+) -> None:
+    builder, began = ExampleBuilder(recipe, assembled.prompts), time.monotonic()
+    everything = [clip for recording in split.recordings.values() for clip in recording.clips]
+    file.append([_missing(c, split, source) for c in everything if c.id in split.missing and c.id not in file.done])
+    waiting = [clip for clip in split.clips if clip.id not in file.done]
+    if len(waiting) < len(split.clips):
+        say(f"{file.file}: {len(split.clips) - len(waiting)} clips were done before")
+    hypotheses = {id_: row.hypothesis for id_, row in file.done.items()}
+    with progress(f"translate, {source.name} context", len(waiting)) as line:
+        for clips in decoding_order(waiting, source.in_order, recipe.generate.batch_size):
+            examples = [
+                builder.build(
+                    clip,
+                    split.read(clip),
+                    source.sentences(clip, split, hypotheses),
+                    answer=None,
+                    room=recipe.generate.max_new_tokens,
+                )
+                for clip in clips
+            ]
+            decoded = decode(assembled, examples, recipe.streams, recipe.generate)
+            file.append([_prediction(e, h, source) for e, h in zip(examples, decoded, strict=True)])
+            hypotheses |= {clip.id: each.text for clip, each in zip(clips, decoded, strict=True)}
+            line.advance(len(clips))
+    seconds = time.monotonic() - began
+    file.finish([clip.id for clip in everything], seconds)
+    rows = file.done.values()
+    cut = sum(1 for row in rows if row.cut_frames or row.cut_sentences)
+    unfinished = sum(1 for row in rows if not row.finished)
+    if cut:
+        warn(f"{cut} of {len(rows)} clips were cut to data.max_positions; each line of the file says how much.")
+    if unfinished:
+        warn(f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.")
+    say(f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context: {file.file}")
+
+
+def _prediction(example: Example, hypothesis: Hypothesis, source: ContextSource) -> Prediction:
+    clip = example.clip
+    return Prediction(
+        recording=clip.recording,
+        clip=clip.name,
+        position=clip.position,
+        task="translation",
+        reference=clip.translation,
+        hypothesis=hypothesis.text,
+        context=list(example.context),
+        context_source=source.name,
+        score=round(hypothesis.score, 6),
+        finished=hypothesis.finished,
+        cut_frames=example.cuts.frames,
+        cut_sentences=example.cuts.sentences,
+        context_bound=clip.context_bound and asdict(clip.context_bound),
+    )
+
+
+def _missing(clip: Clip, split: Split, source: ContextSource) -> Prediction:
+    """The line of a clip without features: it counts as an empty hypothesis."""
+    return Prediction(
+        recording=clip.recording,
+        clip=clip.name,
+        position=clip.position,
+        task="translation",
+        reference=clip.translation,
+        hypothesis="",
+        context_source=source.name,
+        missing=split.missing[clip.id],
+        context_bound=clip.context_bound and asdict(clip.context_bound),
+    )
+
+
+def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
+    """What the hypotheses depend on; the batch size and where things lie are not among it."""
+    ids = [clip.id for recording in split.recordings.values() for clip in recording.clips]
+    settings = recipe.to_dict()
+    decoding = {**settings["generate"], "context_source": source.name}
+    for elsewhere in ("split", "batch_size"):
+        decoding.pop(elsewhere)
+    return {
+        "checkpoint": checkpoint.name,
+        "weights": weights_hash(checkpoint),
+        "split": split.name,
+        "clips": len(ids),
+        "clips_hash": ids_hash(ids),
+        "data": split.fingerprint(),
+        "window": source.window,
+        "prelude": source.prelude,
+        "prepared": source.prepared_hash,
+        "decoding": decoding,
+        "llm": settings["llm"],
+        "streams": settings["streams"],
+        "tasks": settings["tasks"],
+        "max_positions": recipe.data.max_positions,
+        "min_frames": recipe.data.min_frames,
+        "versions": library_versions(),
+    }
+
+
+def _default_folder(checkpoint: Path, split: Split, source: ContextSource) -> Path:
+    return checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{_label(source)}"
+
+
+def _label(source: ContextSource) -> str:
+    if source.name == "none":
+        return "none"
+    return f"{source.name.partition(':')[0]}-n{source.window}-m{source.prelude}"

@@ -1,0 +1,68 @@
+"""From a recipe, or from a checkpoint, to a model and the prompts that belong to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.model import checkpoint as checkpoints
+from signllava_cli.model.llm import add_lora, identity, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.signllava import SignLlava
+from signllava_cli.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model on its device, its prompts, and the identity of its LLM."""
+
+    model: SignLlava
+    prompts: PromptWriter
+    llm: dict[str, Any]
+
+    @property
+    def pad_id(self) -> int:
+        """What stands at positions that no one reads."""
+        pad = self.prompts.tokenizer.pad_token_id
+        return int(self.prompts.end_of_turn if pad is None else pad)
+
+
+def assemble(recipe: Recipe, device: torch.device) -> Assembled:
+    """The model of `recipe` with fresh projectors (or those of `init.projector`) and a fresh adapter.
+
+    Raises:
+        UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
+    """
+    tokenizer = load_tokenizer(recipe.llm)
+    prompts = PromptWriter(tokenizer, recipe.tasks)
+    llm = load_llm(recipe.llm, device)
+    found = identity(llm, recipe.llm)
+    if recipe.lora.enabled:
+        torch.manual_seed(recipe.run.seed)  # PEFT draws the adapter from the global generator
+        llm = add_lora(llm, recipe.lora)
+    model = SignLlava(llm, recipe.streams, recipe.run.seed)
+    if recipe.init.projector:
+        file = checkpoints.find_projector(recipe.init.projector)
+        if (file.parent / checkpoints.CONFIG).is_file():
+            require_same_llm(checkpoints.read_config(file.parent).llm, found, file.parent)
+        checkpoints.load_projectors(model, file)
+    return Assembled(model, prompts, found)
+
+
+def assemble_checkpoint(checkpoint: Path, recipe: Recipe, device: torch.device) -> Assembled:
+    """The model of `checkpoint`, in eval mode, prompting as it was trained.
+
+    Raises:
+        UserError: the LLM is not the one it was trained with, or the weights do not fit strictly.
+    """
+    config = checkpoints.read_config(checkpoint)
+    assembled = assemble(recipe, device)
+    require_same_llm(config.llm, assembled.llm, checkpoint)
+    checkpoints.load_weights(assembled.model, checkpoint, with_adapter=recipe.lora.enabled)
+    tokenizer = assembled.prompts.tokenizer
+    if tokenizer.chat_template != config.chat_template:
+        tokenizer.chat_template = config.chat_template
+        assembled = Assembled(assembled.model, PromptWriter(tokenizer, recipe.tasks), assembled.llm)
+    assembled.model.eval()
+    return assembled

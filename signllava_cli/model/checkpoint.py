@@ -1,0 +1,194 @@
+"""A checkpoint's files: the trained weights and what inference needs to know, and nothing else.
+
+    projector.safetensors   every projector and boundary vector
+    adapter/                the LoRA adapter in PEFT's format, after finetune
+    config.json             LLM, tokenizer facts, data hash, versions
+    recipe.yaml             the resolved recipe: streams, prompts, context, decoding
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from signllava_cli import __version__
+from signllava_cli.errors import UserError
+from signllava_cli.files import pointed_at, read_json, write_json, write_text
+from signllava_cli.model.llm import (
+    ADAPTER_WEIGHTS,
+    load_adapter,
+    require_same_tensors,
+    save_adapter,
+)
+from signllava_cli.model.signllava import SignLlava
+from signllava_cli.recipe import Recipe, read_recipe
+
+FORMAT = "signllava-checkpoint-1"
+PROJECTOR, ADAPTER, CONFIG, RECIPE, PROGRESS = (
+    "projector.safetensors",
+    "adapter",
+    "config.json",
+    "recipe.yaml",
+    "progress.json",
+)
+STEP_FOLDER = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a checkpoint says of itself, as in its config.json.
+
+    `llm` is what `llm.identity` gives; `chat_template` and `end_of_turn` are those that it was trained with;
+    `data` is the fingerprint of the training split.
+    """
+
+    stage: str
+    step: int
+    llm: dict[str, Any]
+    chat_template: str
+    end_of_turn: int
+    data: str
+    versions: dict[str, str]
+    format: str = FORMAT
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of this package and of those that decide what a checkpoint holds."""
+    names = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "safetensors")
+    return {"signllava": __version__, **{name: version(name) for name in names}}
+
+
+def write_checkpoint(folder: Path, model: SignLlava, config: CheckpointConfig, recipe: Recipe) -> None:
+    """Write everything of a checkpoint that inference needs into the empty `folder`."""
+    weights = {name: tensor.contiguous().cpu() for name, tensor in model.projectors.state_dict().items()}
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    metadata = {
+        "format": FORMAT,
+        "stage": config.stage,
+        "llm": recipe.llm.path,
+        "widths": json.dumps(widths),
+    }
+    save_file(weights, folder / PROJECTOR, metadata=metadata)
+    if recipe.lora.enabled:
+        save_adapter(model.llm, folder / ADAPTER)
+    write_json(folder / CONFIG, asdict(config))
+    write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def read_config(checkpoint: Path) -> CheckpointConfig:
+    """The config.json of a checkpoint.
+
+    Raises:
+        UserError: it is missing, damaged, or of another format.
+    """
+    content = read_json(checkpoint / CONFIG)
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{checkpoint / CONFIG} is of format {content.get('format')!r}; this version reads {FORMAT!r}."
+        )
+    try:
+        return CheckpointConfig(**content)
+    except TypeError as fault:
+        raise UserError(f"{checkpoint / CONFIG} is damaged: {fault}.") from None
+
+
+def load_projectors(model: SignLlava, file: Path) -> None:
+    """Load a projector.safetensors, strictly.
+
+    Raises:
+        UserError: the file is missing or damaged, or its tensors are not exactly the model's.
+    """
+    try:
+        weights = load_file(file)
+    except FileNotFoundError:
+        raise UserError(f"No projector at {file}.") from None
+    except (SafetensorError, OSError) as fault:
+        raise UserError(f"{file} is no readable safetensors file: {fault}.") from None
+    require_same_tensors(weights, model.projectors.state_dict(), file)
+    model.projectors.load_state_dict(weights, strict=True)
+
+
+def load_weights(model: SignLlava, checkpoint: Path, with_adapter: bool) -> None:
+    """Load the projectors and, if asked, the adapter of `checkpoint` into `model`, strictly."""
+    load_projectors(model, checkpoint / PROJECTOR)
+    if with_adapter:
+        load_adapter(model.llm, checkpoint / ADAPTER)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that `path` names: itself, or the best (else the last) one of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path).expanduser()
+    if (path / CONFIG).is_file():
+        return path.resolve() if path.is_symlink() else path
+    for link in ("best", "last"):
+        target = pointed_at(path / link)
+        if target is not None and (target / CONFIG).is_file():
+            return path / target.name
+    linked = pointed_at(path)
+    if linked is not None and (linked / CONFIG).is_file():
+        return linked
+    raise UserError(f"No checkpoint at {path}: expected a run, a step folder, or its link `best` or `last`.")
+
+
+def find_projector(path: str | Path) -> Path:
+    """The projector.safetensors that `path` names: the file itself, or that of a checkpoint or run."""
+    file = Path(path).expanduser()
+    return file if file.suffix == ".safetensors" else find_checkpoint(file) / PROJECTOR
+
+
+def recipe_of(checkpoint: Path, overrides: list[str]) -> Recipe:
+    """The recipe that `checkpoint` was trained with, with overrides; its weights come from the checkpoint.
+
+    Raises:
+        UserError: an override would change what the weights were trained for.
+    """
+    trained = read_recipe(checkpoint / RECIPE)
+    recipe = read_recipe(checkpoint / RECIPE, [*overrides, "init.projector=null"])
+    for name in ("tasks", "lora"):
+        if getattr(recipe, name) != getattr(trained, name):
+            raise UserError(f"--set {name}.*: fixed by {checkpoint}, which was trained with other settings.")
+    return recipe
+
+
+def weights_hash(checkpoint: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the trained weights."""
+    files = (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS)
+    content = b"".join(file.read_bytes() for file in files if file.is_file())
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def tensors_of(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+    """Name, dtype, shape and bytes of every trained tensor in `checkpoint`."""
+    for file in (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS):
+        if file.is_file():
+            for name, tensor in load_file(file).items():
+                size = tensor.numel() * tensor.element_size()
+                yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None when it is whole."""
+    adapter = checkpoint / ADAPTER / ADAPTER_WEIGHTS
+    try:
+        read_config(checkpoint)
+        read_json(checkpoint / PROGRESS)
+    except UserError as fault:
+        return str(fault)
+    for file in (checkpoint / PROJECTOR, *([adapter] if adapter.parent.exists() else [])):
+        try:
+            with safe_open(file, "pt") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as fault:
+            return f"{file.name}: {fault}"
+    return None

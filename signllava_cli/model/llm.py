@@ -1,0 +1,202 @@
+"""The language model and its tokenizer: loading in 32, 16, 8 or 4 bits, and the LoRA adapter."""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from signllava_cli import recipe as recipes
+from signllava_cli.errors import UserError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROBED_ROWS, PROBED_COLUMNS = 16, 4
+
+
+def load_tokenizer(settings: recipes.LLM) -> Any:
+    """The tokenizer of the LLM.
+
+    Raises:
+        UserError: the path is neither a Hugging Face folder nor a hub id within reach.
+    """
+    from transformers import AutoTokenizer
+
+    with _said_plainly(settings):
+        return AutoTokenizer.from_pretrained(_location(settings), revision=settings.revision)
+
+
+def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
+    """The frozen causal LLM on `device`, in eval mode, in the precision that the recipe names.
+
+    Norms keep the dtype they were loaded in: RMSNorm computes in float32 whatever its weights are, while
+    float32 weights would turn every activation behind them into float32.
+
+    Raises:
+        UserError: the path is neither a Hugging Face folder nor a hub id within reach.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, settings.dtype)
+    with _said_plainly(settings):
+        llm = AutoModelForCausalLM.from_pretrained(
+            _location(settings),
+            revision=settings.revision,
+            dtype=dtype,
+            attn_implementation=settings.attention,
+            quantization_config=_quantization(settings, dtype),
+            # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
+            device_map={"": device} if settings.bits in (4, 8) else None,
+        )
+    if settings.bits in (16, 32):
+        llm.to(device)
+    llm.requires_grad_(False)
+    return llm.eval()
+
+
+def _quantization(settings: recipes.LLM, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if settings.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if settings.bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=settings.quantization,
+            bnb_4bit_use_double_quant=settings.double_quantization,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return None
+
+
+def add_lora(llm: Any, settings: recipes.Lora) -> Any:
+    """The LLM wrapped by PEFT with a fresh adapter, the only part of it that is trained (float32 weights)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(llm, config)
+    except ValueError as fault:
+        raise UserError(f"lora.targets: {fault}") from None
+
+
+def save_adapter(llm: Any, folder: Path) -> None:
+    """Write the adapter in PEFT's own format: weights as safetensors, and its config."""
+    # "auto" would ask the hub whether the vocabulary was resized; here it never is.
+    llm.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def load_adapter(llm: Any, folder: Path) -> None:
+    """Load the adapter in `folder` into an LLM that `add_lora` wrapped, strictly.
+
+    Raises:
+        UserError: the names or shapes in the file are not exactly those of the adapter.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    expected = get_peft_model_state_dict(llm, save_embedding_layers=False)
+    require_same_tensors(weights, expected, folder / ADAPTER_WEIGHTS)
+    set_peft_model_state_dict(llm, weights)
+
+
+def require_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: Path) -> None:
+    """Check that `found` has exactly the names and shapes of `expected`.
+
+    Raises:
+        UserError: naming the first tensors that are missing, unknown, or of another shape.
+    """
+    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    other = [name for name in expected if name in found and expected[name].shape != found[name].shape]
+    if missing:
+        raise UserError(f"{where} lacks {len(missing)} tensors of this recipe's model, such as {missing[0]}.")
+    if unknown:
+        raise UserError(f"{where} holds {len(unknown)} tensors unknown to this recipe, such as {unknown[0]}.")
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{where}: {name} is {tuple(found[name].shape)}, but this recipe and LLM make it "
+            f"{tuple(expected[name].shape)}; use the LLM, widths and projectors that it was trained with."
+        )
+
+
+def decoder_and_head(llm: Any) -> tuple[nn.Module, nn.Module]:
+    """The stack of layers that yields hidden states, and the head that turns them into logits."""
+    causal = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+    return getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
+
+
+def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
+    """What a checkpoint must know of its LLM to recognise it: shape, vocabulary, and a few embedding values."""
+    table = llm.get_input_embeddings().weight
+    rows = torch.linspace(0, table.shape[0] - 1, PROBED_ROWS).long()
+    return {
+        "path": settings.path,
+        "revision": settings.revision,
+        "model_type": llm.config.model_type,
+        "hidden_size": llm.config.hidden_size,
+        "layers": llm.config.num_hidden_layers,
+        "vocabulary": llm.config.vocab_size,
+        "embedding_probe": table[rows.to(table.device), :PROBED_COLUMNS].float().flatten().tolist(),
+    }
+
+
+def require_same_llm(expected: dict[str, Any], found: dict[str, Any], where: Path) -> None:
+    """Check that the LLM `found` is the one that the checkpoint at `where` was trained with.
+
+    The probe allows for the rounding of another dtype, not for other weights.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    for fact in ("model_type", "hidden_size", "layers", "vocabulary"):
+        if expected[fact] != found[fact]:
+            raise UserError(
+                f"{where} was trained with {expected['path']} ({fact} {expected[fact]}), "
+                f"not with {found['path']} ({fact} {found[fact]}); set llm.path to the LLM it was trained with."
+            )
+    probes = torch.tensor(expected["embedding_probe"]), torch.tensor(found["embedding_probe"])
+    if not torch.allclose(*probes, rtol=0.02, atol=1e-4):
+        raise UserError(
+            f"{where} was trained with {expected['path']}; {found['path']} has the same shape but other weights; "
+            "set llm.path to the LLM it was trained with."
+        )
+
+
+def _location(settings: recipes.LLM) -> str:
+    """A folder when one is meant, else the hub id as it is."""
+    path = Path(settings.path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"llm.path: {path} has no config.json; it is no Hugging Face model folder.")
+        return str(path)
+    if path.is_absolute() or settings.path.startswith((".", "~")) or settings.path.count("/") != 1:
+        raise UserError(f"llm.path: no folder at {path}; make one with `signllava prepare llm`.")
+    return settings.path
+
+
+@contextlib.contextmanager
+def _said_plainly(settings: recipes.LLM) -> Iterator[None]:
+    """Loading faults as one line, and without the library's own progress and advice."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (OSError, ValueError, json.JSONDecodeError) as fault:
+        first_line = str(fault).strip().splitlines()[0]
+        raise UserError(f"llm.path: {settings.path} cannot be loaded: {first_line}") from None

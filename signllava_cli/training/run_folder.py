@@ -1,0 +1,187 @@
+"""The folder of a run: its checkpoints, its `best` and `last`, its recipe, metrics and log.
+
+Only the main process writes. A checkpoint appears by a rename, so any `step-*` folder is whole unless the disk
+damaged it, and a half-written one is `step-*.tmp`.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from signllava_cli.console import IS_MAIN_PROCESS, say, warn
+from signllava_cli.errors import UserError
+from signllava_cli.files import HALF_WRITTEN, point, pointed_at, write_text, written_folder
+from signllava_cli.model.checkpoint import (
+    PROGRESS,
+    RECIPE,
+    STEP_FOLDER,
+    CheckpointConfig,
+    damage,
+    write_checkpoint,
+)
+from signllava_cli.model.signllava import SignLlava
+from signllava_cli.recipe import Recipe, read_recipe
+from signllava_cli.training.optimiser import save_optimiser
+from signllava_cli.training.progress import Progress
+
+RESUME, OPTIMISER, METRICS, LOG = "resume", "optimiser.safetensors", "metrics.jsonl", "log.txt"
+RESUMABLE = 2  # the newest checkpoints that keep their optimiser: one, and one to fall back on
+
+# What a resumed run may change: where things lie and how often it reports, but nothing that it computes.
+SAFE_TO_CHANGE = (
+    "run.folder",
+    "llm.path",
+    "data.root",
+    "data.workers",
+    "generate.",
+    "track.",
+    "launch.",
+    "train.eval_every",
+    "train.save_every",
+    "train.keep",
+    "train.stop_at_step",
+    "train.micro_batch_size",
+)
+
+
+class RunFolder:
+    """The run folder at `path`; made when it is not there."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.metrics, self.log = self.path / METRICS, self.path / LOG
+        if IS_MAIN_PROCESS:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise UserError(f"run.folder: {self.path} cannot be made: {fault.strerror}.") from None
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first, half-written ones left out."""
+        if not self.path.is_dir():
+            return []
+        return sorted(path for path in self.path.iterdir() if STEP_FOLDER.fullmatch(path.name))
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """The checkpoint that `--resume` asks for: the newest whole one (`auto`), none (`never`), or a folder.
+
+        Raises:
+            UserError: a folder that is no whole checkpoint; `never` in a folder that holds checkpoints; `auto`
+                where every checkpoint is damaged.
+        """
+        if resume == "never":
+            if self.checkpoints():
+                raise UserError(
+                    f"{self.path} already holds checkpoints and --resume is never: name another run.folder, "
+                    "or move this one away."
+                )
+            return None
+        if resume != "auto":
+            chosen = pointed_at(Path(resume).expanduser()) or Path(resume)
+            fault = damage(chosen)
+            if fault:
+                raise UserError(f"--resume {resume}: no whole checkpoint there ({fault})")
+            return chosen
+        for half in sorted(self.path.glob(f"step-*{HALF_WRITTEN}")):
+            warn(f"{half} was never finished; it is ignored and will be removed.")
+            if IS_MAIN_PROCESS:
+                shutil.rmtree(half, ignore_errors=True)
+        found = self.checkpoints()
+        for checkpoint in reversed(found):
+            fault = damage(checkpoint) or _lacks_resume(checkpoint)
+            if fault is None:
+                return checkpoint
+            warn(f"{checkpoint} cannot be resumed: {fault}")
+        if found:
+            raise UserError(f"No checkpoint in {self.path} can be resumed; name another run.folder to start anew.")
+        return None
+
+    def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> None:
+        """Check that a resumed run changes nothing but what is safe.
+
+        Raises:
+            UserError: naming every key that differs and may not.
+        """
+        before, now = _flat(read_recipe(checkpoint / RECIPE).to_dict()), _flat(recipe.to_dict())
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        unsafe = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
+        if unsafe:
+            changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in unsafe)
+            raise UserError(
+                f"{checkpoint} was made with another recipe ({changes}); change it back, or name another "
+                "run.folder to start anew."
+            )
+        for key in changed:
+            say(f"resumed with {key}: {before.get(key)} -> {now.get(key)}")
+
+    def save(
+        self,
+        model: SignLlava,
+        optimiser: torch.optim.AdamW,
+        progress: Progress,
+        config: CheckpointConfig,
+        recipe: Recipe,
+    ) -> Path:
+        """Write a checkpoint, point `last` at it, and take away what is no longer needed."""
+        checkpoint = self.path / f"step-{progress.step:06d}"
+        with written_folder(checkpoint) as folder:
+            write_checkpoint(folder, model, config, recipe)
+            progress.write(folder / PROGRESS)
+            save_optimiser(optimiser, model, folder / RESUME / OPTIMISER)
+        point(self.path / "last", checkpoint.name)
+        self._prune(recipe.train.keep)
+        return checkpoint
+
+    def point_best(self, progress: Progress) -> None:
+        """Let `best` point at the checkpoint of the progress's best step, and keep the progress with its step."""
+        if progress.best_step is not None:
+            point(self.path / "best", f"step-{progress.best_step:06d}")
+        progress.write(self.path / f"step-{progress.step:06d}" / PROGRESS)
+
+    def begin(self, recipe: Recipe, progress: Progress) -> None:
+        """Write the resolved recipe, and take back the metrics that a killed run wrote after its last save."""
+        if not IS_MAIN_PROCESS:
+            return
+        write_text(self.path / RECIPE, recipe.to_yaml())
+        if self.metrics.is_file():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _stands(json.loads(line), progress)]
+            write_text(self.metrics, "".join(kept))
+
+    def record(self, **figures: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        if IS_MAIN_PROCESS:
+            with open(self.metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+
+    def _prune(self, keep: int) -> None:
+        checkpoints = self.checkpoints()
+        for checkpoint in checkpoints[:-RESUMABLE]:
+            shutil.rmtree(checkpoint / RESUME, ignore_errors=True)
+        pointed = [pointed_at(self.path / link) for link in ("best", "last")]
+        kept = {target.name for target in pointed if target is not None}
+        for checkpoint in checkpoints[:-keep]:
+            if checkpoint.name not in kept:
+                shutil.rmtree(checkpoint)
+
+
+def _lacks_resume(checkpoint: Path) -> str | None:
+    if (checkpoint / RESUME / OPTIMISER).is_file():
+        return None
+    return f"it has no {RESUME}/ (the newest {RESUMABLE} checkpoints keep it)"
+
+
+def _stands(line: dict[str, Any], progress: Progress) -> bool:
+    if line["step"] == progress.step:
+        return not (progress.evaluation_due and "dev_loss" in line)
+    return bool(line["step"] < progress.step)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,97 @@
+"""What every test stands on: the toy corpus, a tiny LLM, and the command itself."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+from signllava_cli.cli.main import run as run_command_line
+from signllava_cli.data.toy import write_toy_corpus
+from signllava_cli.recipe import Recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy corpus, seed 0. Not to be written to."""
+    root = tmp_path_factory.mktemp("corpus") / "toy"
+    write_toy_corpus(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A tiny LLM, barely trained: enough for everything but good translations."""
+    from signllava_cli.model.tiny_llm import save_tiny_llm
+
+    folder = tmp_path_factory.mktemp("llm") / "tiny"
+    save_tiny_llm(folder, corpus, read_recipe("toy/tiny_pretrain").tasks, steps=30)
+    return folder
+
+
+@pytest.fixture
+def settings(corpus: Path, tiny_llm: Path, tmp_path: Path) -> list[str]:
+    """Overrides that bring a toy recipe to this test's folders and to a few seconds."""
+    return [
+        f"llm.path={tiny_llm}",
+        f"data.root={corpus}",
+        f"run.folder={tmp_path / 'run'}",
+        "train.max_steps=6",
+        "train.batch_size=4",
+        "train.micro_batch_size=4",
+        "train.save_every=2",
+        "train.eval_every=3",
+        "track.every=1",
+    ]
+
+
+@pytest.fixture
+def recipe(settings: list[str]) -> Recipe:
+    """The toy pretrain recipe with these settings."""
+    return read_recipe("toy/tiny_pretrain", settings)
+
+
+@pytest.fixture
+def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """The command, in this process: `signllava("pretrain", "--recipe", ...)`."""
+
+    def command(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["signllava", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run_command_line()
+        out, err = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return command
+
+
+def sets(settings: list[str]) -> list[str]:
+    """The settings as `--set` options."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def subprocess_command(*words: object, **options: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "signllava_cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )

@@ -1,0 +1,59 @@
+"""Annotations: what is wrong with a file is said with the file, the recording and the clips."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signllava_cli.data.annotations import read_annotations
+from signllava_cli.errors import UserError
+
+CLIP = {"translation": "Hello.", "paraphrases": [], "keywords": []}
+
+
+def written(root: Path, content: Any) -> Path:
+    (root / "annotation.train.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return root
+
+
+def test_reads_clips_in_clip_order(tmp_path: Path) -> None:
+    content = {"r": {"clip_order": ["b", "a"], "a": CLIP, "b": {"translation": "Hi."}}}
+    (recording,) = read_annotations(written(tmp_path, content), "train")
+    assert [(clip.name, clip.position, clip.translation) for clip in recording.clips] == [
+        ("b", 0, "Hi."),
+        ("a", 1, "Hello."),
+    ]
+
+
+def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
+    root = tmp_path / "metadata_x.json"
+    root.mkdir()
+    assert len(read_annotations(written(root, {"r": {"clip_order": ["a"], "a": CLIP}}), "train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"a": ', "annotation.train.json is not JSON"),
+        ("[]", "holds a list"),
+        ({"r": {"clip_order": ["a", "b"], "a": CLIP}}, "recording r: clip_order names clips that have no entry: b"),
+        ({"r": {"clip_order": ["a"], "a": CLIP, "b": CLIP}}, "clip_order misses clips: b"),
+        ({"r": {"clip_order": ["a", "a"], "a": CLIP}}, "clip_order repeats clips: a"),
+        ({"r": {"clip_order": ["a"], "a": {"translation": " "}}}, "empty translation"),
+        ({"r": {"clip_order": ["a"], "a": {"text": "x"}}}, "clip a: expected an object with a `translation`"),
+        ({"r": {"a": CLIP}}, "recording r: expected an object with a `clip_order`"),
+        ({}, "holds no clips"),
+    ],
+)
+def test_faults_name_where_they_are(tmp_path: Path, content: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read_annotations(written(tmp_path, content), "train")
+
+
+def test_a_missing_folder_or_split_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No data folder"):
+        read_annotations(tmp_path / "nowhere", "train")
+    written(tmp_path, {})
+    with pytest.raises(UserError, match=r"No annotation\.dev\.json .* annotation\.train\.json"):
+        read_annotations(tmp_path, "dev")

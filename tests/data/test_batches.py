@@ -1,0 +1,85 @@
+"""Batches: every frame, boundary and target stands where it should, for any batch and either padding."""
+
+import numpy as np
+import pytest
+import torch
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.batches import Batch, make_batch
+from signllava_cli.data.examples import Cuts, Example
+from signllava_cli.data.prompts import Prompt
+
+WIDTHS = {"mae": 2, "pose": 3}
+PAD = 99
+
+
+def example(number: int, mae: int, pose: int, answer: tuple[int, ...]) -> Example:
+    streams = {
+        name: np.full((frames, WIDTHS[name]), 10 * number + frames, np.float16)
+        for name, frames in (("mae", mae), ("pose", pose))
+        if frames
+    }
+    after = tuple(range(20, 20 + number))
+    return Example(Clip("r", str(number), 0, ""), streams, (), Prompt((1, 2), after), answer, Cuts())
+
+
+def literal(batch: Batch) -> list[list[str]]:
+    """Each row written out, position by position, from what the batch says of it."""
+    rows, length = batch.input_ids.shape
+    flat = [str(int(i)) for i in batch.input_ids.flatten()]
+    for name, stream in batch.streams.items():
+        for place in stream.opens.tolist():
+            flat[place] = f"<{name}>"
+        for place in stream.closes.tolist():
+            flat[place] = f"</{name}>"
+        for place, frame in zip(stream.positions.tolist(), stream.frames, strict=True):
+            flat[place] = f"{name}{int(frame[0])}"
+    mask = batch.attention_mask.flatten().tolist()
+    return [[flat[p] for p in range(r * length, (r + 1) * length) if mask[p]] for r in range(rows)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_layout_of_every_row(side: str) -> None:
+    examples = [example(1, 2, 1, (7, 8, 9)), example(3, 0, 2, (5, 6)), example(2, 1, 3, (4,))]
+    batch = make_batch(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    one, three, two = literal(batch)
+    assert one == ["1", "2", "<mae>", "mae12", "mae12", "</mae>", "<pose>", "pose11", "</pose>", "20", "7", "8"]
+    assert three == ["1", "2", "<pose>", "pose32", "pose32", "</pose>", "20", "21", "22", "5"]
+    assert two == [
+        *("1", "2", "<mae>", "mae21", "</mae>", "<pose>"),
+        *("pose23", "pose23", "pose23", "</pose>", "20", "21"),
+    ]
+    mask = batch.attention_mask
+    assert mask[:, -1 if side == "left" else 0].all()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
+    """A target is predicted at the position just before the one where it is, or would be, read."""
+    draw = np.random.default_rng(size)
+    examples = [
+        example(k + 1, int(draw.integers(1, 9)), int(draw.integers(0, 5)), tuple(draw.integers(30, 90, 1 + k % 4)))
+        for k in range(size)
+    ]
+    batch = make_batch(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    length, at = batch.input_ids.shape[1], 0
+    for row, each in enumerate(examples):
+        first = batch.predictors[at].item()
+        end_of_prompt = (row * length) + (
+            length - 1 - (len(each.answer) - 1) if side == "left" else each.positions - len(each.answer) - 1
+        )
+        assert first == end_of_prompt
+        for token in each.answer:
+            assert batch.targets[at] == token
+            if at + 1 < len(batch.targets) and token != each.answer[-1]:
+                assert batch.input_ids.flatten()[batch.predictors[at] + 1] == token
+            at += 1
+    assert at == len(batch.targets) == len(batch.predictors)
+
+
+def test_a_stream_that_no_clip_has_is_there_and_empty() -> None:
+    batch = make_batch([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
+    assert batch.streams["pose"].frames.shape == (0, 3)
+    assert batch.streams["pose"].frames.dtype == torch.float16
+    assert batch.streams["pose"].opens.shape == (0,)

@@ -1,0 +1,129 @@
+"""Feature streams: where shards are found, what is refused, and that frames come back as written."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from signllava_cli.data.annotations import Clip, read_annotations
+from signllava_cli.data.features import FeatureStream, thin
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe, Stream, build_recipe
+
+A, B = Clip("rec", "a", 0, "One."), Clip("rec", "b", 1, "Two.")
+FRAMES = np.arange(20, dtype=np.float16).reshape(5, 4)
+
+
+def dataset(root: Path, metadata: str, shard_file: str, shard: object = 0, frames: np.ndarray = FRAMES) -> Path:
+    """A data folder with one recording of two clips and one stream `mae`."""
+    (root / "mae").mkdir(parents=True)
+    entries = {"a": {"translation": "One."}, "b": {"translation": "Two."}}
+    (root / "annotation.train.json").write_text(json.dumps({"rec": {"clip_order": ["a", "b"], **entries}}))
+    (root / "mae" / metadata).write_text(json.dumps({"rec": shard}))
+    with h5py.File(root / "mae" / shard_file, "w") as file:
+        file["rec/a"], file["rec/b"] = FRAMES, frames
+    return root
+
+
+def stream(root: Path, **settings: object) -> FeatureStream:
+    return FeatureStream(root, "train", "mae", Stream(**{"width": 4, **settings}))  # type: ignore[arg-type]
+
+
+def recipe_for(root: Path, **data: object) -> Recipe:
+    return build_recipe({"data": {"root": str(root), **data}, "streams": {"mae": {"width": 4}}})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "shard_file", "shard", "settings"),
+    [
+        ("metadata_mae.train.json", "mae.train.0.h5", 0, {}),
+        ("metadata_mae.train.json", "mae.train.7.h5", "7", {}),
+        ("metadata_dino.train.json", "dino.train.0.h5", 0, {}),  # as the seed's tree names them
+        ("metadata_mae.train.json", "H2S.mae.train.0.h5", 0, {}),
+        ("H2S.mae.train.json", "H2S.mae.train.0.h5", 0, {}),
+        ("map.train.txt", "x-train-0", 0, {"metadata": "map.{split}.txt", "shards": "x-{split}-{shard}"}),
+    ],
+)
+@pytest.mark.parametrize("folder", ["plain", "metadata_x", "x.json"])
+def test_shards_are_found_whatever_their_names(
+    tmp_path: Path, folder: str, metadata: str, shard_file: str, shard: object, settings: dict[str, object]
+) -> None:
+    root = dataset(tmp_path / folder, metadata, shard_file, shard)
+    found = stream(root, **settings)
+    assert found.frame_count(A) == 5
+    np.testing.assert_array_equal(found.read(A), FRAMES)
+
+
+def test_a_missing_shard_names_what_was_tried_and_what_it_holds(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", shard=3)
+    with pytest.raises(UserError, match=r"shard 3 .*mae\.train\.3\.h5.*holds rec"):
+        stream(root)
+
+
+def test_a_truncated_shard_names_its_file(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    file = root / "mae" / "mae.train.0.h5"
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"mae\.train\.0\.h5"):
+        stream(root).frame_count(A)
+
+
+def test_a_wrong_width_is_refused_before_training_and_names_the_clip(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=np.zeros((5, 3)))
+    with pytest.raises(UserError, match=r"clip rec/b .*\(5, 3\).*streams\.mae\.width=4"):
+        Split(recipe_for(root), "train")
+
+
+def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
+    bad = FRAMES.copy()
+    bad[2, 2] = np.nan
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=bad)
+    with pytest.raises(UserError, match="clip rec/b .* NaN"):
+        stream(root).read(B)
+
+
+def test_clips_without_frames_are_an_error_or_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=np.zeros((0, 4)))
+    with pytest.raises(UserError, match=r"1 of 2 clips have no features \(rec/b in mae\)"):
+        Split(recipe_for(root), "train")
+    split = Split(recipe_for(root, missing="skip"), "train")
+    assert [clip.name for clip in split.clips] == ["a"]
+    assert split.missing == {"rec/b": "mae"}
+    assert "1 of 2 clips have no features (rec/b in mae)" in capsys.readouterr().out
+
+
+def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    np.testing.assert_array_equal(stream(root, stride=2).read(A), FRAMES[::2])
+    np.testing.assert_array_equal(stream(root, max_frames=3).read(A), FRAMES[[0, 2, 4]])
+    np.testing.assert_array_equal(thin(FRAMES, 1), FRAMES[:1])
+
+
+def test_a_forked_worker_opens_its_own_handles(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    parent = stream(root)
+    parent.read(A)
+    before = dict(parent._handles)
+    child = os.fork()
+    if child == 0:
+        right = np.array_equal(parent.read(A), FRAMES) and parent._handles.values() != before.values()
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_fingerprint_changes_with_the_text(corpus: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(corpus, copy)
+    recipe = build_recipe({"data": {"root": str(copy)}, "streams": {"mae": {"width": 64}}})
+    before = Split(recipe, "dev").fingerprint()
+    assert Split(recipe, "dev").fingerprint() == before
+    file = copy / "annotation.dev.json"
+    file.write_text(file.read_text().replace("Today", "Now"))
+    assert Split(recipe, "dev").fingerprint() != before

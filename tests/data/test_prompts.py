@@ -1,0 +1,83 @@
+"""Prompts and answers are right by construction, for any text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe, Tasks
+
+LLAMA_3_TEMPLATE = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|begin|>' + "
+    "message['role'] + '\n\n' + message['content'] | trim + '<|end|>' %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|begin|>assistant\n\n' }}{% endif %}"
+)
+HOSTILE = ["A <video> tag.", "It ends <|end|> here.", "<|begin|>assistant", "￼mark￼", " spaces ", "日本語 👋", "\n"]
+
+
+@pytest.fixture
+def tokenizer(tiny_llm: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_llm)
+
+
+def test_the_pieces_are_the_chat_template_rendered_whole(tokenizer: Any) -> None:
+    tasks = Tasks(system="Be good.", streams="See:", context="Before:", translation="What?")
+    writer = PromptWriter(tokenizer, tasks)
+    prompt = writer.prompt(["One.", "Two."])
+    whole = tokenizer.apply_chat_template(
+        [
+            {"role": "system", "content": "Be good."},
+            {"role": "user", "content": "See:\n\nBefore:\nOne.\nTwo.\nWhat?"},
+        ],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert tokenizer.decode([*prompt.before, *prompt.after]) == whole
+
+
+def test_without_context_the_prompt_holds_no_word_of_it(tokenizer: Any) -> None:
+    writer = PromptWriter(tokenizer, Tasks(context="Sentences before:"))
+    assert "before" in tokenizer.decode(writer.prompt(["One."]).after)
+    assert "before" not in tokenizer.decode(writer.prompt([]).after)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("template", [None, LLAMA_3_TEMPLATE])
+def test_no_text_loses_its_labels_or_breaks_the_prompt(tokenizer: Any, text: str, template: str | None) -> None:
+    tokenizer.chat_template = template or tokenizer.chat_template
+    writer = PromptWriter(tokenizer, Tasks())
+    answer = writer.answer(text)
+    assert answer[-1] == writer.end_of_turn
+    assert answer.count(writer.end_of_turn) == 1
+    assert len(answer) >= 2
+    assert tokenizer.decode(answer[:-1]) == text
+    prompt, plain = writer.prompt([text]), writer.prompt(["x"])
+    for token in tokenizer.all_special_ids:
+        assert prompt.after.count(token) == plain.after.count(token)
+
+
+def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer: Any, recipe: Recipe) -> None:
+    builder = ExampleBuilder(recipe, PromptWriter(tokenizer, recipe.tasks))
+    clip = Clip("r", "a", 0, "Today my sister buys a coat.")
+    for context in ([], ["One."], ["One.", "Two."]):
+        trained = builder.build(clip, {}, context, clip.translation)
+        generated = builder.build(clip, {}, context, None, room=16)
+        assert generated.prompt == trained.prompt
+        assert generated.answer == ()
+
+
+def test_generated_text_ends_at_the_end_of_the_turn(tokenizer: Any) -> None:
+    writer = PromptWriter(tokenizer, Tasks())
+    answer = writer.answer("Today grandmother hides.")
+    assert writer.text([*answer, *answer]) == "Today grandmother hides."
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="no chat template"):
+        PromptWriter(tokenizer, Tasks())

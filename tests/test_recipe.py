@@ -1,0 +1,98 @@
+"""Recipes: every fault at once, overrides, and the shipped ones."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import build_recipe, read_recipe, require_stage, shipped_recipes
+
+
+def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
+    with pytest.raises(UserError) as fault:
+        build_recipe(
+            {
+                "strems": {},
+                "train": {"learningrate": 1, "epochs": -1},
+                "streams": {"mae": {"widht": 3}, "x": 4},
+                "llm": {"bits": 5},
+            }
+        )
+    report = str(fault.value)
+    for line in (
+        "strems: unknown key; did you mean `streams`?",
+        "train.learningrate: unknown key; did you mean `learning_rate`?",
+        "train.epochs: input should be greater than 0, got -1",
+        "streams.mae.width: missing",
+        "streams.mae.widht: unknown key; did you mean `width`?",
+        "streams.x: expected a section",
+        "llm.bits: input should be 4, 8, 16 or 32, got 5",
+    ):
+        assert line in report
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"train": {"batch_size": 8, "micro_batch_size": 3}}, "train.batch_size"),
+        ({"llm": {"bits": 16, "dtype": "float32"}}, "llm.dtype"),
+        ({"generate": {"context_source": "oracle"}}, "generate.context_source"),
+        ({"streams": {"a.b": {"width": 3}}}, "streams.a.b"),
+    ],
+)
+def test_contradictions_are_faults(settings: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        build_recipe(settings)
+
+
+def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:
+    recipe = read_recipe("pretrain", ["train.learning_rate=1e-4", "streams.pose=null", "data.root=elsewhere"])
+    assert recipe.train.learning_rate == 1e-4
+    assert list(recipe.streams) == ["sign2vec", "mae", "dino"]
+    assert recipe.data.root == "elsewhere"
+
+
+@pytest.mark.parametrize("override", ["train.lr", "=3", "train.learning_rate.x=1", "a.b.c=[1"])
+def test_malformed_overrides_say_so(override: str) -> None:
+    with pytest.raises(UserError, match="--set|unknown key"):
+        read_recipe("pretrain", [override])
+
+
+def test_resolved_recipe_reads_back_to_the_same_recipe() -> None:
+    for name in shipped_recipes():
+        recipe = read_recipe(name)
+        assert build_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("a: [1", "not YAML"), ("- 1\n- 2", "not a recipe"), ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice")],
+)
+def test_files_that_are_no_recipe_say_so(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=says):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_for_its_stage(name: str) -> None:
+    stage = "finetune" if name.endswith("finetune") else "pretrain"
+    require_stage(read_recipe(name), stage)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"lora\.enabled"):
+        require_stage(read_recipe(name), "pretrain" if stage == "finetune" else "finetune")
+
+
+def test_recipes_carry_the_settings_of_the_research_system() -> None:
+    pretrain, finetune = read_recipe("pretrain"), read_recipe("finetune")
+    assert "Llama-3-8B-Instruct" in pretrain.llm.path
+    assert (pretrain.llm.bits, pretrain.llm.dtype, pretrain.lora.enabled) == (16, "bfloat16", False)
+    train = pretrain.train
+    assert (train.learning_rate, train.schedule, train.warmup, train.weight_decay) == (2e-3, "cosine", 0.0, 0.1)
+    assert (train.label_smoothing, train.gradient_checkpointing, train.epochs) == (0.1, True, 40)
+    assert (finetune.llm.bits, finetune.llm.quantization, finetune.llm.double_quantization) == (4, "nf4", True)
+    lora = finetune.lora
+    assert (lora.enabled, lora.r, lora.alpha, lora.dropout) == (True, 64, 16, 0.05)
+    assert (finetune.train.learning_rate, finetune.train.projector_learning_rate) == (2e-5, 2e-5)
+    assert (finetune.generate.beams, finetune.generate.max_new_tokens) == (5, 100)
