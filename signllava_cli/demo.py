@@ -1,5 +1,6 @@
 """The whole job on the toy corpus, each step through the command that a user would type."""
 
+import math
 import subprocess
 import sys
 import time
@@ -8,8 +9,9 @@ from typing import Any
 
 from signllava_cli.console import flush, say, show_table
 from signllava_cli.errors import UserError
-from signllava_cli.files import pointed_at, read_json, write_json
-from signllava_cli.generation.predictions import META
+from signllava_cli.files import read_json, write_json
+from signllava_cli.generation.predictions import META, SECONDS
+from signllava_cli.model.checkpoint import find_checkpoint, tensors_of
 
 SOURCES = ("none", "gold", "predicted")
 STAGES = ("pretrain", "finetune")
@@ -43,10 +45,10 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
         signllava(stage, "--recipe", RECIPES[llm].format(stage=stage), *options)
         sources = [word for source in SOURCES for word in ("--context-source", source)]
         signllava("generate", "--checkpoint", run, "--context", "2", "--prelude", "2", *sources)
-        best = run / (pointed_at(run / "best") or run / "best").name
-        folders = _prediction_folders(best)
-        signllava("eval", *folders.values(), "--out", run / "scores.json")
-        stages[stage] = _stage_summary(best, folders, read_json(run / "scores.json"))
+        best = find_checkpoint(run)
+        predictions = sorted((run / "predictions").glob(f"{best.name}.test.*"))
+        signllava("eval", *predictions, "--out", run / "scores.json")
+        stages[stage] = _stage_summary(best, read_json(run / "scores.json"))
     summary = {"llm": llm, "seconds": round(time.monotonic() - began, 1), "stages": stages}
     write_json(out / "summary.json", summary)
     _show(summary, out)
@@ -66,41 +68,21 @@ def _run(words: list[str], commands: list[str]) -> None:
         raise UserError(f"`{command}` ended with exit code {code}; `signllava demo` again goes on where it stopped.")
 
 
-def _prediction_folders(checkpoint: Path) -> dict[str, Path]:
-    labels = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}
-    parent = checkpoint.parent / "predictions"
-    return {source: parent / f"{checkpoint.name}.test.{labels[source]}" for source in SOURCES}
-
-
-def _stage_summary(checkpoint: Path, folders: dict[str, Path], scores: dict[str, Any]) -> dict[str, Any]:
-    from signllava_cli.model.checkpoint import tensors_of
-
-    tensors = list(tensors_of(checkpoint))
+def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:
     by_source = {result["context_source"]: result for result in scores["results"]}
     files = [path for path in checkpoint.rglob("*") if path.is_file() and "resume" not in path.parts]
     return {
         "checkpoint": str(checkpoint),
         "checkpoint_bytes": sum(path.stat().st_size for path in files),
-        "trained_parameters": sum(_product(shape) for _, _, shape, _ in tensors),
-        "scores": {
-            source: {
-                **{
-                    name: round(by_source[source]["scores"][name], 2)
-                    for name in ("bleu4", "chrf2", "context_bound_accuracy")
-                },
-                "clips": by_source[source]["clips"],
-                "seconds": read_json(folders[source] / META)["seconds"],
-            }
-            for source in SOURCES
-        },
+        "trained_parameters": sum(math.prod(shape) for _, _, shape, _ in tensors_of(checkpoint)),
+        "scores": {source: _source_summary(by_source[source]) for source in SOURCES},
     }
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+def _source_summary(result: dict[str, Any]) -> dict[str, Any]:
+    figures = {name: round(result["scores"][name], 2) for name in ("bleu4", "chrf2", "context_bound_accuracy")}
+    seconds = read_json(Path(result["file"]).parent / META)[SECONDS]
+    return {**figures, "clips": result["clips"], "seconds": seconds}
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from signllava_cli.errors import UserError
 
 HALF_WRITTEN = ".tmp"
@@ -109,3 +111,5 @@ def _said_plainly(path: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise UserError(f"{path} cannot be written: {fault.strerror or fault}.") from None
+    except SafetensorError as fault:
+        raise UserError(f"{path} cannot be written: {fault}.") from None

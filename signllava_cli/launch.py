@@ -1,11 +1,12 @@
 """A profile name or file -> accelerate's own launcher, in this process."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Recipe, Stage, shipped_folder
+from signllava_cli.recipe import Recipe, Stage, require_stage, shipped_folder
 
 
 def run_stage(
@@ -22,12 +23,20 @@ def run_stage(
 
         train(recipe, stage, resume)
         return
+    require_stage(recipe, stage)
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     processes = num_processes or recipe.launch.num_processes
     options = ["--config_file", str(find_profile(profile))]
     options += ["--num_processes", str(processes)] if processes else []
-    launch_command(launch_command_parser().parse_args([*options, "-m", "signllava_cli", *sys.argv[1:]]))
+    command = launch_command_parser().parse_args([*options, "-m", "signllava_cli", *sys.argv[1:]])
+    try:
+        launch_command(command)
+    except subprocess.CalledProcessError as failed:
+        raise SystemExit(failed.returncode) from None
+    except ChildFailedError as failed:  # the rank has said why; its exit code is the run's
+        raise SystemExit(failed.get_first_failure()[1].exitcode) from None
 
 
 def find_profile(name: str) -> Path:

@@ -218,7 +218,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's safe loader, except that a key given twice is an error and not a silent overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]}", node.start_mark)
@@ -342,9 +342,7 @@ def _fault_line(fault: Any) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         known = _keys_beside(fault["loc"])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"{key}: unknown key; " + (
-            f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-        )
+        return f"{key}: unknown key; " + (f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}")
     if fault["type"] == "missing":
         return f"{key}: missing"
     if fault["type"] == "dataclass_type":
@@ -355,7 +353,7 @@ def _fault_line(fault: Any) -> str:
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
     owner: Any = Recipe
     if len(location) == 2:
-        owner = next(field.type for field in dataclasses.fields(Recipe) if field.name == location[0])
+        owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
     elif len(location) > 2:
         owner = Stream
     return [field.name for field in dataclasses.fields(owner)]

@@ -1,6 +1,8 @@
 """What every test stands on: the toy corpus, a tiny LLM, and the command itself."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from more, and tests run side by side
 import subprocess
 import sys
 from collections.abc import Callable

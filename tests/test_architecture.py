@@ -1,6 +1,7 @@
 """The floor plan holds: imports point downward, cli imports no torch, files stay small."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_clip_enters_each_folder_once() -> None:
     walk = ["cli/generate.py", "generation/generate.py", "model/assembly.py", "data/prompts.py"]
     floors = [FLOORS.index(room_of(PACKAGE / name)) for name in walk]
     assert floors == sorted(floors, reverse=True)
-    for upper, lower in zip(walk, walk[1:], strict=False):
+    for upper, lower in itertools.pairwise(walk):
         target = "signllava_cli." + lower.removesuffix(".py").replace("/", ".")
         reached = imports(PACKAGE / upper, True)
         assert target in reached, f"{upper} does not lead to {lower}"

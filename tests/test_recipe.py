@@ -55,7 +55,7 @@ def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:
 
 @pytest.mark.parametrize("override", ["train.lr", "=3", "train.learning_rate.x=1", "a.b.c=[1"])
 def test_malformed_overrides_say_so(override: str) -> None:
-    with pytest.raises(UserError, match="--set|unknown key"):
+    with pytest.raises(UserError, match=r"--set|unknown key"):
         read_recipe("pretrain", [override])
 
 
@@ -67,7 +67,11 @@ def test_resolved_recipe_reads_back_to_the_same_recipe() -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("a: [1", "not YAML"), ("- 1\n- 2", "not a recipe"), ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice")],
+    [
+        ("a: [1", "not YAML"),
+        ("- 1\n- 2", "not a recipe"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice"),
+    ],
 )
 def test_files_that_are_no_recipe_say_so(tmp_path: Path, content: str, says: str) -> None:
     file = tmp_path / "recipe.yaml"
@@ -89,9 +93,18 @@ def test_recipes_carry_the_settings_of_the_research_system() -> None:
     assert "Llama-3-8B-Instruct" in pretrain.llm.path
     assert (pretrain.llm.bits, pretrain.llm.dtype, pretrain.lora.enabled) == (16, "bfloat16", False)
     train = pretrain.train
-    assert (train.learning_rate, train.schedule, train.warmup, train.weight_decay) == (2e-3, "cosine", 0.0, 0.1)
+    assert (train.learning_rate, train.schedule, train.warmup, train.weight_decay) == (
+        2e-3,
+        "cosine",
+        0.0,
+        0.1,
+    )
     assert (train.label_smoothing, train.gradient_checkpointing, train.epochs) == (0.1, True, 40)
-    assert (finetune.llm.bits, finetune.llm.quantization, finetune.llm.double_quantization) == (4, "nf4", True)
+    assert (finetune.llm.bits, finetune.llm.quantization, finetune.llm.double_quantization) == (
+        4,
+        "nf4",
+        True,
+    )
     lora = finetune.lora
     assert (lora.enabled, lora.r, lora.alpha, lora.dropout) == (True, 64, 16, 0.05)
     assert (finetune.train.learning_rate, finetune.train.projector_learning_rate) == (2e-5, 2e-5)

@@ -19,5 +19,3 @@ def inspect(checkpoint: CheckpointArgument) -> None:
     say(f"training data {config.data[:16]}; " + ", ".join(f"{k} {v}" for k, v in config.versions.items()))
     rows = [[name, dtype, " x ".join(map(str, shape)), f"{size:,}"] for name, dtype, shape, size in tensors_of(found)]
     show_table("Tensors", ["name", "dtype", "shape", "bytes"], rows)
-
-

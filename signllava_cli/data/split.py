@@ -27,9 +27,7 @@ class Split:
         root = Path(recipe.data.root).expanduser()
         self.name, self.root = split, root
         self.recordings = {recording.name: recording for recording in read_annotations(root, split)}
-        self.streams = [
-            FeatureStream(root, split, name, settings) for name, settings in recipe.streams.items()
-        ]
+        self.streams = [FeatureStream(root, split, name, settings) for name, settings in recipe.streams.items()]
         everything = [clip for recording in self.recordings.values() for clip in recording.clips]
         self.missing = clips_without_features(everything, self.streams)
         self.clips = [clip for clip in everything if clip.id not in self.missing]

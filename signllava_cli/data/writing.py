@@ -53,5 +53,9 @@ def _entry(clip: Clip) -> dict[str, Any]:
     }
     if clip.context_bound:
         bound = clip.context_bound
-        entry["context_bound"] = {"needs": bound.needs, "reading": bound.reading, "others": list(bound.others)}
+        entry["context_bound"] = {
+            "needs": bound.needs,
+            "reading": bound.reading,
+            "others": list(bound.others),
+        }
     return entry

@@ -13,7 +13,7 @@ from datasets import Features, Sequence, Value
 TEXTS = Features({"predictions": Value("string"), "references": Value("string")})
 
 
-class OfflineMetric(evaluate.Metric):  # type: ignore[misc]
+class OfflineMetric(evaluate.Metric):
     """A metric of this package: one process, in memory, nothing fetched."""
 
     features = TEXTS

@@ -7,9 +7,22 @@ from typing import Any
 from signllava_cli import __version__
 from signllava_cli.console import say, show_table, warn
 from signllava_cli.errors import UserError
-from signllava_cli.evaluation.metrics import Bleu, Chrf, ContextBoundAccuracy, ExactMatch, OfflineMetric, RougeL
+from signllava_cli.evaluation.metrics import (
+    Bleu,
+    Chrf,
+    ContextBoundAccuracy,
+    ExactMatch,
+    OfflineMetric,
+    RougeL,
+)
 from signllava_cli.files import read_json, write_json
-from signllava_cli.generation.predictions import META, Prediction, find_predictions, ids_hash, read_predictions
+from signllava_cli.generation.predictions import (
+    META,
+    Prediction,
+    find_predictions,
+    ids_hash,
+    read_predictions,
+)
 
 TEXT_METRICS: tuple[type[OfflineMetric], ...] = (Bleu, Chrf, RougeL, ExactMatch)
 COLUMNS = {
@@ -46,7 +59,10 @@ def score_files(predictions: list[Path], out: Path | None = None) -> dict[str, A
     scores = {
         "results": results,
         "signatures": signatures,
-        "versions": {"signllava": __version__, **{n: version(n) for n in ("sacrebleu", "evaluate", "rouge-score")}},
+        "versions": {
+            "signllava": __version__,
+            **{n: version(n) for n in ("sacrebleu", "evaluate", "rouge-score")},
+        },
     }
     _show(results, signatures)
     target = files[0].parent / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
@@ -117,5 +133,7 @@ def _show(results: list[dict[str, Any]], signatures: dict[str, str]) -> None:
     skipped = len(results[0]["clips_without_features"])
     if skipped:
         warn(f"{skipped} clips have no features and were scored as empty hypotheses.")
-    say(f"clips {results[0]['clips']}, of which {results[0]['context_bound_clips']} context-bound; "
-        f"hash of their ids {results[0]['clips_hash']}")
+    say(
+        f"clips {results[0]['clips']}, of which {results[0]['context_bound_clips']} context-bound; "
+        f"hash of their ids {results[0]['clips_hash']}"
+    )

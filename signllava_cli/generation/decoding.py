@@ -48,12 +48,12 @@ def decode(
         eos_token_id=end,
         pad_token_id=assembled.pad_id,
         return_dict_in_generate=True,
-        output_logits=True,
         output_scores=True,
     )
+    # what generate returns as scores are logits in greedy search, log-probabilities in beam search
     beams = output.beam_indices if settings.beams > 1 else None
     steps = model.llm.compute_transition_scores(
-        output.sequences, output.logits, beam_indices=beams, normalize_logits=True
+        output.sequences, output.scores, beams, normalize_logits=beams is None
     )
     return [
         _hypothesis(assembled, ids, log_probabilities)

@@ -1,7 +1,7 @@
 """Translate a split with a checkpoint, under one context source after another."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -52,7 +52,13 @@ def _translate(
 ) -> None:
     builder, began = ExampleBuilder(recipe, assembled.prompts), time.monotonic()
     everything = [clip for recording in split.recordings.values() for clip in recording.clips]
-    file.append([_missing(c, split, source) for c in everything if c.id in split.missing and c.id not in file.done])
+    file.append(
+        [
+            _undecoded(clip, source, split.missing[clip.id])
+            for clip in everything
+            if clip.id in split.missing and clip.id not in file.done
+        ]
+    )
     waiting = [clip for clip in split.clips if clip.id not in file.done]
     if len(waiting) < len(split.clips):
         say(f"{file.file}: {len(split.clips) - len(waiting)} clips were done before")
@@ -70,7 +76,7 @@ def _translate(
                 for clip in clips
             ]
             decoded = decode(assembled, examples, recipe.streams, recipe.generate)
-            file.append([_prediction(e, h, source) for e, h in zip(examples, decoded, strict=True)])
+            file.append([_decoded(e, h, source) for e, h in zip(examples, decoded, strict=True)])
             hypotheses |= {clip.id: each.text for clip, each in zip(clips, decoded, strict=True)}
             line.advance(len(clips))
     seconds = time.monotonic() - began
@@ -85,27 +91,20 @@ def _translate(
     say(f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context: {file.file}")
 
 
-def _prediction(example: Example, hypothesis: Hypothesis, source: ContextSource) -> Prediction:
-    clip = example.clip
-    return Prediction(
-        recording=clip.recording,
-        clip=clip.name,
-        position=clip.position,
-        task="translation",
-        reference=clip.translation,
+def _decoded(example: Example, hypothesis: Hypothesis, source: ContextSource) -> Prediction:
+    return replace(
+        _undecoded(example.clip, source),
         hypothesis=hypothesis.text,
         context=list(example.context),
-        context_source=source.name,
         score=round(hypothesis.score, 6),
         finished=hypothesis.finished,
         cut_frames=example.cuts.frames,
         cut_sentences=example.cuts.sentences,
-        context_bound=clip.context_bound and asdict(clip.context_bound),
     )
 
 
-def _missing(clip: Clip, split: Split, source: ContextSource) -> Prediction:
-    """The line of a clip without features: it counts as an empty hypothesis."""
+def _undecoded(clip: Clip, source: ContextSource, missing: str | None = None) -> Prediction:
+    """The line of a clip with an empty hypothesis: all that there is to say of one without features."""
     return Prediction(
         recording=clip.recording,
         clip=clip.name,
@@ -114,8 +113,8 @@ def _missing(clip: Clip, split: Split, source: ContextSource) -> Prediction:
         reference=clip.translation,
         hypothesis="",
         context_source=source.name,
-        missing=split.missing[clip.id],
-        context_bound=clip.context_bound and asdict(clip.context_bound),
+        missing=missing,
+        context_bound=asdict(clip.context_bound) if clip.context_bound else None,
     )
 
 

@@ -62,11 +62,11 @@ def read_predictions(file: Path) -> list[Prediction]:
         UserError: the file is missing, or a line is not a prediction, or a clip stands twice.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() knows too many
     except (OSError, UnicodeDecodeError) as fault:
         raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
     rows: dict[str, Prediction] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
             row = Prediction(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as fault:
@@ -132,5 +132,3 @@ class PredictionsFile:
         if whole < len(content):
             with open(self.file, "r+b") as handle:
                 handle.truncate(whole)
-
-

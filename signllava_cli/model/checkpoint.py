@@ -1,9 +1,9 @@
 """A checkpoint's files: the trained weights and what inference needs to know, and nothing else.
 
-    projector.safetensors   every projector and boundary vector
-    adapter/                the LoRA adapter in PEFT's format, after finetune
-    config.json             LLM, tokenizer facts, data hash, versions
-    recipe.yaml             the resolved recipe: streams, prompts, context, decoding
+projector.safetensors   every projector and boundary vector
+adapter/                the LoRA adapter in PEFT's format, after finetune
+config.json             LLM, tokenizer facts, data hash, versions
+recipe.yaml             the resolved recipe: streams, prompts, context, decoding
 """
 
 import hashlib

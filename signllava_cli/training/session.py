@@ -14,7 +14,8 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
 from signllava_cli.errors import UserError
 from signllava_cli.model.assembly import Assembled, assemble
-from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, load_weights
+from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, load_weights, read_config
+from signllava_cli.model.llm import require_same_llm
 from signllava_cli.recipe import Recipe, Stage
 from signllava_cli.training.dev import dev_loss
 from signllava_cli.training.optimiser import load_optimiser, make_optimiser
@@ -108,7 +109,15 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()  # the frozen LLM too: in eval mode its gradient checkpointing would be off
     optimiser, progress = make_optimiser(model, recipe), Progress()
+    fingerprint = train_split.fingerprint()
     if checkpoint is not None:
+        config = read_config(checkpoint)
+        require_same_llm(config.llm, assembled.llm, checkpoint)
+        if config.data != fingerprint:
+            raise UserError(
+                f"{checkpoint} was trained on other data than split {train_split.name} of {train_split.root} now "
+                "holds; bring the data back, or name another run.folder to start anew."
+            )
         load_weights(model, checkpoint, with_adapter=recipe.lora.enabled)
         load_optimiser(optimiser, model, checkpoint / RESUME / OPTIMISER)
         progress = Progress.read(checkpoint / PROGRESS)
@@ -123,7 +132,7 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
         optimiser=optimiser,
         progress=progress,
         steps=total_steps(recipe, len(train_split.clips)),
-        data=train_split.fingerprint(),
+        data=fingerprint,
     )
     _describe(session)
     if checkpoint is None:
@@ -145,7 +154,9 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     Raises:
         UserError: a launcher that this version does not train under, or a batch that the ranks cannot share.
     """
-    accelerator = Accelerator(mixed_precision="no")  # precision is the model's own affair
+    # cpu: without it, ranks that find no GPU would each take themselves to be alone.
+    # mixed_precision: precision is the model's own affair.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
     if accelerator.distributed_type not in (
         DistributedType.NO,
         DistributedType.MULTI_CPU,

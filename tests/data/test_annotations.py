@@ -37,7 +37,10 @@ def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
     [
         ('{"a": ', "annotation.train.json is not JSON"),
         ("[]", "holds a list"),
-        ({"r": {"clip_order": ["a", "b"], "a": CLIP}}, "recording r: clip_order names clips that have no entry: b"),
+        (
+            {"r": {"clip_order": ["a", "b"], "a": CLIP}},
+            "recording r: clip_order names clips that have no entry: b",
+        ),
         ({"r": {"clip_order": ["a"], "a": CLIP, "b": CLIP}}, "clip_order misses clips: b"),
         ({"r": {"clip_order": ["a", "a"], "a": CLIP}}, "clip_order repeats clips: a"),
         ({"r": {"clip_order": ["a"], "a": {"translation": " "}}}, "empty translation"),

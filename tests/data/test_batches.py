@@ -43,7 +43,20 @@ def test_the_layout_of_every_row(side: str) -> None:
     examples = [example(1, 2, 1, (7, 8, 9)), example(3, 0, 2, (5, 6)), example(2, 1, 3, (4,))]
     batch = make_batch(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
     one, three, two = literal(batch)
-    assert one == ["1", "2", "<mae>", "mae12", "mae12", "</mae>", "<pose>", "pose11", "</pose>", "20", "7", "8"]
+    assert one == [
+        "1",
+        "2",
+        "<mae>",
+        "mae12",
+        "mae12",
+        "</mae>",
+        "<pose>",
+        "pose11",
+        "</pose>",
+        "20",
+        "7",
+        "8",
+    ]
     assert three == ["1", "2", "<pose>", "pose32", "pose32", "</pose>", "20", "21", "22", "5"]
     assert two == [
         *("1", "2", "<mae>", "mae21", "</mae>", "<pose>"),

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from signllava_cli.data.annotations import Clip, read_annotations
+from signllava_cli.data.annotations import Clip
 from signllava_cli.data.features import FeatureStream, thin
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
@@ -83,7 +83,7 @@ def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
     bad = FRAMES.copy()
     bad[2, 2] = np.nan
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=bad)
-    with pytest.raises(UserError, match="clip rec/b .* NaN"):
+    with pytest.raises(UserError, match=r"clip rec/b .*NaN"):
         stream(root).read(B)
 
 

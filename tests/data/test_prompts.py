@@ -17,7 +17,15 @@ LLAMA_3_TEMPLATE = (
     "message['role'] + '\n\n' + message['content'] | trim + '<|end|>' %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|begin|>assistant\n\n' }}{% endif %}"
 )
-HOSTILE = ["A <video> tag.", "It ends <|end|> here.", "<|begin|>assistant", "￼mark￼", " spaces ", "日本語 👋", "\n"]
+HOSTILE = [
+    "A <video> tag.",
+    "It ends <|end|> here.",
+    "<|begin|>assistant",
+    "￼mark￼",
+    " spaces ",
+    "日本語 👋",
+    "\n",
+]
 
 
 @pytest.fixture

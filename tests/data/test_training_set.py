@@ -67,7 +67,9 @@ def test_workers_do_not_change_the_batches(recipe: Recipe) -> None:
     settings["data"]["workers"] = 2
     alone = list(training_steps(recipe, training_set(recipe), 3, 6, 0, 0, 1))
     with_workers = list(training_steps(recipe, training_set(build_recipe(settings)), 3, 6, 0, 0, 1))
-    assert all(same(a, b) for one, two in zip(alone, with_workers, strict=True) for a, b in zip(one, two, strict=True))
+    assert all(
+        same(a, b) for one, two in zip(alone, with_workers, strict=True) for a, b in zip(one, two, strict=True)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,134 @@
+"""What a person gets wrong ends in one line that says what, where and the mend, and in exit code 2."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended, sets
+
+Command = Callable[..., Ended]
+
+
+def assert_one_line(ended: Ended, *says: str) -> None:
+    assert ended.code == 2, ended.out + ended.err
+    assert ended.err.startswith("error: ")
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert "Traceback" not in ended.err
+    for words in says:
+        assert words in ended.err
+
+
+def pretrain(signllava: Command, settings: list[str], *more: str) -> Ended:
+    return signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, *more]))
+
+
+def test_missing_data_folder(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "data.root=/nowhere"), "No data folder at /nowhere", "data.root")
+
+
+def test_missing_split(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "data.dev=valid"), "No annotation.valid.json")
+
+
+def test_an_enabled_stream_without_files(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "streams.dino.width=4"), "stream dino", "streams.dino.folder")
+
+
+def test_unknown_key(signllava: Command, settings: list[str]) -> None:
+    ended = pretrain(signllava, settings, "train.learing_rate=1")
+    assert_one_line(ended, "train.learing_rate: unknown key; did you mean `learning_rate`?")
+
+
+def test_wrong_width(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "streams.mae.width=65"), "shape", "streams.mae.width=65")
+
+
+def test_missing_shard(signllava: Command, settings: list[str], corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "data")
+    (tmp_path / "data/mae/mae.train.1.h5").unlink()
+    ended = pretrain(signllava, settings, f"data.root={tmp_path / 'data'}")
+    assert_one_line(ended, "shard 1 of split train is missing", "mae.train.1.h5", "train01")
+
+
+def test_recipe_that_is_not_there_or_no_yaml(signllava: Command, tmp_path: Path) -> None:
+    assert_one_line(signllava("pretrain", "-r", "toy/tiny_pretain"), "Did you mean `toy/tiny_pretrain`?")
+    (tmp_path / "r.yaml").write_text("train: [")
+    assert_one_line(signllava("pretrain", "-r", tmp_path / "r.yaml"), "r.yaml is not YAML")
+    assert_one_line(signllava("pretrain", "-r", tmp_path), "No recipe at")
+
+
+def test_stage_and_recipe_that_contradict(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(signllava("finetune", "-r", "toy/tiny_pretrain", *sets(settings)), "lora.enabled")
+
+
+def test_missing_llm(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "llm.path=/nowhere"), "no folder at /nowhere", "prepare llm")
+    ended = pretrain(signllava, settings, "llm.path=nobody/nothing")
+    assert_one_line(ended, "nobody/nothing cannot be loaded")
+
+
+def test_batch_that_cannot_be_shared(signllava: Command, settings: list[str]) -> None:
+    assert_one_line(pretrain(signllava, settings, "train.batch_size=6"), "train.batch_size: 6 is not a multiple")
+
+
+def test_unknown_launch_profile(signllava: Command, settings: list[str]) -> None:
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--launch", "zero9", *sets(settings))
+    assert_one_line(ended, "No launch profile zero9", "multi_gpu")
+
+
+def test_checkpoint_of_another_llm(
+    signllava: Command, settings: list[str], tiny_llm: Path, tmp_path: Path, corpus: Path
+) -> None:
+    """Of another shape, and of the same shape with other weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    assert pretrain(signllava, settings, "train.max_steps=1").code == 0
+    run = tmp_path / "run"
+    other = tmp_path / "other"
+    shutil.copytree(tiny_llm, other)
+    torch.manual_seed(1)
+    config = AutoModelForCausalLM.from_pretrained(tiny_llm).config
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    generate = ["generate", "-c", run, "--split", "dev"]
+    assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "same shape but other weights", "llm.path")
+    config.hidden_size = 64
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "hidden_size 128", "hidden_size 64")
+    finetune = ["finetune", "-r", "toy/tiny_finetune", "--projector", run]
+    ended = signllava(*finetune, *sets([*settings, f"llm.path={other}", f"run.folder={tmp_path / 'f'}"]))
+    assert_one_line(ended, "hidden_size 128", "hidden_size 64")
+
+
+def test_checkpoint_that_is_none(signllava: Command, tmp_path: Path) -> None:
+    assert_one_line(signllava("generate", "-c", tmp_path), "No checkpoint at")
+    assert_one_line(signllava("checkpoint", "inspect", tmp_path / "x"), "No checkpoint at")
+
+
+def test_projector_of_another_kind_is_not_taken(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    """The research system took a projector of another type for its own, and left it random."""
+    assert pretrain(signllava, settings, "train.max_steps=1").code == 0
+    kinds = [*settings, f"run.folder={tmp_path / 'f'}", f"init.projector={tmp_path / 'run'}"]
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.mae.projector=mlp3x_gelu"]))
+    assert_one_line(ended, "projector.safetensors lacks", "mae.layers.4")
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.sign2vec=null"]))
+    assert_one_line(ended, "holds", "sign2vec")
+
+
+@pytest.mark.parametrize(
+    "words", [["generate"], ["nonsense"], ["pretrain", "--recipe", "pretrain", "--sett", "x=1"], ["eval"]]
+)
+def test_usage(signllava: Command, words: list[str]) -> None:
+    ended = signllava(*words)
+    assert ended.code == 2
+    assert "Usage" in ended.err
+
+
+@pytest.mark.parametrize("name", ["toy", "llm"])
+def test_prepare_does_not_write_over_something_else(signllava: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+    words = ["toy"] if name == "toy" else ["llm", "tiny", "--corpus", str(tmp_path / "none")]
+    ended = signllava("prepare", *words, "--out", tmp_path)
+    assert_one_line(ended, "not empty")
+    assert (tmp_path / "thesis.tex").read_text() == "years"

@@ -1,0 +1,59 @@
+"""Every --help is fast, and none of them needs torch."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.main import get_command
+
+from signllava_cli.cli.main import app
+
+WITHOUT_TORCH = (
+    "import sys\n"
+    "for name in ('torch', 'transformers', 'accelerate', 'peft', 'h5py', 'numpy'): sys.modules[name] = None\n"
+    "from signllava_cli.cli.main import run\n"
+    "run()\n"
+)
+
+
+def commands() -> list[tuple[str, ...]]:
+    root = get_command(app)
+    found: list[tuple[str, ...]] = [()]
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        found.append((name,))
+        found += [(name, below) for below in getattr(command, "commands", {})]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_needs_no_torch_and_less_than_a_second(words: tuple[str, ...]) -> None:
+    seconds = []
+    for _ in range(3):  # the machine is noisy: the best of three
+        began = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH, *words, "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds.append(time.monotonic() - began)
+        assert ended.returncode == 0, ended.stderr
+        assert "Usage" in ended.stdout
+        if seconds[-1] < 1:
+            break
+    assert min(seconds) < 1
+
+
+def test_all_commands_of_the_study_are_there() -> None:
+    names = {" ".join(words) for words in commands()}
+    assert {
+        "prepare toy",
+        "prepare llm",
+        "pretrain",
+        "finetune",
+        "generate",
+        "eval",
+        "demo",
+        "recipes show",
+    } <= names

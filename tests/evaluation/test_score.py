@@ -1,0 +1,121 @@
+"""Scores against the tools that people cite, and files that cannot be compared."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+from rouge_score.rouge_scorer import RougeScorer
+
+from signllava_cli.evaluation.metrics import Bleu, Chrf, ContextBoundAccuracy, ExactMatch, is_read_right
+from signllava_cli.evaluation.score import score_file
+from signllava_cli.generation.predictions import Prediction, ids_hash
+
+REFERENCES = [
+    "Today my sister buys the coat.",
+    "Tonight, the lamp falls!",
+    "In winter grandmother hides.",
+    "Yes.",
+]
+HYPOTHESES = ["Today my sister buys a coat.", "The lamp falls tonight.", "", "Yes."]
+
+
+def written(file: Path, hypotheses: list[str], clips: int | None = None, **fields: object) -> Path:
+    rows = [
+        Prediction("r", str(i), i, "translation", reference, hypothesis, **fields)  # type: ignore[arg-type]
+        for i, (reference, hypothesis) in enumerate(zip(REFERENCES, hypotheses, strict=True))
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows[:clips]))
+    meta = {"clips": 4, "split": "test", "clips_hash": ids_hash(row.id for row in rows)}
+    (file.parent / "predictions.meta.json").write_text(json.dumps(meta))
+    return file
+
+
+def test_scores_and_signatures_equal_the_command_of_sacrebleu(tmp_path: Path) -> None:
+    (tmp_path / "ref").write_text("\n".join(REFERENCES) + "\n")
+    (tmp_path / "hyp").write_text("\n".join(HYPOTHESES) + "\n")
+    command = [sys.executable, "-m", "sacrebleu", str(tmp_path / "ref"), "-i", str(tmp_path / "hyp")]
+    ended = subprocess.run([*command, "-w", "6", "-m", "bleu", "chrf"], capture_output=True, text=True, check=True)
+    theirs = {entry["name"]: entry for entry in json.loads(ended.stdout)}
+    bleu = Bleu().compute(predictions=HYPOTHESES, references=REFERENCES)
+    chrf = Chrf().compute(predictions=HYPOTHESES, references=REFERENCES)
+    assert bleu is not None
+    assert chrf is not None
+    assert bleu["bleu4"] == pytest.approx(theirs["BLEU"]["score"], abs=1e-5)
+    assert bleu["signature"] == theirs["BLEU"]["signature"]
+    assert chrf["chrf2"] == pytest.approx(theirs["chrF2"]["score"], abs=1e-5)
+    assert chrf["signature"] == theirs["chrF2"]["signature"]
+
+
+def test_bleu_n_is_a_corpus_bleu_of_that_order() -> None:
+    from sacrebleu.metrics import BLEU
+
+    ours = Bleu().compute(predictions=HYPOTHESES, references=REFERENCES)
+    assert ours is not None
+    four = BLEU().corpus_score(HYPOTHESES, [REFERENCES])
+    for order in (1, 2, 3):
+        expected = BLEU(max_ngram_order=order).corpus_score(HYPOTHESES, [REFERENCES]).score
+        assert ours[f"bleu{order}"] == expected
+        assert ours[f"bleu{order}"] != pytest.approx(four.precisions[order - 1])
+
+
+def test_exact_match_and_reading() -> None:
+    assert ExactMatch().compute(predictions=HYPOTHESES, references=REFERENCES)["exact_match"] == 25.0
+    assert is_read_right("He hides the SPADE.", "spade", ["pan", "drum"])
+    assert not is_read_right("He hides the spades.", "spade", ["pan"])
+    assert not is_read_right("The spade, the pan.", "spade", ["pan"])
+    result = ContextBoundAccuracy().compute(
+        predictions=["a pan", "a drum", "", "pan drum"], references=["pan"] * 4, others=[["drum"]] * 4
+    )
+    assert result["context_bound_accuracy"] == 25.0
+
+
+def test_a_file_is_scored_whole_and_an_empty_hypothesis_counts(tmp_path: Path) -> None:
+    result = score_file(written(tmp_path / "predictions.jsonl", HYPOTHESES))
+    assert (result["clips"], result["context_bound_clips"]) == (4, 0)
+    scorer = RougeScorer(["rougeL"])
+    expected = [
+        scorer.score(reference, hypothesis)["rougeL"].fmeasure
+        for reference, hypothesis in zip(REFERENCES, HYPOTHESES, strict=True)
+    ]
+    assert result["scores"]["rougeL"] == pytest.approx(25 * sum(expected))
+    assert set(result["signatures"]) == {"Bleu", "Chrf", "RougeL", "ExactMatch"}
+
+
+def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    bound = {"needs": "window", "reading": "sister", "others": ["doctor"]}
+    one = written(tmp_path / "a" / "predictions.jsonl", HYPOTHESES, context_bound=bound)
+    two = written(tmp_path / "b" / "predictions.jsonl", REFERENCES, context_bound=bound)
+    ended = signllava("eval", one.parent, two)
+    assert ended.code == 0, ended.err
+    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp" in ended.out
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    assert [result["scores"]["exact_match"] for result in scores["results"]] == [25.0, 100.0]
+    assert [result["scores"]["context_bound_accuracy"] for result in scores["results"]] == [25.0, 25.0]
+
+
+def test_what_cannot_be_compared_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    whole = written(tmp_path / "a" / "predictions.jsonl", HYPOTHESES)
+    part = written(tmp_path / "b" / "predictions.jsonl", HYPOTHESES, clips=3)
+    ended = signllava("eval", part)
+    assert (ended.code, "holds 3 of 4 clips of split test" in ended.err) == (2, True)
+    (part.parent / "predictions.meta.json").unlink()
+    assert "whether clips are missing cannot be told" in signllava("eval", part).out
+    ended = signllava("eval", whole, part)
+    assert (ended.code, "hold different clips (3 and 4)" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize("line", ["{", '{"a": 1}', "[]"])
+def test_damaged_predictions_name_the_line(signllava: Callable[..., Ended], tmp_path: Path, line: str) -> None:
+    file = written(tmp_path / "predictions.jsonl", HYPOTHESES)
+    file.write_text(file.read_text() + line + "\n")
+    ended = signllava("eval", file)
+    assert ended.code == 2
+    assert "line 5: not a prediction" in ended.err
+    written(file, HYPOTHESES)
+    file.write_text(file.read_text() * 2)
+    assert "line 5: clip r/0 stands twice" in signllava("eval", file).err

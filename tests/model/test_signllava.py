@@ -1,0 +1,146 @@
+"""The model against slow, obvious references."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.modeling_outputs import CausalLMOutput
+from transformers.trainer_pt_utils import LabelSmoother
+
+from signllava_cli.data.batches import Batch, make_batch
+from signllava_cli.data.context import gold_context
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.split import Split
+from signllava_cli.model import signllava as module
+from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.model.projector import Projector
+from signllava_cli.recipe import Recipe, Stream, read_recipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def assembled(recipe: Recipe) -> Assembled:
+    return assemble(recipe, CPU)
+
+
+def batch_of(recipe: Recipe, assembled: Assembled, size: int, side: str = "right") -> Batch:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+    examples = [
+        builder.build(
+            clip,
+            split.read(clip),
+            gold_context(split.recordings[clip.recording], clip.position, 2, 2),
+            clip.translation,
+        )
+        for clip in split.clips[:size]
+    ]
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    return make_batch(examples, widths, assembled.pad_id, side)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_loss_equals_full_logits_and_label_smoother(
+    recipe: Recipe, assembled: Assembled, smoothing: float, size: int
+) -> None:
+    """Hugging Face's LabelSmoother on all logits, its own shift included, at every batch size."""
+    model, batch = assembled.model, batch_of(recipe, assembled, size)
+    loss, targets = model(batch, label_smoothing=smoothing)
+    logits = model.llm(inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask).logits
+    rows, length = batch.input_ids.shape
+    full = torch.full((rows, length + 1), -100)  # the last target takes no position: it lies one beyond the inputs
+    for predictor, target in zip(batch.predictors.tolist(), batch.targets.tolist(), strict=True):
+        full[predictor // length, predictor % length + 1] = target
+    padded = torch.cat([logits, logits[:, -1:]], dim=1)
+    smoother = LabelSmoother(epsilon=smoothing)
+    expected = smoother(CausalLMOutput(logits=padded), full, shift_labels=True)
+    assert targets == len(batch.targets)
+    torch.testing.assert_close(loss / targets, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_does_not_depend_on_the_chunks(
+    recipe: Recipe, assembled: Assembled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_of(recipe, assembled, 4)
+    whole, _ = assembled.model(batch)
+    monkeypatch.setattr(module, "TARGETS_PER_CHUNK", 3)
+    chunked, _ = assembled.model(batch)
+    torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, assembled: Assembled, size: int) -> None:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:size]]
+    alone = [assembled.model(make_batch([each], widths, assembled.pad_id, "right"))[0] for each in examples]
+    together, _ = assembled.model(make_batch(examples, widths, assembled.pad_id, "right"))
+    torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny_pretrain", "tiny_finetune"])
+def test_every_trained_tensor_gets_a_gradient_and_no_other_does(name: str, settings: list[str]) -> None:
+    recipe = read_recipe(f"toy/{name}", [*settings, "init.projector=null"])
+    assembled = assemble(recipe, CPU)
+    model = assembled.model.train()
+    for _ in range(2):  # LoRA's A has a zero gradient while its B is zero: take a step first
+        model.zero_grad()
+        model(batch_of(recipe, assembled, 4))[0].backward()
+        with torch.no_grad():
+            for parameter in model.trained_parameters().values():
+                parameter -= 1e-3 * parameter.grad
+    trained = model.trained_parameters()
+    assert {n.split(".")[0] for n in trained} == ({"projectors", "llm"} if recipe.lora.enabled else {"projectors"})
+    assert set(trained) >= {f"projectors.{n}" for n in model.projectors.state_dict()}
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name in trained:
+            assert parameter.dtype == torch.float32
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.abs().sum() > 0, parameter_name
+        else:
+            assert parameter.grad is None, parameter_name
+    if recipe.lora.enabled:
+        assert all("lora_" in n for n in trained if n.startswith("llm."))
+
+
+def test_both_boundary_vectors_reach_the_model(recipe: Recipe, assembled: Assembled) -> None:
+    model, batch = assembled.model, batch_of(recipe, assembled, 3)
+    rows = model.embed(batch).flatten(0, 1)
+    for name, projector in model.projectors.items():
+        stream = batch.streams[name]
+        assert torch.equal(rows[stream.opens], projector.boundary[0].expand(3, -1))
+        assert torch.equal(rows[stream.closes], projector.boundary[1].expand(3, -1))
+        assert torch.equal(rows[stream.positions], projector(stream.frames))
+
+
+def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, assembled: Assembled) -> None:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+    clip = split.clips[0]
+    streams = {"mae": split.read(clip)["mae"]}
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    example = builder.build(clip, streams, [], clip.translation)
+    model = assembled.model
+    model(make_batch([example], widths, assembled.pad_id, "right"))[0].backward()
+    for name, parameter in model.projectors["sign2vec"].named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() == 0
+    assert model.projectors["mae"].boundary.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp1x_gelu", "mlp2x_gelu", "mlp3x_gelu"])
+@pytest.mark.parametrize("normalise_output", [False, True])
+def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normalise_output: bool) -> None:
+    settings = Stream(width=48, projector=kind, normalise_output=normalise_output)
+    projector = Projector(settings, 192, 0.136, torch.Generator().manual_seed(0))
+    frames = 5 + 3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(1))
+    assert 0.8 < float(projector(frames).detach().std()) / 0.136 < 1.2
+    assert sum(isinstance(layer, torch.nn.Linear) for layer in projector.layers) == (
+        1 if kind == "linear" else int(kind[3])
+    )
+
+
+def test_the_seed_decides_the_initial_projectors(recipe: Recipe, tiny_llm: Path) -> None:
+    one, two = assemble(recipe, CPU).model, assemble(recipe, CPU).model
+    for name, tensor in one.projectors.state_dict().items():
+        assert torch.equal(tensor, two.projectors.state_dict()[name])

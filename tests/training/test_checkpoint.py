@@ -1,0 +1,130 @@
+"""What is on disk: only what was trained, all of it, readable by the tools that people use."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Ended, sets
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from signllava_cli.model.assembly import assemble, assemble_checkpoint
+from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.recipe import read_recipe
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def pretrained(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
+    assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(settings)).code == 0
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def finetuned(signllava: Command, settings: list[str], tmp_path: Path, pretrained: Path) -> Path:
+    run = tmp_path / "finetuned"
+    arguments = ["--projector", pretrained, *sets([*settings, f"run.folder={run}"])]
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *arguments)
+    assert ended.code == 0, ended.err
+    return run
+
+
+def test_a_pretrain_checkpoint_is_four_bytes_a_trained_parameter(pretrained: Path, settings: list[str]) -> None:
+    file = pretrained / "best" / "projector.safetensors"
+    model = assemble(read_recipe("toy/tiny_pretrain", settings), torch.device("cpu")).model
+    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
+    assert abs(file.stat().st_size / (4 * trained) - 1) < 0.01
+    assert {path.name for path in file.parent.iterdir()} == {
+        "projector.safetensors",
+        "config.json",
+        "recipe.yaml",
+        "progress.json",
+        "resume",
+    }
+
+
+def test_no_frozen_tensor_anywhere(finetuned: Path) -> None:
+    names = set()
+    for file in finetuned.rglob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names |= {(file.name, name) for name in tensors.keys()}  # noqa: SIM118
+    streams = ("sign2vec.", "mae.")
+    for file_name, name in names:
+        if file_name == "projector.safetensors":
+            assert name.startswith(streams)
+        elif file_name == "adapter_model.safetensors":
+            assert ".lora_A." in name or ".lora_B." in name
+        else:
+            assert name.startswith("projectors.") or ".lora_" in name
+    assert not [path for path in finetuned.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
+
+
+def test_only_the_newest_checkpoints_keep_their_optimiser_and_best_and_last_stay(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    more = ["train.max_steps=12", "train.save_every=1", "train.eval_every=3", "train.keep=4"]
+    assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more])).code == 0
+    steps = sorted(path.name for path in run.glob("step-*"))
+    best = (run / "best").resolve().name
+    assert set(steps) == {best, *(f"step-{step:06d}" for step in (9, 10, 11, 12))}
+    assert [step for step in steps if (run / step / "resume").exists()] == ["step-000011", "step-000012"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["dev_loss"] for line in lines if "dev_loss" in line}
+    assert best == f"step-{min(losses, key=losses.__getitem__):06d}"
+
+
+def test_finetune_starts_from_the_pretrained_projector(
+    signllava: Command, settings: list[str], tmp_path: Path, pretrained: Path
+) -> None:
+    """A run, a checkpoint and a file are the same start."""
+    expected = load_file(pretrained / "best" / "projector.safetensors")
+    best = find_checkpoint(pretrained)
+    for source in (pretrained, best, best / "projector.safetensors"):
+        recipe = read_recipe("toy/tiny_finetune", [*settings, f"init.projector={source}"])
+        model = assemble(recipe, torch.device("cpu")).model
+        for name, tensor in model.projectors.state_dict().items():
+            assert torch.equal(tensor, expected[name])
+
+
+def test_the_adapter_is_one_that_peft_reads(finetuned: Path, tiny_llm: Path) -> None:
+    adapter = find_checkpoint(finetuned) / "adapter"
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_llm)
+    llm = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llm), adapter)
+    ours = assemble_checkpoint(
+        find_checkpoint(finetuned), recipe_of(find_checkpoint(finetuned), []), torch.device("cpu")
+    )
+    theirs = {n: p for n, p in llm.named_parameters() if "lora_" in n}
+    mine = {n.removeprefix("llm."): p for n, p in ours.model.named_parameters() if "lora_" in n}
+    assert theirs.keys() == mine.keys()
+    assert all(torch.equal(theirs[name], mine[name]) for name in mine)
+    assert any(mine[name].abs().sum() > 0 for name in mine if "lora_B" in name)
+
+
+def test_a_missing_or_foreign_tensor_is_not_loaded_in_silence(
+    signllava: Command, pretrained: Path, settings: list[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    file = find_checkpoint(pretrained) / "projector.safetensors"
+    weights = load_file(file)
+    save_file({f"module.{name}": tensor for name, tensor in weights.items()}, file)
+    ended = signllava("generate", "-c", pretrained, "--split", "dev")
+    assert (ended.code, "lacks" in ended.err) == (2, True)
+    save_file({**weights, "extra": torch.zeros(1)}, file)
+    ended = signllava("generate", "-c", pretrained, "--split", "dev")
+    assert (ended.code, "holds 1 tensors unknown" in ended.err) == (2, True)
+
+
+def test_inspect_lists_every_tensor(signllava: Command, finetuned: Path) -> None:
+    ended = signllava("checkpoint", "inspect", finetuned)
+    assert ended.code == 0
+    assert "finetune, step" in ended.out
+    assert "sign2vec.boundary" in ended.out
+    assert "lora_A" in ended.out

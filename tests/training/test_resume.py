@@ -1,0 +1,161 @@
+"""Stopping and going on gives the weights of a run that never stopped, bit for bit."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Ended, sets, subprocess_command
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+Command = Callable[..., Ended]
+
+
+def weights(run: Path, step: str = "last") -> dict[str, torch.Tensor]:
+    found = load_file(run / step / "projector.safetensors")
+    adapter = run / step / "adapter" / "adapter_model.safetensors"
+    return found | (load_file(adapter) if adapter.exists() else {})
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert metrics(one) == metrics(other)
+
+
+@pytest.mark.parametrize("recipe_name", ["tiny_pretrain", "tiny_finetune"])
+def test_resume_equals_uninterrupted(
+    signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str
+) -> None:
+    """Both stages, on a split small enough that the run crosses into its second and third epoch."""
+    stage = recipe_name.removeprefix("tiny_")
+    common = [*settings, "data.train=dev", "train.max_steps=20", "train.eval_every=7"]
+    common += ["init.projector=null", "train.keep=20", "train.gradient_checkpointing=true"]
+    if stage == "finetune":
+        common += ["lora.dropout=0.2"]
+    command = [stage, "--recipe", f"toy/{recipe_name}"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    ended = signllava(*command, *sets([*common, f"run.folder={whole}"]))
+    assert ended.code == 0, ended.err
+    for step in (1, 6, 7, 13, 19):
+        ended = signllava(*command, *sets([*common, f"run.folder={stopped}", f"train.stop_at_step={step}"]))
+        assert ended.code == 75, ended.out + ended.err
+        assert f"stopped after step {step} of 20" in ended.out
+    ended = signllava(*command, *sets([*common, f"run.folder={stopped}"]))
+    assert ended.code == 0
+    assert "resumed from" in ended.out
+    assert_same_run(whole, stopped)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    """SIGKILL from outside, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
+    common = [*settings, "train.max_steps=40", "train.save_every=3", "train.eval_every=10", "train.keep=3"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
+    assert signllava(*command, *sets([*common, f"run.folder={whole}"])).code == 0
+    process = subprocess_command(*command, *sets([*common, f"run.folder={killed}"]))
+    deadline = time.monotonic() + 120
+    while not (killed / "step-000006").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert metrics(killed)[-1]["step"] < 40
+    (killed / "step-000999.tmp").mkdir()  # what a kill in the middle of a save leaves
+    ended = signllava(*command, *sets([*common, f"run.folder={killed}"]))
+    assert ended.code == 0
+    assert "step-000999.tmp was never finished" in ended.out
+    assert_same_run(whole, killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
+    settings: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    arguments = sets([*settings, "train.max_steps=5000", "train.save_every=5000", "train.eval_every=5000"])
+    process = subprocess_command("pretrain", "--recipe", "toy/tiny_pretrain", *arguments)
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    last = metrics(run)[-1]["step"]
+    assert os.readlink(run / "last") == f"step-{last:06d}"
+
+
+def test_a_truncated_checkpoint_has_a_fallback(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert signllava(*command, *sets([*settings, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
+    os.truncate(run / "step-000005" / "projector.safetensors", 1000)
+    ended = signllava(*command, *sets(settings))
+    assert ended.code == 0
+    assert "step-000005 cannot be resumed" in ended.out
+    assert "at step 4" in ended.out
+    assert_same_run(whole, run)
+
+
+def test_resume_asked_for_where_there_is_nothing_is_an_error(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--resume", tmp_path / "none", *sets(settings))
+    assert ended.code == 2
+    assert "no whole checkpoint there" in ended.err
+
+
+def test_never_does_not_overwrite_a_run_and_unsafe_changes_are_named(signllava: Command, settings: list[str]) -> None:
+    command = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.stop_at_step=2"])]
+    assert signllava(*command).code == 75
+    ended = signllava(*command, "--resume", "never")
+    assert (ended.code, "already holds checkpoints" in ended.err) == (2, True)
+    ended = signllava(*command, "--set", "train.learning_rate=1e-5", "--set", "streams.mae.stride=2")
+    assert ended.code == 2
+    assert "train.learning_rate: " in ended.err
+    assert "streams.mae.stride: 1 -> 2" in ended.err
+    ended = signllava(*command, "--set", "train.save_every=3", "--set", "train.stop_at_step=3")
+    assert ended.code == 75
+    assert "resumed with train.save_every: 2 -> 3" in ended.out
+
+
+def test_resume_refuses_other_data_and_another_llm(
+    signllava: Command, settings: list[str], corpus: Path, tiny_llm: Path, tmp_path: Path
+) -> None:
+    """Both may move to another folder, and must hold what they held."""
+    command = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.stop_at_step=2"])]
+    assert signllava(*command).code == 75
+    data, llm = tmp_path / "data", tmp_path / "llm"
+    shutil.copytree(corpus, data)
+    shutil.copytree(tiny_llm, llm)
+    moved = sets([f"data.root={data}", f"llm.path={llm}", "train.stop_at_step=3"])
+    assert signllava(*command, *moved).code == 75
+    annotation = data / "annotation.train.json"
+    text = annotation.read_text()
+    annotation.write_text(text.replace("grandmother", "grandfather"))
+    ended = signllava(*command, *moved)
+    assert (ended.code, "was trained on other data" in ended.err) == (2, True)
+    annotation.write_text(text)
+    torch.manual_seed(5)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llm)).save_pretrained(llm)
+    ended = signllava(*command, *moved)
+    assert (ended.code, "same shape but other weights" in ended.err) == (2, True)
