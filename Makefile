@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
 
 test-all: lint
 	$(BIN)/python -m pytest $(PYTEST)

@@ -13,7 +13,7 @@ from signllava_cli.files import read_json, write_json
 from signllava_cli.generation.predictions import META, SECONDS
 from signllava_cli.model.checkpoint import find_checkpoint, tensors_of
 
-SOURCES = ("none", "gold", "predicted")
+SOURCES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # and how their folders end
 STAGES = ("pretrain", "finetune")
 RECIPES = {"smollm2": "toy/{stage}", "tiny": "toy/tiny_{stage}"}
 
@@ -46,7 +46,7 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
         sources = [word for source in SOURCES for word in ("--context-source", source)]
         signllava("generate", "--checkpoint", run, "--context", "2", "--prelude", "2", *sources)
         best = find_checkpoint(run)
-        predictions = sorted((run / "predictions").glob(f"{best.name}.test.*"))
+        predictions = [run / "predictions" / f"{best.name}.test.{label}" for label in SOURCES.values()]
         signllava("eval", *predictions, "--out", run / "scores.json")
         stages[stage] = _stage_summary(best, read_json(run / "scores.json"))
     summary = {"llm": llm, "seconds": round(time.monotonic() - began, 1), "stages": stages}
@@ -70,7 +70,7 @@ def _run(words: list[str], commands: list[str]) -> None:
 
 def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:
     by_source = {result["context_source"]: result for result in scores["results"]}
-    files = [path for path in checkpoint.rglob("*") if path.is_file() and "resume" not in path.parts]
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.parent.name != "resume"]
     return {
         "checkpoint": str(checkpoint),
         "checkpoint_bytes": sum(path.stat().st_size for path in files),

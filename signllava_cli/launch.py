@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import Stopped, UserError
 from signllava_cli.recipe import Recipe, Stage, require_stage, shipped_folder
 
 
@@ -25,6 +25,7 @@ def run_stage(
         return
     require_stage(recipe, stage)
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     processes = num_processes or recipe.launch.num_processes
@@ -35,6 +36,8 @@ def run_stage(
         launch_command(command)
     except subprocess.CalledProcessError as failed:
         raise SystemExit(failed.returncode) from None
+    except SignalException:  # the ranks were told to stop, and save
+        raise SystemExit(Stopped.exit_code) from None
     except ChildFailedError as failed:  # the rank has said why; its exit code is the run's
         raise SystemExit(failed.get_first_failure()[1].exitcode) from None
 

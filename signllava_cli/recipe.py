@@ -218,7 +218,8 @@ class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's safe loader, except that a key given twice is an error and not a silent overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]}", node.start_mark)
@@ -365,6 +366,12 @@ def _contradictions(recipe: Recipe) -> list[str]:
         for name in recipe.streams
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
+    for name, stream in recipe.streams.items():
+        for key, pattern in (("metadata", stream.metadata), ("shards", stream.shards)):
+            try:
+                (pattern or "").format(split="train", shard="0")
+            except (KeyError, ValueError, IndexError):
+                faults.append(f"streams.{name}.{key}: may hold {{split}} and {{shard}} and no other {{...}}")
     llm, train, source = recipe.llm, recipe.train, recipe.generate.context_source
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
         faults.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")

@@ -39,6 +39,7 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
         ({"llm": {"bits": 16, "dtype": "float32"}}, "llm.dtype"),
         ({"generate": {"context_source": "oracle"}}, "generate.context_source"),
         ({"streams": {"a.b": {"width": 3}}}, "streams.a.b"),
+        ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
     ],
 )
 def test_contradictions_are_faults(settings: dict[str, object], key: str) -> None:

@@ -2,8 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
 
-import click
 import typer
 
 from signllava_cli import __version__, console
@@ -50,10 +50,11 @@ def run() -> None:
     except Stopped as stop:
         console.say(str(stop))
         code = stop.exit_code
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:  # wrong usage
+        show: Callable[[], None] | None = getattr(error, "show", None)
+        show() if show else console.fail(error.format_message())
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted")
         code = 130
     sys.exit(code or 0)

@@ -98,15 +98,31 @@ def _recording(file: Path, name: str, entry: Any) -> Recording:
 
 
 def _clip(where: str, recording: str, position: int, name: str, entry: Any) -> Clip:
+    where = f"{where}, clip {name}"
     if not isinstance(entry, dict) or not isinstance(entry.get("translation"), str):
-        raise UserError(f"{where}, clip {name}: expected an object with a `translation` text.")
-    bound = entry.get("context_bound")
+        raise UserError(f"{where}: expected an object with a `translation` text.")
     return Clip(
         recording=recording,
         name=name,
         position=position,
         translation=entry["translation"],
-        paraphrases=tuple(entry.get("paraphrases") or ()),
-        keywords=tuple(entry.get("keywords") or ()),
-        context_bound=bound and ContextBound(bound["needs"], bound["reading"], tuple(bound["others"])),
+        paraphrases=_texts(where, "paraphrases", entry.get("paraphrases")),
+        keywords=_texts(where, "keywords", entry.get("keywords")),
+        context_bound=_context_bound(where, entry.get("context_bound")),
     )
+
+
+def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise UserError(f"{where}: `{key}` is not a list of texts.")
+    return tuple(value)
+
+
+def _context_bound(where: str, mark: Any) -> ContextBound | None:
+    if mark is None:
+        return None
+    if not isinstance(mark, dict) or not all(isinstance(mark.get(key), str) for key in ("needs", "reading")):
+        raise UserError(f"{where}: `context_bound` needs the texts `needs` and `reading`, and a list `others`.")
+    return ContextBound(mark["needs"], mark["reading"], _texts(where, "context_bound.others", mark.get("others")))

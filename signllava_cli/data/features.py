@@ -7,6 +7,7 @@ process: an HDF5 file opened before a fork reads wrong data after it.
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -67,14 +68,18 @@ class FeatureStream:
             frames = dataset[:: self.settings.stride]
         except OSError as fault:
             raise UserError(f"{dataset.file.filename} is damaged at clip {clip.id}: {fault}.") from None
+        with np.errstate(over="ignore"):
+            frames = frames.astype(np.float16, copy=False)
         if not np.isfinite(frames).all():
             raise UserError(
-                f"Stream {self.name}, clip {clip.id} in {dataset.file.filename} holds NaN or infinite values; "
-                "extract its features again or take the clip out of the annotation."
+                f"Stream {self.name}, clip {clip.id} in {dataset.file.filename} holds NaN, or values that float16 "
+                "cannot; extract its features again or take the clip out of the annotation."
             )
-        frames = frames.astype(np.float16, copy=False)
         limit = self.settings.max_frames
         return frames if limit is None or len(frames) <= limit else thin(frames, limit)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_handles": {}}  # a worker that was not forked opens its own, too
 
     def _dataset(self, clip: Clip) -> h5py.Dataset | None:
         shard = self._shard_of.get(clip.recording)
@@ -94,7 +99,7 @@ class FeatureStream:
         return self._handles[file]
 
     def _find_metadata(self, split: str) -> Path:
-        """The explicit pattern; else the layout's rule; else the one `*.{split}.json` in the folder."""
+        """The explicit pattern; else the layout's rule; else the only other file that can be meant."""
         if not self.folder.is_dir():
             raise UserError(
                 f"No folder {self.folder} for stream {self.name}; set streams.{self.name}.folder, or data.root."
@@ -103,9 +108,9 @@ class FeatureStream:
             tried = [self.folder / self.settings.metadata.format(split=split)]
         else:
             tried = [self.folder / f"metadata_{self.name}.{split}.json"]
-            tried += sorted(self.folder.glob(f"metadata_*.{split}.json"))
-            candidates = sorted(self.folder.glob(f"*.{split}.json"))
-            tried += candidates if len(candidates) == 1 else []
+            for pattern in (f"metadata_*.{split}.json", f"*.{split}.json"):
+                candidates = sorted(self.folder.glob(pattern))
+                tried += candidates if len(candidates) == 1 else []
         for file in tried:
             if file.is_file():
                 return file

@@ -25,31 +25,37 @@ class Prompt:
     after: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Turns:
+    """What the chat template says around the user's turn, as text, and the token that ends the assistant's.
+
+    Kept in every checkpoint: a template may print the date, or be edited, and generation must still prompt as
+    training did.
+    """
+
+    before: str
+    after: str
+    end_of_turn: int
+
+
 class PromptWriter:
     """Writes the prompts and answers of one tokenizer and one recipe.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with a chat template.
+        tokenizer: a Hugging Face tokenizer; it needs a chat template only when `turns` is not given.
         tasks: the recipe's words.
+        turns: those of a checkpoint.
 
     Raises:
         UserError: the tokenizer has no chat template, or one without a system turn or an end of turn.
     """
 
-    def __init__(self, tokenizer: Any, tasks: Tasks) -> None:
+    def __init__(self, tokenizer: Any, tasks: Tasks, turns: Turns | None = None) -> None:
         self.tokenizer, self.tasks = tokenizer, tasks
-        if not tokenizer.chat_template:
-            raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no chat template; use an instruct LLM.")
-        turns = [{"role": "system", "content": tasks.system}, {"role": "user", "content": MARK}]
-        try:
-            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            dialogue = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": MARK}], tokenize=False)
-        except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
-            raise UserError(f"The chat template of {tokenizer.name_or_path} refuses: {fault}") from None
-        head, tail = prompt.split(MARK)
-        self._head = self._with_special_tokens(head) + self._plain(f"{tasks.streams}\n")
-        self._tail = self._with_special_tokens(tail)
-        self.end_of_turn = self._end_of_turn(dialogue.split(MARK)[-1])
+        self.turns = turns or rendered_turns(tokenizer, tasks.system)
+        self.end_of_turn = self.turns.end_of_turn
+        self._head = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
+        self._tail = self._with_special_tokens(self.turns.after)
 
     def prompt(self, context: Sequence[str]) -> Prompt:
         """The prompt of a clip that sees the sentences `context`; without any, the prompt that has no context."""
@@ -74,12 +80,28 @@ class PromptWriter:
     def _with_special_tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _end_of_turn(self, text: str) -> int:
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in self._with_special_tokens(text):
-            if token in special:
-                return int(token)
-        raise UserError(
-            f"The chat template of {self.tokenizer.name_or_path} ends no turn with a special token, "
-            "so generation would not know where to stop."
-        )
+
+def rendered_turns(tokenizer: Any, system: str) -> Turns:
+    """The turns of the tokenizer's own chat template with this system text.
+
+    Raises:
+        UserError: it has no chat template, or one without a system turn or an end of turn.
+    """
+    name = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise UserError(f"The tokenizer of {name} has no chat template; use an instruct LLM.")
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": MARK}]
+    answered = [*turns, {"role": "assistant", "content": MARK}]
+    try:
+        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        dialogue = tokenizer.apply_chat_template(answered, tokenize=False)
+    except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
+        raise UserError(f"The chat template of {name} refuses: {fault}") from None
+    before, after = prompt.split(MARK)
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    for token in tokenizer(dialogue.split(MARK)[-1], add_special_tokens=False).input_ids:
+        if token in special:
+            return Turns(before, after, int(token))
+    raise UserError(
+        f"The chat template of {name} ends no turn with a special token, so generation would not know where to stop."
+    )

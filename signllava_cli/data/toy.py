@@ -21,7 +21,7 @@ from signllava_cli import __version__
 from signllava_cli.data.annotations import Clip, ContextBound, Recording
 from signllava_cli.data.writing import write_annotations, write_stream
 from signllava_cli.errors import UserError
-from signllava_cli.files import write_json
+from signllava_cli.files import write_json, written_folder
 
 TIMES = ("today", "tonight", "on Monday", "in winter", "every week")
 PEOPLE = ("my sister", "the doctor", "the farmer", "grandmother")
@@ -72,8 +72,13 @@ def write_toy_corpus(root: Path, seed: int = 0) -> None:
     Raises:
         UserError: `root` holds something else.
     """
-    if root.exists() and any(root.iterdir()) and not (root / MARKER).is_file():
+    if root.exists() and not (root / MARKER).is_file() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(f"{root} is not empty and is no toy corpus: choose another --out.")
+    with written_folder(root) as folder:
+        _write(folder, seed)
+
+
+def _write(root: Path, seed: int) -> None:
     taken: set[str] = set()
     for split, count in RECORDINGS.items():
         draw = np.random.default_rng([seed, list(RECORDINGS).index(split)])

@@ -87,7 +87,9 @@ def training_steps(
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A worker neither inherits the run's handlers nor dies of a signal meant for the run to save itself."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    """A worker neither inherits the run's handlers nor dies of a signal that reaches its whole process group.
+
+    It still ends with the run: the loader tells it to, and its watchdog notices a parent that is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -48,6 +48,11 @@ class ContextSource:
         return cls(name, window, prelude, prepared)
 
     @property
+    def kind(self) -> str:
+        """`none`, `gold`, `predicted` or `prepared`."""
+        return self.name.partition(":")[0]
+
+    @property
     def prepared_hash(self) -> str | None:
         """A hash of the prepared sentences, if there are any."""
         lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(self.prepared.items()))

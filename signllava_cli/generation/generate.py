@@ -41,10 +41,10 @@ def generate(
         folder = out or _default_folder(checkpoint, split, source)
         if out and len(opened) > 1:
             folder = out / _label(source)
-        file = PredictionsFile(folder, _meta(recipe, checkpoint, split, source), overwrite)
+        files.append(PredictionsFile(folder, _meta(recipe, checkpoint, split, source), overwrite))
+    for source, file in zip(opened, files, strict=True):
         _translate(recipe, assembled, split, source, file)
-        files.append(file.file)
-    return files
+    return [file.file for file in files]
 
 
 def _translate(
@@ -122,9 +122,11 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
     """What the hypotheses depend on; the batch size and where things lie are not among it."""
     ids = [clip.id for recording in split.recordings.values() for clip in recording.clips]
     settings = recipe.to_dict()
-    decoding = {**settings["generate"], "context_source": source.name}
-    for elsewhere in ("split", "batch_size"):
-        decoding.pop(elsewhere)
+    decoding = {**settings["generate"], "context_source": source.kind}
+    _forget(decoding, "split", "batch_size")
+    _forget(settings["llm"], "path")
+    for stream in settings["streams"].values():
+        _forget(stream, "folder", "metadata", "shards")
     return {
         "checkpoint": checkpoint.name,
         "weights": weights_hash(checkpoint),
@@ -145,6 +147,11 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
     }
 
 
+def _forget(settings: dict[str, object], *keys: str) -> None:
+    for key in keys:
+        del settings[key]
+
+
 def _default_folder(checkpoint: Path, split: Split, source: ContextSource) -> Path:
     return checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{_label(source)}"
 
@@ -152,4 +159,5 @@ def _default_folder(checkpoint: Path, split: Split, source: ContextSource) -> Pa
 def _label(source: ContextSource) -> str:
     if source.name == "none":
         return "none"
-    return f"{source.name.partition(':')[0]}-n{source.window}-m{source.prelude}"
+    kind = f"prepared-{source.prepared_hash}" if source.prepared else source.name
+    return f"{kind}-n{source.window}-m{source.prelude}"

@@ -106,6 +106,7 @@ class PredictionsFile:
                 )
             self._take_back_half_a_line()
         else:
+            self.file.unlink(missing_ok=True)  # first, so that a kill never leaves old lines under a new meta file
             write_json(self.meta_file, meta)
             write_text(self.file, "")
         self.done = {row.id: row for row in read_predictions(self.file)}

@@ -28,21 +28,24 @@ class Assembled:
         return int(self.prompts.end_of_turn if pad is None else pad)
 
 
-def assemble(recipe: Recipe, device: torch.device) -> Assembled:
+def assemble(recipe: Recipe, device: torch.device, trained: checkpoints.CheckpointConfig | None = None) -> Assembled:
     """The model of `recipe` with fresh projectors (or those of `init.projector`) and a fresh adapter.
+
+    Args:
+        trained: a checkpoint whose weights the caller will load: its turns are used, `init.projector` is not.
 
     Raises:
         UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
     """
     tokenizer = load_tokenizer(recipe.llm)
-    prompts = PromptWriter(tokenizer, recipe.tasks)
+    prompts = PromptWriter(tokenizer, recipe.tasks, trained.turns if trained else None)
     llm = load_llm(recipe.llm, device)
     found = identity(llm, recipe.llm)
     if recipe.lora.enabled:
         torch.manual_seed(recipe.run.seed)  # PEFT draws the adapter from the global generator
         llm = add_lora(llm, recipe.lora)
     model = SignLlava(llm, recipe.streams, recipe.run.seed)
-    if recipe.init.projector:
+    if recipe.init.projector and trained is None:
         file = checkpoints.find_projector(recipe.init.projector)
         if (file.parent / checkpoints.CONFIG).is_file():
             require_same_llm(checkpoints.read_config(file.parent).llm, found, file.parent)
@@ -57,12 +60,8 @@ def assemble_checkpoint(checkpoint: Path, recipe: Recipe, device: torch.device) 
         UserError: the LLM is not the one it was trained with, or the weights do not fit strictly.
     """
     config = checkpoints.read_config(checkpoint)
-    assembled = assemble(recipe, device)
+    assembled = assemble(recipe, device, config)
     require_same_llm(config.llm, assembled.llm, checkpoint)
     checkpoints.load_weights(assembled.model, checkpoint, with_adapter=recipe.lora.enabled)
-    tokenizer = assembled.prompts.tokenizer
-    if tokenizer.chat_template != config.chat_template:
-        tokenizer.chat_template = config.chat_template
-        assembled = Assembled(assembled.model, PromptWriter(tokenizer, recipe.tasks), assembled.llm)
     assembled.model.eval()
     return assembled

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from signllava_cli import __version__
+from signllava_cli.data.prompts import Turns
 from signllava_cli.errors import UserError
 from signllava_cli.files import pointed_at, read_json, write_json, write_text
 from signllava_cli.model.llm import (
     ADAPTER_WEIGHTS,
     load_adapter,
+    read_tensors,
     require_same_tensors,
     save_adapter,
 )
@@ -45,15 +47,14 @@ STEP_FOLDER = re.compile(r"step-(\d{6,})")
 class CheckpointConfig:
     """What a checkpoint says of itself, as in its config.json.
 
-    `llm` is what `llm.identity` gives; `chat_template` and `end_of_turn` are those that it was trained with;
-    `data` is the fingerprint of the training split.
+    `llm` is what `llm.identity` gives; `turns` is what the chat template said in training; `data` is the
+    fingerprint of the training split.
     """
 
     stage: str
     step: int
     llm: dict[str, Any]
-    chat_template: str
-    end_of_turn: int
+    turns: Turns
     data: str
     versions: dict[str, str]
     format: str = FORMAT
@@ -94,8 +95,8 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
             f"{checkpoint / CONFIG} is of format {content.get('format')!r}; this version reads {FORMAT!r}."
         )
     try:
-        return CheckpointConfig(**content)
-    except TypeError as fault:
+        return CheckpointConfig(**{**content, "turns": Turns(**content["turns"])})
+    except (TypeError, KeyError) as fault:
         raise UserError(f"{checkpoint / CONFIG} is damaged: {fault}.") from None
 
 
@@ -105,12 +106,7 @@ def load_projectors(model: SignLlava, file: Path) -> None:
     Raises:
         UserError: the file is missing or damaged, or its tensors are not exactly the model's.
     """
-    try:
-        weights = load_file(file)
-    except FileNotFoundError:
-        raise UserError(f"No projector at {file}.") from None
-    except (SafetensorError, OSError) as fault:
-        raise UserError(f"{file} is no readable safetensors file: {fault}.") from None
+    weights = read_tensors(file)
     require_same_tensors(weights, model.projectors.state_dict(), file)
     model.projectors.load_state_dict(weights, strict=True)
 
@@ -172,23 +168,28 @@ def tensors_of(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], in
     """Name, dtype, shape and bytes of every trained tensor in `checkpoint`."""
     for file in (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS):
         if file.is_file():
-            for name, tensor in load_file(file).items():
+            for name, tensor in read_tensors(file).items():
                 size = tensor.numel() * tensor.element_size()
                 yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size
 
 
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None when it is whole."""
-    adapter = checkpoint / ADAPTER / ADAPTER_WEIGHTS
     try:
         read_config(checkpoint)
         read_json(checkpoint / PROGRESS)
+        recipe = read_recipe(checkpoint / RECIPE)
     except UserError as fault:
         return str(fault)
-    for file in (checkpoint / PROJECTOR, *([adapter] if adapter.parent.exists() else [])):
-        try:
-            with safe_open(file, "pt") as tensors:
-                tensors.keys()
-        except (SafetensorError, OSError) as fault:
-            return f"{file.name}: {fault}"
+    files = [checkpoint / PROJECTOR, *([checkpoint / ADAPTER / ADAPTER_WEIGHTS] if recipe.lora.enabled else [])]
+    return next((fault for fault in map(tensor_damage, files) if fault), None)
+
+
+def tensor_damage(file: Path) -> str | None:
+    """What is wrong with a safetensors file (missing, cut short), or None; reads its header only."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            tensors.keys()
+    except (SafetensorError, OSError) as fault:
+        return f"{file.name}: {fault}"
     return None

@@ -1,7 +1,6 @@
 """The language model and its tokenizer: loading in 32, 16, 8 or 4 bits, and the LoRA adapter."""
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
@@ -103,12 +104,25 @@ def load_adapter(llm: Any, folder: Path) -> None:
         UserError: the names or shapes in the file are not exactly those of the adapter.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    weights = load_file(folder / ADAPTER_WEIGHTS)
+    weights = read_tensors(folder / ADAPTER_WEIGHTS)
     expected = get_peft_model_state_dict(llm, save_embedding_layers=False)
     require_same_tensors(weights, expected, folder / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(llm, weights)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise UserError(f"No weights at {file}.") from None
+    except (SafetensorError, OSError) as fault:
+        raise UserError(f"{file} is no readable safetensors file: {fault}.") from None
 
 
 def require_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: Path) -> None:
@@ -148,6 +162,7 @@ def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
         "hidden_size": llm.config.hidden_size,
         "layers": llm.config.num_hidden_layers,
         "vocabulary": llm.config.vocab_size,
+        "norm_probe": _first_norm(llm)[:PROBED_ROWS].float().tolist(),
         "embedding_probe": table[rows.to(table.device), :PROBED_COLUMNS].float().flatten().tolist(),
     }
 
@@ -166,12 +181,17 @@ def require_same_llm(expected: dict[str, Any], found: dict[str, Any], where: Pat
                 f"{where} was trained with {expected['path']} ({fact} {expected[fact]}), "
                 f"not with {found['path']} ({fact} {found[fact]}); set llm.path to the LLM it was trained with."
             )
-    probes = torch.tensor(expected["embedding_probe"]), torch.tensor(found["embedding_probe"])
-    if not torch.allclose(*probes, rtol=0.02, atol=1e-4):
+    ours, theirs = (torch.tensor([*each["embedding_probe"], *each["norm_probe"]]) for each in (expected, found))
+    if not torch.allclose(ours, theirs, rtol=0.02, atol=1e-4):
         raise UserError(
             f"{where} was trained with {expected['path']}; {found['path']} has the same shape but other weights; "
             "set llm.path to the LLM it was trained with."
         )
+
+
+def _first_norm(llm: Any) -> Tensor:
+    """The first vector among the weights: a norm, which no precision quantises."""
+    return next(weight for weight in llm.parameters() if weight.ndim == 1)
 
 
 def _location(settings: recipes.LLM) -> str:
@@ -197,6 +217,6 @@ def _said_plainly(settings: recipes.LLM) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (OSError, ValueError, json.JSONDecodeError) as fault:
-        first_line = str(fault).strip().splitlines()[0]
+    except (OSError, ValueError, ImportError, SafetensorError) as fault:
+        first_line = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
         raise UserError(f"llm.path: {settings.path} cannot be loaded: {first_line}") from None

@@ -8,7 +8,6 @@ import torch
 
 from signllava_cli.console import log_to, progress, say
 from signllava_cli.data.training_set import training_steps
-from signllava_cli.errors import Stopped
 from signllava_cli.recipe import Recipe, Stage, require_stage
 from signllava_cli.training.optimiser import schedule_factor, set_learning_rate
 from signllava_cli.training.preemption import StopRequest
@@ -58,6 +57,8 @@ def _run_steps(session: Session, request: StopRequest) -> None:
 
     if state.evaluation_due:
         session.evaluate(should_stop)
+        if state.evaluation_due:
+            raise session.stopped()
     pad_id = session.assembled.pad_id
     batches = training_steps(recipe, session.examples, state.step, session.steps, pad_id, rank, ranks)
     with progress(session.stage, session.steps, state.step) as line:
@@ -84,7 +85,4 @@ def _run_steps(session: Session, request: StopRequest) -> None:
                 session.evaluate(should_stop)
                 is_stopping = state.evaluation_due or (should_stop() and not is_last_step)
             if is_stopping:
-                raise Stopped(
-                    f"{session.stage} stopped after step {state.step} of {session.steps}; its state is saved in "
-                    f"{session.run.path}. Run the same command again to go on."
-                )
+                raise session.stopped()

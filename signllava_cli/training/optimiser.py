@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from signllava_cli.errors import UserError
+from signllava_cli.model.llm import read_tensors
 from signllava_cli.model.signllava import SignLlava
 from signllava_cli.recipe import Recipe, Train
 
@@ -70,10 +70,7 @@ def load_optimiser(optimiser: torch.optim.AdamW, model: SignLlava, file: Path) -
     Raises:
         UserError: the file is missing or damaged, or is of other trained parameters.
     """
-    try:
-        tensors = load_file(file)
-    except (FileNotFoundError, SafetensorError, OSError) as fault:
-        raise UserError(f"{file} cannot be read ({fault}); only the newest checkpoint can be resumed.") from None
+    tensors = read_tensors(file)
     parameters = model.trained_parameters()
     expected = {f"{name}:{key}" for name in parameters for key in STATE}
     if set(tensors) != expected:

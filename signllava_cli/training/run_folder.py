@@ -20,6 +20,7 @@ from signllava_cli.model.checkpoint import (
     STEP_FOLDER,
     CheckpointConfig,
     damage,
+    tensor_damage,
     write_checkpoint,
 )
 from signllava_cli.model.signllava import SignLlava
@@ -36,6 +37,7 @@ SAFE_TO_CHANGE = (
     "llm.path",
     "data.root",
     "data.workers",
+    "init.",
     "generate.",
     "track.",
     "launch.",
@@ -63,7 +65,8 @@ class RunFolder:
         """The checkpoints, oldest first, half-written ones left out."""
         if not self.path.is_dir():
             return []
-        return sorted(path for path in self.path.iterdir() if STEP_FOLDER.fullmatch(path.name))
+        steps = {int(found[1]): path for path in self.path.iterdir() if (found := STEP_FOLDER.fullmatch(path.name))}
+        return [steps[step] for step in sorted(steps)]
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """The checkpoint that `--resume` asks for: the newest whole one (`auto`), none (`never`), or a folder.
@@ -81,9 +84,14 @@ class RunFolder:
             return None
         if resume != "auto":
             chosen = pointed_at(Path(resume).expanduser()) or Path(resume)
-            fault = damage(chosen)
+            fault = damage(chosen) or _lacks_resume(chosen)
             if fault:
                 raise UserError(f"--resume {resume}: no whole checkpoint there ({fault})")
+            if chosen.resolve().parent != self.path.resolve():
+                raise UserError(
+                    f"--resume {resume} is of another run than {self.path}; to start from its weights, "
+                    "set init.projector."
+                )
             return chosen
         for half in sorted(self.path.glob(f"step-*{HALF_WRITTEN}")):
             warn(f"{half} was never finished; it is ignored and will be removed.")
@@ -169,9 +177,9 @@ class RunFolder:
 
 
 def _lacks_resume(checkpoint: Path) -> str | None:
-    if (checkpoint / RESUME / OPTIMISER).is_file():
-        return None
-    return f"it has no {RESUME}/ (the newest {RESUMABLE} checkpoints keep it)"
+    if not (checkpoint / RESUME).is_dir():
+        return f"it has no {RESUME}/ (the newest {RESUMABLE} checkpoints keep it)"
+    return tensor_damage(checkpoint / RESUME / OPTIMISER)
 
 
 def _stands(line: dict[str, Any], progress: Progress) -> bool:

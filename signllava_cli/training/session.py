@@ -12,7 +12,7 @@ from signllava_cli.console import IS_MAIN_PROCESS, say, show_table
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
-from signllava_cli.errors import UserError
+from signllava_cli.errors import Stopped, UserError
 from signllava_cli.model.assembly import Assembled, assemble
 from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, load_weights, read_config
 from signllava_cli.model.llm import require_same_llm
@@ -64,18 +64,23 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         if IS_MAIN_PROCESS:
-            prompts = self.assembled.prompts
             config = CheckpointConfig(
                 stage=self.stage,
                 step=self.progress.step,
                 llm=self.assembled.llm,
-                chat_template=prompts.tokenizer.chat_template,
-                end_of_turn=prompts.end_of_turn,
+                turns=self.assembled.prompts.turns,
                 data=self.data,
                 versions=library_versions(),
             )
             self.run.save(self.assembled.model, self.optimiser, self.progress, config, self.recipe)
         self.accelerator.wait_for_everyone()
+
+    def stopped(self) -> Stopped:
+        """What to raise when the run ends early."""
+        return Stopped(
+            f"{self.stage} stopped after step {self.progress.step} of {self.steps}; its state is saved in "
+            f"{self.run.path}. Run the same command again to go on."
+        )
 
     def evaluate(self, should_stop: Callable[[], bool]) -> None:
         """Score the dev split and point `best` where it belongs; left due when a stop came in between."""
@@ -84,6 +89,11 @@ class Session:
             return
         progress = self.progress
         progress.evaluation_due = False
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The dev loss at step {progress.step} is {loss}: the weights have left all bounds. "
+                f"Lower train.learning_rate, or go on from an earlier checkpoint in {self.run.path}."
+            )
         is_best = progress.best_dev_loss is None or loss < progress.best_dev_loss
         if is_best:
             progress.best_dev_loss, progress.best_step = loss, progress.step
@@ -103,15 +113,15 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
     if checkpoint is not None:
         run.require_same_recipe(checkpoint, recipe)
     train_split, dev_split = Split(recipe, recipe.data.train), Split(recipe, recipe.data.dev)
-    assembled = assemble(recipe, accelerator.device)
+    config = None if checkpoint is None else read_config(checkpoint)
+    assembled = assemble(recipe, accelerator.device, config)
     model = assembled.model
     if recipe.train.gradient_checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()  # the frozen LLM too: in eval mode its gradient checkpointing would be off
     optimiser, progress = make_optimiser(model, recipe), Progress()
     fingerprint = train_split.fingerprint()
-    if checkpoint is not None:
-        config = read_config(checkpoint)
+    if checkpoint is not None and config is not None:
         require_same_llm(config.llm, assembled.llm, checkpoint)
         if config.data != fingerprint:
             raise UserError(
@@ -177,6 +187,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
 
 def _describe(session: Session) -> None:
     """Say what is about to be trained, and on what."""
+    say(session.recipe.to_yaml())
     recipe, train, ranks = session.recipe, session.recipe.train, session.accelerator.num_processes
     clips, dev_clips = len(session.examples.split.clips), len(session.dev.clips)
     say(

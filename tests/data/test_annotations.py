@@ -46,6 +46,8 @@ def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
         ({"r": {"clip_order": ["a"], "a": {"translation": " "}}}, "empty translation"),
         ({"r": {"clip_order": ["a"], "a": {"text": "x"}}}, "clip a: expected an object with a `translation`"),
         ({"r": {"a": CLIP}}, "recording r: expected an object with a `clip_order`"),
+        ({"r": {"clip_order": ["a"], "a": {**CLIP, "paraphrases": "Hi."}}}, "`paraphrases` is not a list of texts"),
+        ({"r": {"clip_order": ["a"], "a": {**CLIP, "context_bound": {"needs": "window"}}}}, "`context_bound` needs"),
         ({}, "holds no clips"),
     ],
 )

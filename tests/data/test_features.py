@@ -59,6 +59,13 @@ def test_shards_are_found_whatever_their_names(
     np.testing.assert_array_equal(found.read(A), FRAMES)
 
 
+def test_two_files_that_may_be_meant_are_not_chosen_from(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_dino.train.json", "dino.train.0.h5")
+    (root / "mae" / "metadata_pose.train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no metadata file for split train .*set streams\.mae\.metadata"):
+        stream(root)
+
+
 def test_a_missing_shard_names_what_was_tried_and_what_it_holds(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", shard=3)
     with pytest.raises(UserError, match=r"shard 3 .*mae\.train\.3\.h5.*holds rec"):

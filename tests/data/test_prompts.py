@@ -89,3 +89,14 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
         PromptWriter(tokenizer, Tasks())
+
+
+def test_a_checkpoint_keeps_the_turns_of_its_training(tokenizer: Any) -> None:
+    """A template that prints the date prompts on Tuesday as it did on Monday."""
+    monday = PromptWriter(tokenizer, Tasks())
+    tokenizer.chat_template = "Tuesday. " + tokenizer.chat_template
+    tuesday = PromptWriter(tokenizer, Tasks())
+    kept = PromptWriter(tokenizer, Tasks(), monday.turns)
+    assert tuesday.prompt([]) != monday.prompt([])
+    assert kept.prompt(["One."]) == monday.prompt(["One."])
+    assert kept.answer("One.") == monday.answer("One.")

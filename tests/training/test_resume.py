@@ -90,25 +90,29 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
 ) -> None:
     run = tmp_path / "run"
     arguments = sets([*settings, "train.max_steps=5000", "train.save_every=5000", "train.eval_every=5000"])
-    process = subprocess_command("pretrain", "--recipe", "toy/tiny_pretrain", *arguments)
+    arguments += sets(["data.workers=1"])
+    process = subprocess_command("pretrain", "--recipe", "toy/tiny_pretrain", *arguments, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # the whole group, workers included, as a scheduler does it
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
     last = metrics(run)[-1]["step"]
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
-def test_a_truncated_checkpoint_has_a_fallback(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimiser.safetensors", "config.json"])
+def test_a_truncated_checkpoint_has_a_fallback(
+    signllava: Command, settings: list[str], tmp_path: Path, file: str
+) -> None:
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert signllava(*command, *sets([*settings, f"run.folder={whole}"])).code == 0
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
-    os.truncate(run / "step-000005" / "projector.safetensors", 1000)
+    os.truncate(run / "step-000005" / file, 30)
     ended = signllava(*command, *sets(settings))
     assert ended.code == 0
     assert "step-000005 cannot be resumed" in ended.out
