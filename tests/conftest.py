@@ -38,11 +38,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llm(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """A tiny LLM, barely trained: enough for everything but good translations."""
+    """A tiny LLM, trained for some seconds: enough for everything but good translations."""
     from signllava_cli.model.tiny_llm import save_tiny_llm
 
     folder = tmp_path_factory.mktemp("llm") / "tiny"
-    save_tiny_llm(folder, corpus, read_recipe("toy/tiny_pretrain").tasks, steps=30)
+    save_tiny_llm(folder, corpus, read_recipe("toy/tiny_pretrain").tasks, steps=120)
     return folder
 
 

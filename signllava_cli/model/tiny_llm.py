@@ -1,6 +1,6 @@
 """A very small Llama with its own tokenizer and chat template, for tests and for a demo in a hurry.
 
-It is trained for less than a minute on the text of the toy corpus, in the very prompts of the recipe, with
+It is trained for about a minute on the text of the toy corpus, in the very prompts of the recipe, with
 words standing where streams will stand. So it knows the toy language, and that TOOL and POINT read what the
 context says; how signs look it has to learn through a projector, like any other LLM.
 """
@@ -22,7 +22,7 @@ from signllava_cli.model.llm_folder import save_folder
 from signllava_cli.recipe import Tasks
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 512, 128, 4, 4, 2, 256
-STEPS, BATCH, LEARNING_RATE = 400, 24, 3e-3
+STEPS, BATCH, LEARNING_RATE = 500, 16, 3e-3
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|begin|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}"
@@ -118,9 +118,9 @@ def _dialogue(
     sees = int(draw.random() < 0.9) * 2
     prompt = prompts.prompt(gold_context(recording, clip.position, window=sees, prelude=sees))
     signed: list[int] = []
-    for _ in range(int(draw.integers(1, 4))):  # one stand-in a stream
+    for _ in range(int(draw.integers(1, 3))):  # one stand-in a stream
         for token in prompts.answer(_as_signed(clip))[:-1]:
-            signed += [token] * int(draw.integers(1, 4))
+            signed += [token] * int(draw.integers(1, 3))
     before = [*prompt.before, *signed, *prompt.after]
     return [*before, *prompts.answer(clip.translation)], len(before)
 

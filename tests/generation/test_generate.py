@@ -84,7 +84,7 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
             continue
         example = builder.build(clip, frames, [], hypothesis.text)
         loss, targets = assembled.model(make_batch([example], widths, assembled.pad_id, "right"))
-        assert hypothesis.score == pytest.approx(-float(loss) / targets, abs=1e-4)
+        assert hypothesis.score == pytest.approx(-loss.item() / targets, abs=1e-4)
         checked += 1
         if checked == 4:
             return
