@@ -1,12 +1,13 @@
 """Files read with plain errors, and written so that a kill leaves the old or the new, never half of either."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -22,15 +23,26 @@ def read_json(file: Path) -> dict[str, Any]:
         UserError: the file is missing, or does not hold a JSON object; says where.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
     except OSError as fault:
         raise UserError(f"{file} cannot be read: {fault.strerror}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text.") from None
     except json.JSONDecodeError as fault:
         raise UserError(f"{file} is not JSON: {fault.msg} at line {fault.lineno}.") from None
+    except (RecursionError, ValueError) as fault:
+        raise UserError(f"{file} cannot be read as JSON: {fault}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}, not a JSON object.")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """json keeps the last of two equal keys in silence; here a lost recording or clip is an error."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
     return content
 
 
@@ -74,6 +86,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a whole, indented JSON file, or leave what was there."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def take_folder(folder: Path) -> IO[str]:
+    """Take `folder` for this process, until it ends or the handle that comes back is closed.
+
+    Raises:
+        UserError: another process has taken it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (held beyond this function)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"Another process is writing to {folder}: wait for it, or choose another folder.") from None
+    return handle
 
 
 def point(link: Path, target: str) -> None:

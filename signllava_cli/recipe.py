@@ -19,10 +19,13 @@ from pydantic.dataclasses import dataclass
 from signllava_cli.errors import UserError
 
 Stage = Literal["pretrain", "finetune"]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+
+# Stands where prompts.py takes a chat template apart, so no text of the template may hold it.
+PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
 
 section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 
@@ -149,7 +152,7 @@ class Train:
     projector_learning_rate: Rate | None = None
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Probability = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     max_grad_norm: Rate | None = 1.0
     label_smoothing: Probability = 0.0
@@ -169,7 +172,7 @@ class Generate:
     beams: Positive = 5
     max_new_tokens: Positive = 100
     batch_size: Positive = 8
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     repetition_penalty: Rate = 1.0
 
 
@@ -235,7 +238,7 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     file = find_recipe(path)
     try:
         settings = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: !!int abc, 2026-13-01, bytes
         raise UserError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
     if settings is None:
         settings = {}
@@ -283,6 +286,11 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
         raise _fault_report(f"{stage} recipe", faults)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: JSON and YAML escapes can spell half a surrogate pair, which UTF-8 has not."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def find_recipe(name: str | Path) -> Path:
     """The file `name`, or the shipped recipe of that name (`pretrain`, `toy/finetune`)."""
     path = Path(name).expanduser()
@@ -318,7 +326,7 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
         raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
     here = settings
@@ -372,6 +380,9 @@ def _contradictions(recipe: Recipe) -> list[str]:
                 (pattern or "").format(split="train", shard="0")
             except (KeyError, ValueError, IndexError):
                 faults.append(f"streams.{name}.{key}: may hold {{split}} and {{shard}} and no other {{...}}")
+    for key, text in vars(recipe.tasks).items():
+        if not is_unicode(text) or PLACEHOLDER in text:
+            faults.append(f"tasks.{key}: holds half a surrogate pair or {PLACEHOLDER!r}, which no prompt may hold")
     llm, train, source = recipe.llm, recipe.train, recipe.generate.context_source
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
         faults.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")

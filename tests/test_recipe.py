@@ -39,6 +39,9 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
         ({"llm": {"bits": 16, "dtype": "float32"}}, "llm.dtype"),
         ({"generate": {"context_source": "oracle"}}, "generate.context_source"),
         ({"streams": {"a.b": {"width": 3}}}, "streams.a.b"),
+        ({"train": {"learning_rate": float("inf")}}, "train.learning_rate"),
+        ({"run": {"seed": 10**30}}, "run.seed"),
+        ({"tasks": {"system": "\ud800"}}, "tasks.system"),
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
     ],
 )
@@ -69,6 +72,8 @@ def test_resolved_recipe_reads_back_to_the_same_recipe() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
+        ("a: !!int x", "not YAML"),
+        ("a: 2020-13-45", "not YAML"),
         ("a: [1", "not YAML"),
         ("- 1\n- 2", "not a recipe"),
         ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice"),

@@ -1,5 +1,6 @@
 """`signllava finetune`: train projectors and a LoRA adapter of the quantised LLM (QLoRA)."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -22,5 +23,5 @@ def finetune(
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
-    overrides = [*(set_ or []), *([f"init.projector={projector}"] if projector else [])]
+    overrides = [*(set_ or []), *([f"init.projector={json.dumps(projector)}"] if projector else [])]
     run_stage("finetune", read_recipe(recipe, overrides), resume, launch, num_processes)

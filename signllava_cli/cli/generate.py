@@ -1,5 +1,6 @@
 """`signllava generate`: translate a split."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,10 @@ def generate(
         "generate.max_new_tokens": max_new_tokens,
         "generate.batch_size": batch_size,
     }
-    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    overrides = [
+        *(set_ or []),
+        *(f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None),
+    ]
     found = find_checkpoint(checkpoint)
     recipe = recipe_of(found, overrides)
 

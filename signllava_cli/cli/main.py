@@ -47,6 +47,9 @@ def run() -> None:
     except UserError as error:
         console.fail(str(error))
         code = error.exit_code
+    except OSError as error:  # permission denied, disk full, name too long: the machine's refusals
+        console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        code = UserError.exit_code
     except Stopped as stop:
         console.say(str(stop))
         code = stop.exit_code

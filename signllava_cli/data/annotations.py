@@ -7,6 +7,7 @@ from typing import Any
 
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import read_json
+from signllava_cli.recipe import is_unicode
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
 
 def _recording(file: Path, name: str, entry: Any) -> Recording:
     where = f"{file}, recording {name}"
+    _require_plain_name(where, name)
     if not isinstance(entry, dict) or not isinstance(entry.get("clip_order"), list):
         raise UserError(f"{where}: expected an object with a `clip_order` list.")
     order = [str(clip) for clip in entry["clip_order"]]
@@ -99,8 +101,11 @@ def _recording(file: Path, name: str, entry: Any) -> Recording:
 
 def _clip(where: str, recording: str, position: int, name: str, entry: Any) -> Clip:
     where = f"{where}, clip {name}"
+    _require_plain_name(where, name)
     if not isinstance(entry, dict) or not isinstance(entry.get("translation"), str):
         raise UserError(f"{where}: expected an object with a `translation` text.")
+    if not all(is_unicode(text) for text in (recording, name, entry["translation"])):
+        raise UserError(f"{where!a}: half a surrogate pair (\\ud800 to \\udfff) is no text.")
     return Clip(
         recording=recording,
         name=name,
@@ -112,10 +117,16 @@ def _clip(where: str, recording: str, position: int, name: str, entry: Any) -> C
     )
 
 
+def _require_plain_name(where: str, name: str) -> None:
+    """HDF5 takes `/` and `.` for paths: two such names could mean the same frames, and have the same id."""
+    if not name or "/" in name or name == ".":
+        raise UserError(f"{where}: a name may not be empty, be `.`, or hold `/`.")
+
+
 def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) and is_unicode(text) for text in value):
         raise UserError(f"{where}: `{key}` is not a list of texts.")
     return tuple(value)
 

@@ -83,9 +83,10 @@ class ExampleBuilder:
             if _positions(prompt, thinned, target) <= budget:
                 break
             if not sentences:
+                kept_free = f", {room} kept free for generate.max_new_tokens" if room else ""
                 raise UserError(
-                    f"Clip {clip.id}: question, {len(target)} answer tokens and {self.min_frames} frames a stream "
-                    f"exceed data.max_positions={self.max_positions}; raise it, or lower data.min_frames."
+                    f"Clip {clip.id}: prompt, {len(target)} answer tokens and {self.min_frames} frames a stream"
+                    f"{kept_free} exceed data.max_positions={self.max_positions}; raise it, or lower the others."
                 )
             sentences.pop(min(self.prelude, len(sentences) - 1))  # the oldest sentence of the window
         cuts = Cuts(_frames(streams) - _frames(thinned), len(context) - len(sentences))

@@ -4,6 +4,7 @@ A group per recording, a dataset per clip, float16, shape (T, D). Handles are op
 process: an HDF5 file opened before a fork reads wrong data after it.
 """
 
+import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,8 +86,12 @@ class FeatureStream:
         shard = self._shard_of.get(clip.recording)
         if shard is None:
             return None
-        recording = self._open(self._file_of[shard]).get(clip.recording)
-        return None if recording is None else recording.get(clip.name)
+        found = self._open(self._file_of[shard]).get(f"{clip.recording}/{clip.name}")
+        if found is not None and (not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu"):
+            raise UserError(
+                f"Stream {self.name}, clip {clip.id} in {self._file_of[shard]}: expected a dataset of numbers."
+            )
+        return found
 
     def _open(self, file: Path) -> h5py.File:
         if self._process != os.getpid():
@@ -108,7 +113,7 @@ class FeatureStream:
             tried = [self.folder / self.settings.metadata.format(split=split)]
         else:
             tried = [self.folder / f"metadata_{self.name}.{split}.json"]
-            for pattern in (f"metadata_*.{split}.json", f"*.{split}.json"):
+            for pattern in (f"metadata_*.{glob.escape(split)}.json", f"*.{glob.escape(split)}.json"):
                 candidates = sorted(self.folder.glob(pattern))
                 tried += candidates if len(candidates) == 1 else []
         for file in tried:
@@ -126,7 +131,7 @@ class FeatureStream:
         else:
             stem = self.metadata_file.name.removeprefix("metadata_").removesuffix(".json")
             tried = [self.folder / f"{stem}.{shard}.h5", self.folder / f"{self.name}.{split}.{shard}.h5"]
-            candidates = sorted(self.folder.glob(f"*.{split}.{shard}.h5"))
+            candidates = sorted(self.folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
             tried += candidates if len(candidates) == 1 else []
         for file in tried:
             if file.is_file():

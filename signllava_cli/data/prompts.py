@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Tasks
-
-MARK = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
+from signllava_cli.recipe import PLACEHOLDER, Tasks
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,16 @@ def rendered_turns(tokenizer: Any, system: str) -> Turns:
     name = tokenizer.name_or_path
     if not tokenizer.chat_template:
         raise UserError(f"The tokenizer of {name} has no chat template; use an instruct LLM.")
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": MARK}]
-    answered = [*turns, {"role": "assistant", "content": MARK}]
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": PLACEHOLDER}]
+    answered = [*turns, {"role": "assistant", "content": PLACEHOLDER}]
     try:
         prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         dialogue = tokenizer.apply_chat_template(answered, tokenize=False)
     except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
         raise UserError(f"The chat template of {name} refuses: {fault}") from None
-    before, after = prompt.split(MARK)
+    before, after = prompt.split(PLACEHOLDER)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    for token in tokenizer(dialogue.split(MARK)[-1], add_special_tokens=False).input_ids:
+    for token in tokenizer(dialogue.split(PLACEHOLDER)[-1], add_special_tokens=False).input_ids:
         if token in special:
             return Turns(before, after, int(token))
     raise UserError(

@@ -6,10 +6,11 @@ nor the time of a restart has a say in what it holds.
 
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Batch, make_batch
@@ -60,20 +61,31 @@ def step_positions(step: int, batch_size: int, micro_batch_size: int, rank: int,
     return [list(range(first + start, first + start + micro_batch_size)) for start in starts]
 
 
+@dataclass(frozen=True)
+class RankSchedule(Sampler[list[int]]):
+    """The micro-batches of one rank for the steps in [first, last), made as they are needed."""
+
+    first: int
+    last: int
+    batch_size: int
+    micro_batch_size: int
+    rank: int
+    ranks: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.last):
+            yield from step_positions(step, self.batch_size, self.micro_batch_size, self.rank, self.ranks)
+
+
 def training_steps(
     recipe: Recipe, examples: TrainingSet, first: int, last: int, pad_id: int, rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
     """For each optimiser step in [first, last), the micro-batches of this rank."""
     train = recipe.train
-    schedule = [
-        positions
-        for step in range(first, last)
-        for positions in step_positions(step, train.batch_size, train.micro_batch_size, rank, ranks)
-    ]
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     loader = DataLoader(
         examples,
-        batch_sampler=schedule,
+        batch_sampler=RankSchedule(first, last, train.batch_size, train.micro_batch_size, rank, ranks),
         num_workers=recipe.data.workers,
         collate_fn=partial(make_batch, widths=widths, pad_id=pad_id, pad_side="right"),
         worker_init_fn=_leave_signals_to_the_run,

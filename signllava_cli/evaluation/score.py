@@ -47,6 +47,9 @@ def score_files(predictions: list[Path], out: Path | None = None) -> dict[str, A
         UserError: a file is missing, damaged, unfinished, or scored on other clips than the first.
     """
     files = [find_predictions(path.expanduser()) for path in predictions]
+    target = files[0].parent / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
+    if target.exists() and not (target.is_file() and "results" in read_json(target)):
+        raise UserError(f"--out {target} is there and holds no scores: choose another name.")
     results = [score_file(file) for file in files]
     first = results[0]
     for result in results[1:]:
@@ -65,7 +68,6 @@ def score_files(predictions: list[Path], out: Path | None = None) -> dict[str, A
         },
     }
     _show(results, signatures)
-    target = files[0].parent / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
     write_json(target, scores)
     say(f"scores in {target}")
     return scores
@@ -86,8 +88,8 @@ def score_file(file: Path) -> dict[str, Any]:
     if bound:
         result = ContextBoundAccuracy().compute(
             predictions=[hypothesis for hypothesis, _ in bound],
-            references=[mark["reading"] for _, mark in bound],
-            others=[list(mark["others"]) for _, mark in bound],
+            references=[mark.reading for _, mark in bound],
+            others=[list(mark.others) for _, mark in bound],
         )
         _take(ContextBoundAccuracy, result, scores, signatures)
     return {
@@ -114,6 +116,8 @@ def _require_complete(file: Path, rows: list[Prediction]) -> None:
         warn(f"{file} has no {META} beside it: whether clips are missing cannot be told.")
         return
     meta = read_json(meta_file)
+    if not {"clips", "clips_hash", "split"} <= meta.keys():
+        raise UserError(f"{meta_file} does not say which clips were to be translated; generate again.")
     if meta["clips_hash"] != ids_hash(row.id for row in rows):
         raise UserError(
             f"{file} holds {len(rows)} of {meta['clips']} clips of split {meta['split']}, or others; "

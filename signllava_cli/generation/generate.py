@@ -1,7 +1,7 @@
 """Translate a split with a checkpoint, under one context source after another."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,12 +10,14 @@ from signllava_cli.console import progress, say, warn
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.split import Split
+from signllava_cli.errors import Stopped
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.decoding import Hypothesis, decode
 from signllava_cli.generation.order import decoding_order
 from signllava_cli.generation.predictions import Prediction, PredictionsFile, ids_hash
 from signllava_cli.model.assembly import Assembled, assemble_checkpoint
 from signllava_cli.model.checkpoint import library_versions, weights_hash
+from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe
 
 
@@ -30,25 +32,40 @@ def generate(
 
     Returns:
         The predictions files, in the order of `sources`.
+
+    Raises:
+        UserError: what the person at the terminal can mend in checkpoint, data or settings.
+        Stopped: a signal came; what was decoded is in the file.
     """
     split = Split(recipe, recipe.generate.split)
     settings = recipe.context
-    opened = [ContextSource.open(name, settings.window, settings.prelude, split) for name in sources]
+    opened: dict[str, ContextSource] = {}
+    for name in sources:
+        source = ContextSource.open(name, settings.window, settings.prelude, split)
+        if _label(source) in opened:
+            warn(f"--context-source {name} gives the same context as another one, and is done once.")
+        opened[_label(source)] = source
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assembled = assemble_checkpoint(checkpoint, recipe, device)
     files = []
-    for source in opened:
-        folder = out or _default_folder(checkpoint, split, source)
+    for label, source in opened.items():
+        folder = out or checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{label}"
         if out and len(opened) > 1:
-            folder = out / _label(source)
+            folder = out / label
         files.append(PredictionsFile(folder, _meta(recipe, checkpoint, split, source), overwrite))
-    for source, file in zip(opened, files, strict=True):
-        _translate(recipe, assembled, split, source, file)
+    with StopRequest().listening() as request:
+        for source, file in zip(opened.values(), files, strict=True):
+            _translate(recipe, assembled, split, source, file, request)
     return [file.file for file in files]
 
 
 def _translate(
-    recipe: Recipe, assembled: Assembled, split: Split, source: ContextSource, file: PredictionsFile
+    recipe: Recipe,
+    assembled: Assembled,
+    split: Split,
+    source: ContextSource,
+    file: PredictionsFile,
+    request: StopRequest,
 ) -> None:
     builder, began = ExampleBuilder(recipe, assembled.prompts), time.monotonic()
     everything = [clip for recording in split.recordings.values() for clip in recording.clips]
@@ -79,6 +96,8 @@ def _translate(
             file.append([_decoded(e, h, source) for e, h in zip(examples, decoded, strict=True)])
             hypotheses |= {clip.id: each.text for clip, each in zip(clips, decoded, strict=True)}
             line.advance(len(clips))
+            if request and line.done < line.total:
+                raise Stopped(f"{len(file.done)} clips are in {file.file}. Run the same command again to go on.")
     seconds = time.monotonic() - began
     file.finish([clip.id for clip in everything], seconds)
     rows = file.done.values()
@@ -114,7 +133,7 @@ def _undecoded(clip: Clip, source: ContextSource, missing: str | None = None) ->
         hypothesis="",
         context_source=source.name,
         missing=missing,
-        context_bound=asdict(clip.context_bound) if clip.context_bound else None,
+        context_bound=clip.context_bound,
     )
 
 
@@ -150,10 +169,6 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
 def _forget(settings: dict[str, object], *keys: str) -> None:
     for key in keys:
         del settings[key]
-
-
-def _default_folder(checkpoint: Path, split: Split, source: ContextSource) -> Path:
-    return checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{_label(source)}"
 
 
 def _label(source: ContextSource) -> str:

@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from signllava_cli.data.annotations import ContextBound
 from signllava_cli.errors import UserError
-from signllava_cli.files import read_json, write_json, write_text
+from signllava_cli.files import read_json, take_folder, write_json, write_text
 
 PREDICTIONS, META = "predictions.jsonl", "predictions.meta.json"
 SECONDS = "seconds"  # the one entry of the meta file that hypotheses do not depend on
@@ -42,12 +45,15 @@ class Prediction:
     cut_frames: int = 0
     cut_sentences: int = 0
     missing: str | None = None
-    context_bound: dict[str, Any] | None = None
+    context_bound: ContextBound | None = None
 
     @property
     def id(self) -> str:
         """`recording/clip`."""
         return f"{self.recording}/{self.clip}"
+
+
+LINE = TypeAdapter(Prediction)
 
 
 def find_predictions(path: Path) -> Path:
@@ -68,9 +74,11 @@ def read_predictions(file: Path) -> list[Prediction]:
     rows: dict[str, Prediction] = {}
     for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
-            row = Prediction(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as fault:
-            raise UserError(f"{file}, line {number}: not a prediction ({fault}).") from None
+            row = LINE.validate_json(line, strict=True)
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{file}, line {number}: not a prediction ({where} {first['msg']}).") from None
         if row.id in rows:
             raise UserError(f"{file}, line {number}: clip {row.id} stands twice.")
         rows[row.id] = row
@@ -93,6 +101,7 @@ class PredictionsFile:
     """
 
     def __init__(self, folder: Path, meta: Mapping[str, Any], overwrite: bool = False) -> None:
+        self._taken = take_folder(folder)
         self.file, self.meta_file = folder / PREDICTIONS, folder / META
         meta = json.loads(json.dumps(meta))
         if self.file.exists() and not overwrite:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -70,13 +71,9 @@ def write_checkpoint(folder: Path, model: SignLlava, config: CheckpointConfig, r
     """Write everything of a checkpoint that inference needs into the empty `folder`."""
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.projectors.state_dict().items()}
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    metadata = {
-        "format": FORMAT,
-        "stage": config.stage,
-        "llm": recipe.llm.path,
-        "widths": json.dumps(widths),
-    }
-    save_file(weights, folder / PROJECTOR, metadata=metadata)
+    metadata = {"format": FORMAT, "stage": config.stage, "llm": recipe.llm.path, "widths": widths}
+    # one entry, because safetensors writes several in random order, and equal weights should be equal files
+    save_file(weights, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
     if recipe.lora.enabled:
         save_adapter(model.llm, folder / ADAPTER)
     write_json(folder / CONFIG, asdict(config))
@@ -95,9 +92,10 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
             f"{checkpoint / CONFIG} is of format {content.get('format')!r}; this version reads {FORMAT!r}."
         )
     try:
-        return CheckpointConfig(**{**content, "turns": Turns(**content["turns"])})
-    except (TypeError, KeyError) as fault:
-        raise UserError(f"{checkpoint / CONFIG} is damaged: {fault}.") from None
+        return TypeAdapter(CheckpointConfig).validate_python(content)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        raise UserError(f"{checkpoint / CONFIG} is damaged: {first['loc']} {first['msg']}.") from None
 
 
 def load_projectors(model: SignLlava, file: Path) -> None:
@@ -158,10 +156,13 @@ def recipe_of(checkpoint: Path, overrides: list[str]) -> Recipe:
 
 
 def weights_hash(checkpoint: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the trained weights."""
-    files = (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS)
-    content = b"".join(file.read_bytes() for file in files if file.is_file())
-    return hashlib.sha256(content).hexdigest()[:16]
+    """The first 16 hex digits of the SHA-256 of the trained weights, whatever else their files say."""
+    digest = hashlib.sha256()
+    for file in (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS):
+        for name, tensor in sorted(read_tensors(file).items()) if file.is_file() else ():
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def tensors_of(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:

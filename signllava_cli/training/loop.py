@@ -8,9 +8,9 @@ import torch
 
 from signllava_cli.console import log_to, progress, say
 from signllava_cli.data.training_set import training_steps
+from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
 from signllava_cli.training.optimiser import schedule_factor, set_learning_rate
-from signllava_cli.training.preemption import StopRequest
 from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.session import Session, open_session, start_accelerator
 from signllava_cli.training.step import optimiser_step, seed_step

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from signllava_cli.errors import UserError
 from signllava_cli.files import read_json, write_json
 
@@ -35,9 +37,10 @@ class Progress:
             UserError: the file is missing or damaged.
         """
         try:
-            return cls(**read_json(file))
-        except TypeError as fault:
-            raise UserError(f"{file} is damaged: {fault}.") from None
+            return TypeAdapter(cls).validate_python(read_json(file), strict=True)
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            raise UserError(f"{file} is damaged: {first['loc']} {first['msg']}.") from None
 
     def write(self, file: Path) -> None:
         """Write the whole file, or leave what was there."""

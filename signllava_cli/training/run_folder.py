@@ -13,7 +13,7 @@ import torch
 
 from signllava_cli.console import IS_MAIN_PROCESS, say, warn
 from signllava_cli.errors import UserError
-from signllava_cli.files import HALF_WRITTEN, point, pointed_at, write_text, written_folder
+from signllava_cli.files import HALF_WRITTEN, point, pointed_at, take_folder, write_text, written_folder
 from signllava_cli.model.checkpoint import (
     PROGRESS,
     RECIPE,
@@ -56,10 +56,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self.metrics, self.log = self.path / METRICS, self.path / LOG
         if IS_MAIN_PROCESS:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise UserError(f"run.folder: {self.path} cannot be made: {fault.strerror}.") from None
+            self._taken = take_folder(self.path)
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first, half-written ones left out."""
@@ -156,8 +153,7 @@ class RunFolder:
         write_text(self.path / RECIPE, recipe.to_yaml())
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and _stands(json.loads(line), progress)]
-            write_text(self.metrics, "".join(kept))
+            write_text(self.metrics, "".join(line for line in lines if _stands(line, progress)))
 
     def record(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -179,10 +175,23 @@ class RunFolder:
 def _lacks_resume(checkpoint: Path) -> str | None:
     if not (checkpoint / RESUME).is_dir():
         return f"it has no {RESUME}/ (the newest {RESUMABLE} checkpoints keep it)"
+    try:
+        progress = Progress.read(checkpoint / PROGRESS)
+    except UserError as fault:
+        return str(fault)
+    if f"step-{progress.step:06d}" != checkpoint.name:
+        return f"its {PROGRESS} is of step {progress.step}"
     return tensor_damage(checkpoint / RESUME / OPTIMISER)
 
 
-def _stands(line: dict[str, Any], progress: Progress) -> bool:
+def _stands(text: str, progress: Progress) -> bool:
+    """Whether a line of metrics.jsonl is of the run up to `progress`; a damaged one (a power cut) is not."""
+    try:
+        line = json.loads(text)
+        line["step"] + 0
+    except (ValueError, TypeError, KeyError):
+        warn(f"{METRICS}: a damaged line was taken out: {text[:40]!r}")
+        return False
     if line["step"] == progress.step:
         return not (progress.evaluation_due and "dev_loss" in line)
     return bool(line["step"] < progress.step)

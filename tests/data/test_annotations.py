@@ -37,6 +37,11 @@ def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
     [
         ('{"a": ', "annotation.train.json is not JSON"),
         ("[]", "holds a list"),
+        ('{"r": {"clip_order": []}, "r": {"clip_order": []}}', "the key 'r' is given twice"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ({"a/b": {"clip_order": ["a"], "a": CLIP}}, "a name may not be empty"),
+        ({"r": {"clip_order": ["."], ".": CLIP}}, "a name may not be empty"),
+        ({"r": {"clip_order": ["a"], "a": {"translation": "\ud83d"}}}, "half a surrogate pair"),
         (
             {"r": {"clip_order": ["a", "b"], "a": CLIP}},
             "recording r: clip_order names clips that have no entry: b",

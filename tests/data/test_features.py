@@ -94,6 +94,15 @@ def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
         stream(root).read(B)
 
 
+def test_what_is_no_dataset_of_numbers_is_refused(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    with h5py.File(root / "mae" / "mae.train.0.h5", "a") as file:
+        del file["rec/b"]
+        file.create_group("rec/b")
+    with pytest.raises(UserError, match=r"clip rec/b .*expected a dataset of numbers"):
+        stream(root).frame_count(B)
+
+
 def test_clips_without_frames_are_an_error_or_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

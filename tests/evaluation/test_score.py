@@ -109,7 +109,19 @@ def test_what_cannot_be_compared_is_refused(signllava: Callable[..., Ended], tmp
     assert (ended.code, "hold different clips (3 and 4)" in ended.err) == (2, True)
 
 
-@pytest.mark.parametrize("line", ["{", '{"a": 1}', "[]"])
+def test_eval_writes_over_nothing_but_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    file = written(tmp_path / "predictions.jsonl", HYPOTHESES)
+    before = file.read_text()
+    assert signllava("eval", file, "--out", tmp_path / "s.json").code == 0
+    assert signllava("eval", file, "--out", tmp_path / "s.json").code == 0
+    assert signllava("eval", file, "--out", file).code == 2
+    assert file.read_text() == before
+
+
+HYPOTHESIS_OF_ANOTHER_TYPE = json.dumps({**vars(Prediction("r", "9", 9, "t", "", "")), "hypothesis": None})
+
+
+@pytest.mark.parametrize("line", ["{", '{"a": 1}', "[]", HYPOTHESIS_OF_ANOTHER_TYPE])
 def test_damaged_predictions_name_the_line(signllava: Callable[..., Ended], tmp_path: Path, line: str) -> None:
     file = written(tmp_path / "predictions.jsonl", HYPOTHESES)
     file.write_text(file.read_text() + line + "\n")

@@ -163,7 +163,10 @@ def test_in_predicted_mode_batches_are_full_and_order_is_kept() -> None:
     assert [len(batch) for batch in decoding_order(clips, in_order=False, batch_size=4)] == [4, 4, 2]
 
 
-def test_a_killed_generation_goes_on_where_it_stopped(signllava: Command, run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_generation_goes_on_where_it_stopped(
+    signllava: Command, run: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     options = ["generate", "-c", run, "--split", "dev", "--batch-size", 1, "--context-source", "predicted"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert signllava(*options, "--out", whole).code == 0
@@ -173,8 +176,9 @@ def test_a_killed_generation_goes_on_where_it_stopped(signllava: Command, run: P
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(number)
     process.wait()
+    assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     with open(killed / "predictions.jsonl", "a") as file:
         file.write('{"recording": "dev0')  # half a line
     done = (killed / "predictions.jsonl").read_text().count("\n")

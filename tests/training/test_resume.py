@@ -1,5 +1,6 @@
 """Stopping and going on gives the weights of a run that never stopped, bit for bit."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -163,3 +164,32 @@ def test_resume_refuses_other_data_and_another_llm(
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llm)).save_pretrained(llm)
     ended = signllava(*command, *moved)
     assert (ended.code, "same shape but other weights" in ended.err) == (2, True)
+
+
+def test_damage_beside_the_weights_is_seen_or_survived(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    """A progress that is not of its checkpoint is not taken up; a line of NULs in the metrics costs that line."""
+    command = ["pretrain", "-r", "toy/tiny_pretrain"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert signllava(*command, *sets([*settings, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
+    (run / "step-000005" / "progress.json").write_text("{}")
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("\0" * 20 + "\n")
+    ended = signllava(*command, *sets(settings))
+    assert ended.code == 0, ended.err
+    assert "step-000005 cannot be resumed: its progress.json is of step 0" in ended.out
+    assert "a damaged line was taken out" in ended.out
+    assert_same_run(whole, run)
+    same = [(each / "last" / "projector.safetensors").read_bytes() for each in (whole, run)]
+    assert same[0] == same[1]
+
+
+def test_two_runs_do_not_share_a_folder(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / ".lock", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(settings))
+    assert ended.code == 2
+    assert "Another process is writing to" in ended.err

@@ -9,7 +9,10 @@ from signllava_cli.console import say
 
 
 class StopRequest:
-    """Set by a signal, read at the next step boundary. A second Ctrl-C interrupts at once."""
+    """Set by a signal, read at the next boundary: an optimiser step, a decoded batch.
+
+    A second Ctrl-C interrupts at once.
+    """
 
     def __init__(self) -> None:
         self.signal: str | None = None
@@ -21,7 +24,7 @@ class StopRequest:
         if self.signal == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
-        say(f"{self.signal}: stopping at the next step boundary, with the state saved.")
+        say(f"{self.signal}: stopping at the next boundary, with everything saved.")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
