@@ -1,5 +1,6 @@
 """Everything of a run that must survive a restart, besides weights and optimiser: one small JSON object."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Progress:
             UserError: the file is missing or damaged.
         """
         try:
-            return TypeAdapter(cls).validate_python(read_json(file), strict=True)
+            return TypeAdapter(cls).validate_json(json.dumps(read_json(file)), strict=True)
         except ValidationError as invalid:
             first = invalid.errors()[0]
             raise UserError(f"{file} is damaged: {first['loc']} {first['msg']}.") from None
