@@ -98,7 +98,7 @@ def _translate(
             line.advance(len(clips))
             if request and line.done < line.total:
                 raise Stopped(f"{len(file.done)} clips are in {file.file}. Run the same command again to go on.")
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began if waiting else 0.0
     file.finish([clip.id for clip in everything], seconds)
     rows = file.done.values()
     cut = sum(1 for row in rows if row.cut_frames or row.cut_sentences)
