@@ -15,9 +15,9 @@ from signllava_cli.recipe import Recipe
 class Split:
     """The clips of `split` in dataset order, with their streams in the recipe's order.
 
-    `clips` have features in every stream. `missing` names the others (id -> streams), which exist only when
-    the recipe says `data.missing: skip`; their sentences still stand in `recordings`, because they were
-    signed and are context to the clips after them.
+    `annotated` are all clips; `clips` have features in every stream. `missing` names the others
+    (id -> streams), which exist only when the recipe says `data.missing: skip`; their sentences still stand in
+    `recordings`, because they were signed and are context to the clips after them.
 
     Raises:
         UserError: anything that annotations or shards lack, and clips without features unless skipped.
@@ -28,12 +28,12 @@ class Split:
         self.name, self.root = split, root
         self.recordings = {recording.name: recording for recording in read_annotations(root, split)}
         self.streams = [FeatureStream(root, split, name, settings) for name, settings in recipe.streams.items()]
-        everything = [clip for recording in self.recordings.values() for clip in recording.clips]
-        self.missing = clips_without_features(everything, self.streams)
-        self.clips = [clip for clip in everything if clip.id not in self.missing]
+        self.annotated = [clip for recording in self.recordings.values() for clip in recording.clips]
+        self.missing = clips_without_features(self.annotated, self.streams)
+        self.clips = [clip for clip in self.annotated if clip.id not in self.missing]
         if self.missing:
             report = (
-                f"Split {split} of {root}: {len(self.missing)} of {len(everything)} clips have no features "
+                f"Split {split} of {root}: {len(self.missing)} of {len(self.annotated)} clips have no features "
                 f"({first_names(f'{clip} in {streams}' for clip, streams in self.missing.items())})"
             )
             if recipe.data.missing == "error" or not self.clips:

@@ -34,8 +34,7 @@ class ContextSource:
         if name.startswith(PREPARED):
             file = find_predictions(Path(name.removeprefix(PREPARED)).expanduser())
             prepared = {row.id: row.hypothesis for row in read_predictions(file)}
-            recordings = split.recordings.values()
-            absent = [clip.id for each in recordings for clip in each.clips if clip.id not in prepared]
+            absent = [clip.id for clip in split.annotated if clip.id not in prepared]
             if absent:
                 raise UserError(
                     f"--context-source {name}: the file lacks {len(absent)} sentences of split {split.name} "

@@ -68,11 +68,10 @@ def _translate(
     request: StopRequest,
 ) -> None:
     builder, began = ExampleBuilder(recipe, assembled.prompts), time.monotonic()
-    everything = [clip for recording in split.recordings.values() for clip in recording.clips]
     file.append(
         [
             _undecoded(clip, source, split.missing[clip.id])
-            for clip in everything
+            for clip in split.annotated
             if clip.id in split.missing and clip.id not in file.done
         ]
     )
@@ -99,7 +98,7 @@ def _translate(
             if request and line.done < line.total:
                 raise Stopped(f"{len(file.done)} clips are in {file.file}. Run the same command again to go on.")
     seconds = time.monotonic() - began if waiting else 0.0
-    file.finish([clip.id for clip in everything], seconds)
+    file.finish([clip.id for clip in split.annotated], seconds)
     rows = file.done.values()
     cut = sum(1 for row in rows if row.cut_frames or row.cut_sentences)
     unfinished = sum(1 for row in rows if not row.finished)
@@ -139,7 +138,7 @@ def _undecoded(clip: Clip, source: ContextSource, missing: str | None = None) ->
 
 def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
     """What the hypotheses depend on; the batch size and where things lie are not among it."""
-    ids = [clip.id for recording in split.recordings.values() for clip in recording.clips]
+    ids = [clip.id for clip in split.annotated]
     settings = recipe.to_dict()
     decoding = {**settings["generate"], "context_source": source.kind}
     _forget(decoding, "split", "batch_size")

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from signllava_cli import __version__
 from signllava_cli.data.prompts import Turns
@@ -158,20 +159,24 @@ def recipe_of(checkpoint: Path, overrides: list[str]) -> Recipe:
 def weights_hash(checkpoint: Path) -> str:
     """The first 16 hex digits of the SHA-256 of the trained weights, whatever else their files say."""
     digest = hashlib.sha256()
-    for file in (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS):
-        for name, tensor in sorted(read_tensors(file).items()) if file.is_file() else ():
-            digest.update(name.encode())
-            digest.update(tensor.numpy().tobytes())
+    for name, tensor in _trained_tensors(checkpoint):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def tensors_of(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype, shape and bytes of every trained tensor in `checkpoint`."""
+    for name, tensor in _trained_tensors(checkpoint):
+        size = tensor.numel() * tensor.element_size()
+        yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size
+
+
+def _trained_tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
+    """The projector's tensors, then the adapter's if there is one, each sorted by name."""
     for file in (checkpoint / PROJECTOR, checkpoint / ADAPTER / ADAPTER_WEIGHTS):
         if file.is_file():
-            for name, tensor in read_tensors(file).items():
-                size = tensor.numel() * tensor.element_size()
-                yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size
+            yield from sorted(read_tensors(file).items())
 
 
 def damage(checkpoint: Path) -> str | None:
