@@ -26,7 +26,11 @@ class ContextBound:
 
 @dataclass(frozen=True)
 class Clip:
-    """One sentence of a recording. `position` counts from 0 in signing order."""
+    """One sentence of a recording.
+
+    `position` counts from 0 in signing order; `start` and `end` are seconds in the recording's video, where the
+    source told them.
+    """
 
     recording: str
     name: str
@@ -35,6 +39,8 @@ class Clip:
     paraphrases: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     context_bound: ContextBound | None = None
+    start: float | None = None
+    end: float | None = None
 
     @property
     def id(self) -> str:
@@ -114,6 +120,8 @@ def _clip(where: str, recording: str, position: int, name: str, entry: Any) -> C
         paraphrases=_texts(where, "paraphrases", entry.get("paraphrases")),
         keywords=_texts(where, "keywords", entry.get("keywords")),
         context_bound=_context_bound(where, entry.get("context_bound")),
+        start=_seconds(where, "start", entry.get("start")),
+        end=_seconds(where, "end", entry.get("end")),
     )
 
 
@@ -129,6 +137,14 @@ def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) and is_unicode(text) for text in value):
         raise UserError(f"{where}: `{key}` is not a list of texts.")
     return tuple(value)
+
+
+def _seconds(where: str, key: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise UserError(f"{where}: `{key}` is no number of seconds.")
+    return float(value)
 
 
 def _context_bound(where: str, mark: Any) -> ContextBound | None:

@@ -51,6 +51,8 @@ def _entry(clip: Clip) -> dict[str, Any]:
         "paraphrases": list(clip.paraphrases),
         "keywords": list(clip.keywords),
     }
+    if clip.start is not None and clip.end is not None:
+        entry |= {"start": clip.start, "end": clip.end}
     if clip.context_bound:
         bound = clip.context_bound
         entry["context_bound"] = {

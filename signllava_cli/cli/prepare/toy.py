@@ -1,0 +1,19 @@
+"""`signllava prepare toy`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def toy(
+    out: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("data/toy"),
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Write the toy corpus: several streams, and sentences that need context."""
+    from signllava_cli.console import say
+    from signllava_cli.data.toy import RECORDINGS, STREAMS, write_toy_corpus
+
+    write_toy_corpus(out, seed)
+    splits = ", ".join(f"{split} {count}" for split, count in RECORDINGS.items())
+    say(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")
