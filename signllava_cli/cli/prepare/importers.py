@@ -1,0 +1,186 @@
+"""`signllava prepare how2sign|youtube-asl|openasl|phoenix14t|csv`: the annotation tables that labs have."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from signllava_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from signllava_cli.data.annotations import Recording
+    from signllava_cli.data.importers.source import Source
+
+AnnotationsOption = Annotated[
+    list[Path], typer.Option("--annotations", "-a", metavar="FILE...", help="The files to read, one or more.")
+]
+MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files, after the first.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the dataset.")]
+SplitOption = Annotated[
+    str | None, typer.Option(help="The split of all rows. Default: what the file names say; val is called dev.")
+]
+WantedSplitOption = Annotated[
+    str | None, typer.Option(help="The one split to import. Default: all in the split column; val is called dev.")
+]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace annotation files that are there.")]
+
+
+def how2sign(
+    annotations: AnnotationsOption,
+    out: OutOption,
+    more: MoreArgument = None,
+    split: SplitOption = None,
+    group_by: Annotated[
+        Literal["video-name", "video-id"],
+        typer.Option(help="video-id puts both signers of a script into one recording, as the research code did."),
+    ] = "video-name",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Import How2Sign tables.
+
+    Columns: VIDEO_NAME, SENTENCE_NAME, START_REALIGNED, END_REALIGNED (or START, END), SENTENCE, and if there
+    STATE, KEYWORDS, GPT_Rephrase1, GPT_Rephrase2 ...; separated by TAB or comma.
+    """
+    from signllava_cli.data.importers.how2sign import how2sign_rows, warn_of_leaks
+    from signllava_cli.data.importers.source import Source
+
+    settings = {"group_by": group_by}
+    source = Source("how2sign", lambda file: how2sign_rows(file, group_by), settings=settings)
+    recordings = _import(source, annotations, more, out, split, overwrite)
+    if group_by == "video-id":
+        warn_of_leaks(recordings)
+
+
+def youtube_asl(
+    annotations: AnnotationsOption,
+    out: OutOption,
+    more: MoreArgument = None,
+    split: SplitOption = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Name the clips of .vtt captions by frames, not milliseconds.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Import YouTube-ASL tables, or a folder of .vtt captions.
+
+    Columns: ClipID, Beg(s), Dur(s), YouTubeID, Caption, and if there Keywords, GPT_Rephrase1, GPT_Rephrase2 ...;
+    or, with TABs and no header: begin, duration, id, first frame, last frame, fps, text, state, keywords.
+    """
+    from signllava_cli.data.importers.source import Source
+    from signllava_cli.data.importers.youtube_asl import youtube_asl_files, youtube_asl_rows
+
+    captions_read: dict[str, Path] = {}
+    source = Source(
+        "youtube-asl", lambda path: youtube_asl_rows(path, fps, captions_read), youtube_asl_files, {"fps": fps}
+    )
+    _import(source, annotations, more, out, split, overwrite)
+
+
+def openasl(
+    annotations: AnnotationsOption,
+    out: OutOption,
+    more: MoreArgument = None,
+    split: WantedSplitOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Import OpenASL's table, all of its splits at once.
+
+    Columns: vid, yid, start, end, raw-text, split; separated by TAB, without quoting.
+    """
+    from signllava_cli.data.importers.openasl import openasl_rows
+    from signllava_cli.data.importers.source import Source
+
+    source = Source("openasl", openasl_rows, has_split_column=True)
+    _import(source, annotations, more, out, split, overwrite)
+
+
+def phoenix14t(
+    annotations: AnnotationsOption,
+    out: OutOption,
+    more: MoreArgument = None,
+    split: SplitOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Import Phoenix14T corpus files.
+
+    Columns: name (broadcast-n), translation; separated by |, without quoting.
+    """
+    from signllava_cli.data.importers.phoenix14t import phoenix14t_rows
+    from signllava_cli.data.importers.source import Source
+
+    _import(Source("phoenix14t", phoenix14t_rows), annotations, more, out, split, overwrite)
+
+
+def csv(
+    annotations: AnnotationsOption,
+    out: OutOption,
+    more: MoreArgument = None,
+    clip: Annotated[str, typer.Option(help="Column of the clip's name.")] = "uid",
+    text: Annotated[
+        str | None, typer.Option(help="Column of the text. Default: translation, text, sentence, word or gloss.")
+    ] = None,
+    recording: Annotated[
+        str | None, typer.Option(help="Column of the recording. Without it each clip is one: no context.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Column of the start, in seconds or HH:MM:SS.mmm.")] = None,
+    end: Annotated[str | None, typer.Option(help="Column of the end.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Column of the duration, if there is no end.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Column of a number that orders clips. Default: start, else the rows.")
+    ] = None,
+    keywords: Annotated[str | None, typer.Option(help="Column of keywords, separated by commas.")] = None,
+    paraphrases: Annotated[list[str] | None, typer.Option(help="Column of a paraphrase. Repeatable.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of the split.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split of all rows, or the one wanted from --split-column.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="One character, or `tab`. Default: what the first line holds most.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the columns of a file without a header, with commas between.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Import any delimited table with a header: say which column holds what."""
+    from signllava_cli.console import say
+    from signllava_cli.data.importers.source import Source
+    from signllava_cli.data.importers.table import ColumnsToRead, table_rows
+
+    read = ColumnsToRead(
+        clip=clip,
+        text=text,
+        recording=recording,
+        start=start,
+        end=end,
+        duration=duration,
+        order=order,
+        keywords=keywords,
+        paraphrases=tuple(paraphrases or ()),
+        split=split_column,
+        separator=_separator(separator),
+        names=tuple(name.strip() for name in columns.split(",")) if columns else (),
+    )
+    source = Source(
+        "csv", lambda file: table_rows(file, read), settings=vars(read), has_split_column=split_column is not None
+    )
+    _import(source, annotations, more, out, split, overwrite)
+    if recording is None:
+        say("No --recording column: each clip is a recording of its own, and has no context.")
+
+
+def _separator(named: str | None) -> str | None:
+    if named is None:
+        return None
+    separator = "\t" if named in ("tab", "\\t") else named
+    if len(separator) != 1 or separator in '"\r\n':
+        raise UserError(f"--separator {named!r}: expected one character, or `tab`.")
+    return separator
+
+
+def _import(
+    source: "Source", annotations: list[Path], more: list[Path] | None, out: Path, split: str | None, overwrite: bool
+) -> "dict[str, list[Recording]]":
+    from signllava_cli.data.importers.importing import import_annotations
+
+    return import_annotations(source, [*annotations, *(more or ())], out, split, overwrite)

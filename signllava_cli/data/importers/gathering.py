@@ -1,0 +1,124 @@
+"""The rows of a source, gathered by split and recording, and put in signing order."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signllava_cli.console import say
+from signllava_cli.data.annotations import Recording
+from signllava_cli.data.importers.source import Source, Unusable
+from signllava_cli.data.importers.splits import is_plain, split_in_file_name, split_in_layout
+from signllava_cli.data.importers.usable import UsableClip, usable
+from signllava_cli.errors import UserError
+
+
+@dataclass
+class GatheredSplit:
+    """What the rows of one split came to, and the files that they stood in."""
+
+    files: dict[Path, None] = field(default_factory=dict)
+    clips: dict[tuple[str, str], UsableClip] = field(default_factory=dict)
+    rejected: list[Unusable] = field(default_factory=list)
+    left_out: list[Unusable] = field(default_factory=list)
+
+    def add(self, row: UsableClip | Unusable) -> None:
+        """Take `row` in; of clips of one recording and name the first is kept."""
+        if isinstance(row, Unusable):
+            self.rejected.append(row)
+            return
+        clip = row.clip
+        first = self.clips.setdefault((clip.recording, clip.name), row)
+        if first is row:
+            self.left_out += row.left_out
+            return
+        same = first.clip.translation == clip.translation
+        reason = "clip given twice" if same else "clip given twice, with another text"
+        self.rejected.append(Unusable(row.where, clip.name, reason, f"{clip.translation!r}; first at {first.where}"))
+
+    def recordings(self) -> list[Recording]:
+        """The recordings in the order of their first rows, each one's clips by order key (stable)."""
+        by_recording: dict[str, list[UsableClip]] = {}
+        for row in self.clips.values():
+            by_recording.setdefault(row.clip.recording, []).append(row)
+        return [_in_order(name, rows) for name, rows in by_recording.items()]
+
+
+def gather(source: Source, paths: Sequence[Path], split: str | None) -> dict[str, GatheredSplit]:
+    """The splits of the layout that `paths` hold.
+
+    `split` is what all rows belong to, or, for a source with a split column, the one split that is wanted. Without
+    it the split column tells, or the names of `paths`.
+
+    Raises:
+        UserError: a file cannot be read as what it should be, or no split can be told.
+    """
+    _require_distinct(paths)
+    wanted = None if split is None else _split_called(split)
+    if source.has_split_column:
+        return _by_column(source, paths, wanted)
+    gathered: dict[str, GatheredSplit] = {}
+    for path in paths:
+        here = gathered.setdefault(wanted or _split_called(split_in_file_name(path)), GatheredSplit())
+        here.files |= dict.fromkeys(source.files(path))
+        for row in source.rows(path):
+            here.add(row if isinstance(row, Unusable) else usable(row))
+    return gathered
+
+
+def _by_column(source: Source, paths: Sequence[Path], wanted: str | None) -> dict[str, GatheredSplit]:
+    gathered: dict[str, GatheredSplit] = {}
+    unplaced: list[Unusable] = []
+    elsewhere: Counter[str] = Counter()
+    called: dict[str, str] = {}  # each name of a split in the source, and in the layout
+    for path in paths:
+        for row in source.rows(path):
+            if isinstance(row, Unusable):
+                unplaced.append(row)
+                continue
+            name = row.split or ""
+            if name not in called and is_plain(split_in_layout(name)):
+                called[name] = _split_called(name)
+            if name not in called:
+                unplaced.append(Unusable(row.where, row.name, "split", f"the split is called {name!r}"))
+            elif wanted and called[name] != wanted:
+                elsewhere[called[name]] += 1
+            else:
+                gathered.setdefault(called[name], GatheredSplit()).add(usable(row))
+    if not called:
+        example = f"; {unplaced[0].told()}" if unplaced else ""
+        raise UserError(f"{paths[0]}: no row tells its split{example}.")
+    counts = ", ".join(f"{name} {count}" for name, count in elsewhere.items())
+    if wanted and wanted not in gathered:
+        raise UserError(f"{paths[0]}: no row is of split {wanted}; splits there: {counts or 'none'}.")
+    if elsewhere:
+        say(f"Only {wanted} is imported; rows of other splits: {counts}.")
+    files = dict.fromkeys(file for path in paths for file in source.files(path))
+    for here in gathered.values():
+        here.files = files
+        here.rejected += unplaced  # they could be of any split
+    return gathered
+
+
+def _split_called(name: str) -> str:
+    """The layout's name of split `name`, said where it is another."""
+    in_layout = split_in_layout(name)
+    if not is_plain(in_layout):
+        raise UserError(f"--split {name!r}: a split's name may hold letters, digits, `_`, `-` and `.`.")
+    if in_layout != name:
+        say(f"Split {name} is called {in_layout} here.")
+    return in_layout
+
+
+def _require_distinct(paths: Sequence[Path]) -> None:
+    twice = [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is named twice: name each file once.")
+
+
+def _in_order(name: str, rows: Sequence[UsableClip]) -> Recording:
+    ordered = sorted(rows, key=lambda row: row.order)
+    return Recording(
+        name, tuple(dataclasses.replace(row.clip, position=position) for position, row in enumerate(ordered))
+    )

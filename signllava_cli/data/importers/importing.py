@@ -1,0 +1,106 @@
+"""A source's annotations, written as `annotation.{split}.json` with a report of what became of every row."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.console import say, show_table, warn
+from signllava_cli.data.annotations import Recording, annotation_file
+from signllava_cli.data.importers.gathering import GatheredSplit, gather
+from signllava_cli.data.importers.source import Source
+from signllava_cli.data.writing import write_annotations
+from signllava_cli.errors import UserError, first_names
+from signllava_cli.files import write_json
+
+
+def import_annotations(
+    source: Source, paths: Sequence[Path], out: Path, split: str | None = None, overwrite: bool = False
+) -> dict[str, list[Recording]]:
+    """Write `out/annotation.{split}.json` and `out/import.{split}.json` for every split in `paths`.
+
+    Nothing is written unless all of it can be. Returns the recordings by split.
+
+    Raises:
+        UserError: a file is not what it should be, a split cannot be told, has no usable row, or is there already.
+    """
+    gathered = gather(source, paths, split)
+    _require_clips(gathered)
+    if not overwrite:
+        _require_free(out, gathered)
+    recordings = {name: here.recordings() for name, here in gathered.items()}
+    checksums = {file: _checksum(file) for here in gathered.values() for file in here.files}
+    reports = {
+        name: {
+            "source": source.name,
+            "settings": {**source.settings, "annotations": [str(path) for path in paths], "split": split},
+            "files": [checksums[file] for file in here.files],
+            **_account(here, recordings[name]),
+        }
+        for name, here in gathered.items()
+    }
+    for name in gathered:
+        write_json(report_file(out, name), reports[name])  # first: no annotation file without its report
+        write_annotations(out, name, recordings[name])
+    _show(f"{source.name} in {out}", reports)
+    for name, report in reports.items():
+        _name_rows(name, report, report_file(out, name))
+    return recordings
+
+
+def report_file(out: Path, split: str) -> Path:
+    """`import.{split}.json`, beside the annotation file whose origin it tells."""
+    return out / f"import.{split}.json"
+
+
+def _require_clips(gathered: Mapping[str, GatheredSplit]) -> None:
+    for name, here in gathered.items():
+        if not here.clips:
+            file = next(iter(here.files))
+            example = f"; {here.rejected[0].told()}" if here.rejected else ""
+            raise UserError(f"{file}: none of the {len(here.rejected)} rows of {name} is usable{example}.")
+
+
+def _require_free(out: Path, splits: Iterable[str]) -> None:
+    there = [str(annotation_file(out, name)) for name in splits if annotation_file(out, name).exists()]
+    if there:
+        raise UserError(f"{', '.join(there)} is there already: --overwrite replaces it, or choose another --out.")
+
+
+def _checksum(file: Path) -> dict[str, Any]:
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {"file": str(file), "bytes": file.stat().st_size, "sha256": digest}
+
+
+def _account(here: GatheredSplit, recordings: Sequence[Recording]) -> dict[str, Any]:
+    return {
+        "rows": len(here.clips) + len(here.rejected),
+        "clips": len(here.clips),
+        "recordings": len(recordings),
+        "rejected": Counter(row.reason for row in here.rejected),
+        "left_out": Counter(text.reason for text in here.left_out),
+        "rejected_rows": [asdict(row) for row in here.rejected],
+        "left_out_texts": [asdict(text) for text in here.left_out],
+    }
+
+
+def _show(title: str, reports: Mapping[str, dict[str, Any]]) -> None:
+    rows = [[label, *(report[label] for report in reports.values())] for label in ("rows", "clips", "recordings")]
+    for label, kind in (("rejected", "rejected"), ("left out", "left_out")):
+        reasons = dict.fromkeys(reason for report in reports.values() for reason in report[kind])
+        for reason in reasons:
+            rows.append([f"{label}: {reason}", *(report[kind][reason] for report in reports.values())])
+    show_table(title, ["", *reports], rows)
+
+
+def _name_rows(split: str, report: dict[str, Any], file: Path) -> None:
+    rejected, left_out = report["rejected_rows"], report["left_out_texts"]
+    if rejected:
+        named = first_names(row["clip"] or row["where"] for row in rejected)
+        warn(f"{split}: {len(rejected)} rows are no usable clips ({named}); all are named in {file}.")
+    if left_out:
+        named = first_names(dict.fromkeys(text["clip"] for text in left_out))
+        say(f"{split}: {len(left_out)} texts of clips are left out ({named}); all are named in {file}.")

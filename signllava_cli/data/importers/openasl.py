@@ -1,0 +1,30 @@
+"""OpenASL: one table of all splits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from signllava_cli.data.importers.source import SourceClip, Unusable
+from signllava_cli.data.importers.tables import Row, read_table
+
+
+def openasl_rows(file: Path) -> Iterator[SourceClip | Unusable]:
+    """The clips of `openasl-v1.0.tsv`, which has no quoting: a `"` is part of its text. A recording is a YouTube id.
+
+    Raises:
+        UserError: the file is no such table.
+    """
+    table = read_table(file, separators="\t", quoted=False)
+    table.require("vid", "yid", "start", "end", "raw-text", "split")
+
+    def clip(row: Row) -> SourceClip:
+        return SourceClip(
+            where=row.where,
+            recording=row.cells["yid"],
+            name=row.cells["vid"],
+            translation=row.cells["raw-text"],
+            start=row.cells["start"],
+            end=row.cells["end"],
+            split=row.cells["split"],
+        )
+
+    return table.clips(clip)

@@ -1,0 +1,77 @@
+"""Any delimited table, whose columns the user names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from signllava_cli.data.importers.source import SourceClip, Unusable
+from signllava_cli.data.importers.tables import Row, Table, read_table
+from signllava_cli.errors import UserError
+
+TEXT_COLUMNS = ("translation", "text", "sentence", "word", "gloss")
+SEPARATORS = "\t,;|"
+
+
+@dataclass(frozen=True)
+class ColumnsToRead:
+    """Which column holds what; None: the table has none such. `text` None: the first of TEXT_COLUMNS.
+
+    `separator` None is sniffed from the first line; `names` are those of a file without a header.
+    """
+
+    clip: str
+    text: str | None = None
+    recording: str | None = None
+    start: str | None = None
+    end: str | None = None
+    duration: str | None = None
+    order: str | None = None
+    keywords: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    split: str | None = None
+    separator: str | None = None
+    names: tuple[str, ...] = ()
+
+
+def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusable]:
+    """The clips of any table. Without a recording column each clip is a recording of its own.
+
+    Raises:
+        UserError: the table has not those columns.
+    """
+    if (read.end or read.duration) and not read.start:
+        raise UserError("--end and --duration mean nothing without --start: name its column.")
+    table = read_table(file, read.separator or SEPARATORS, columns=read.names)
+    named = (read.clip, read.text, read.recording, read.start, read.end, read.duration, read.order)
+    table.require(*(column for column in (*named, read.keywords, *read.paraphrases, read.split) if column))
+    text = read.text or _text_column(table)
+
+    def clip(row: Row) -> SourceClip:
+        def cell(column: str | None) -> str | None:
+            return row.cells[column] if column else None
+
+        return SourceClip(
+            where=row.where,
+            recording=row.cells[read.recording or read.clip],
+            name=row.cells[read.clip],
+            translation=row.cells[text],
+            start=cell(read.start),
+            end=cell(read.end),
+            duration=cell(read.duration),
+            order=cell(read.order),
+            paraphrases=tuple(row.cells[column] for column in read.paraphrases),
+            keywords=cell(read.keywords) or "",
+            split=cell(read.split),
+        )
+
+    return table.clips(clip)
+
+
+def _text_column(table: Table) -> str:
+    for column in TEXT_COLUMNS:
+        if column in table.columns:
+            return column
+    raise UserError(
+        f"{table.file} has no column {', '.join(TEXT_COLUMNS)}; its columns are {', '.join(table.columns)}. "
+        "Name the column of the text with --text."
+    )

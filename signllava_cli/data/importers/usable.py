@@ -1,0 +1,122 @@
+"""Which rows of a source are usable clips, and what of their texts is left out."""
+
+from dataclasses import dataclass
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.importers.source import SourceClip, Unusable
+from signllava_cli.data.words import says_nothing
+
+
+@dataclass(frozen=True)
+class UsableClip:
+    """A clip of the layout (its position still 0), its order key, its row, and the texts it had to leave behind."""
+
+    clip: Clip
+    order: float
+    where: str
+    left_out: tuple[Unusable, ...]
+
+
+def usable(row: SourceClip) -> UsableClip | Unusable:
+    """The clip that `row` describes, or why it describes none."""
+    recording, name, text = row.recording.strip(), row.name.strip(), row.translation.strip()
+    try:
+        _require_plain_name("recording", recording)
+        _require_plain_name("clip", name)
+    except ValueError as fault:
+        return Unusable(row.where, name, "name", str(fault))
+    if says_nothing(text):
+        return Unusable(row.where, name, "no text", text)
+    try:
+        start, end = _times(row)
+        order = _number("order", row.order) if row.order is not None else start or 0.0
+    except ValueError as fault:
+        return Unusable(row.where, name, "time", str(fault))
+    left_out: list[Unusable] = []
+    clip = Clip(
+        recording=recording,
+        name=name,
+        position=0,
+        translation=text,
+        paraphrases=_paraphrases(row, text, left_out),
+        keywords=_keywords(row, left_out),
+        start=start,
+        end=end,
+    )
+    return UsableClip(clip, order, row.where, tuple(left_out))
+
+
+def seconds(what: str, text: str) -> float:
+    """Seconds written as a number or as `HH:MM:SS.mmm`.
+
+    >>> seconds("start", "00:01:02.5")
+    62.5
+
+    Raises:
+        ValueError: `text` is neither, or negative.
+    """
+    parts = text.split(":")
+    if len(parts) > 3 or any(part.strip().startswith("-") for part in parts):
+        raise ValueError(f"{what} is {text!r}")
+    total = 0.0
+    for part in parts:
+        total = total * 60 + _number(what, part, text)
+    return total
+
+
+def _number(what: str, text: str, whole: str | None = None) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{what} is {whole or text!r}")
+    return value
+
+
+def _times(row: SourceClip) -> tuple[float | None, float | None]:
+    start = None if row.start is None else seconds("start", row.start)
+    end = None if row.end is None else seconds("end", row.end)
+    if start is not None and end is None and row.duration is not None:
+        end = round(start + seconds("duration", row.duration), 3)  # 10.74 + 0.97 is 11.71, not 11.709999999999999
+    if start is not None and end is not None and end <= start:
+        raise ValueError(f"the clip ends at {end:g} s and begins at {start:g} s")
+    return start, end
+
+
+def _require_plain_name(what: str, name: str) -> None:
+    """HDF5 takes `/` and `.` for paths, and the layout has a key of its own beside the clips."""
+    if not name or "/" in name or name in (".", "clip_order") or not name.isprintable():
+        raise ValueError(f"the {what} is called {name!r}")
+
+
+def _paraphrases(row: SourceClip, translation: str, left_out: list[Unusable]) -> tuple[str, ...]:
+    kept: list[str] = []
+    for text in (paraphrase.strip() for paraphrase in row.paraphrases):
+        if not text:
+            continue  # a table has as many columns as its longest list of paraphrases
+        if says_nothing(text):
+            reason = "paraphrase that says nothing"
+        elif text == translation:
+            reason = "paraphrase equal to the translation"
+        elif text in kept:
+            reason = "paraphrase given twice"
+        else:
+            kept.append(text)
+            continue
+        left_out.append(Unusable(row.where, row.name.strip(), reason, text))
+    return tuple(kept)
+
+
+def _keywords(row: SourceClip, left_out: list[Unusable]) -> tuple[str, ...]:
+    cell = row.keywords.strip()
+    if says_nothing(cell):
+        return ()
+    if row.state is not None and row.state.strip() != "OK":
+        what = f"{cell}, state {row.state.strip()}"
+        left_out.append(Unusable(row.where, row.name.strip(), "keywords whose state is not OK", what))
+        return ()
+    if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "'\"":
+        cell = cell[1:-1]
+    words = (word.strip() for word in cell.split(","))
+    return tuple(dict.fromkeys(word for word in words if not says_nothing(word)))

@@ -1,0 +1,264 @@
+"""Every source becomes the layout: its recordings, names, order, texts and times, through the command."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Ended
+
+from signllava_cli.data.annotations import read_annotations
+
+Command = Callable[..., Ended]
+HOW2SIGN = ("VIDEO_ID", "VIDEO_NAME", "SENTENCE_ID", "SENTENCE_NAME", "START_REALIGNED", "END_REALIGNED", "SENTENCE")
+
+
+def table(file: Path, columns: Sequence[str], *rows: Sequence[object], separator: str = "\t") -> Path:
+    lines = [separator.join(map(str, row)) for row in (columns, *rows)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def how2sign_row(video: str, signer: int, number: int, start: float, text: str) -> tuple[object, ...]:
+    name = f"{video}_{number}-{signer}-rgb_front"
+    return (video, f"{video}-{signer}-rgb_front", f"{video}_{number}", name, start, start + 1, text)
+
+
+def clips(out: Path, split: str) -> dict[str, list[str]]:
+    """Recording -> clip names in order, read as training reads them."""
+    return {each.name: [clip.name for clip in each.clips] for each in read_annotations(out, split)}
+
+
+def entries(out: Path, split: str) -> dict[str, Any]:
+    content = json.loads((out / f"annotation.{split}.json").read_text(encoding="utf-8"))
+    return {
+        name: entry for recording in content.values() for name, entry in recording.items() if name != "clip_order"
+    }
+
+
+def imported(signllava: Command, *words: object) -> str:
+    ended = signllava("prepare", *words)
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+def test_how2sign_keeps_signers_apart_and_orders_by_start(signllava: Command, tmp_path: Path) -> None:
+    file = table(
+        tmp_path / "how2sign_realigned_val.csv",
+        HOW2SIGN,
+        how2sign_row("v", 5, 10, 30.5, "Third."),
+        how2sign_row("v", 8, 9, 11.0, "Second."),
+        how2sign_row("v", 5, 9, 4.25, "Second."),
+        how2sign_row("v", 5, 0, 100.0, "Fourth."),
+    )
+    out = imported(signllava, "how2sign", "--annotations", file, "--out", tmp_path)
+    assert clips(tmp_path, "dev") == {
+        "v-5-rgb_front": ["v_9-5-rgb_front", "v_10-5-rgb_front", "v_0-5-rgb_front"],
+        "v-8-rgb_front": ["v_9-8-rgb_front"],
+    }
+    assert entries(tmp_path, "dev")["v_9-5-rgb_front"] == {
+        "translation": "Second.",
+        "paraphrases": [],
+        "keywords": [],
+        "start": 4.25,
+        "end": 5.25,
+    }
+    assert "Split val is called dev here." in out
+
+
+def test_how2sign_by_video_id_says_how_many_references_leak(signllava: Command, tmp_path: Path) -> None:
+    """Two signers of one script: the second one's sentence follows the first one's."""
+    both = [how2sign_row("v", signer, n, n + signer / 10, f"Sentence {n}.") for n in range(5) for signer in (1, 2)]
+    file = table(tmp_path / "test.tsv", HOW2SIGN, *both)
+    out = imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "id", "--group-by", "video-id")
+    assert list(clips(tmp_path / "id", "test")) == ["v"]
+    assert "5 of 10 clips (50.0%) have their own reference in their gold context" in out
+    assert "gold context" not in imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "name")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_how2sign_resaved_with_commas_and_never_realigned(signllava: Command, tmp_path: Path, mark: str) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text(
+        f"{mark}VIDEO_ID,VIDEO_NAME,SENTENCE_ID,SENTENCE_NAME,START,END,SENTENCE\r\n"
+        'v,v-1,v_0,"v_0-1",1,2,"Well, he said ""no"".\nTwice."\r\n'
+        "v,v-1,v_1,v_1-1,2,3,Yes\r\n",
+        encoding="utf-8",
+        newline="",
+    )
+    imported(signllava, "how2sign", "--annotations", file, "--out", tmp_path)
+    assert clips(tmp_path, "train") == {"v-1": ["v_0-1", "v_1-1"]}
+    assert entries(tmp_path, "train")["v_0-1"]["translation"] == 'Well, he said "no".\nTwice.'
+
+
+def test_how2sign_keywords_hold_only_where_the_state_is_ok(signllava: Command, tmp_path: Path) -> None:
+    columns = (*HOW2SIGN, "STATE", "KEYWORDS", "GPT_Rephrase1", "GPT_Rephrase2")
+    file = table(
+        tmp_path / "train.tsv",
+        columns,
+        (*how2sign_row("v", 1, 0, 0, "Fold the dough."), "OK", "'fold, dough'", '"So, fold it."', "Fold."),
+        (*how2sign_row("v", 1, 1, 1, "Wait."), "FAILED", "'sorry, no'", "", "<none>"),
+    )
+    imported(signllava, "how2sign", "--annotations", file, "--out", tmp_path)
+    found = entries(tmp_path, "train")
+    assert found["v_0-1-rgb_front"]["keywords"] == ["fold", "dough"]
+    assert found["v_0-1-rgb_front"]["paraphrases"] == ["So, fold it.", "Fold."]
+    assert found["v_1-1-rgb_front"]["keywords"] == found["v_1-1-rgb_front"]["paraphrases"] == []
+    report = json.loads((tmp_path / "import.train.json").read_text())
+    assert report["left_out"] == {"paraphrase that says nothing": 1, "keywords whose state is not OK": 1}
+
+
+def test_youtube_asl_tables_with_and_without_a_header(signllava: Command, tmp_path: Path) -> None:
+    columns = ("ClipID", "Beg(s)", "Dur(s)", "YouTubeID", "StartFrame", "EndFrame", "FPS", "Caption", "GPT_Rephrase1")
+    header = table(
+        tmp_path / "train.csv",
+        (*columns, "Keywords"),
+        ("id.000322-000351", 10.74, 0.97, "id", 322, 351, 29.97, '"Hello, you!"', "<none>", '"self, esteem"'),
+        ("id.000030-000060", 1.0, 1.0, "id", 30, 60, 29.97, "Hi.", "Hey.", ""),
+        separator=",",
+    )
+    headless = table(
+        tmp_path / "dev.tsv", (10.74, 0.97, "id", 322, 351, 29.97, "Hello, you!", "OK", "'self, esteem'")
+    )
+    imported(signllava, "youtube-asl", "--annotations", header, headless, "--out", tmp_path)
+    assert clips(tmp_path, "train") == {"id": ["id.000030-000060", "id.000322-000351"]}
+    hello = {"translation": "Hello, you!", "paraphrases": [], "keywords": ["self", "esteem"], "start": 10.74}
+    assert entries(tmp_path, "train")["id.000322-000351"] == {**hello, "end": 11.71}
+    assert entries(tmp_path, "dev") == {"id.000322-000351": {**hello, "end": 11.71}}
+
+
+VTT = """WEBVTT
+Kind: captions
+
+NOTE made 00:00 --> by hand
+
+1
+00:00:03.000 --> 00:00:04.500 align:start
+<v Ann>Salt &amp; <i>pepper</i>
+on top.
+
+00:00:01.000 --> 00:00:02.000
+First.
+
+00:00:05.000 --> 00:00:06.000
+
+00:00:99 --> soon
+Lost?
+"""
+
+
+def test_youtube_asl_captions_are_named_by_milliseconds_or_frames(signllava: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "captions"
+    folder.mkdir()
+    (folder / "abc.en.vtt").write_text(VTT)
+    (folder / "abc.en-GB.vtt").write_text(VTT)
+    (folder / "notes.txt").write_text("not a caption")
+    words = ("youtube-asl", "--annotations", folder, "--split", "train", "--out")
+    imported(signllava, *words, tmp_path / "ms")
+    assert clips(tmp_path / "ms", "train") == {"abc": ["abc.00001000-00002000", "abc.00003000-00004500"]}
+    assert entries(tmp_path / "ms", "train")["abc.00003000-00004500"]["translation"] == "Salt & pepper on top."
+    report = json.loads((tmp_path / "ms" / "import.train.json").read_text())
+    rejected = {(Path(row["where"]).name, row["reason"]) for row in report["rejected_rows"]}
+    assert rejected == {
+        ("abc.en.vtt:14", "no text"),
+        ("abc.en.vtt:16", "malformed cue"),
+        ("abc.en-GB.vtt", "second caption file of a recording"),
+    }
+    files = [folder / "abc.en.vtt", folder / "abc.en-GB.vtt"]
+    again = ("youtube-asl", "--split", "train", "--out", tmp_path / "files", "--annotations", *files)
+    imported(signllava, *again)
+    assert clips(tmp_path / "files", "train") == clips(tmp_path / "ms", "train")
+    imported(signllava, *words, tmp_path / "fps", "--fps", 29.97)
+    assert clips(tmp_path / "fps", "train") == {"abc": ["abc.000030-000060", "abc.000090-000135"]}
+
+
+OPENASL = ("vid", "yid", "start", "end", "raw-text", "tokenized-text", "gloss", "split")
+
+
+def openasl(file: Path) -> Path:
+    return table(
+        file,
+        OPENASL,
+        ("y-2", "y", "01:00:02.500", "01:00:03.000", '"Stop, she said.', "stop", "", "train"),
+        ("y-1", "y", "00:59:59.000", "01:00:01.000", 'The "end".', "the end", "", "train"),
+        ("z-1", "z", "00:00:00.000", "00:00:01.000", "Hi.", "hi", "", "valid"),
+    )
+
+
+def test_openasl_writes_every_split_of_its_column(signllava: Command, tmp_path: Path) -> None:
+    file = openasl(tmp_path / "openasl-v1.0.tsv")
+    assert "Split valid is called dev here." in imported(signllava, "openasl", "-a", file, "--out", tmp_path)
+    assert clips(tmp_path, "train") == {"y": ["y-1", "y-2"]}
+    assert clips(tmp_path, "dev") == {"z": ["z-1"]}
+    last = entries(tmp_path, "train")["y-2"]
+    assert (last["translation"], last["start"], last["end"]) == ('"Stop, she said.', 3602.5, 3603.0)
+
+
+def test_split_selects_from_a_split_column(signllava: Command, tmp_path: Path) -> None:
+    file = openasl(tmp_path / "openasl.tsv")
+    out = imported(signllava, "openasl", "-a", file, "--out", tmp_path, "--split", "val")
+    assert "rows of other splits: train 2" in out
+    assert [path.name for path in tmp_path.glob("annotation.*")] == ["annotation.dev.json"]
+
+
+def test_phoenix14t_orders_a_broadcast_by_number(signllava: Command, tmp_path: Path) -> None:
+    columns = ("name", "video", "start", "end", "speaker", "orth", "translation")
+    rows = [(f"news_tagesschau-{n}", "-", -1, -1, "S1", "WETTER", f'satz {n} "so') for n in (10, 2, 1)]
+    file = table(tmp_path / "PHOENIX-2014-T.dev.corpus.csv", columns, *rows, separator="|")
+    imported(signllava, "phoenix14t", "--annotations", file, "--out", tmp_path)
+    assert clips(tmp_path, "dev") == {"news_tagesschau": [f"news_tagesschau-{n}" for n in (1, 2, 10)]}
+    assert entries(tmp_path, "dev")["news_tagesschau-1"] == {
+        "translation": 'satz 1 "so',
+        "paraphrases": [],
+        "keywords": [],
+    }
+
+
+def test_csv_reads_a_table_as_it_comes(signllava: Command, tmp_path: Path) -> None:
+    """WSLP: a byte order mark, `uid`, and the first text column; each clip on its own."""
+    file = tmp_path / "train.csv"
+    file.write_text("\ufeffuid,gloss,text\na,G,Hello.\nb,G,Bye.\n", encoding="utf-8")
+    assert "each clip is a recording of its own" in imported(signllava, "csv", "-a", file, "--out", tmp_path)
+    assert clips(tmp_path, "train") == {"a": ["a"], "b": ["b"]}
+    assert entries(tmp_path, "train")["a"]["translation"] == "Hello."
+
+
+def test_csv_reads_the_columns_that_are_named(signllava: Command, tmp_path: Path) -> None:
+    file = table(
+        tmp_path / "all.txt",
+        ("id", "video", "from", "lasts", "says", "k", "p1", "p2", "set"),
+        (2, "r", "0:10", 2, "Later.", "a, b", "Then.", "Afterwards.", "train"),
+        (1, "r", "0:01.5", 2, "Earlier.", "", "", "", "train"),
+        (1, "s", "0:01", 2, "Elsewhere.", "", "", "", "val"),
+        separator=";",
+    )
+    names = {"clip": "id", "recording": "video", "text": "says", "start": "from", "duration": "lasts"}
+    names |= {"keywords": "k", "split-column": "set"}
+    options = [word for option, column in names.items() for word in (f"--{option}", column)]
+    out = imported(
+        signllava, "csv", "-a", file, "--out", tmp_path, *options, "--paraphrases", "p1", "--paraphrases=p2"
+    )
+    assert "recording of its own" not in out
+    assert clips(tmp_path, "train") == {"r": ["1", "2"]}
+    assert clips(tmp_path, "dev") == {"s": ["1"]}
+    assert entries(tmp_path, "train")["2"] == {
+        "translation": "Later.",
+        "paraphrases": ["Then.", "Afterwards."],
+        "keywords": ["a", "b"],
+        "start": 10.0,
+        "end": 12.0,
+    }
+
+
+def test_csv_orders_by_a_number_and_reads_files_without_a_header(signllava: Command, tmp_path: Path) -> None:
+    """ssvp_slt manifests; a caption may begin with a quote that nothing closes."""
+    rows = [("r-10", 7, 'And "so" on.'), ("r-9", 3, '"I say'), ("r-8", 5, "so")]
+    (tmp_path / "test.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+    options = ("--columns", "video_name,duration,caption", "--clip", "video_name", "--text", "caption")
+    imported(signllava, "csv", "-a", tmp_path / "test.tsv", "--out", tmp_path / "a", *options)
+    assert clips(tmp_path / "a", "test") == {name: [name] for name in ("r-10", "r-9", "r-8")}
+    assert entries(tmp_path / "a", "test")["r-9"]["translation"] == '"I say'
+    ordered = table(tmp_path / "dev.csv", ("uid", "r", "n", "text"), ("a", "r", 10, "x"), ("b", "r", 9.5, "y"))
+    imported(signllava, "csv", "-a", ordered, "--out", tmp_path, "--recording", "r", "--order", "n")
+    assert clips(tmp_path, "dev") == {"r": ["b", "a"]}
