@@ -20,7 +20,21 @@ def words(text: str) -> list[str]:
     >>> words("It's ACANTHUS-like, isn\u2019t it?")
     ["it's", 'acanthus-like', "isn't", 'it']
     """
-    return [word.replace("\u2019", "'").casefold() for word in _WORD.findall(text)]
+    return [word.replace("\u2019", "'").casefold() for word in written_words(text)]
+
+
+def written_words(text: str) -> list[str]:
+    """The words of `text` in order, as they stand there."""
+    return _WORD.findall(text)
+
+
+def parts(sentence: Sequence[str]) -> list[str]:
+    """The parts of compounds and contractions in the words `sentence`.
+
+    >>> parts(["the", "dog's", "acanthus-like", "ear"])
+    ['the', 'dog', 's', 'acanthus', 'like', 'ear']
+    """
+    return [part for word in sentence for part in re.split(r"['\-]", word)]
 
 
 def holds(sentence: Sequence[str], phrase: Sequence[str]) -> bool:
