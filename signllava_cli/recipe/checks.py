@@ -1,0 +1,93 @@
+"""What a recipe may not say, although each of its settings alone is right; and how faults are told."""
+
+import dataclasses
+import difflib
+import re
+from typing import Any
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe.sections import PLACEHOLDER, Recipe, Stage, Stream, TaskWeights
+
+
+def require_stage(recipe: Recipe, stage: Stage) -> None:
+    """Check that the recipe is one of this stage.
+
+    Raises:
+        UserError: pretrain with a LoRA adapter, finetune without one, or no streams to train on.
+    """
+    faults = []
+    if not recipe.streams:
+        faults.append("streams: none is named; add at least one, such as `mae: {width: 768}`")
+    if stage == "pretrain" and recipe.lora.enabled:
+        faults.append("lora.enabled: pretrain trains projectors only; set it to false, or run finetune")
+    if stage == "finetune" and not recipe.lora.enabled:
+        faults.append("lora.enabled: finetune trains an adapter; set it to true, or run pretrain")
+    if faults:
+        raise fault_report(f"{stage} recipe", faults)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: JSON and YAML escapes can spell half a surrogate pair, which UTF-8 has not."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def fault_report(source: str, faults: list[str]) -> UserError:
+    if len(faults) == 1:
+        return UserError(f"{source}: {faults[0]}")
+    return UserError(f"{source} has {len(faults)} faults:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+def fault_line(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "unexpected_keyword_argument":
+        known = _keys_beside(fault["loc"])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        return f"{key}: unknown key; " + (f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}")
+    if fault["type"] == "missing":
+        return f"{key}: missing"
+    if fault["type"] == "dataclass_type":
+        return f"{key or 'recipe'}: expected a section with keys, got {fault['input']!r}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    owner: Any = Recipe
+    if len(location) == 2:
+        owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
+    elif len(location) > 2:
+        owner = TaskWeights if location[0] == "tasks" else Stream
+    return [field.name for field in dataclasses.fields(owner)]
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    faults = [
+        f"streams.{name}: a stream's name may hold letters, digits, `_` and `-`"
+        for name in recipe.streams
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    ]
+    for name, stream in recipe.streams.items():
+        for key, pattern in (("metadata", stream.metadata), ("shards", stream.shards)):
+            try:
+                (pattern or "").format(split="train", shard="0")
+            except (KeyError, ValueError, IndexError):
+                faults.append(f"streams.{name}.{key}: may hold {{split}} and {{shard}} and no other {{...}}")
+    for key, text in recipe.tasks.texts().items():
+        if not is_unicode(text) or PLACEHOLDER in text:
+            faults.append(f"tasks.{key}: holds half a surrogate pair or {PLACEHOLDER!r}, which no prompt may hold")
+    for key, mark in (("one_word_present", "{word}"), ("multi_word_present", "{words}")):
+        if mark not in getattr(recipe.tasks, key):
+            faults.append(f"tasks.{key}: the question must hold {mark}, where the words go")
+    for split, weights in (("train", recipe.tasks.train), ("dev", recipe.tasks.dev)):
+        if not sum(vars(weights).values()):
+            faults.append(f"tasks.{split}: no task has a weight")
+    llm, train, source = recipe.llm, recipe.train, recipe.generate.context_source
+    if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
+        faults.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")
+    if train.batch_size % train.micro_batch_size:
+        faults.append(
+            f"train.batch_size: {train.batch_size} is not a multiple of "
+            f"train.micro_batch_size ({train.micro_batch_size})"
+        )
+    if source not in ("none", "gold", "predicted") and not source.startswith("prepared:"):
+        faults.append(f"generate.context_source: expected none, gold, predicted or prepared:FILE, got {source!r}")
+    return faults

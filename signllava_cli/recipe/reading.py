@@ -1,0 +1,89 @@
+"""From a YAML file and `key=value` overrides to a recipe, or to all of its faults at once."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe.checks import contradictions, fault_line, fault_report
+from signllava_cli.recipe.sections import Recipe
+from signllava_cli.recipe.shipped import find_recipe
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, except that a key given twice is an error and not a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        merge = "tag:yaml.org,2002:merge"
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in the YAML file `path` (or shipped under that name), with `key=value` overrides applied.
+
+    Raises:
+        UserError: the file is missing or not YAML, or the recipe has faults; all faults are named at once.
+    """
+    file = find_recipe(path)
+    try:
+        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: !!int abc, 2026-13-01, bytes
+        raise UserError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} is not a recipe: it must hold sections such as `llm:` and `streams:`.")
+    return build_recipe(settings, overrides, source=str(file))
+
+
+def build_recipe(settings: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """The recipe made of `settings` (nested, as in YAML) and `key=value` overrides.
+
+    Raises:
+        UserError: naming every fault, each with its key and, for an unknown key, the nearest known one.
+    """
+    settings = _copied(settings)
+    for override in overrides:
+        _apply(override, settings)
+    streams = settings.get("streams")
+    if isinstance(streams, dict):  # `--set streams.mae=null` takes a stream out
+        settings["streams"] = {name: stream for name, stream in streams.items() if stream is not None}
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(settings)
+    except ValidationError as invalid:
+        raise fault_report(source, [fault_line(fault) for fault in invalid.errors()]) from None
+    contradicting = contradictions(recipe)
+    if contradicting:
+        raise fault_report(source, contradicting)
+    return recipe
+
+
+def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+
+
+def _apply(override: str, settings: dict[str, Any]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"--set {override}: the value is not YAML") from None
+    *parents, last = key.strip().split(".")
+    here = settings
+    for parent in parents:
+        below = here.get(parent)
+        if below is None:
+            below = here[parent] = {}
+        if not isinstance(below, dict):
+            raise UserError(f"--set {override}: `{parent}` is a value, not a section")
+        here = below
+    here[last] = value

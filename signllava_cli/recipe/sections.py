@@ -1,0 +1,236 @@
+"""The sections of a recipe and their settings, each with its type, bounds and default."""
+
+import dataclasses
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+Stage = Literal["pretrain", "finetune"]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+
+# Stands where prompts.py takes a chat template apart, so no text of the template may hold it.
+PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
+
+section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+
+
+@section
+class Run:
+    """Where the run lives and which random draws it makes."""
+
+    folder: str = "runs/signllava"
+    seed: Count = 0
+
+
+@section
+class LLM:
+    """The language model: a Hugging Face folder or hub id, and the precision it is held in.
+
+    `bits` 16 and 32 hold the weights in `dtype`; 8 and 4 quantise the linear layers with bitsandbytes and
+    compute in `dtype`. 4 bits are `quantization`, with quantised constants when `double_quantization`
+    (QLoRA, arXiv:2305.14314).
+    """
+
+    path: str = "meta-llama/Meta-Llama-3-8B-Instruct"
+    revision: str | None = None
+    bits: Literal[4, 8, 16, 32] = 16
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: Literal["nf4", "fp4"] = "nf4"
+    double_quantization: bool = True
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+@section
+class Stream:
+    """One feature stream and its projector.
+
+    `stride` keeps every n-th frame and `max_frames` thins a longer clip evenly. `folder` (default: the
+    stream's name under `data.root`), `metadata` and `shards` name files that do not follow the layout of
+    the data folder; the last two are patterns with `{split}` and `{shard}`.
+    """
+
+    width: Positive
+    projector: Annotated[str, Field(pattern=r"^(linear|mlp[1-9]x_gelu)$")] = "mlp2x_gelu"
+    normalise_input: bool = True
+    normalise_output: bool = True
+    stride: Positive = 1
+    max_frames: Positive | None = None
+    folder: str | None = None
+    metadata: str | None = None
+    shards: str | None = None
+
+
+@section
+class Data:
+    """The dataset folder, its splits, and what one sequence may hold.
+
+    A sequence longer than `max_positions` loses frames first, down to `min_frames` a stream, then context
+    sentences; its question and its answer stay whole.
+    """
+
+    root: str = "data"
+    train: str = "train"
+    dev: str = "dev"
+    missing: Literal["error", "skip"] = "error"
+    max_positions: Positive = 2048
+    min_frames: Positive = 16
+    workers: Count = 0
+
+
+@section
+class TaskWeights:
+    """How often each task is drawn, in relation to the others."""
+
+    translation: Weight = 1.0
+    one_word_present: Weight = 0.0
+    multi_word_present: Weight = 0.0
+    is_reversed: Weight = 0.0
+
+
+@section
+class Tasks:
+    """What is asked of a clip. The texts are stored in every checkpoint.
+
+    `{word}` and `{words}` stand for what is asked about, at most `max_words` at a time; the answers are `yes` and
+    `no`. `train` and `dev` weigh the tasks; of the translations in training, a share of `paraphrases` is one of the
+    clip's paraphrases.
+    """
+
+    system: str = "You are a skilled interpreter who translates sign language into text."
+    streams: str = "The signing of one sentence:"
+    context: str = "Sentences signed before it:"
+    translation: str = "What is signed?"
+    one_word_present: str = 'Is the word "{word}" signed? Answer yes or no.'
+    multi_word_present: str = "Is each of these words signed: {words}? Answer yes or no for each, in this order."
+    is_reversed: str = "Is the video played backwards? Answer yes or no."
+    yes: str = "yes"
+    no: str = "no"
+    max_words: Annotated[int, Field(ge=2, le=100)] = 5
+    paraphrases: Share = 0.0
+    train: TaskWeights = TaskWeights()
+    dev: TaskWeights = TaskWeights()
+
+    def texts(self) -> dict[str, str]:
+        """The settings that are texts."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, str)}
+
+
+@section
+class Context:
+    """How many sentences of the same recording a clip sees: its first `prelude` and the last `window`.
+
+    In training these are the gold sentences; a clip sees none of them with probability `dropout`.
+    """
+
+    window: Count = 0
+    prelude: Count = 0
+    dropout: Probability = 0.0
+
+
+@section
+class Lora:
+    """The LoRA adapter that finetune trains (arXiv:2106.09685)."""
+
+    enabled: bool = False
+    r: Positive = 64
+    alpha: Rate = 16
+    dropout: Probability = 0.05
+    targets: list[str] = dataclasses.field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+
+@section
+class Init:
+    """Where trained weights come from: a run, a checkpoint, or a projector.safetensors."""
+
+    projector: str | None = None
+
+
+@section
+class Train:
+    """The optimisation.
+
+    `batch_size` is the number of clips of one optimiser step over all processes; `micro_batch_size` is what
+    one process holds at a time. `learning_rate` is that of whatever the stage adds: the projectors in
+    pretrain, the adapter in finetune, where projectors have their own, `projector_learning_rate`.
+    """
+
+    epochs: Rate = 1.0
+    max_steps: Positive | None = None
+    batch_size: Positive = 8
+    micro_batch_size: Positive = 8
+    learning_rate: Rate = 2e-3
+    projector_learning_rate: Rate | None = None
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Probability = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    max_grad_norm: Rate | None = 1.0
+    label_smoothing: Probability = 0.0
+    gradient_checkpointing: bool = False
+    eval_every: Positive = 500
+    save_every: Positive = 500
+    keep: Positive = 2
+    stop_at_step: Positive | None = None
+
+
+@section
+class Generate:
+    """How hypotheses are decoded, unless the command line says otherwise."""
+
+    split: str = "test"
+    context_source: str = "gold"
+    beams: Positive = 5
+    max_new_tokens: Positive = 100
+    batch_size: Positive = 8
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    repetition_penalty: Rate = 1.0
+
+
+@section
+class Track:
+    """How often the run reports: a line of metrics.jsonl every `every` optimiser steps."""
+
+    every: Positive = 10
+
+
+@section
+class Launch:
+    """The launch profile of `accelerate_configs/` (a name or a file); none: this process alone."""
+
+    profile: str | None = None
+    num_processes: Positive | None = None
+
+
+@section
+class Recipe:
+    """Everything about a run. Read with `read_recipe`, written with `Recipe.to_yaml`."""
+
+    run: Run = Run()
+    llm: LLM = LLM()
+    streams: dict[str, Stream] = dataclasses.field(default_factory=dict)
+    data: Data = Data()
+    tasks: Tasks = Tasks()
+    context: Context = Context()
+    lora: Lora = dataclasses.field(default_factory=Lora)
+    init: Init = Init()
+    train: Train = Train()
+    generate: Generate = Generate()
+    track: Track = Track()
+    launch: Launch = Launch()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved settings as plain YAML/JSON values."""
+        return cast(dict[str, Any], TypeAdapter(Recipe).dump_python(self, mode="json"))
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as a YAML file that reads back to the same recipe."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
