@@ -21,9 +21,9 @@ class Stopped(Exception):
     exit_code = 75
 
 
-def first_names(names: Iterable[str]) -> str:
-    """The first few of `names` for a message, and how many more there are."""
+def first_names(names: Iterable[str], count: int | None = None) -> str:
+    """The first few of `names` for a message, and how many more there are; `count` is their number, if more."""
     listed = list(names)
     shown = ", ".join(listed[:NAMES_SHOWN])
-    hidden = len(listed) - NAMES_SHOWN
+    hidden = (len(listed) if count is None else count) - NAMES_SHOWN
     return f"{shown} and {hidden} more" if hidden > 0 else shown

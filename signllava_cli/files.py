@@ -69,8 +69,9 @@ def written_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file, or leave what was there.
+@contextlib.contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """A temporary file to fill; when the block ends without error it takes the place of `path`.
 
     Raises:
         UserError: the disk is full or may not be written to.
@@ -78,9 +79,19 @@ def write_text(path: Path, text: str) -> None:
     with _said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + HALF_WRITTEN)
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         _sync(temporary)
         temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, or leave what was there.
+
+    Raises:
+        UserError: the disk is full or may not be written to.
+    """
+    with written_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

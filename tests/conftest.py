@@ -19,6 +19,15 @@ from signllava_cli.data.toy import write_toy_corpus
 from signllava_cli.recipe import Recipe, read_recipe
 
 
+# Every random choice that an example can hold.
+ALL_TASKS = [
+    *(f"tasks.train.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),
+    *(f"tasks.dev.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),
+    "tasks.paraphrases=0.5",
+    "context.dropout=0.3",
+]
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""

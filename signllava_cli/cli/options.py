@@ -26,3 +26,7 @@ LaunchOption = Annotated[
 ProcessesOption = Annotated[
     int | None, typer.Option("--num-processes", min=1, help="Processes to launch, if not the profile's.")
 ]
+DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The dataset folder.", show_default=False)]
+SplitsOption = Annotated[
+    list[str] | None, typer.Option("--split", help="A split; repeatable. Default: every split that is there.")
+]

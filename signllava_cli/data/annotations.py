@@ -1,11 +1,12 @@
 """The annotation file of a split: recordings, their clips in signing order, and the text of each clip."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import UserError
 from signllava_cli.files import read_json
 from signllava_cli.recipe import is_unicode
 
@@ -24,12 +25,12 @@ class ContextBound:
     others: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One sentence of a recording.
 
     `position` counts from 0 in signing order; `start` and `end` are seconds in the recording's video, where the
-    source told them.
+    source told them. `row` counts the clips of the split in dataset order, for a clip of an opened split.
     """
 
     recording: str
@@ -41,6 +42,7 @@ class Clip:
     context_bound: ContextBound | None = None
     start: float | None = None
     end: float | None = None
+    row: int = field(default=-1, compare=False)
 
     @property
     def id(self) -> str:
@@ -61,12 +63,29 @@ def annotation_file(root: Path, split: str) -> Path:
     return root / f"annotation.{split}.json"
 
 
+@dataclass(frozen=True)
+class AnnotationFault:
+    """What keeps a part of an annotation file from being used.
+
+    `kind` is the name of the doctor's finding; `clip` is None where the fault is one of the recording.
+    """
+
+    kind: str
+    recording: str
+    clip: str | None
+    says: str
+
+    @property
+    def name(self) -> str:
+        """`recording/clip`, or the recording."""
+        return self.recording if self.clip is None else f"{self.recording}/{self.clip}"
+
+
 def read_annotations(root: Path, split: str) -> list[Recording]:
     """The recordings of `split`, in the order of the file.
 
     Raises:
-        UserError: the folder or file is missing, is not JSON, or a `clip_order` misses or repeats clips, or a
-            clip has no text to learn or to be scored against.
+        UserError: the folder or file is missing, is not JSON, or has a fault of `parse_annotations`.
     """
     file = annotation_file(root, split)
     if not root.is_dir():
@@ -74,82 +93,115 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
     if not file.is_file():
         there = sorted(path.name for path in root.glob("annotation.*.json"))
         raise UserError(f"No {file.name} in {root}; annotation files there: {', '.join(there) or 'none'}.")
-    content = read_json(file)
-    recordings = [_recording(file, name, entry) for name, entry in content.items()]
+    recordings, faults = parse_annotations(read_json(file))
+    if faults:
+        more = f" ({len(faults) - 1} more faults: `signllava prepare check {root}` lists them)" if faults[1:] else ""
+        kind = "recording" if faults[0].clip is None else "clip"
+        raise UserError(f"{file}, {kind} {faults[0].name!a}: {faults[0].says}{more}.".replace("\n", " "))
     if not any(recording.clips for recording in recordings):
         raise UserError(f"{file} holds no clips.")
-    textless = [clip.id for each in recordings for clip in each.clips if not clip.translation.strip()]
-    if textless:
-        raise UserError(
-            f"{file}: {len(textless)} clips have an empty translation ({first_names(textless)}); "
-            "take them out of the file and of its clip_order."
-        )
     return recordings
 
 
-def _recording(file: Path, name: str, entry: Any) -> Recording:
-    where = f"{file}, recording {name}"
-    _require_plain_name(where, name)
+def parse_annotations(content: Mapping[str, Any]) -> tuple[list[Recording], list[AnnotationFault]]:
+    """The recordings in `content`, the object of an annotation file, and what is wrong with it.
+
+    A clip with a fault is left out of its recording; the others keep their order.
+    """
+    faults: list[AnnotationFault] = []
+    recordings = [_recording(name, entry, faults) for name, entry in content.items()]
+    return recordings, faults
+
+
+def _recording(name: str, entry: Any, faults: list[AnnotationFault]) -> Recording:
+    def fault(kind: str, says: str, clip: str | None = None) -> None:
+        faults.append(AnnotationFault(kind, name, clip, says))
+
+    if unusable := _unusable_name(name):
+        fault("name-unusable", unusable)
     if not isinstance(entry, dict) or not isinstance(entry.get("clip_order"), list):
-        raise UserError(f"{where}: expected an object with a `clip_order` list.")
+        fault("recording-malformed", "expected an object with a `clip_order` list")
+        return Recording(name, ())
     order = [str(clip) for clip in entry["clip_order"]]
+    if no_texts := [clip for clip in entry["clip_order"] if not isinstance(clip, str)]:
+        fault("recording-malformed", f"clip_order holds {no_texts[0]!r}, which is no text")
     annotated = set(entry) - {"clip_order"}
-    faults = {
-        "names clips that have no entry": [clip for clip in order if clip not in annotated],
-        "repeats clips": [clip for clip, count in Counter(order).items() if count > 1],
-        "misses clips": sorted(annotated - set(order)),
-    }
-    for fault, clips in faults.items():
-        if clips:
-            raise UserError(f"{where}: clip_order {fault}: {first_names(clips)}.")
-    return Recording(name, tuple(_clip(where, name, p, clip, entry[clip]) for p, clip in enumerate(order)))
+    for clip, count in Counter(order).items():
+        if count > 1:
+            fault("clip-order-repeats", f"clip_order repeats it {count} times", clip)
+        if clip not in annotated:
+            fault("clip-order-unknown", "clip_order names it, but it has no entry", clip)
+    for clip in sorted(annotated - set(order)):
+        fault("clip-order-misses", "clip_order misses it", clip)
+    clips: list[Clip] = []
+    for clip in dict.fromkeys(order):
+        if clip in annotated:
+            try:
+                clips.append(_clip(name, len(clips), clip, entry[clip]))
+            except _Fault as found:
+                fault(found.kind, str(found), clip)
+    return Recording(name, tuple(clips))
 
 
-def _clip(where: str, recording: str, position: int, name: str, entry: Any) -> Clip:
-    where = f"{where}, clip {name}"
-    _require_plain_name(where, name)
+class _Fault(Exception):
+    """One clip cannot be used."""
+
+    def __init__(self, kind: str, says: str) -> None:
+        super().__init__(says)
+        self.kind = kind
+
+
+def _clip(recording: str, position: int, name: str, entry: Any) -> Clip:
+    if unusable := _unusable_name(name):
+        raise _Fault("name-unusable", unusable)
     if not isinstance(entry, dict) or not isinstance(entry.get("translation"), str):
-        raise UserError(f"{where}: expected an object with a `translation` text.")
-    if not all(is_unicode(text) for text in (recording, name, entry["translation"])):
-        raise UserError(f"{where!a}: half a surrogate pair (\\ud800 to \\udfff) is no text.")
+        raise _Fault("clip-malformed", "expected an object with a `translation` text")
+    if not is_unicode(entry["translation"]):
+        raise _Fault("text-not-unicode", _NOT_UNICODE)
+    if not entry["translation"].strip():
+        raise _Fault("text-empty", "has an empty translation; take it out of the file and of its clip_order")
     return Clip(
         recording=recording,
         name=name,
         position=position,
         translation=entry["translation"],
-        paraphrases=_texts(where, "paraphrases", entry.get("paraphrases")),
-        keywords=_texts(where, "keywords", entry.get("keywords")),
-        context_bound=_context_bound(where, entry.get("context_bound")),
-        start=_seconds(where, "start", entry.get("start")),
-        end=_seconds(where, "end", entry.get("end")),
+        paraphrases=_texts("paraphrases", entry.get("paraphrases")),
+        keywords=_texts("keywords", entry.get("keywords")),
+        context_bound=_context_bound(entry.get("context_bound")),
+        start=_seconds("start", entry.get("start")),
+        end=_seconds("end", entry.get("end")),
     )
 
 
-def _require_plain_name(where: str, name: str) -> None:
+_NOT_UNICODE = "half a surrogate pair (\\ud800 to \\udfff) is no text"
+
+
+def _unusable_name(name: str) -> str | None:
     """HDF5 takes `/` and `.` for paths: two such names could mean the same frames, and have the same id."""
     if not name or "/" in name or name == ".":
-        raise UserError(f"{where}: a name may not be empty, be `.`, or hold `/`.")
+        return "a name may not be empty, be `.`, or hold `/`"
+    return None if is_unicode(name) else _NOT_UNICODE
 
 
-def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:
+def _texts(key: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(text, str) and is_unicode(text) for text in value):
-        raise UserError(f"{where}: `{key}` is not a list of texts.")
+        raise _Fault("clip-malformed", f"`{key}` is not a list of texts")
     return tuple(value)
 
 
-def _seconds(where: str, key: str, value: Any) -> float | None:
+def _seconds(key: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise UserError(f"{where}: `{key}` is no number of seconds.")
+        raise _Fault("clip-malformed", f"`{key}` is no number of seconds")
     return float(value)
 
 
-def _context_bound(where: str, mark: Any) -> ContextBound | None:
+def _context_bound(mark: Any) -> ContextBound | None:
     if mark is None:
         return None
     if not isinstance(mark, dict) or not all(isinstance(mark.get(key), str) for key in ("needs", "reading")):
-        raise UserError(f"{where}: `context_bound` needs the texts `needs` and `reading`, and a list `others`.")
-    return ContextBound(mark["needs"], mark["reading"], _texts(where, "context_bound.others", mark.get("others")))
+        raise _Fault("clip-malformed", "`context_bound` needs the texts `needs` and `reading`, and a list `others`")
+    return ContextBound(mark["needs"], mark["reading"], _texts("context_bound.others", mark.get("others")))

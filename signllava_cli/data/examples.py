@@ -63,11 +63,13 @@ class ExampleBuilder:
         streams: dict[str, np.ndarray],
         context: Sequence[str],
         answer: str | None,
+        question: str | None = None,
         room: int = 0,
     ) -> Example:
         """The example of `clip`, given its frames, the sentences it sees and, in training, its answer.
 
         Args:
+            question: by default that for the translation.
             room: positions kept free for what generation will add.
 
         Raises:
@@ -77,7 +79,7 @@ class ExampleBuilder:
         target = () if answer is None else self.prompts.answer(answer)
         budget = self.max_positions - room
         while True:
-            prompt = self.prompts.prompt(sentences)
+            prompt = self.prompts.prompt(sentences, question)
             over = _positions(prompt, streams, target) - budget
             thinned = streams if over <= 0 else self._thinned(streams, over)
             if _positions(prompt, thinned, target) <= budget:

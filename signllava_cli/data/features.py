@@ -1,12 +1,13 @@
-"""The HDF5 shards of one stream: where they lie, how long each clip is, and its frames.
+"""The frames of one stream, read clip by clip: only those that are wanted, wherever the file allows it.
 
-A group per recording, a dataset per clip, float16, shape (T, D). Handles are opened on first use in each
-process: an HDF5 file opened before a fork reads wrong data after it.
+Float16 that lies row by row in the file, as `prepare pack` writes it, is read from its byte on; anything else through
+the HDF5 library. Files are opened on first use in each process: an HDF5 file opened before a fork reads wrong data
+after it.
 """
 
-import glob
 import os
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,146 +15,120 @@ import h5py
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import read_json
+from signllava_cli.data.index import Index
+from signllava_cli.data.shard import STORED
+from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream
+
+OPEN_FILES = 64  # of one stream and process: a corpus may have more shards than a process may open files
+WORTH_SKIPPING = 16 * 1024  # bytes from one wanted frame to the next: reading on is cheaper below that
 
 
 class FeatureStream:
-    """The features of one stream and split, read clip by clip.
+    """The features of one stream of an indexed split.
 
     Raises:
-        UserError: no metadata file fits, or a shard that it names is missing; says which names were tried.
+        UserError: a clip's width is not the recipe's.
     """
 
-    def __init__(self, root: Path, split: str, name: str, settings: Stream) -> None:
-        self.name, self.settings = name, settings
-        self.folder = Path(settings.folder).expanduser() if settings.folder else root / name
-        self.metadata_file = self._find_metadata(split)
-        self._shard_of = {rec: str(shard) for rec, shard in read_json(self.metadata_file).items()}
-        self._file_of = {shard: self._find_shard(split, shard) for shard in set(self._shard_of.values())}
-        self._handles: dict[Path, h5py.File] = {}
+    def __init__(self, index: Index, name: str, settings: Stream) -> None:
+        self.index, self.name, self.settings = index, name, settings
+        self.files = index.files(name)
+        self.frame_counts, self.widths = index.frames(name), index.widths(name)
+        self.file_numbers, self.offsets = index.file_numbers(name), index.offsets(name)
+        self._handles: OrderedDict[Path, h5py.File | int] = OrderedDict()
         self._process = os.getpid()
-
-    @property
-    def files(self) -> list[Path]:
-        """The metadata file and every shard, sorted."""
-        return [self.metadata_file, *sorted(self._file_of.values())]
-
-    def frame_count(self, clip: Clip) -> int:
-        """The number of frames T stored for `clip`; 0 when it has none.
-
-        Raises:
-            UserError: the clip's array is not (T, width).
-        """
-        dataset = self._dataset(clip)
-        if dataset is None:
-            return 0
-        if dataset.ndim != 2 or dataset.shape[1] != self.settings.width:
+        wrong = np.flatnonzero((self.frame_counts > 0) & (self.widths != settings.width))
+        if len(wrong):
+            row = int(wrong[0])
+            more = f" ({len(wrong) - 1} more clips like it)" if len(wrong) > 1 else ""
             raise UserError(
-                f"Stream {self.name}, clip {clip.id} in {dataset.file.filename}: shape {dataset.shape}, but the "
-                f"recipe says streams.{self.name}.width={self.settings.width}."
+                f"Stream {name}, clip {index.id(row)} in {self._file(row)}: shape "
+                f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe says "
+                f"streams.{name}.width={settings.width}."
             )
-        return int(dataset.shape[0])
+
+    def kept_frames(self) -> np.ndarray:
+        """How many frames of each clip are read under `stride` and `max_frames`, int64 (clips,)."""
+        strided = -(-self.frame_counts.astype(np.int64) // self.settings.stride)
+        return strided if self.settings.max_frames is None else np.minimum(strided, self.settings.max_frames)
 
     def read(self, clip: Clip) -> np.ndarray:
         """The frames of `clip`, float16 of shape (T, width), every `stride`-th and at most `max_frames`.
 
         Raises:
-            UserError: the clip has no frames, or one that is NaN or infinite.
+            UserError: the clip has no frames, or one that is NaN or infinite, or its file is damaged.
         """
-        dataset = self._dataset(clip)
-        if dataset is None or not len(dataset):
+        count = int(self.frame_counts[clip.row])
+        if not count:
             raise UserError(f"Stream {self.name} has no frames of clip {clip.id}.")
+        wanted = np.arange(0, count, self.settings.stride)
+        if self.settings.max_frames is not None and len(wanted) > self.settings.max_frames:
+            wanted = thin(wanted, self.settings.max_frames)
         try:
-            frames = dataset[:: self.settings.stride]
-        except OSError as fault:
-            raise UserError(f"{dataset.file.filename} is damaged at clip {clip.id}: {fault}.") from None
-        with np.errstate(over="ignore"):
-            frames = frames.astype(np.float16, copy=False)
+            frames = self._read_bytes(clip, wanted) if self.offsets[clip.row] >= 0 else self._read_hdf5(clip, wanted)
+        except (OSError, KeyError, ValueError) as fault:
+            raise UserError(f"{self._file(clip.row)} is damaged at clip {clip.id}: {fault}.") from None
         if not np.isfinite(frames).all():
             raise UserError(
-                f"Stream {self.name}, clip {clip.id} in {dataset.file.filename} holds NaN, or values that float16 "
+                f"Stream {self.name}, clip {clip.id} in {self._file(clip.row)} holds NaN, or values that float16 "
                 "cannot; extract its features again or take the clip out of the annotation."
             )
-        limit = self.settings.max_frames
-        return frames if limit is None or len(frames) <= limit else thin(frames, limit)
+        return frames
+
+    def reading_order(self, clips: Sequence[Clip]) -> list[int]:
+        """The places in `clips` in the order in which their frames lie on disk."""
+        return sorted(
+            range(len(clips)), key=lambda at: (self.file_numbers[clips[at].row], self.offsets[clips[at].row])
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_handles": {}}  # a worker that was not forked opens its own, too
+        return {**vars(self), "_handles": OrderedDict()}  # a worker that was not forked opens its own, too
 
-    def _dataset(self, clip: Clip) -> h5py.Dataset | None:
-        shard = self._shard_of.get(clip.recording)
-        if shard is None:
-            return None
-        found = self._open(self._file_of[shard]).get(f"{clip.recording}/{clip.name}")
-        if found is not None and (not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu"):
-            raise UserError(
-                f"Stream {self.name}, clip {clip.id} in {self._file_of[shard]}: expected a dataset of numbers."
-            )
-        return found
+    def _file(self, row: int) -> Path:
+        return self.files[self.file_numbers[row]]
 
-    def _open(self, file: Path) -> h5py.File:
+    def _read_bytes(self, clip: Clip, wanted: np.ndarray) -> np.ndarray:
+        """The `wanted` frames of float16 that lies row by row from its offset on."""
+        file, offset = self._opened(self._file(clip.row), direct=True), int(self.offsets[clip.row])
+        size = self.settings.width * STORED.itemsize
+        step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
+        if step * size >= WORTH_SKIPPING:
+            content = b"".join(os.pread(file, size, offset + int(frame) * size) for frame in wanted)
+            wanted = np.arange(len(wanted))
+        else:
+            content = os.pread(file, (int(wanted[-1]) + 1) * size, offset)
+        if len(content) != (int(wanted[-1]) + 1) * size:
+            raise ValueError("it ends too early")
+        frames = np.frombuffer(content, STORED).reshape(-1, self.settings.width)
+        return frames if len(wanted) == len(frames) else frames[wanted]
+
+    def _read_hdf5(self, clip: Clip, wanted: np.ndarray) -> np.ndarray:
+        """The `wanted` frames through HDF5: chunks that hold none of them are not read."""
+        dataset = self._opened(self._file(clip.row), direct=False)[f"{clip.recording}/{clip.name}"]
+        rows_at_once = dataset.chunks[0] if dataset.chunks else 1
+        step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
+        if step > rows_at_once and step == self.settings.stride:
+            frames = dataset[: int(wanted[-1]) + 1 : step][: len(wanted)]
+        elif step > rows_at_once:
+            frames = dataset[wanted]
+        else:
+            frames = dataset[: int(wanted[-1]) + 1][wanted]
+        with np.errstate(over="ignore"):
+            return np.asarray(frames).astype(np.float16, copy=False)
+
+    def _opened(self, file: Path, direct: bool) -> Any:
         if self._process != os.getpid():
-            self._handles, self._process = {}, os.getpid()
-        if file not in self._handles:
-            try:
-                self._handles[file] = h5py.File(file, "r")
-            except OSError as fault:
-                raise UserError(f"{file} is no readable HDF5 file ({fault}); copy or pack it again.") from None
+            self._handles, self._process = OrderedDict(), os.getpid()
+        if file not in self._handles or isinstance(self._handles[file], int) != direct:
+            self._handles[file] = os.open(file, os.O_RDONLY) if direct else h5py.File(file, "r")
+            if len(self._handles) > OPEN_FILES:
+                _, oldest = self._handles.popitem(last=False)
+                os.close(oldest) if isinstance(oldest, int) else oldest.close()
+        self._handles.move_to_end(file)
         return self._handles[file]
-
-    def _find_metadata(self, split: str) -> Path:
-        """The explicit pattern; else the layout's rule; else the only other file that can be meant."""
-        if not self.folder.is_dir():
-            raise UserError(
-                f"No folder {self.folder} for stream {self.name}; set streams.{self.name}.folder, or data.root."
-            )
-        if self.settings.metadata:
-            tried = [self.folder / self.settings.metadata.format(split=split)]
-        else:
-            tried = [self.folder / f"metadata_{self.name}.{split}.json"]
-            for pattern in (f"metadata_*.{glob.escape(split)}.json", f"*.{glob.escape(split)}.json"):
-                candidates = sorted(self.folder.glob(pattern))
-                tried += candidates if len(candidates) == 1 else []
-        for file in tried:
-            if file.is_file():
-                return file
-        raise UserError(
-            f"Stream {self.name} has no metadata file for split {split} in {self.folder} "
-            f"(tried {first_names(file.name for file in tried)}); set streams.{self.name}.metadata."
-        )
-
-    def _find_shard(self, split: str, shard: str) -> Path:
-        """The explicit pattern; else the rule of the layout; else the one file that ends in its number."""
-        if self.settings.shards:
-            tried = [self.folder / self.settings.shards.format(split=split, shard=shard)]
-        else:
-            stem = self.metadata_file.name.removeprefix("metadata_").removesuffix(".json")
-            tried = [self.folder / f"{stem}.{shard}.h5", self.folder / f"{self.name}.{split}.{shard}.h5"]
-            candidates = sorted(self.folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
-            tried += candidates if len(candidates) == 1 else []
-        for file in tried:
-            if file.is_file():
-                return file
-        recordings = [recording for recording, its in self._shard_of.items() if its == shard]
-        raise UserError(
-            f"Stream {self.name}: shard {shard} of split {split} is missing (tried "
-            f"{first_names(dict.fromkeys(str(file) for file in tried))}); it holds {first_names(recordings)}."
-        )
 
 
 def thin(frames: np.ndarray, count: int) -> np.ndarray:
     """`count` of the frames (T, D), evenly spaced from the first to the last."""
     return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
-
-
-def clips_without_features(clips: Iterable[Clip], streams: Iterable[FeatureStream]) -> dict[str, str]:
-    """The ids of clips that some stream has no frames of, each with the names of these streams."""
-    streams = list(streams)
-    missing = {}
-    for clip in clips:
-        empty = [stream.name for stream in streams if not stream.frame_count(clip)]
-        if empty:
-            missing[clip.id] = ", ".join(empty)
-    return missing

@@ -55,11 +55,14 @@ class PromptWriter:
         self._head = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
         self._tail = self._with_special_tokens(self.turns.after)
 
-    def prompt(self, context: Sequence[str]) -> Prompt:
-        """The prompt of a clip that sees the sentences `context`; without any, the prompt that has no context."""
+    def prompt(self, context: Sequence[str], question: str | None = None) -> Prompt:
+        """The prompt of a clip that sees the sentences `context`; without any, the prompt that has no context.
+
+        `question` is by default that for the translation.
+        """
         lines = [self.tasks.context, *context] if context else []
-        question = "\n".join(["", *lines, self.tasks.translation])
-        return Prompt(before=self._head, after=self._plain(question) + self._tail)
+        asked = "\n".join(["", *lines, question or self.tasks.translation])
+        return Prompt(before=self._head, after=self._plain(asked) + self._tail)
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The target ids of `text`: its own tokens and the end of the turn."""

@@ -1,23 +1,26 @@
-"""One split of a dataset, opened: its recordings, its feature streams, and the clips that have features."""
+"""One split of a dataset, opened: its clips, its feature streams, and the clips that have features."""
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from signllava_cli.console import warn
-from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
-from signllava_cli.data.features import FeatureStream, clips_without_features
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.context import context_positions
+from signllava_cli.data.features import FeatureStream
+from signllava_cli.data.index import Clips
+from signllava_cli.data.indexing import open_index
+from signllava_cli.errors import NAMES_SHOWN, UserError, first_names
 from signllava_cli.recipe import Recipe
 
 
 class Split:
-    """The clips of `split` in dataset order, with their streams in the recipe's order.
+    """The clips of `split` in dataset order, with their streams in the recipe's order. Only the index is read.
 
-    `annotated` are all clips; `clips` have features in every stream. `missing` names the others
-    (id -> streams), which exist only when the recipe says `data.missing: skip`; their sentences still stand in
-    `recordings`, because they were signed and are context to the clips after them.
+    `annotated` are all clips; `clips` have features in every stream. The others are those of `missing`, which
+    exist only when the recipe says `data.missing: skip`; their sentences are still context to the clips after
+    them, because they were signed.
 
     Raises:
         UserError: anything that annotations or shards lack, and clips without features unless skipped.
@@ -26,29 +29,52 @@ class Split:
     def __init__(self, recipe: Recipe, split: str) -> None:
         root = Path(recipe.data.root).expanduser()
         self.name, self.root = split, root
-        self.recordings = {recording.name: recording for recording in read_annotations(root, split)}
-        self.streams = [FeatureStream(root, split, name, settings) for name, settings in recipe.streams.items()]
-        self.annotated = [clip for recording in self.recordings.values() for clip in recording.clips]
-        self.missing = clips_without_features(self.annotated, self.streams)
-        self.clips = [clip for clip in self.annotated if clip.id not in self.missing]
-        if self.missing:
-            report = (
-                f"Split {split} of {root}: {len(self.missing)} of {len(self.annotated)} clips have no features "
-                f"({first_names(f'{clip} in {streams}' for clip, streams in self.missing.items())})"
-            )
-            if recipe.data.missing == "error" or not self.clips:
-                raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
-            warn(f"{report}; they are skipped.")
+        self.index = open_index(root, split, recipe.streams)
+        self.streams = [FeatureStream(self.index, name, settings) for name, settings in recipe.streams.items()]
+        self.has_features = np.ones(len(self.index), bool)
+        for stream in self.streams:
+            self.has_features &= stream.frame_counts > 0
+        self.annotated = Clips(self.index, np.arange(len(self.index)))
+        self.clips = Clips(self.index, np.flatnonzero(self.has_features))
+        if len(self.clips) < len(self.annotated):
+            self._report_missing(recipe)
+
+    def _report_missing(self, recipe: Recipe) -> None:
+        rows = np.flatnonzero(~self.has_features)
+        named = [f"{self.index.id(row)} in {self.lacking(row)}" for row in rows[: NAMES_SHOWN + 1].tolist()]
+        report = (
+            f"Split {self.name} of {self.root}: {len(rows)} of {len(self.annotated)} clips have no features "
+            f"({first_names(named, len(rows))})"
+        )
+        if recipe.data.missing == "error" or not self.clips:
+            raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
+        warn(f"{report}; they are skipped.")
+
+    def lacking(self, row: int) -> str | None:
+        """The names of the streams that have no frames of the clip in `row`, or None."""
+        return ", ".join(stream.name for stream in self.streams if not stream.frame_counts[row]) or None
+
+    def before(self, clip: Clip, window: int, prelude: int) -> list[int]:
+        """The rows of the clips whose sentences `clip` sees, in signing order."""
+        first = clip.row - clip.position
+        return [first + position for position in context_positions(clip.position, window, prelude)]
+
+    def gold_context(self, clip: Clip, window: int, prelude: int) -> list[str]:
+        """The reference sentences that `clip` sees."""
+        return [self.index.translation(row) for row in self.before(clip, window, prelude)]
 
     def read(self, clip: Clip) -> dict[str, np.ndarray]:
         """The frames of `clip`: stream name -> float16 array (T, width), T differing per stream."""
         return {stream.name: stream.read(clip) for stream in self.streams}
 
+    def read_all(self, clips: Sequence[Clip]) -> list[dict[str, np.ndarray]]:
+        """The frames of each of `clips`; every stream is read in the order in which it lies on disk."""
+        frames: list[dict[str, np.ndarray]] = [{} for _ in clips]
+        for stream in self.streams:
+            for place in stream.reading_order(clips):
+                frames[place][stream.name] = stream.read(clips[place])
+        return frames
+
     def fingerprint(self) -> str:
         """SHA-256 over the annotation and metadata files, and the names and sizes of the shards."""
-        digest = hashlib.sha256(annotation_file(self.root, self.name).read_bytes())
-        for stream in self.streams:
-            metadata, *shards = stream.files
-            digest.update(metadata.read_bytes())
-            digest.update("".join(f"{shard.name}:{shard.stat().st_size}\n" for shard in shards).encode())
-        return digest.hexdigest()
+        return self.index.fingerprint([stream.name for stream in self.streams])

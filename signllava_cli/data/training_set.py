@@ -5,7 +5,7 @@ nor the time of a restart has a say in what it holds.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,38 +14,43 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Batch, make_batch
-from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import Example, ExampleBuilder
+from signllava_cli.data.labelled import LabelledClips
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
-ORDER, CONTEXT = 0, 1  # what a draw is for: each purpose has random numbers of its own
+ORDER, CONTEXT, TASK = 0, 1, 2  # what a draw is for: each purpose has random numbers of its own
 
 
 class TrainingSet(Dataset[Example]):
     """`TrainingSet(...)[p]` is the example at position p of the training sequence."""
 
     def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder) -> None:
-        self.split, self.builder = split, builder
-        self.context, self.seed = recipe.context, recipe.run.seed
+        self.split, self.seed, self.dropout = split, recipe.run.seed, recipe.context.dropout
+        self.labelled = LabelledClips(recipe, split, builder, recipe.tasks.train)
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def clip(self, position: int) -> Clip:
         """The clip at `position`."""
         epoch, index = divmod(position, len(self.split.clips))
         if epoch != self._epoch:
-            draw = np.random.default_rng([self.seed, ORDER, epoch])
-            self._epoch, self._order = epoch, draw.permutation(len(self.split.clips))
+            self._epoch, self._order = epoch, self._draw(ORDER, epoch).permutation(len(self.split.clips))
         return self.split.clips[self._order[index]]
 
     def __getitem__(self, position: int) -> Example:
-        clip = self.clip(position)
-        window, prelude = self.context.window, self.context.prelude
-        if np.random.default_rng([self.seed, CONTEXT, position]).random() < self.context.dropout:
-            window = prelude = 0
-        context = gold_context(self.split.recordings[clip.recording], clip.position, window, prelude)
-        return self.builder.build(clip, self.split.read(clip), context, clip.translation)
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Example]:
+        """The examples at `positions`, read in the order in which they lie on disk: what torch's loader asks for."""
+        return self.labelled.examples(
+            [self.clip(position) for position in positions],
+            [self._draw(TASK, position) for position in positions],
+            [self._draw(CONTEXT, position).random() >= self.dropout for position in positions],
+        )
+
+    def _draw(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, purpose, number])
 
 
 def step_positions(step: int, batch_size: int, micro_batch_size: int, rank: int, ranks: int) -> list[list[int]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.context import context_positions
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.generation.predictions import find_predictions, read_predictions
@@ -68,9 +67,8 @@ class ContextSource:
         A clip without features has no hypothesis, so in predicted mode it leaves no sentence. An empty
         hypothesis leaves none either.
         """
-        clips = split.recordings[clip.recording].clips
-        seen = [clips[position] for position in context_positions(clip.position, self.window, self.prelude)]
+        seen = split.before(clip, self.window, self.prelude)
         if self.name == "gold":
-            return [each.translation for each in seen]
+            return [split.index.translation(row) for row in seen]
         texts = self.prepared if self.prepared else hypotheses
-        return [texts[each.id] for each in seen if texts.get(each.id)]
+        return [texts[id_] for id_ in map(split.index.id, seen) if texts.get(id_)]

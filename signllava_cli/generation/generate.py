@@ -70,9 +70,9 @@ def _translate(
     builder, began = ExampleBuilder(recipe, assembled.prompts), time.monotonic()
     file.append(
         [
-            _undecoded(clip, source, split.missing[clip.id])
+            _undecoded(clip, source, split.lacking(clip.row))
             for clip in split.annotated
-            if clip.id in split.missing and clip.id not in file.done
+            if not split.has_features[clip.row] and clip.id not in file.done
         ]
     )
     waiting = [clip for clip in split.clips if clip.id not in file.done]
@@ -84,12 +84,12 @@ def _translate(
             examples = [
                 builder.build(
                     clip,
-                    split.read(clip),
+                    frames,
                     source.sentences(clip, split, hypotheses),
                     answer=None,
                     room=recipe.generate.max_new_tokens,
                 )
-                for clip in clips
+                for clip, frames in zip(clips, split.read_all(clips), strict=True)
             ]
             decoded = decode(assembled, examples, recipe.streams, recipe.generate)
             file.append([_decoded(e, h, source) for e, h in zip(examples, decoded, strict=True)])
@@ -143,6 +143,7 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
     decoding = {**settings["generate"], "context_source": source.kind}
     _forget(decoding, "split", "batch_size")
     _forget(settings["llm"], "path")
+    _forget(settings["tasks"], "train", "dev", "paraphrases", "max_words")
     for stream in settings["streams"].values():
         _forget(stream, "folder", "metadata", "shards")
     return {

@@ -63,7 +63,7 @@ def _tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
 
     words = [clip.translation for recording in recordings for clip in recording.clips]
     words += [text.lower() for text in words] + [" tool point"] * len(words)
-    words += ["system\n user\n assistant\n", *(vars(tasks).values())] * len(recordings)
+    words += ["system\n user\n assistant\n", *tasks.texts().values()] * len(recordings)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

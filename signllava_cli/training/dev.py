@@ -3,14 +3,15 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from signllava_cli.console import progress
 from signllava_cli.data.batches import make_batch
-from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.labelled import LabelledClips
 from signllava_cli.data.split import Split
 from signllava_cli.model.assembly import Assembled
 from signllava_cli.recipe import Recipe
@@ -26,9 +27,11 @@ def dev_loss(
 ) -> float | None:
     """Mean cross-entropy per target token of `split` under gold context, without label smoothing.
 
+    The task of a clip is a function of the seed and the clip: every evaluation asks the same.
+
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    builder = ExampleBuilder(recipe, assembled.prompts)
+    labelled = LabelledClips(recipe, split, ExampleBuilder(recipe, assembled.prompts), recipe.tasks.dev)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     size, ranks = recipe.train.micro_batch_size, accelerator.num_processes
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
@@ -41,20 +44,8 @@ def dev_loss(
             line.advance()
             if not mine:
                 continue
-            examples = [
-                builder.build(
-                    clip,
-                    split.read(clip),
-                    gold_context(
-                        split.recordings[clip.recording],
-                        clip.position,
-                        recipe.context.window,
-                        recipe.context.prelude,
-                    ),
-                    clip.translation,
-                )
-                for clip in mine
-            ]
+            draws = [np.random.default_rng([recipe.run.seed, clip.row]) for clip in mine]
+            examples = labelled.examples(mine, draws, [True] * len(mine))
             batch = make_batch(examples, widths, assembled.pad_id, "right").to(accelerator.device)
             loss, targets = assembled.model(batch)
             totals += torch.tensor([float(loss), targets], dtype=torch.float64, device=totals.device)

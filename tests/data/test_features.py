@@ -11,11 +11,12 @@ import pytest
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.features import FeatureStream, thin
+from signllava_cli.data.indexing import open_index
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, Stream, build_recipe
 
-A, B = Clip("rec", "a", 0, "One."), Clip("rec", "b", 1, "Two.")
+A, B = Clip("rec", "a", 0, "One.", row=0), Clip("rec", "b", 1, "Two.", row=1)
 FRAMES = np.arange(20, dtype=np.float16).reshape(5, 4)
 
 
@@ -31,7 +32,8 @@ def dataset(root: Path, metadata: str, shard_file: str, shard: object = 0, frame
 
 
 def stream(root: Path, **settings: object) -> FeatureStream:
-    return FeatureStream(root, "train", "mae", Stream(**{"width": 4, **settings}))  # type: ignore[arg-type]
+    mae = Stream(**{"width": 4, **settings})  # type: ignore[arg-type]
+    return FeatureStream(open_index(root, "train", {"mae": mae}), "mae", mae)
 
 
 def recipe_for(root: Path, **data: object) -> Recipe:
@@ -55,7 +57,7 @@ def test_shards_are_found_whatever_their_names(
 ) -> None:
     root = dataset(tmp_path / folder, metadata, shard_file, shard)
     found = stream(root, **settings)
-    assert found.frame_count(A) == 5
+    assert found.frame_counts[A.row] == 5
     np.testing.assert_array_equal(found.read(A), FRAMES)
 
 
@@ -77,7 +79,7 @@ def test_a_truncated_shard_names_its_file(tmp_path: Path) -> None:
     file = root / "mae" / "mae.train.0.h5"
     os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(UserError, match=r"mae\.train\.0\.h5"):
-        stream(root).frame_count(A)
+        stream(root)
 
 
 def test_a_wrong_width_is_refused_before_training_and_names_the_clip(tmp_path: Path) -> None:
@@ -99,8 +101,8 @@ def test_what_is_no_dataset_of_numbers_is_refused(tmp_path: Path) -> None:
     with h5py.File(root / "mae" / "mae.train.0.h5", "a") as file:
         del file["rec/b"]
         file.create_group("rec/b")
-    with pytest.raises(UserError, match=r"clip rec/b .*expected a dataset of numbers"):
-        stream(root).frame_count(B)
+    with pytest.raises(UserError, match=r"clip rec/b .*a group in place of an array"):
+        stream(root)
 
 
 def test_clips_without_frames_are_an_error_or_counted_and_named(
@@ -111,7 +113,7 @@ def test_clips_without_frames_are_an_error_or_counted_and_named(
         Split(recipe_for(root), "train")
     split = Split(recipe_for(root, missing="skip"), "train")
     assert [clip.name for clip in split.clips] == ["a"]
-    assert split.missing == {"rec/b": "mae"}
+    assert [split.lacking(row) for row in range(2)] == [None, "mae"]
     assert "1 of 2 clips have no features (rec/b in mae)" in capsys.readouterr().out
 
 
@@ -122,15 +124,75 @@ def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(thin(FRAMES, 1), FRAMES[:1])
 
 
-def test_a_forked_worker_opens_its_own_handles(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "layout", [{}, {"chunks": (7, 5)}, {"chunks": (7, 5), "compression": "gzip"}, {"dtype": "f4"}]
+)
+@pytest.mark.parametrize("width", [5, 3000])  # 3000: a frame is worth skipping
+@pytest.mark.parametrize("stride", [1, 2, 9, 40])
+@pytest.mark.parametrize("limit", [None, 1, 2, 11])
+def test_thinning_while_reading_equals_thinning_what_was_read(
+    tmp_path: Path, layout: dict[str, object], width: int, stride: int, limit: int | None
+) -> None:
+    frames = np.random.default_rng(0).normal(size=(37, width)).astype(np.float16)
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
+        for clip in ("a", "b"):
+            file.create_dataset(f"rec/{clip}", data=frames, **layout)
+    read = stream(root, width=width, stride=stride, max_frames=limit)
+    expected = frames[::stride]
+    if limit is not None and len(expected) > limit:
+        expected = thin(expected, limit)
+    for clip in (A, B):
+        np.testing.assert_array_equal(read.read(clip), expected)
+        assert read.kept_frames()[clip.row] == len(expected)
+        assert read.read(clip).dtype == np.float16
+
+
+def test_skipped_frames_are_not_read(tmp_path: Path) -> None:
+    """Of 600 frames two are wanted: the bytes of three are not read."""
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    width, count = 16384, 600
+    with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
+        for clip in ("a", "b"):
+            file.create_dataset(f"rec/{clip}", data=np.ones((count, width), np.float16))
+    wanted = stream(root, width=width, max_frames=2)
+    before = bytes_read()
+    wanted.read(A)
+    assert bytes_read() - before < 3 * 2 * width + 4096  # and a little for reading /proc itself
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+
+def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signllava_cli.data.features.OPEN_FILES", 2)
+    root, names = tmp_path / "d", [f"r{number}" for number in range(7)]
+    (root / "mae").mkdir(parents=True)
+    annotation = {name: {"clip_order": ["a"], "a": {"translation": "One."}} for name in names}
+    (root / "annotation.train.json").write_text(json.dumps(annotation))
+    (root / "mae" / "metadata_mae.train.json").write_text(json.dumps({name: name for name in names}))
+    for number, name in enumerate(names):
+        with h5py.File(root / "mae" / f"mae.train.{name}.h5", "w") as file:
+            file.create_dataset(f"{name}/a", data=FRAMES + number, dtype="f2" if number % 2 else "f4")
+    split = Split(recipe_for(root), "train")
+    for _ in range(2):
+        for number, clip in enumerate(split.clips):
+            np.testing.assert_array_equal(split.read(clip)["mae"], FRAMES + number)
+    assert len(split.streams[0]._handles) <= 2
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])  # read from its byte on, and through HDF5
+def test_a_forked_worker_opens_its_own_handles(tmp_path: Path, dtype: str) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
     parent = stream(root)
-    parent.read(A)
-    before = dict(parent._handles)
+    parent.read(B)
+    (before,) = parent._handles.values()
     child = os.fork()
     if child == 0:
-        right = np.array_equal(parent.read(A), FRAMES) and parent._handles.values() != before.values()
-        os._exit(0 if right else 1)
+        right = np.array_equal(parent.read(B), FRAMES)
+        (after,) = parent._handles.values()
+        os._exit(0 if right and after is not before else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -81,13 +81,14 @@ def test_a_fault_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypat
     def refuse(*_: object) -> None:
         raise UserError("clip x: no frames")
 
-    monkeypatch.setattr(examples.split, "read", refuse)
+    monkeypatch.setattr(examples.split, "read_all", refuse)
     with pytest.raises(UserError) as fault:
         list(training_steps(build_recipe(settings), examples, 0, 1, 0, 0, 1))
     assert str(fault.value) == "clip x: no frames"
 
 
 def test_the_corpus_is_only_read(corpus: Path, recipe: Recipe) -> None:
+    training_set(recipe)  # makes the index
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
     training_set(recipe)[0]
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before

@@ -1,5 +1,6 @@
 """Generation against the slow, obvious way: one clip at a time, in order."""
 
+import itertools
 import json
 import signal
 import time
@@ -12,7 +13,6 @@ from conftest import Ended, sets, subprocess_command
 
 from signllava_cli.data.annotations import Clip, read_annotations
 from signllava_cli.data.batches import make_batch
-from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.generation.decoding import decode
@@ -52,7 +52,7 @@ def test_a_batch_decodes_as_its_clips_alone(run: Path, beams: int) -> None:
         builder.build(
             clip,
             split.read(clip),
-            gold_context(split.recordings[clip.recording], clip.position, 2, 2),
+            split.gold_context(clip, 2, 2),
             None,
             room=8,
         )
@@ -98,10 +98,10 @@ def slow_predictions(
     recipe, assembled, split = opened(run, f"generate.beams={beams}")
     builder = ExampleBuilder(recipe, assembled.prompts)
     done: dict[str, tuple[str, list[str]]] = {}
-    for recording in split.recordings.values():
-        said: list[str] = []
-        for p, clip in enumerate(recording.clips):
-            before = [each.translation for each in recording.clips[:p]] if source == "gold" else said
+    for _, its in itertools.groupby(split.annotated, key=lambda clip: clip.recording):
+        clips, said = list(its), list[str]()
+        for p, clip in enumerate(clips):
+            before = [each.translation for each in clips[:p]] if source == "gold" else said
             seen = before if p < window + prelude else [*before[:prelude], *before[p - window : p]]
             context = [] if source == "none" else [text for text in seen if text]
             example = builder.build(clip, split.read(clip), context, None, room=8)

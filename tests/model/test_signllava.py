@@ -8,7 +8,6 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
 from signllava_cli.data.batches import Batch, make_batch
-from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.model import signllava as module
@@ -30,7 +29,7 @@ def batch_of(recipe: Recipe, assembled: Assembled, size: int, side: str = "right
         builder.build(
             clip,
             split.read(clip),
-            gold_context(split.recordings[clip.recording], clip.position, 2, 2),
+            split.gold_context(clip, 2, 2),
             clip.translation,
         )
         for clip in split.clips[:size]

@@ -1,4 +1,4 @@
-"""One optimiser step is the same step however it is divided: micro-batches, ranks."""
+"""One optimiser step is the same step however it is divided: micro-batches, ranks, workers."""
 
 import json
 import subprocess
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ended, sets
+from conftest import ALL_TASKS, Ended, sets
 
 from signllava_cli.recipe import shipped_folder
 
-COMMON = ["train.batch_size=8", "train.label_smoothing=0.1", "train.eval_every=4", "train.max_steps=4"]
+COMMON = [*ALL_TASKS, "train.batch_size=8", "train.label_smoothing=0.1", "train.eval_every=4", "train.max_steps=4"]
 
 
 def losses(run: Path) -> list[float]:
@@ -41,7 +41,7 @@ def test_micro_batches_make_the_same_step(
 def test_two_ranks_make_the_same_step(settings: list[str], tmp_path: Path, reference: list[float], way: str) -> None:
     run = tmp_path / "ranks"
     arguments = ["pretrain", "-r", "toy/tiny_pretrain"]
-    arguments += sets([*settings, *COMMON, "train.micro_batch_size=2", f"run.folder={run}"])
+    arguments += sets([*settings, *COMMON, "train.micro_batch_size=2", "data.workers=3", f"run.folder={run}"])
     if way == "--launch":
         command = [sys.executable, "-m", "signllava_cli", *arguments, "--launch", "multi_cpu"]
     else:

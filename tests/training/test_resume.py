@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Ended, sets, subprocess_command
+from conftest import ALL_TASKS, Ended, sets, subprocess_command
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -43,7 +43,7 @@ def test_resume_equals_uninterrupted(
 ) -> None:
     """Both stages, on a split small enough that the run crosses into its second and third epoch."""
     stage = recipe_name.removeprefix("tiny_")
-    common = [*settings, "data.train=dev", "train.max_steps=20", "train.eval_every=7"]
+    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=20", "train.eval_every=7"]
     common += ["init.projector=null", "train.keep=20", "train.gradient_checkpointing=true"]
     if stage == "finetune":
         common += ["lora.dropout=0.2"]

@@ -1,0 +1,262 @@
+"""Makes the index of a split, shard by shard, in parallel, and goes on where a killed one stopped."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from signllava_cli.console import progress, say, warn
+from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
+from signllava_cli.data.index import FORMAT, HEAD, VOCABULARY, Index, stamp
+from signllava_cli.data.shard import StoredClip, list_shard
+from signllava_cli.data.stream_files import StreamFiles, find_stream
+from signllava_cli.data.words import says_nothing, words
+from signllava_cli.errors import UserError, first_names
+from signllava_cli.files import HALF_WRITTEN, written_file
+from signllava_cli.processes import process_pool
+from signllava_cli.recipe import Stream
+
+WORTH_A_POOL = 20_000  # arrays: fewer are listed sooner than processes start
+
+
+def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: int | None = None) -> Index:
+    """The index of `split`, made first where there is none that tells the truth.
+
+    Raises:
+        UserError: what annotations or shards lack.
+    """
+    file = index_file(root, split)
+    index = _opened(file, root)
+    if index and index.why_stale(split, streams) is None:
+        return index
+    with _only_process(file.parent):
+        index = _opened(file, root)  # another process may have made it meanwhile
+        stale = index and index.why_stale(split, streams)
+        if index and not stale:
+            return index
+        say(f"indexing split {split} of {root}" + (f": {stale}" if stale else ""))
+        _build(file, root, split, streams, workers or len(os.sched_getaffinity(0)), index)
+    return Index(file, root)
+
+
+def index_file(root: Path, split: str) -> Path:
+    """`index.{split}.arrow` in the data folder, or in the user's cache where the data folder is read-only."""
+    if os.access(root, os.W_OK) or not root.is_dir():
+        return root / f"index.{split}.arrow"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "signllava" / "index" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"index.{split}.arrow"
+
+
+def _opened(file: Path, root: Path) -> Index | None:
+    try:
+        return Index(file, root) if file.is_file() else None
+    except UserError as fault:
+        warn(str(fault))
+        return None
+
+
+def _build(
+    file: Path, root: Path, split: str, streams: Mapping[str, Stream], workers: int, old: Index | None
+) -> None:
+    began = time.monotonic()
+    annotation = _annotation_stamp(root, split)
+    clips = [clip for recording in read_annotations(root, split) for clip in recording.clips]
+    row_of = {clip.id: row for row, clip in enumerate(clips)}
+    columns, head = _texts(clips), {}
+    for name, (kept, its_head) in _kept_streams(old, split, streams, clips).items():
+        columns, head[name] = columns | kept, its_head
+    found = {name: find_stream(root, split, name, settings) for name, settings in streams.items() if name not in head}
+    # before the shards are listed: one that changes while it is read must not look unchanged
+    head |= {name: _stream_head(files, streams[name], root) for name, files in found.items()}
+    parts = file.with_suffix(".parts")
+    at_once = workers if len(clips) * len(found) >= WORTH_A_POOL else 1
+    listings = _list_shards({path for files in found.values() for path in files.files}, parts, at_once)
+    for name, files in found.items():
+        columns |= _stream_columns(name, files, listings, row_of)
+    vocabulary = sorted({keyword.casefold() for clip in clips for keyword in clip.keywords if words(keyword)})
+    metadata = {
+        HEAD: json.dumps({"format": FORMAT, "split": split, "annotation": annotation, "streams": head}),
+        VOCABULARY: json.dumps(vocabulary),
+    }
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    with written_file(file) as temporary:
+        _write_arrow(temporary, table)
+    shutil.rmtree(parts, ignore_errors=True)
+    seconds = time.monotonic() - began
+    say(f"indexed {len(clips)} clips of split {split}, streams {', '.join(head)}, in {seconds:.1f} s: {file}")
+
+
+def _kept_streams(
+    old: Index | None, split: str, streams: Mapping[str, Stream], clips: Sequence[Clip]
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What `old` still knows of streams whose files have not changed: columns for `clips`, and what is said of files.
+
+    So a changed text, or another recipe's stream, costs no shard a second reading.
+    """
+    if old is None:
+        return {}
+    stale = {
+        name: old.why_stream_stale(split, name, streams[name]) if name in streams else old.changed_file(name)
+        for name in old.streams
+    }
+    old_rows = {old.id(row): row for row in range(len(old))}
+    rows = np.array([old_rows.get(clip.id, -1) for clip in clips])
+    if (rows < 0).any():
+        return {}
+    kept = {name: old.stream_columns(name) for name, changed in stale.items() if not changed}
+    return {
+        name: ({column: pa.array(values[rows]) for column, values in columns.items()}, head)
+        for name, (columns, head) in kept.items()
+    }
+
+
+def _annotation_stamp(root: Path, split: str) -> dict[str, Any]:
+    file = annotation_file(root, split)
+    if not file.is_file():
+        read_annotations(root, split)  # says what is there instead
+    return {**stamp(file, root), "sha256": _sha256(file)}
+
+
+def _stream_head(files: StreamFiles, settings: Stream, root: Path) -> dict[str, Any]:
+    return {
+        "pattern": settings.shards,
+        "metadata": {**stamp(files.metadata, root), "sha256": _sha256(files.metadata)},
+        "files": [stamp(path, root) for path in files.files],
+    }
+
+
+def _texts(clips: Sequence[Clip]) -> dict[str, Any]:
+    """The columns that the annotation gives. Paraphrases that say nothing are left out, counted and named."""
+    empty = [clip.id for clip in clips for text in clip.paraphrases if says_nothing(text)]
+    if empty:
+        warn(f"{len(empty)} paraphrases that say nothing are left out ({first_names(dict.fromkeys(empty))})")
+    texts = pa.large_string()
+    bounds = [json.dumps(asdict(clip.context_bound)) if clip.context_bound else None for clip in clips]
+    paraphrases = [[text for text in clip.paraphrases if not says_nothing(text)] for clip in clips]
+    return {
+        "recording": pa.array([clip.recording for clip in clips], texts),
+        "clip": pa.array([clip.name for clip in clips], texts),
+        "position": pa.array([clip.position for clip in clips], pa.int32()),
+        "translation": pa.array([clip.translation for clip in clips], texts),
+        "paraphrases": pa.array(paraphrases, pa.large_list(texts)),
+        "keywords": pa.array([list(clip.keywords) for clip in clips], pa.large_list(texts)),
+        "context_bound": pa.array(bounds, texts),
+        "start": pa.array([clip.start for clip in clips], pa.float64()),
+        "end": pa.array([clip.end for clip in clips], pa.float64()),
+    }
+
+
+def _stream_columns(
+    name: str, files: StreamFiles, listings: Mapping[Path, Path], row_of: Mapping[str, int]
+) -> dict[str, Any]:
+    """Where each clip's frames lie in one stream.
+
+    Raises:
+        UserError: an annotated clip's array cannot be used.
+    """
+    frames, widths, numbers = (np.full(len(row_of), fill, np.int32) for fill in (0, 0, -1))
+    offsets = np.full(len(row_of), -1, np.int64)
+    faults = []
+    for number, path in enumerate(files.files):
+        for stored in _read_listing(listings[path]):
+            row = row_of.get(f"{stored.recording}/{stored.clip}")
+            shard = files.shard_of.get(stored.recording)
+            if row is None or shard is None or files.file_of[shard] != path:
+                continue
+            if stored.fault:
+                faults.append(f"clip {stored.recording}/{stored.clip} in {path}: {stored.fault}")
+            elif stored.frames:
+                frames[row], widths[row], numbers[row] = stored.frames, stored.width, number
+                offsets[row] = stored.offset
+    if faults:
+        more = f" ({len(faults) - 1} more like it)" if faults[1:] else ""
+        raise UserError(f"Stream {name}, {faults[0]}{more}; pack it again, or take the clip out of the annotation.")
+    columns = {"frames": frames, "width": widths, "file": numbers, "offset": offsets}
+    return {f"{name}/{column}": pa.array(values) for column, values in columns.items()}
+
+
+def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Path]:
+    """For each shard, the file in `parts` that lists its arrays; those that a killed run has left are kept."""
+    parts.mkdir(parents=True, exist_ok=True)
+    listings = {shard: parts / f"{_key(shard)}.arrow" for shard in sorted(shards)}
+    waiting = [(shard, part) for shard, part in listings.items() if not part.is_file()]
+    done = len(listings) - len(waiting)
+    if workers == 1 or len(waiting) < 2:
+        with progress("shards indexed", len(listings), done) as line:
+            for shard, part in waiting:
+                _write_listing(shard, part)
+                line.advance()
+        return listings
+    with process_pool(min(workers, len(waiting))) as pool:
+        jobs = [pool.submit(_write_listing, shard, part) for shard, part in waiting]
+        try:
+            with progress("shards indexed", len(listings), done) as line:
+                for job in as_completed(jobs):
+                    job.result()
+                    line.advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return listings
+
+
+def _write_listing(shard: Path, part: Path) -> None:
+    rows = [astuple(stored) for stored in list_shard(shard)]
+    names = [field.name for field in fields(StoredClip)]
+    columns = zip(*rows, strict=True) if rows else [[]] * len(names)
+    table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})
+    temporary = part.with_name(f"{part.name}.{os.getpid()}{HALF_WRITTEN}")
+    _write_arrow(temporary, table)
+    temporary.replace(part)
+
+
+def _write_arrow(file: Path, table: Any) -> None:
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_listing(part: Path) -> Iterator[StoredClip]:
+    with pa.memory_map(str(part)) as source:
+        columns = pa.ipc.open_file(source).read_all().to_pydict()
+    return (StoredClip(*row) for row in zip(*columns.values(), strict=True))
+
+
+def _key(shard: Path) -> str:
+    """A name for what a shard held at this moment."""
+    state = shard.stat()
+    return hashlib.sha256(f"{shard.absolute()}\n{state.st_size}\n{state.st_mtime_ns}".encode()).hexdigest()[:24]
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Wait until no other process indexes in `folder`; without waiting where its file system knows no locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is indexing in {folder}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,71 @@
+"""What one HDF5 shard holds: each clip's array, without reading a frame of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from signllava_cli.errors import UserError
+
+STORED = np.dtype("<f2")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClip:
+    """One clip's array of shape (`frames`, `width`), as it lies in a shard.
+
+    `offset` is the byte of the file where its frames begin, for float16 that lies there row by row without filters;
+    else -1: then only the HDF5 library can read it. `fault` says why the array cannot be used, or is empty.
+    """
+
+    recording: str
+    clip: str
+    frames: int
+    width: int
+    dtype: str
+    offset: int
+    fault: str
+
+
+def list_shard(file: Path) -> Iterator[StoredClip]:
+    """Every array of the groups of `file`, in the order of their names.
+
+    Raises:
+        UserError: the file is no whole HDF5 file.
+    """
+    try:
+        with h5py.File(file, "r") as handle:
+            for recording in handle:
+                try:
+                    group = handle[recording]
+                except (KeyError, OSError):
+                    yield StoredClip(recording, "", 0, 0, "", -1, "a broken link in place of a group")
+                    continue
+                if isinstance(group, h5py.Group):
+                    for clip in group:
+                        yield _listed(group, recording, clip)
+                else:
+                    yield StoredClip(recording, "", 0, 0, "", -1, "a dataset in place of the group of a recording")
+    except (OSError, RuntimeError) as fault:
+        raise UserError(f"{file} is no whole HDF5 file ({fault}); copy or pack it again.") from None
+
+
+def _listed(group: h5py.Group, recording: str, clip: str) -> StoredClip:
+    def unusable(why: str) -> StoredClip:
+        return StoredClip(recording, clip, 0, 0, "", -1, why)
+
+    try:
+        dataset = h5py.h5o.open(group.id, clip.encode())
+    except (KeyError, OSError, RuntimeError):
+        return unusable("a broken link in place of an array")
+    if not isinstance(dataset, h5py.h5d.DatasetID):
+        return unusable("a group in place of an array")
+    shape, dtype = dataset.shape, dataset.dtype
+    if dtype.kind not in "fiu":
+        return unusable(f"{dtype} in place of numbers")
+    if len(shape) != 2:
+        return unusable(f"shape {shape} in place of (frames, width)")
+    offset = dataset.get_offset() if dtype == STORED else None
+    return StoredClip(recording, clip, shape[0], shape[1], str(dtype), -1 if offset is None else offset, "")

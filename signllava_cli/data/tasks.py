@@ -1,0 +1,117 @@
+"""What a clip is trained on: its translation, or a yes/no question whose answer its annotation gives.
+
+The four tasks of the research system. A word is signed when it is a word of the sentence, whatever its case; what
+is no word of it may be asked about as a negative. Positives and negatives are asked about in the same spelling
+(case-folded), so that the spelling does not tell the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.words import holds, parts, words
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Tasks, TaskWeights
+
+Task = Literal["translation", "one_word_present", "multi_word_present", "is_reversed"]
+TRIES = 20  # random words tried for a negative before all of them are gone through
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a clip and what the right answer is; `backwards`: its frames are shown in reverse."""
+
+    task: Task
+    text: str
+    answer: str
+    backwards: bool = False
+
+
+class TaskSampler:
+    """Draws the question of a clip, by the weights of its split.
+
+    Args:
+        vocabulary: the keywords of the split, case-folded, each once: the words that negatives are drawn from.
+
+    Raises:
+        UserError: a task about words has weight, but the split has no keywords.
+    """
+
+    def __init__(self, tasks: Tasks, weights: TaskWeights, vocabulary: Sequence[str]) -> None:
+        self.tasks, self.vocabulary = tasks, vocabulary
+        self.names: tuple[Task, ...] = ("translation", "one_word_present", "multi_word_present", "is_reversed")
+        shares = np.array([getattr(weights, name) for name in self.names])
+        self.shares = shares / shares.sum()
+        if not vocabulary and weights.one_word_present + weights.multi_word_present > 0:
+            raise UserError(
+                "tasks.one_word_present and multi_word_present ask about keywords, and the split has none; "
+                "`signllava prepare keywords` fills them in."
+            )
+
+    def draw(self, clip: Clip, draw: np.random.Generator) -> Question:
+        """A question about `clip`, a function of the clip and the random numbers alone.
+
+        A clip about which no word can be asked, neither one of its keywords nor one that it lacks, is translated.
+        """
+        task = self.names[int(draw.choice(len(self.names), p=self.shares))]
+        if task == "is_reversed":
+            backwards = bool(draw.integers(2))
+            return Question(task, self.tasks.is_reversed, self._yes_or_no(backwards), backwards)
+        if task == "one_word_present":
+            asked = self._asked(clip, 1, int(draw.integers(2)), draw)
+            if asked:
+                ((word, present),) = asked
+                return Question(task, self.tasks.one_word_present.replace("{word}", word), self._yes_or_no(present))
+        if task == "multi_word_present":
+            count = int(draw.integers(2, self.tasks.max_words + 1))
+            asked = self._asked(clip, count, int(draw.integers(count + 1)), draw)
+            if len(asked) > 1:
+                listed = ", ".join(word for word, _ in asked)
+                answer = ", ".join(self._yes_or_no(present) for _, present in asked)
+                return Question(task, self.tasks.multi_word_present.replace("{words}", listed), answer)
+        return Question("translation", self.tasks.translation, self._wording(clip, draw))
+
+    def _wording(self, clip: Clip, draw: np.random.Generator) -> str:
+        """The translation, or one of its paraphrases."""
+        if draw.random() < self.tasks.paraphrases and clip.paraphrases:
+            return clip.paraphrases[int(draw.integers(len(clip.paraphrases)))]
+        return clip.translation
+
+    def _asked(self, clip: Clip, count: int, positives: int, draw: np.random.Generator) -> list[tuple[str, bool]]:
+        """`count` words in alphabetical order, each with whether it is signed; about `positives` of them are.
+
+        Where one kind runs out the other fills in; where both do, there are fewer.
+        """
+        sentence = words(clip.translation)
+        keywords = list(dict.fromkeys(keyword.casefold() for keyword in clip.keywords))
+        signed = [keyword for keyword in keywords if holds(sentence, words(keyword))]
+        signed = [signed[place] for place in draw.permutation(len(signed))]
+        unsigned = self._unsigned(sentence, keywords, count - min(positives, len(signed)), draw)
+        chosen = [*((word, True) for word in signed[: count - len(unsigned)]), *((word, False) for word in unsigned)]
+        return sorted(chosen)
+
+    def _unsigned(
+        self, sentence: list[str], keywords: Sequence[str], count: int, draw: np.random.Generator
+    ) -> list[str]:
+        """At most `count` different words of the vocabulary that nobody could find in the sentence.
+
+        A part of a compound is not denied, nor is a keyword of the clip that is no word of it (a base form, say).
+        """
+        found: dict[str, None] = {}
+        size, pieces = len(self.vocabulary), parts(sentence)
+        places = chain(draw.integers(size, size=TRIES * count), draw.permutation(size)) if size else ()
+        for place in places:
+            if len(found) == count:
+                break
+            word = self.vocabulary[place]
+            asked = words(word)
+            if word not in keywords and not holds(sentence, asked) and not holds(pieces, parts(asked)):
+                found[word] = None
+        return list(found)
+
+    def _yes_or_no(self, present: bool) -> str:
+        return self.tasks.yes if present else self.tasks.no

@@ -1,0 +1,164 @@
+"""The four tasks: right answers, right words, and draws that depend on nothing but seed and position."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALL_TASKS
+from transformers import AutoTokenizer
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.batches import Batch
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.split import Split
+from signllava_cli.data.tasks import Question, TaskSampler
+from signllava_cli.data.training_set import TrainingSet, training_steps
+from signllava_cli.data.words import holds, words
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe, Tasks, TaskWeights, build_recipe, read_recipe
+
+CLIP = Clip(
+    "r",
+    "c",
+    0,
+    "Now Italian design is a kind of an art in New York.",
+    paraphrases=("It is art.", "Art it is."),
+    keywords=("italian", "Design", "New York", "artist"),
+)
+VOCABULARY = ["an", "art", "artist", "des", "design", "italian", "kind", "new york", "oven", "tal", "york city"]
+NOT_THERE = {"des", "oven", "tal", "york city"}
+
+
+def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Question]:
+    shares = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
+    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary)  # type: ignore[call-arg]
+    return [sampler.draw(clip, np.random.default_rng([0, seed])) for seed in range(600)]
+
+
+def test_a_word_is_present_when_it_is_a_word_of_the_sentence_whatever_its_case() -> None:
+    seen = Counter((each.text, each.answer) for each in questions({"one_word_present": 1}))
+    positives = {word for word, answer in seen if answer == "yes"}
+    negatives = {word for word, answer in seen if answer == "no"}
+    assert positives == {"italian", "design", "new york"}, "keywords of the sentence, in one spelling"
+    assert negatives == NOT_THERE, "substrings are no words; a keyword that is no word of the sentence is not asked"
+    yes = sum(count for (_, answer), count in seen.items() if answer == "yes")
+    assert 240 < yes < 360
+
+
+def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
+    clip = Clip("r", "c", 0, "The dog\u2019s acanthus-like ear.", keywords=("ear",))
+    asked = questions({"one_word_present": 1}, clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"])
+    assert {(each.text, each.answer) for each in asked} == {("ear", "yes"), ("oven", "no")}
+
+
+def test_several_words_are_asked_in_alphabetical_order() -> None:
+    sizes, present = Counter[int](), Counter[int]()
+    for each in questions({"multi_word_present": 1}):
+        asked, answers = each.text.split(", "), each.answer.split(", ")
+        assert asked == sorted(asked)
+        assert len(set(asked)) == len(asked) == len(answers)
+        for word, answer in zip(asked, answers, strict=True):
+            assert (answer == "yes") == holds(words(CLIP.translation), words(word))
+        sizes[len(asked)] += 1
+        present[answers.count("yes")] += 1
+    assert set(sizes) == {2, 3, 4, 5}
+    assert set(present) == {0, 1, 2, 3}
+
+
+def test_the_video_is_reversed_as_often_as_not_and_the_answer_says_so() -> None:
+    drawn = questions({"is_reversed": 1})
+    assert all((each.answer == "yes") == each.backwards for each in drawn)
+    assert 240 < sum(each.backwards for each in drawn) < 360
+
+
+def test_weights_say_how_often_a_task_is_drawn() -> None:
+    drawn = Counter(each.task for each in questions({"translation": 2, "one_word_present": 1, "is_reversed": 1}))
+    assert drawn.keys() == {"translation", "one_word_present", "is_reversed"}
+    assert 250 < drawn["translation"] < 350
+
+
+@pytest.mark.parametrize("task", ["one_word_present", "multi_word_present"])
+@pytest.mark.parametrize(
+    ("clip", "vocabulary"),
+    [
+        (Clip("r", "c", 0, "Oven.", keywords=("oven",)), ["oven"]),
+        (Clip("r", "c", 0, "Oven.", keywords=()), ["oven"]),
+        (Clip("r", "c", 0, "Pan.", keywords=()), ["oven"]),
+        (Clip("r", "c", 0, "Pan, oven.", keywords=("pan", "Pan", "OVEN", "...")), ["...", "oven", "pan"]),
+    ],
+)
+def test_small_vocabularies_give_fewer_words_and_never_a_wrong_answer(
+    task: str, clip: Clip, vocabulary: list[str]
+) -> None:
+    for each in questions({task: 1}, clip, vocabulary):
+        if each.task == "translation":
+            assert each.answer == clip.translation
+            continue
+        for word, answer in zip(each.text.split(", "), each.answer.split(", "), strict=True):
+            assert (answer == "yes") == holds(words(clip.translation), words(word))
+
+
+def test_word_tasks_without_keywords_are_refused() -> None:
+    with pytest.raises(UserError, match="signllava prepare keywords"):
+        questions({"one_word_present": 1}, vocabulary=[])
+
+
+def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
+    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY)  # type: ignore[call-arg]
+    drawn = Counter(sampler.draw(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
+    assert 550 < drawn[CLIP.translation] < 650
+    assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}
+
+
+@pytest.fixture
+def all_tasks(settings: list[str]) -> Recipe:
+    return read_recipe("toy/tiny_pretrain", [*settings, *ALL_TASKS, "train.micro_batch_size=2"])
+
+
+def steps(
+    recipe: Recipe, first: int, last: int, workers: int = 0, rank: int = 0, ranks: int = 1
+) -> list[list[Batch]]:
+    recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
+    prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
+    examples = TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
+    return list(training_steps(recipe, examples, first, last, 0, rank, ranks))
+
+
+def assert_same(one: list[Batch], other: list[Batch]) -> None:
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours.clips == theirs.clips
+        for name in ("input_ids", "targets", "predictors"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name))
+        for stream, batch in ours.streams.items():
+            assert torch.equal(batch.frames, theirs.streams[stream].frames)
+
+
+def test_draws_are_the_same_for_any_workers_and_ranks_and_after_a_resume(all_tasks: Recipe) -> None:
+    """Two epochs and a half of 45 clips, 4 a step in micro-batches of 2."""
+    alone = steps(all_tasks, 0, 28)
+    for one, other in zip(alone, steps(all_tasks, 0, 28, workers=3), strict=True):
+        assert_same(one, other)
+    for one, other in zip(alone[17:], steps(all_tasks, 17, 28, workers=1), strict=True):
+        assert_same(one, other)
+    shares = [steps(all_tasks, 0, 28, rank=rank, ranks=2) for rank in (0, 1)]
+    for one, first, second in zip(alone, *shares, strict=True):
+        assert_same(one, [*first, *second])
+
+
+def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
+    recipe = build_recipe(
+        {**all_tasks.to_dict(), "tasks": {"train": {"translation": 0, "is_reversed": 1}, "yes": "yes", "no": "no"}}
+    )
+    prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
+    split = Split(recipe, "dev")
+    examples = TrainingSet(recipe, split, ExampleBuilder(recipe, prompts))
+    seen = set()
+    for position in range(12):
+        example = examples[position]
+        backwards = prompts.text(example.answer) == "yes"
+        for name, frames in split.read(example.clip).items():
+            np.testing.assert_array_equal(example.streams[name], frames[::-1] if backwards else frames)
+        seen.add(backwards)
+    assert seen == {True, False}
