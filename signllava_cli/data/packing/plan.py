@@ -1,0 +1,159 @@
+"""Which recording goes to which shard: settled before the first is written, so that a rerun goes on with it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from signllava_cli.console import progress
+from signllava_cli.data.annotations import Clip, Recording
+from signllava_cli.data.packing.arrays import shape_in_header
+from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
+from signllava_cli.data.packing.features import read_features
+from signllava_cli.data.packing.find import FoundClips
+from signllava_cli.data.packing.open_hdf5 import OpenHdf5
+from signllava_cli.data.packing.request import PackRequest
+from signllava_cli.errors import UserError, first_names
+from signllava_cli.files import read_json
+
+BYTES_A_NUMBER = 2
+# what HDF5 adds, measured with names of some twenty letters and rounded up
+BYTES_A_SHARD, BYTES_A_RECORDING, BYTES_A_CLIP = 4096, 512, 512
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a plan was made for; where one of these differs, it is another plan.
+
+    `clips` is a SHA-256 of the annotated clips, `files` one of where they lie and when they were written.
+    """
+
+    sources: list[str]
+    format: str
+    pattern: str | None
+    key: str | None
+    shard_mb: float
+    clips: str
+    files: str
+
+    @classmethod
+    def of(cls, request: PackRequest, clips: Iterable[Clip], found: FoundClips) -> "Asked":
+        """What this run is asked for."""
+        return cls(
+            sources=[str(source) for source in request.sources],
+            format=request.format,
+            pattern=request.pattern,
+            key=request.key,
+            shard_mb=request.shard_mb,
+            clips=hashlib.sha256("\n".join(clip.id for clip in clips).encode()).hexdigest(),
+            files=found.digest(),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The width D of all clips, and the shard of each recording of which something was found."""
+
+    asked: Asked
+    width: int
+    shard_of: dict[str, int]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return max(self.shard_of.values()) + 1
+
+    def to_json(self) -> dict[str, object]:
+        """What the plan file holds."""
+        return asdict(self)
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan that an earlier run left.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    content = read_json(file)
+    try:
+        return Plan(Asked(**content["asked"]), int(content["width"]), dict(content["shard_of"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file} is no plan of `prepare pack`: give --overwrite to pack anew.") from None
+
+
+def differences(then: Asked, now: Asked) -> list[str]:
+    """What is asked for now and was not when the plan was made, in words."""
+    words = {
+        "clips": "the annotated clips",
+        "files": "the source files (other clips have one, or they were written again)",
+    }
+    return [
+        words.get(name, f"{name} ({json.dumps(value)}, now {json.dumps(asdict(now)[name])})")
+        for name, value in asdict(then).items()
+        if value != asdict(now)[name]
+    ]
+
+
+def make_plan(asked: Asked, recordings: Sequence[Recording], found: FoundClips, handles: OpenHdf5) -> Plan:
+    """Fill shard after shard with recordings, in annotation order; none is split.
+
+    Sizes come from the headers of `.npy` and HDF5. Other files are taken to shrink as much as the first of their
+    format, so that a shard of theirs may pass the bound by some percent.
+
+    Raises:
+        UserError: not one clip can be packed.
+    """
+    width = _first_width(found, handles)
+    sizes = _Sizes(width, handles)
+    bound = asked.shard_mb * 2**20
+    shard_of: dict[str, int] = {}
+    shard, filled = 0, BYTES_A_SHARD
+    with progress("measuring clips", len(found.files)) as line:
+        for recording in recordings:
+            files = [found.files[clip.id] for clip in recording.clips if clip.id in found.files]
+            if not files:
+                continue
+            size = BYTES_A_RECORDING + sum(BYTES_A_CLIP + sizes.of(file) for file in files)
+            if filled + size > bound and filled > BYTES_A_SHARD:
+                shard, filled = shard + 1, BYTES_A_SHARD
+            shard_of[recording.name] = shard
+            filled += size
+            line.advance(len(files))
+    return Plan(asked, width, shard_of)
+
+
+def _first_width(found: FoundClips, handles: OpenHdf5) -> int:
+    """The width of the first clip that can be read: that of all."""
+    faults = [f"{clip}: {why}" for clip, why in found.unusable.items()]
+    for clip, source in found.files.items():
+        try:
+            return read_features(source, handles).frames.shape[1]
+        except Unreadable as fault:
+            faults.append(f"{clip} in {source.file}: {fault}")
+    if faults:
+        raise UserError(f"Nothing to pack: none of the {len(faults)} clips found is usable ({faults[0]}).")
+    raise UserError(
+        f"Nothing to pack: no SOURCE holds a file of any of the {len(found.missing)} annotated clips "
+        f"({first_names(found.missing)}); name where they lie with --pattern, or in HDF5 files with --key."
+    )
+
+
+class _Sizes:
+    """How many bytes each clip's features will take, without reading them."""
+
+    def __init__(self, width: int, handles: OpenHdf5) -> None:
+        self.width, self.handles = width, handles
+        self.shrinking: dict[str, float] = {}  # format -> bytes stored for each byte of a file
+
+    def of(self, source: ClipFile) -> int:
+        shape = shape_in_header(source, self.handles)
+        if shape is not None:
+            return shape[0] * self.width * BYTES_A_NUMBER if len(shape) == 2 else 0
+        try:
+            size = source.file.stat().st_size
+            if source.format not in self.shrinking:
+                self.shrinking[source.format] = read_features(source, self.handles).frames.nbytes / size
+        except (OSError, Unreadable):
+            return 0  # it will be left out
+        return int(size * self.shrinking[source.format])

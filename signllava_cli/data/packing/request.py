@@ -1,0 +1,109 @@
+"""What `prepare pack` is asked for, and which formats it reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Literal
+
+from signllava_cli.errors import UserError
+
+Format = Literal["auto", "npy", "npz", "safetensors", "hdf5", "mediapipe", "pose"]
+
+FORMAT_OF_SUFFIX = {
+    ".npy": "npy",
+    ".npz": "npz",
+    ".safetensors": "safetensors",
+    ".json": "mediapipe",
+    ".pose": "pose",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+}
+KEYED_FORMATS = frozenset({"npz", "safetensors", "hdf5"})  # a file of theirs may hold many arrays
+CODE_SUFFIXES = (".pkl", ".pickle", ".gz", ".pt", ".pth")
+CAN_RUN_CODE = "a pickle can run code when it is opened: convert it where you trust it, numpy.save of a numeric array"
+
+OUR_LAYOUT = "{recording}/{clip}"
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """Where the arrays of a stream's clips are looked for, and how large a shard may be.
+
+    `sources` are folders with a file per clip, or HDF5 files with many clips. `pattern` is a clip's file in such a
+    folder, `key` its array in a file that may hold many; both may hold `{recording}` and `{clip}`. `shard_mb` is in
+    2**20 bytes.
+
+    Raises:
+        UserError: a source is not there or is a pickle, or a pattern names something else.
+    """
+
+    sources: tuple[Path, ...]
+    format: Format = "auto"
+    pattern: str | None = None
+    key: str | None = None
+    shard_mb: float = 1024
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            _require_source(source)
+        files = [source for source in self.sources if source.is_file()]
+        if self.key is not None:
+            _require_fields("--key", self.key)
+        if self.pattern is not None:
+            _require_fields("--pattern", self.pattern)
+            if len(files) == len(self.sources):
+                raise UserError("--pattern finds files in a folder, but no SOURCE is a folder: leave it out.")
+            if "{clip}" not in self.pattern + (self.key or ""):
+                raise UserError(f"--pattern {self.pattern} names one file for all clips: it must hold {{clip}}.")
+            self.format_of(self.pattern)
+        if files and self.format not in ("auto", "hdf5"):
+            raise UserError(f"{files[0]}: --format {self.format} is read from folders of files, one per clip.")
+        if files and "{clip}" not in (self.key or OUR_LAYOUT):
+            raise UserError(f"--key {self.key} names one array for all clips: it must hold {{clip}}.")
+
+    @property
+    def file_patterns(self) -> tuple[str, ...]:
+        """Where a clip's file may lie in a folder, first choice first; pickles last, to be refused by name."""
+        if self.pattern is not None:
+            return (self.pattern,)
+        suffixes = [suffix for suffix, format in FORMAT_OF_SUFFIX.items() if self.format in ("auto", format)]
+        if self.format == "auto":
+            suffixes += CODE_SUFFIXES
+        return tuple(f"{stem}{suffix}" for suffix in suffixes for stem in (OUR_LAYOUT, "{clip}"))
+
+    def format_of(self, file: str) -> str:
+        """The format to read `file` in.
+
+        Raises:
+            UserError: its name does not tell, or tells that it is a pickle.
+        """
+        if may_run_code(file):
+            raise UserError(f"{file} is not opened: {CAN_RUN_CODE}.")
+        if self.format != "auto":
+            return self.format
+        suffix = Path(file).suffix.lower()
+        if suffix not in FORMAT_OF_SUFFIX:
+            raise UserError(f"{file}: the name does not tell what it is; name its --format.")
+        return FORMAT_OF_SUFFIX[suffix]
+
+
+def may_run_code(file: str) -> bool:
+    """Whether the name of `file` is one of a pickle, or of an archive of one."""
+    return file.lower().endswith(CODE_SUFFIXES)
+
+
+def _require_source(source: Path) -> None:
+    if not source.exists():
+        raise UserError(f"No file or folder at {source}.")
+    if source.is_file() and may_run_code(source.name):
+        raise UserError(f"{source} is not opened: {CAN_RUN_CODE}.")
+
+
+def _require_fields(option: str, pattern: str) -> None:
+    try:
+        parsed = list(Formatter().parse(pattern))
+    except ValueError as fault:
+        raise UserError(f"{option} {pattern}: {fault}.") from None
+    for _, field, spec, conversion in parsed:
+        if field is not None and (field not in ("recording", "clip") or spec or conversion):
+            raise UserError(f"{option} {pattern}: may hold {{recording}} and {{clip}} and no other {{...}}.")

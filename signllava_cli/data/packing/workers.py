@@ -1,0 +1,114 @@
+"""Shards written in worker processes. Only the parent gives a shard its final name, so no orphan can."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import RawArray, RawValue
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.console import progress
+from signllava_cli.data.packing.shard_writing import Shard, write_shard
+from signllava_cli.errors import Stopped, UserError
+from signllava_cli.files import HALF_WRITTEN
+from signllava_cli.preemption import StopRequest
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def write_shards(shards: Sequence[Shard], workers: int) -> None:
+    """Write `shards`, each under a temporary name until it is whole.
+
+    Raises:
+        UserError: a shard cannot be written, or a worker was killed.
+        Stopped: a signal asked for it; the shards that are whole stay.
+    """
+    context = multiprocessing.get_context("spawn")  # HDF5 and threads do not survive a fork
+    clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
+    with (
+        StopRequest().listening() as request,
+        progress("packing clips", sum(len(shard.clips) for shard in shards)) as line,
+        ProcessPoolExecutor(min(workers, len(shards)), context, _begin, (clips_done, stop)) as pool,
+    ):
+        waiting: dict[Future[Path], Shard] = {}
+        began = time.monotonic()
+        try:
+            for number, shard in enumerate(shards):
+                waiting[pool.submit(_write, number, shard)] = shard
+            while waiting and not request:
+                ended, _ = wait(waiting, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+                for future in ended:
+                    _give_final_name(future.result(), waiting.pop(future).file)
+                if new := sum(clips_done) - line.done:
+                    rate = (line.done + new) / (time.monotonic() - began)
+                    line.advance(new, f"{rate:.0f} clips/s")
+        except BrokenProcessPool:
+            if not request:
+                raise UserError(
+                    "A worker was killed from outside, by the system if memory ran out: give fewer --workers, and "
+                    "run the command again; the shards that are whole stay."
+                ) from None
+        finally:
+            stop.value = 1
+            pool.shutdown(cancel_futures=True)
+    if waiting:
+        raise Stopped(f"stopped by {request.signal}, {len(waiting)} shards are left: run the same command again.")
+
+
+def _give_final_name(temporary: Path, file: Path) -> None:
+    temporary.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+# ---- in a worker ----
+
+_shared: tuple[Any, Any]  # clips done by shard, and whether to stop: memory of the parent
+
+
+class _AskedToStop(Exception):
+    """The parent wants no more."""
+
+
+def _begin(clips_done: Any, stop: Any) -> None:
+    global _shared
+    _shared = clips_done, stop
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers, and the pool's own would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write(number: int, shard: Shard) -> Path:
+    """Write a shard, and tell its temporary name, which no other process has."""
+    clips_done, stop = _shared
+    temporary = shard.file.with_name(f"{shard.file.name}.{os.getpid()}{HALF_WRITTEN}")
+
+    def after_clip() -> None:
+        clips_done[number] += 1
+        if stop.value:
+            raise _AskedToStop
+
+    try:
+        write_shard(shard, temporary, after_clip)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    return temporary
