@@ -36,6 +36,8 @@ def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: i
     Raises:
         UserError: what annotations or shards lack.
     """
+    if not annotation_file(root, split).is_file():
+        read_annotations(root, split)  # says what is there instead
     file = index_file(root, split)
     index = _opened(file, root)
     if index and index.why_stale(split, streams) is None:
@@ -52,7 +54,7 @@ def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: i
 
 def index_file(root: Path, split: str) -> Path:
     """`index.{split}.arrow` in the data folder, or in the user's cache where the data folder is read-only."""
-    if os.access(root, os.W_OK) or not root.is_dir():
+    if os.access(root, os.W_OK):
         return root / f"index.{split}.arrow"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "signllava" / "index" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
@@ -125,8 +127,6 @@ def _kept_streams(
 
 def _annotation_stamp(root: Path, split: str) -> dict[str, Any]:
     file = annotation_file(root, split)
-    if not file.is_file():
-        read_annotations(root, split)  # says what is there instead
     return {**stamp(file, root), "sha256": _sha256(file)}
 
 

@@ -112,7 +112,8 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
     checkpoint = run.checkpoint_to_resume(resume)
     if checkpoint is not None:
         run.require_same_recipe(checkpoint, recipe)
-    train_split, dev_split = Split(recipe, recipe.data.train), Split(recipe, recipe.data.dev)
+    with accelerator.main_process_first():  # an index that is not there yet is made once
+        train_split, dev_split = Split(recipe, recipe.data.train), Split(recipe, recipe.data.dev)
     config = None if checkpoint is None else read_config(checkpoint)
     assembled = assemble(recipe, accelerator.device, config)
     model = assembled.model
