@@ -24,7 +24,7 @@ from signllava_cli.data.stream_files import StreamFiles, find_stream
 from signllava_cli.data.words import says_nothing, words
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import HALF_WRITTEN, written_file
-from signllava_cli.processes import process_pool
+from signllava_cli.processes import process_pool, signals_held
 from signllava_cli.recipe import Stream
 
 WORTH_A_POOL = 20_000  # arrays: fewer are listed sooner than processes start
@@ -201,7 +201,8 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
                 line.advance()
         return listings
     with process_pool(min(workers, len(waiting))) as pool:
-        jobs = [pool.submit(_write_listing, shard, part) for shard, part in waiting]
+        with signals_held():
+            jobs = [pool.submit(_write_listing, shard, part) for shard, part in waiting]
         try:
             with progress("shards indexed", len(listings), done) as line:
                 for job in as_completed(jobs):

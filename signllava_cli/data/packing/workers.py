@@ -3,8 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,6 +16,7 @@ from signllava_cli.data.packing.shard_writing import Shard, write_shard
 from signllava_cli.errors import Stopped, UserError
 from signllava_cli.files import HALF_WRITTEN
 from signllava_cli.preemption import StopRequest
+from signllava_cli.processes import begin_worker, signals_held
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -34,13 +33,14 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
     with (
         StopRequest().listening() as request,
         progress("packing clips", sum(len(shard.clips) for shard in shards)) as line,
-        ProcessPoolExecutor(min(workers, len(shards)), context, _begin, (clips_done, stop)) as pool,
+        ProcessPoolExecutor(min(workers, len(shards)), context, _begin, (os.getpid(), clips_done, stop)) as pool,
     ):
         waiting: dict[Future[Path], Shard] = {}
         began = time.monotonic()
         try:
-            for number, shard in enumerate(shards):
-                waiting[pool.submit(_write, number, shard)] = shard
+            with signals_held():
+                for number, shard in enumerate(shards):
+                    waiting[pool.submit(_write, number, shard)] = shard
             while waiting and not request:
                 ended, _ = wait(waiting, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
                 for future in ended:
@@ -57,6 +57,8 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
         finally:
             stop.value = 1
             pool.shutdown(cancel_futures=True)
+            for future in [each for each in waiting if not each.cancelled() and not each.exception()]:
+                _give_final_name(future.result(), waiting.pop(future).file)  # came to its end while others stopped
     if waiting:
         raise Stopped(f"stopped by {request.signal}, {len(waiting)} shards are left: run the same command again.")
 
@@ -79,20 +81,10 @@ class _AskedToStop(Exception):
     """The parent wants no more."""
 
 
-def _begin(clips_done: Any, stop: Any) -> None:
+def _begin(parent: int, clips_done: Any, stop: Any) -> None:
     global _shared
     _shared = clips_done, stop
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to the whole group; the parent decides
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, and the pool's own would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    begin_worker(parent)
 
 
 def _write(number: int, shard: Shard) -> Path:

@@ -173,7 +173,7 @@ def test_a_signal_stops_it_promptly_and_cleanly(
     assert "run the same command again" in out
     assert "Traceback" not in out
     assert not list((data / "mae").glob("*.tmp"))
-    assert not living(process.pid)
+    until(lambda: not living(process.pid))  # the tracker of multiprocessing is last to go
     before = shards(data)
     assert 0 < len(before) < RECORDINGS
     assert f"{RECORDINGS - len(before)} of {RECORDINGS} shards are to be written" in finish(source, data)
