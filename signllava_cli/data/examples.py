@@ -49,6 +49,10 @@ class Example:
         return _positions(self.prompt, self.streams, self.answer)
 
 
+class CannotFit(UserError):
+    """What a clip may not lose, its question, answer and fewest frames, exceeds the token budget."""
+
+
 class ExampleBuilder:
     """Builds examples under one recipe's token budget."""
 
@@ -73,7 +77,7 @@ class ExampleBuilder:
             room: positions kept free for what generation will add.
 
         Raises:
-            UserError: the question and the answer alone exceed the budget.
+            CannotFit: the question and the answer alone exceed the budget.
         """
         sentences = list(context)
         target = () if answer is None else self.prompts.answer(answer)
@@ -86,7 +90,7 @@ class ExampleBuilder:
                 break
             if not sentences:
                 kept_free = f", {room} kept free for generate.max_new_tokens" if room else ""
-                raise UserError(
+                raise CannotFit(
                     f"Clip {clip.id}: prompt, {len(target)} answer tokens and {self.min_frames} frames a stream"
                     f"{kept_free} exceed data.max_positions={self.max_positions}; raise it, or lower the others."
                 )

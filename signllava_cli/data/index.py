@@ -79,6 +79,10 @@ class Index:
         """The text of the clip in `row`."""
         return str(self._value("translation", row))
 
+    def column(self, name: str) -> Any:
+        """All values of a column, as Arrow's chunked array."""
+        return self._columns[name]
+
     @property
     def positions(self) -> np.ndarray:
         """The position of each clip in its recording, int32 (clips,)."""

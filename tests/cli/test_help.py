@@ -48,6 +48,8 @@ def test_help_needs_no_torch_and_less_than_a_second(words: tuple[str, ...]) -> N
 def test_all_commands_of_the_study_are_there() -> None:
     names = {" ".join(words) for words in commands()}
     assert {
+        *(f"prepare {source}" for source in ("how2sign", "youtube-asl", "openasl", "phoenix14t", "csv")),
+        *(f"prepare {step}" for step in ("pack", "link", "index", "check", "describe", "keywords", "paraphrases")),
         "prepare toy",
         "prepare llm",
         "pretrain",

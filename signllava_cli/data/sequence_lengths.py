@@ -1,0 +1,144 @@
+"""How long a recipe's sequences are, and what training cuts from them: counted without reading a frame."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from signllava_cli.console import progress
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.examples import CannotFit, Example, ExampleBuilder
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.split import Split
+from signllava_cli.recipe import Recipe
+
+SAMPLE, SAMPLE_SEED = 20_000, 0  # clips of a split whose sequences are built
+NO_BOUND = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How some lengths are spread; all None where there are none. `p95`: the least of them that 95% do not exceed."""
+
+    min: int | None = None
+    median: int | None = None
+    mean: float | None = None
+    p90: int | None = None
+    p95: int | None = None
+    p99: int | None = None
+    max: int | None = None
+
+    @classmethod
+    def of(cls, lengths: np.ndarray) -> "Lengths":
+        """How the whole numbers `lengths` (n,) are spread."""
+        if not len(lengths):
+            return cls()
+        least, median, *others = np.percentile(lengths, (0, 50, 90, 95, 99, 100), method="inverted_cdf").tolist()
+        return cls(least, median, float(lengths.mean()), *others)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What training makes of `clips` of a split, in positions.
+
+    `whole`: the lengths if `max_positions` had no say; `cut`: as trained on, without the clips (`recording/clip`)
+    that `cannot_fit`. `thinned` clips lose frames, those that `lose_context` lose sentences.
+    """
+
+    clips: int
+    max_positions: int
+    whole: Lengths
+    cut: Lengths
+    thinned: int
+    lose_context: int
+    cannot_fit: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnderRecipe:
+    """The `clips` of a split that have features in every stream of a recipe.
+
+    `frames`: those that are read of a clip, over all streams, under the recipe's stride and max_frames.
+    `sequences`: of all these clips, or of a sample of them; None without a tokenizer.
+    """
+
+    clips: int
+    frames: Lengths
+    sequences: Sequences | None
+
+
+def measure_under_recipe(
+    root: Path, split: str, recipe: Recipe, prompts: PromptWriter | None
+) -> tuple[UnderRecipe, np.ndarray]:
+    """The figures of `split` of the dataset in `root` under `recipe`, and the positions of whole sequences (clips,).
+
+    Clips are asked for their translation and see all of their gold context. A clip without features in a stream is
+    left out, whatever the recipe says: training may refuse the split, but what the others hold is wanted.
+
+    Raises:
+        UserError: widths are not those of the recipe, or no clip has features.
+    """
+    opened = Split(_with_data(recipe, root=str(root), missing="skip"), split)
+    kept = {stream.name: stream.kept_frames() for stream in opened.streams}
+    frames = Lengths.of(sum(kept.values(), np.zeros(len(opened.index), np.int64))[opened.clips.rows])
+    if prompts is None:
+        return UnderRecipe(len(opened.clips), frames, None), np.empty(0, np.int64)
+    sequences, positions = _measure_sequences(opened, kept, recipe, prompts)
+    return UnderRecipe(len(opened.clips), frames, sequences), positions
+
+
+def _measure_sequences(
+    split: Split, kept: dict[str, np.ndarray], recipe: Recipe, prompts: PromptWriter
+) -> tuple[Sequences, np.ndarray]:
+    bounded = ExampleBuilder(recipe, prompts)
+    unbounded = ExampleBuilder(_with_data(recipe, max_positions=NO_BOUND), prompts)
+    whole: list[int] = []
+    trained: list[Example] = []
+    cannot_fit: list[str] = []
+    places = _sample(len(split.clips))
+    with progress(f"sequences of split {split.name}", len(places)) as line:
+        for clip in (split.clips[place] for place in places):
+            frames = {name: np.empty((counts[clip.row], 0), np.float16) for name, counts in kept.items()}
+            context = split.gold_context(clip, recipe.context.window, recipe.context.prelude)
+            example = _built(bounded, clip, frames, context)
+            if example is None:
+                cannot_fit.append(clip.id)
+            else:
+                trained.append(example)
+            if example is None or example.cuts.sentences:
+                whole.append(unbounded.build(clip, frames, context, clip.translation).positions)
+            else:
+                whole.append(example.positions + example.cuts.frames)
+            line.advance()
+    sequences = Sequences(
+        clips=len(whole),
+        max_positions=recipe.data.max_positions,
+        whole=Lengths.of(np.array(whole)),
+        cut=Lengths.of(np.array([example.positions for example in trained])),
+        thinned=sum(example.cuts.frames > 0 for example in trained),
+        lose_context=sum(example.cuts.sentences > 0 for example in trained),
+        cannot_fit=tuple(cannot_fit),
+    )
+    return sequences, np.array(whole)
+
+
+def _built(builder: ExampleBuilder, clip: Clip, frames: dict[str, np.ndarray], context: list[str]) -> Example | None:
+    """The example, or None where what it may not lose is longer than the budget."""
+    try:
+        return builder.build(clip, frames, context, clip.translation)
+    except CannotFit:
+        return None
+
+
+def _with_data(recipe: Recipe, **settings: Any) -> Recipe:
+    """`recipe` with other settings in its section `data`."""
+    data = replace(recipe.data, **settings)  # type: ignore[type-var] # mypy does not see through `section`
+    return replace(recipe, data=data)  # type: ignore[type-var]
+
+
+def _sample(clips: int) -> np.ndarray:
+    """The places of all clips, or of `SAMPLE` of them in order: always the same ones."""
+    if clips <= SAMPLE:
+        return np.arange(clips)
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(clips, SAMPLE, replace=False))
