@@ -1,0 +1,76 @@
+"""`signllava prepare check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
+from signllava_cli.errors import UserError
+
+CONTEXT = {"window": 2, "prelude": 2}  # where no recipe says otherwise
+
+
+def check(
+    data: DatasetArgument,
+    splits: SplitsOption = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", "-r", help="Check for this recipe's streams, splits and context. Default: all there."
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    window: Annotated[
+        int | None, typer.Option(min=0, help="Context: the last sentences. Default: the recipe's, or 2.")
+    ] = None,
+    prelude: Annotated[
+        int | None, typer.Option(min=0, help="Context: the first sentences. Default: the recipe's, or 2.")
+    ] = None,
+    fps: Annotated[
+        float, typer.Option(min=1, help="Of the frames in names like ID.000123-000456, where a clip has no times.")
+    ] = 25.0,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report: `.html` or `.json`.")] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write a mended annotation.SPLIT.fixed.json beside each.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Look at shapes alone: no frame is read.")] = False,
+) -> None:
+    """Look for what in a dataset would spoil a training or a score, and say how to mend it.
+
+    Reads every frame. Ends with exit code 2 if there is an error among the findings. docs/checking.md lists them all.
+    """
+    from signllava_cli.console import say
+    from signllava_cli.data.doctor.examination import Request, examine
+    from signllava_cli.data.doctor.findings import counts_by_severity
+    from signllava_cli.data.doctor.mending import write_mended
+    from signllava_cli.data.doctor.report import require_kind, write_report
+    from signllava_cli.data.doctor.screen import show_findings, summary
+    from signllava_cli.recipe import build_recipe, read_recipe
+
+    if report:
+        require_kind(report)
+    settings = list(overrides or ())
+    settings += [] if window is None else [f"context.window={window}"]
+    settings += [] if prelude is None else [f"context.prelude={prelude}"]
+    read = read_recipe(recipe, settings) if recipe else build_recipe({"context": CONTEXT}, settings)
+    examined = examine(Request(data, read, tuple(splits or ()), fps, workers, fast))
+    show_findings(examined.findings)
+    for split in examined.splits if fix else ():
+        write_mended(data, split, examined.findings, fps)
+    if report:
+        arguments = {
+            "splits": splits,
+            "recipe": recipe,
+            "set": overrides,
+            "window": read.context.window,
+            "prelude": read.context.prelude,
+            "fps": fps,
+            "fast": fast,
+        }
+        write_report(report, examined, arguments)
+        say(f"report: {report}")
+    say(summary(examined.findings, examined.seconds))
+    if counts_by_severity(examined.findings)["error"]:
+        raise typer.Exit(UserError.exit_code)

@@ -1,0 +1,73 @@
+"""The findings as a file: JSON for other programs, HTML for a colleague."""
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jinja2
+import numpy as np
+
+from signllava_cli import __version__
+from signllava_cli.data.doctor.examination import Examined
+from signllava_cli.data.doctor.findings import counts_by_severity
+from signllava_cli.data.doctor.screen import printable, shown_names, summary
+from signllava_cli.errors import UserError
+from signllava_cli.files import write_text
+
+KINDS = (".json", ".html")
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+def require_kind(file: Path) -> None:
+    """Check, before hours of reading, that `file` names a report that can be written.
+
+    Raises:
+        UserError: it ends in neither `.json` nor `.html`, or is a folder.
+    """
+    if file.suffix not in KINDS or file.is_dir():
+        raise UserError(f"--report {file}: expected a file that ends in {' or '.join(KINDS)}.")
+
+
+def write_report(file: Path, examined: Examined, arguments: Mapping[str, Any]) -> None:
+    """Write the report in the format that the name of `file` says.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    report = _content(examined, arguments)
+    if file.suffix == ".json":
+        # in ASCII: a name may hold what UTF-8 cannot
+        write_text(file, json.dumps(report, indent=2) + "\n")
+        return
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"names": shown_names, "printable": printable}
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    findings = examined.findings
+    write_text(file, template.render(**report | {"findings": findings}, summary=summary(findings, examined.seconds)))
+
+
+def _content(examined: Examined, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "data": str(examined.root),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "signllava": __version__,
+            "python": platform.python_version(),
+            "h5py": h5py.__version__,
+            "numpy": np.__version__,
+        },
+        "arguments": dict(arguments),
+        "seconds": round(examined.seconds, 3),
+        "counts": counts_by_severity(examined.findings),
+        "splits": {name: {"clips": clips} for name, clips in examined.clips.items()},
+        "streams": {
+            name: {"width": examined.widths[name], "arrays": arrays, "frames": examined.frames[name]}
+            for name, arrays in examined.arrays.items()
+        },
+        "findings": [asdict(finding) for finding in examined.findings],
+    }

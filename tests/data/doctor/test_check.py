@@ -1,0 +1,278 @@
+"""`signllava prepare check` finds each way of spoiling a dataset, names it, and never stops at one."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from conftest import Ended, sets
+from spoilings import SPOILINGS, Spoiling, annotation, array, clip, part_of, shard, text
+
+from signllava_cli.data.doctor.catalogue import CATALOGUE
+from signllava_cli.data.doctor.shard_reading import ShardFacts, read_shard
+
+Command = Callable[..., Ended]
+PLACES = [f"{each.finding}-{place}" for place, each in enumerate(SPOILINGS)]
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the toy corpus, to be spoiled."""
+    return Path(shutil.copytree(corpus, tmp_path / "data", ignore=shutil.ignore_patterns("index.*")))
+
+
+@pytest.fixture
+def part(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of what the recipe reads of it, to be spoiled."""
+    return part_of(corpus, tmp_path / "part")
+
+
+def check(signllava: Command, data: Path, *more: str) -> tuple[Ended, dict[str, Any]]:
+    report = data.parent / "report.json"
+    ended = signllava("prepare", "check", data, "--report", report, *more)
+    assert "Traceback" not in ended.err
+    return ended, json.loads(report.read_text())
+
+
+def severities(report: dict[str, Any]) -> set[str]:
+    return {finding["severity"] for finding in report["findings"]}
+
+
+@pytest.mark.parametrize("spoiling", SPOILINGS, ids=PLACES)
+def test_what_is_spoiled_is_found_and_named(signllava: Command, part: Path, spoiling: Spoiling) -> None:
+    spoiling.spoil(part)
+    ended, report = check(signllava, part, "--recipe", "toy/tiny_pretrain")
+    found = [finding for finding in report["findings"] if finding["name"] == spoiling.finding]
+    assert any(name.endswith(spoiling.named) for finding in found for name in finding["names"]), report["findings"]
+    assert spoiling.finding in ended.out
+    assert ended.code == (2 if "error" in severities(report) else 0)
+    assert all(finding["mend"] and finding["count"] == len(finding["names"]) for finding in report["findings"])
+
+
+@pytest.mark.parametrize("spoiling", SPOILINGS, ids=PLACES)
+def test_training_on_what_is_spoiled_ends_plainly(
+    signllava: Command, settings: list[str], part: Path, spoiling: Spoiling
+) -> None:
+    spoiling.spoil(part)
+    quick = [*settings, f"data.root={part}", "train.max_steps=1", "train.batch_size=2", "train.micro_batch_size=2"]
+    ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick))
+    assert "Traceback" not in ended.out + ended.err
+    if ended.code:
+        assert ended.code == 2
+        assert ended.err.startswith("error: ")
+        assert len(ended.err.strip().splitlines()) == 1, ended.err
+
+
+def test_every_finding_has_a_spoiling() -> None:
+    elsewhere = {"data-path", "streams-none"}
+    assert {each.finding for each in SPOILINGS} | elsewhere == set(CATALOGUE)
+
+
+def test_the_toy_corpus_is_sound(signllava: Command, data: Path) -> None:
+    """Its few signs make a few sentences of train come twice in a row or in a context; nothing else is found."""
+    ended, report = check(signllava, data)
+    assert ended.code == 0
+    assert {(finding["name"], finding["split"]) for finding in report["findings"]} == {
+        ("context-leak", "train"),
+        ("text-repeated", "train"),
+    }
+    assert set(report["streams"]) == {"sign2vec", "mae", "pose"}
+    assert report["streams"]["mae"]["width"] == 64
+    assert re.search(r"0 errors, 1 warning, 1 note in [\d.]+ s\n$", ended.out)
+    assert not list(data.glob("index*")), "a check leaves nothing behind"
+
+
+def test_all_faults_are_found_at_once(signllava: Command, data: Path) -> None:
+    text("annotation.dev.json", "")(data)
+    text("mae/mae.train.1.h5", "")(data)
+    array(lambda frames: frames[:0])(data)
+    clip({"translation": "nan"}, number=2)(data)
+    (data / "sign2vec/metadata_sign2vec.test.json").unlink()
+    ended, report = check(signllava, data)
+    assert ended.code == 2
+    assert {
+        ("annotation-unreadable", "dev", None),
+        ("shard-unreadable", "train", "mae"),
+        ("features-empty", "train", "mae"),
+        ("text-nan", "train", None),
+        ("metadata-missing", "test", "sign2vec"),
+    } <= {(finding["name"], finding["split"], finding["stream"]) for finding in report["findings"]}
+    assert not any(finding["name"] == "features-missing" for finding in report["findings"])
+
+
+def test_splits_and_recipe_choose_what_is_checked(signllava: Command, data: Path) -> None:
+    array(lambda frames: frames[:, :5])(data)
+    shutil.rmtree(data / "pose")
+    _, report = check(signllava, data, "--split", "dev")
+    assert report["findings"] == []
+    assert list(report["splits"]) == ["dev"]
+    _, report = check(signllava, data, "-r", "toy/tiny_pretrain", "--set", "streams.mae.width=5", "--split", "train")
+    (wrong,) = (finding for finding in report["findings"] if finding["name"] == "features-width")
+    assert wrong["count"] == 400
+    assert "in place of 5" in wrong["what"]
+    ended, report = check(signllava, data, "--split", "valid", "--split", "dev")
+    assert ended.code == 2
+    assert [finding["name"] for finding in report["findings"]] == ["annotation-missing"]
+
+
+def test_fast_reads_no_frames_but_knows_shapes(signllava: Command, data: Path) -> None:
+    array(lambda frames: frames * float("nan"))(data)
+    ended, report = check(signllava, data, "--fast")
+    assert ended.code == 0
+    array(lambda frames: frames[:, :5])(data)
+    ended, report = check(signllava, data, "--fast")
+    assert [finding["name"] for finding in report["findings"]][:1] == ["features-width"]
+
+
+def test_the_context_is_the_recipes_or_the_options(signllava: Command, data: Path) -> None:
+    def leaks(*more: str) -> int:
+        _, report = check(signllava, data, "--split", "train", *more)
+        return sum(finding["count"] for finding in report["findings"] if finding["name"] == "context-leak")
+
+    assert leaks("--window", "0", "--prelude", "0") == 0
+    assert leaks("--window", "1", "--prelude", "0") == 2
+    assert leaks() == leaks("-r", "toy/tiny_pretrain") == 6
+
+
+@pytest.mark.parametrize("folder", ["metadata_mine", "set.json"])
+def test_a_path_that_breaks_the_research_code_is_noted(
+    signllava: Command, data: Path, tmp_path: Path, folder: str
+) -> None:
+    data.rename(tmp_path / folder)
+    ended, report = check(signllava, tmp_path / folder, "--split", "dev")
+    assert ended.code == 0
+    assert [finding["name"] for finding in report["findings"]] == ["data-path"]
+
+
+def test_an_empty_folder_and_none(signllava: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ended, report = check(signllava, tmp_path / "empty")
+    assert ended.code == 2
+    assert [finding["name"] for finding in report["findings"]] == ["annotation-missing", "streams-none"]
+    ended = signllava("prepare", "check", tmp_path / "none")
+    assert ended.code == 2
+    assert ended.err.startswith("error: No data folder at")
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_on_a_terminal_findings_fit_into_100_columns(data: Path) -> None:
+    clip({"translation": "nan"})(data)
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    words = [sys.executable, "-m", "signllava_cli", "prepare", "check", str(data), "--fast"]
+    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end has closed
+            while more := os.read(ours, 65536):
+                seen += more
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.decode()).splitlines()
+    table = [line for line in lines if line.startswith(("│", "┃", "├"))]
+    assert any("text-nan" in line for line in table)
+    assert any("train00/train00-01" in line for line in table)
+    assert {len(line) for line in table} <= set(range(101))
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_reading(signllava: Command, data: Path) -> None:
+    ended = signllava("prepare", "check", data, "--report", "report.pdf")
+    assert ended.code == 2
+    assert ended.out == ""
+    assert "ends in .json or .html" in ended.err
+
+
+def test_hostile_names_are_text_everywhere(signllava: Command, data: Path) -> None:
+    hostile = '<script>alert("1")</script>\x1b[31m[red]\ud800'
+    annotation("dev", lambda content: content["dev00"].update({hostile: {"translation": "<b>x</b>"}}))(data)
+    page = data.parent / "check.html"
+    ended, report = check(signllava, data)
+    assert any(hostile in name for finding in report["findings"] for name in finding["names"])
+    assert "\x1b" not in ended.out
+    assert r"\x1b[31m[red]\ud800" in ended.out
+    assert signllava("prepare", "check", data, "--report", page).code == 2
+    assert "<script" not in page.read_text()
+    assert "&lt;script&gt;alert(&#34;1&#34;)" in page.read_text()
+
+
+def test_the_page_stands_alone(signllava: Command, data: Path) -> None:
+    clip({"translation": "nan"})(data)
+    page = data.parent / "check.html"
+    assert signllava("prepare", "check", data, "--report", page).code == 2
+    content = page.read_text()
+    assert not re.search(r"(src|href)=|url\(|@import|<script|https?:", content)
+    for words in ("text-nan", "train00/train00-01", "prefers-color-scheme: dark", "width=device-width", "1 error,"):
+        assert words in content
+
+
+def test_the_json_says_how_it_came_about(signllava: Command, data: Path) -> None:
+    _, report = check(signllava, data, "--fast", "--window", "1")
+    assert report["versions"]["signllava"]
+    assert report["arguments"] == {
+        "splits": None,
+        "recipe": None,
+        "set": None,
+        "window": 1,
+        "prelude": 2,
+        "fps": 25.0,
+        "fast": True,
+    }
+    assert report["counts"] == {"error": 0, "warning": 1, "note": 1}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", report["date"])
+
+
+def read_or_die(file: Path, fast: bool) -> ShardFacts:
+    return os._exit(1) if file.name == "mae.train.0.h5" else read_shard(file, fast)
+
+
+def test_a_shard_that_kills_its_reader_is_named(
+    signllava: Command, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HDF5 library is C: a hostile file may take the process with it."""
+    monkeypatch.setattr("signllava_cli.data.doctor.shards.read_shard", read_or_die)
+    ended, report = check(signllava, data)
+    assert ended.code == 2
+    assert [finding["names"] for finding in report["findings"] if finding["name"] == "shard-unreadable"] == [
+        ["mae.train.0.h5"]
+    ]
+    assert report["streams"]["sign2vec"]["arrays"] == report["streams"]["pose"]["arrays"] == 502
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda one: h5py.h5g.create(one["train00"].id, b"no UTF-8: \xff"),
+        lambda one: one.create_dataset("train00/nothing", data=h5py.Empty("f2")),
+        lambda one: one.__setitem__("loop", h5py.SoftLink("/loop")),
+    ],
+)
+def test_whatever_a_shard_holds_the_others_are_read(
+    signllava: Command, data: Path, put: Callable[[h5py.File], object]
+) -> None:
+    shard(put)(data)
+    (data / "mae/mae.train.1.h5").write_bytes(b"")
+    _, report = check(signllava, data)
+    assert any("mae.train.1.h5" in finding["names"] for finding in report["findings"])
+    assert report["streams"]["pose"]["arrays"] == 502
+
+
+def test_a_file_that_two_splits_share_has_no_extra_arrays(signllava: Command, data: Path) -> None:
+    """`streams.mae.shards` may name one file for all splits."""
+    with h5py.File(data / "mae/all.h5", "w") as whole:
+        for split in ("train", "dev"):
+            for number in (0, 1):
+                with h5py.File(data / f"mae/mae.{split}.{number}.h5") as part:
+                    for recording in part:
+                        part.copy(recording, whole)
+    splits = ["--split", "train", "--split", "dev"]
+    _, report = check(signllava, data, "-r", "toy/tiny_pretrain", "--set", "streams.mae.shards=all.h5", *splits)
+    names = {finding["name"] for finding in report["findings"]}
+    assert "shard-stray" in names  # the shards of the layout are still there
+    assert not names & {"features-extra", "features-missing"}
