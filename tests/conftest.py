@@ -18,7 +18,6 @@ from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.data.toy import write_toy_corpus
 from signllava_cli.recipe import Recipe, read_recipe
 
-
 # Every random choice that an example can hold.
 ALL_TASKS = [
     *(f"tasks.train.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),

@@ -40,10 +40,12 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
             for recording in handle:
                 try:
                     group = handle[recording]
-                except (KeyError, OSError):
+                except (KeyError, OSError, RuntimeError):
                     yield StoredClip(recording, "", 0, 0, "", -1, "a broken link in place of a group")
                     continue
-                if isinstance(group, h5py.Group):
+                if not isinstance(recording, str):
+                    yield StoredClip(recording.decode(errors="replace"), "", 0, 0, "", -1, "a name that is not UTF-8")
+                elif isinstance(group, h5py.Group):
                     for clip in group:
                         yield _listed(group, recording, clip)
                 else:
@@ -56,6 +58,8 @@ def _listed(group: h5py.Group, recording: str, clip: str) -> StoredClip:
     def unusable(why: str) -> StoredClip:
         return StoredClip(recording, clip, 0, 0, "", -1, why)
 
+    if not isinstance(clip, str):  # h5py gives a name that is not UTF-8 as bytes
+        return StoredClip(recording, clip.decode(errors="replace"), 0, 0, "", -1, "a name that is not UTF-8")
     try:
         dataset = h5py.h5o.open(group.id, clip.encode())
     except (KeyError, OSError, RuntimeError):
@@ -65,7 +69,7 @@ def _listed(group: h5py.Group, recording: str, clip: str) -> StoredClip:
     shape, dtype = dataset.shape, dataset.dtype
     if dtype.kind not in "fiu":
         return unusable(f"{dtype} in place of numbers")
-    if len(shape) != 2:
+    if shape is None or len(shape) != 2 or max(shape) >= 2**31:
         return unusable(f"shape {shape} in place of (frames, width)")
     offset = dataset.get_offset() if dtype == STORED else None
     return StoredClip(recording, clip, shape[0], shape[1], str(dtype), -1 if offset is None else offset, "")

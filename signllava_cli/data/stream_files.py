@@ -60,9 +60,14 @@ def read_shard_map(metadata: Path) -> dict[str, str]:
     """
     content = read_json(metadata)
     for recording, shard in content.items():
-        if isinstance(shard, bool) or not isinstance(shard, int | str) or not str(shard) or "/" in str(shard):
+        if not is_shard_name(shard):
             raise UserError(f"{metadata}: the shard of recording {recording!a} is {shard!a}, no number and no name.")
     return {recording: str(shard) for recording, shard in content.items()}
+
+
+def is_shard_name(shard: object) -> bool:
+    """Whether a metadata file may name `shard`: a whole number, or a text that can be part of a file's name."""
+    return isinstance(shard, int | str) and not isinstance(shard, bool) and str(shard) != "" and "/" not in str(shard)
 
 
 def find_metadata(root: Path, split: str, name: str, settings: Stream) -> Path:

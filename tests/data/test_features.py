@@ -105,6 +105,29 @@ def test_what_is_no_dataset_of_numbers_is_refused(tmp_path: Path) -> None:
         stream(root)
 
 
+@pytest.mark.parametrize("what", ["empty", "a name in Latin-1", "a link that loops", "a link to nowhere", "scalar"])
+def test_whatever_stands_in_place_of_frames_is_one_line(tmp_path: Path, what: str) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    with h5py.File(root / "mae" / "mae.train.0.h5", "a") as file:
+        if what == "a name in Latin-1":
+            h5py.h5g.create(file["rec"].id, b"caf\xe9")  # not ours: listed and left aside
+            h5py.h5g.create(file.id, b"caf\xe9")
+        else:
+            del file["rec/b"]
+        if what == "empty":
+            file["rec/b"] = h5py.Empty("f2")
+        elif what == "scalar":
+            file["rec/b"] = np.float16(1)
+        elif what.startswith("a link"):
+            file["rec/b"] = h5py.SoftLink("/rec/b" if "loops" in what else "/nowhere")
+            file["loop"] = h5py.SoftLink("/loop")
+    if what == "a name in Latin-1":
+        assert stream(root).read(B).shape == (5, 4)
+    else:
+        with pytest.raises(UserError, match=r"clip rec/b .*in place of"):
+            stream(root)
+
+
 def test_clips_without_frames_are_an_error_or_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

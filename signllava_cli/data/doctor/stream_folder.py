@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.data.doctor.findings import Findings
-from signllava_cli.data.stream_files import find_metadata, shard_candidates, stream_folder
+from signllava_cli.data.stream_files import find_metadata, is_shard_name, shard_candidates, stream_folder
 from signllava_cli.errors import UserError
 from signllava_cli.files import HALF_WRITTEN, read_json
 from signllava_cli.recipe import Stream
@@ -50,7 +50,7 @@ def find_shards(root: Path, split: str, name: str, settings: Stream, findings: F
     except UserError as fault:
         findings.add("metadata-unreadable", [metadata.name], split, name, str(fault))
         return None
-    shard_of = {recording: str(shard) for recording, shard in content.items() if _is_shard(shard)}
+    shard_of = {recording: str(shard) for recording, shard in content.items() if is_shard_name(shard)}
     unclear = frozenset(content) - set(shard_of)
     findings.add("shard-name-invalid", (recording for recording in content if recording in unclear), split, name)
     file_of: dict[str, Path] = {}
@@ -61,11 +61,6 @@ def find_shards(root: Path, split: str, name: str, settings: Stream, findings: F
         else:
             findings.add("shard-missing", [tried[0].name], split, name)
     return StreamShards(split, name, metadata, shard_of, file_of, unclear)
-
-
-def _is_shard(shard: object) -> bool:
-    """The rule of `stream_files.read_shard_map`, which stops at the first that breaks it."""
-    return isinstance(shard, int | str) and not isinstance(shard, bool) and bool(str(shard)) and "/" not in str(shard)
 
 
 def check_leftovers(root: Path, opened: Sequence[StreamShards], findings: Findings) -> None:
