@@ -21,12 +21,16 @@ def generate(
     ] = None,
     context_source: Annotated[
         list[str] | None,
-        typer.Option(metavar="none|gold|predicted|prepared:FILE", help="Where context comes from. Repeatable."),
+        typer.Option(metavar="SOURCE", help="none, gold, predicted or prepared:FILE. Repeatable."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split to translate.")] = None,
-    beams: Annotated[int | None, typer.Option(min=1, help="Beam width; 1 is greedy.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Length limit of a hypothesis.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips decoded together.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split to translate. Default: the recipe's.")] = None,
+    beams: Annotated[int | None, typer.Option(min=1, help="Beam width; 1 is greedy. Default: the recipe's.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length limit, in tokens. Default: the recipe's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clips decoded together. Default: the recipe's.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the predictions. Default: below the run.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace predictions made with other settings.")] = False,
     set_: SetOption = None,

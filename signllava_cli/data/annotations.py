@@ -92,7 +92,10 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
         raise UserError(f"No data folder at {root}: set data.root, or make one with `signllava prepare`.")
     if not file.is_file():
         there = sorted(path.name for path in root.glob("annotation.*.json"))
-        raise UserError(f"No {file.name} in {root}; annotation files there: {', '.join(there) or 'none'}.")
+        raise UserError(
+            f"No {file.name} in {root}; annotation files there: {', '.join(there) or 'none'}. Name a split that is "
+            "there: data.train, data.dev, generate.split, or --split."
+        )
     recordings, faults = parse_annotations(read_json(file))
     if faults:
         more = f" ({len(faults) - 1} more faults: `signllava prepare check {root}` lists them)" if faults[1:] else ""

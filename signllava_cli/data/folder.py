@@ -6,9 +6,11 @@ from signllava_cli.data.stream_files import find_metadata
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream
 
+USUAL = ("train", "dev", "test")
+
 
 def splits_of(root: Path) -> list[str]:
-    """The names of the splits that have an annotation file, sorted.
+    """The names of the splits that have an annotation file: train, dev, test, and others after them.
 
     Raises:
         UserError: there is no such folder, or no annotation in it.
@@ -17,6 +19,7 @@ def splits_of(root: Path) -> list[str]:
         raise UserError(f"No data folder at {root}; `signllava prepare --help` names what makes one.")
     names = [file.name.removeprefix("annotation.").removesuffix(".json") for file in root.glob("annotation.*.json")]
     splits = sorted(name for name in names if name and not name.endswith(".fixed"))
+    splits.sort(key=lambda name: USUAL.index(name) if name in USUAL else len(USUAL))
     if not splits:
         raise UserError(f"No annotation.SPLIT.json in {root}; `signllava prepare --help` names what makes one.")
     return splits

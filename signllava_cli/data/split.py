@@ -48,7 +48,7 @@ class Split:
         )
         if recipe.data.missing == "error" or not self.clips:
             raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
-        warn(f"{report}; they are skipped.")
+        warn(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
 
     def lacking(self, row: int) -> str | None:
         """The names of the streams that have no frames of the clip in `row`, or None."""

@@ -46,7 +46,8 @@ def find_stream(root: Path, split: str, name: str, settings: Stream) -> StreamFi
         if file is None:
             raise UserError(
                 f"Stream {name}: shard {shard} of split {split} is missing (tried "
-                f"{first_names(dict.fromkeys(str(file) for file in tried))}); it holds {first_names(recordings)}."
+                f"{first_names(dict.fromkeys(str(file) for file in tried))}); it holds {first_names(recordings)}. "
+                f"Copy it or pack it again; `signllava prepare check {root}` lists all that is wrong."
             )
         file_of[shard] = file
     return StreamFiles(metadata, shard_of, file_of)

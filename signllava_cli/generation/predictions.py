@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.data.annotations import ContextBound
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import read_json, take_folder, write_json, write_text
 
 PREDICTIONS, META = "predictions.jsonl", "predictions.meta.json"
@@ -57,8 +57,16 @@ LINE = TypeAdapter(Prediction)
 
 
 def find_predictions(path: Path) -> Path:
-    """The predictions file that `path` names: itself, or the one in that folder."""
-    return path / PREDICTIONS if path.is_dir() else path
+    """The predictions file that `path` names: itself, or the one in that folder.
+
+    Raises:
+        UserError: the folder holds several folders of predictions.
+    """
+    if not path.is_dir() or (path / PREDICTIONS).exists():
+        return path / PREDICTIONS if path.is_dir() else path
+    if below := sorted(str(file.parent) for file in path.glob(f"*/{PREDICTIONS}")):
+        raise UserError(f"{path} holds several predictions: name {path}/*, or one of {first_names(below)}.")
+    return path / PREDICTIONS
 
 
 def read_predictions(file: Path) -> list[Prediction]:

@@ -102,7 +102,7 @@ def test_what_is_printed_is_what_is_written(signllava: Command, copy: Path, sett
     options = ("--recipe", "toy/tiny_pretrain", *sets(settings), "--set", "data.max_positions=90")
     found, out = described(signllava, copy, *options)
     splits = found["splits"]
-    assert list(splits) == ["dev", "test", "train"]
+    assert list(splits) == ["train", "dev", "test"]
     rows = cells(out, "splits")
     assert rows["clips"] == [str(its["clips"]) for its in splits.values()]
     assert rows["vocabulary"] == [str(its["texts"]["vocabulary"]) for its in splits.values()]
@@ -323,7 +323,7 @@ def test_only_the_index_is_read(signllava: Command, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--split", "dve"), "No split dve in {data}; splits there: dev, test, train."),
+        (("--split", "dve"), "No split dve in {data}; splits there: train, dev, test."),
         (("--set", "data.max_positions=9"), "--set changes a recipe: name it with --recipe."),
         (("--recipe", "nowhere.yaml"), "No recipe at nowhere.yaml"),
         (("--png", "{data}/annotation.dev.json"), "cannot be written"),

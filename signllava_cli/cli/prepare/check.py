@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
+from signllava_cli.cli.prompts import prompts_of
 from signllava_cli.errors import UserError
 
 CONTEXT = {"window": 2, "prelude": 2}  # where no recipe says otherwise
@@ -55,7 +56,8 @@ def check(
     settings += [] if window is None else [f"context.window={window}"]
     settings += [] if prelude is None else [f"context.prelude={prelude}"]
     read = read_recipe(recipe, settings) if recipe else build_recipe({"context": CONTEXT}, settings)
-    examined = examine(Request(data, read, tuple(splits or ()), fps, workers, fast))
+    prompts = prompts_of(read, "the positions of texts are estimated") if recipe else None
+    examined = examine(Request(data, read, tuple(splits or ()), prompts, fps, workers, fast))
     show_findings(examined.findings)
     for split in examined.splits if fix else ():
         write_mended(data, split, examined.findings, fps)
@@ -71,6 +73,9 @@ def check(
         }
         write_report(report, examined, arguments)
         say(f"report: {report}")
+    fixable = sum(finding.fixable for finding in examined.findings)
+    if fixable and not fix:
+        say(f"{fixable} of these {len(examined.findings)} findings can be mended with --fix.")
     say(summary(examined.findings, examined.seconds))
     if counts_by_severity(examined.findings)["error"]:
         raise typer.Exit(UserError.exit_code)

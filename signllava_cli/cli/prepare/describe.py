@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
+from signllava_cli.cli.prompts import prompts_of
 from signllava_cli.errors import UserError
 
 if TYPE_CHECKING:
     from signllava_cli.data.describe import Description, Histogram
-    from signllava_cli.data.prompts import PromptWriter
-    from signllava_cli.recipe import Recipe
 
 SPLITS_ABREAST, BAR = 3, 13  # histograms beside each other, and their characters: they fit into 80 columns
 UNKNOWN = "-"
@@ -45,7 +44,7 @@ def describe(
     if set_ and not recipe:
         raise UserError("--set changes a recipe: name it with --recipe.")
     settings = read_recipe(recipe, set_ or []) if recipe else None
-    prompts = _prompts(settings) if settings else None
+    prompts = prompts_of(settings, "sequences are not measured, only their frames") if settings else None
     description = describe_dataset(data, splits, settings, prompts, fps)
     _show(description)
     if json:
@@ -55,20 +54,6 @@ def describe(
         from signllava_cli.data.charts import draw_charts
 
         say(f"charts in {', '.join(map(str, draw_charts(description, png)))}")
-
-
-def _prompts(recipe: "Recipe") -> "PromptWriter | None":
-    """The recipe's prompts, or None where its tokenizer is out of reach."""
-    from signllava_cli.console import warn
-    from signllava_cli.data.prompts import PromptWriter
-    from signllava_cli.model.llm import load_tokenizer
-
-    try:
-        tokenizer = load_tokenizer(recipe.llm)
-    except UserError as fault:
-        warn(f"{fault} (so sequences are not measured, only their frames)")
-        return None
-    return PromptWriter(tokenizer, recipe.tasks)
 
 
 def _show(description: "Description") -> None:

@@ -42,8 +42,8 @@ def _note(name: str, what: str, mend: str, fixable: bool = False) -> Ailment:
     return Ailment(name, "note", what, mend, fixable)
 
 
-_PACK = "Extract and pack these features again, or take the clips out of the annotation."
-_AGAIN = "Copy or pack it again."
+_PACK = "Extract these features again and `prepare pack ... --overwrite`, or take the clips out of the annotation."
+_AGAIN = "Copy it again, or pack it again: `signllava prepare pack ... --overwrite`."
 
 _AILMENTS = (
     # the annotation file
@@ -125,7 +125,8 @@ _AILMENTS = (
     _error("features-no-array", "A group or a broken link stands in place of an array.", _PACK, True),
     _error("features-not-numbers", "An array does not hold numbers.", _PACK, True),
     _error("features-shape", "An array is not of shape (frames, width).", _PACK, True),
-    _error("features-width", "An array has another width than its stream.", _PACK, True),
+    _error("features-width", "An array has another width than its stream.",
+           "If all have it, set streams.NAME.width; else extract and pack them again, or take the clips out.", True),
     _error("features-empty", "An array has no frames.", _PACK, True),
     _error("features-nan", "An array holds NaN.", _PACK, True),
     _error("features-inf", "An array holds an infinite value, or one that float16 cannot hold.",
@@ -144,7 +145,7 @@ _AILMENTS = (
              "tools lose its answer.", "Raise data.max_positions, or set stride or max_frames of a stream."),
     # leftovers
     _note("index-stale", "The index does not fit the files any more. It is made anew when it is needed.",
-          "Nothing, or `signllava prepare index`."),
+          "Leave it, or run `signllava prepare index`."),
     _note("file-half-written", "A command that was stopped has left a file behind.", "Remove it if nothing runs."),
 )  # fmt: skip
 

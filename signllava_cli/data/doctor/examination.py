@@ -25,6 +25,7 @@ from signllava_cli.data.doctor.times import check_times
 from signllava_cli.data.folder import splits_of
 from signllava_cli.data.index import Index
 from signllava_cli.data.indexing import index_file
+from signllava_cli.data.prompts import PromptWriter
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, Stream
 
@@ -34,12 +35,14 @@ class Request:
     """What is to be examined.
 
     `recipe`: whose streams, splits and context are meant; when it names no streams, every stream and split in the
-    folder. `splits`: these alone. `fps`: of frames in clip names. `fast`: arrays are judged by their shapes alone.
+    folder. `prompts`: the recipe's, to count the positions of texts. `splits`: these alone. `fps`: of frames in clip
+    names. `fast`: arrays are judged by their shapes alone.
     """
 
     root: Path
     recipe: Recipe
     splits: tuple[str, ...] = ()
+    prompts: PromptWriter | None = None
     fps: float = 25.0
     workers: int | None = None
     fast: bool = False
@@ -91,7 +94,7 @@ def examine(request: Request) -> Examined:
     for split in splits.values():
         of_split = {name: its[split.name] for name, its in arrays.items() if split.name in its}
         check_agreement(split.name, of_split, findings)
-        check_fit(split.name, split.recordings, of_split, recipe, findings)
+        check_fit(split.name, split.recordings, of_split, recipe, request.prompts, findings)
         _check_index(root, split.name, recipe.streams, findings)
     return Examined(
         root=root,

@@ -4,15 +4,16 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
-from signllava_cli.data.annotations import Recording
+from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.doctor.catalogue import RATIO_OFF
 from signllava_cli.data.doctor.features import Arrays
 from signllava_cli.data.doctor.findings import Findings
-from signllava_cli.recipe import Recipe, Stream
+from signllava_cli.data.examples import BOUNDARIES
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.recipe import Recipe, Stream, Tasks
 
-CHARACTERS_OF_A_TOKEN = 4  # of English; the tokeniser is not loaded here
-BOUNDARIES = 2  # positions around each stream
+CHARACTERS_OF_A_TOKEN = 4  # of English, where no tokenizer is at hand
 
 
 def check_agreement(split: str, arrays: Mapping[str, Arrays], findings: Findings) -> None:
@@ -31,24 +32,36 @@ def check_agreement(split: str, arrays: Mapping[str, Arrays], findings: Findings
 
 
 def check_fit(
-    split: str, recordings: Sequence[Recording], arrays: Mapping[str, Arrays], recipe: Recipe, findings: Findings
+    split: str,
+    recordings: Sequence[Recording],
+    arrays: Mapping[str, Arrays],
+    recipe: Recipe,
+    prompts: PromptWriter | None,
+    findings: Findings,
 ) -> None:
-    """Clips that need more positions than the recipe gives; the length of texts is estimated."""
+    """Clips that need more positions than the recipe gives; without `prompts` the length of texts is estimated."""
     settings = {name: recipe.streams[name] for name in arrays if name in recipe.streams}
-    prompt = sum(
-        map(len, (recipe.tasks.system, recipe.tasks.streams, recipe.tasks.context, recipe.tasks.translation))
-    )
+    room = recipe.data.max_positions
     for recording in recordings:
         for clip in recording.clips:
             seen = gold_context(recording, clip.position, recipe.context.window, recipe.context.prelude)
-            text = prompt + sum(map(len, (clip.translation, *seen)))
             frames = [
                 _kept(its[clip.id].frames, settings.get(name)) for name, its in arrays.items() if clip.id in its
             ]
-            needed = sum(frames) + BOUNDARIES * len(frames) + text // CHARACTERS_OF_A_TOKEN
-            if needed > recipe.data.max_positions:
-                detail = f"{clip.id}: {sum(frames)} frames, data.max_positions {recipe.data.max_positions}"
+            needed = sum(frames) + BOUNDARIES * len(frames) + _text_positions(clip, seen, recipe.tasks, prompts)
+            if needed > room:
+                about = "" if prompts else "about "
+                detail = f"{clip.id}: {about}{needed} positions, {sum(frames)} of them frames; the recipe has {room}"
                 findings.add("too-long", [clip.id], split, detail=detail)
+
+
+def _text_positions(clip: Clip, context: list[str], tasks: Tasks, prompts: PromptWriter | None) -> int:
+    """The positions of prompt and answer, counted or estimated."""
+    if prompts is None:
+        texts = (tasks.system, tasks.streams, tasks.context, tasks.translation, clip.translation, *context)
+        return sum(map(len, texts)) // CHARACTERS_OF_A_TOKEN
+    prompt = prompts.prompt(context)
+    return len(prompt.before) + len(prompt.after) + len(prompts.answer(clip.translation))
 
 
 def _kept(frames: int, settings: Stream | None) -> int:

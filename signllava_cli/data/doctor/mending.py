@@ -54,7 +54,8 @@ def write_mended(root: Path, split: AnnotatedSplit, findings: Iterable[Finding],
         # in ASCII: a key that we do not know may hold what UTF-8 cannot
         write_text(fixed, json.dumps(mended.content, indent=2) + "\n")
         counts = ", ".join(f"{name} {len(names)}" for name, names in mended.done.items())
-        say(f"{fixed}: mended {counts}; {clips} clips are left. To use it: mv {fixed} {file}")
+        say(f"{fixed}: mended {counts}; {clips} clips are left.")
+        say(f"To use it, keeping what was: mv -n {file} {file}.before; mv {fixed} {file}")
 
 
 def mend(split: AnnotatedSplit, findings: Iterable[Finding], fps: float) -> Mended:

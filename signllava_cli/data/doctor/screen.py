@@ -22,7 +22,7 @@ def show_findings(findings: Sequence[Finding]) -> None:
         say(
             f"{finding.severity}  {finding.name}  {printable(finding.where)}  {finding.count}: {shown_names(finding)}"
         )
-        say(f"    {printable(finding.what)} {finding.mend}")
+        say(f"    {printable(finding.what)} {_mend(finding)}")
 
 
 def summary(findings: Sequence[Finding], seconds: float) -> str:
@@ -47,6 +47,10 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def _mend(finding: Finding) -> str:
+    return f"{finding.mend} (--fix)" if finding.fixable else finding.mend
+
+
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table(show_lines=True)
     table.add_column("finding", no_wrap=True)
@@ -57,6 +61,8 @@ def _table(findings: Sequence[Finding]) -> Table:
         table.add_row(
             Text.assemble((finding.severity, style), "\n", (finding.name, "bold"), "\n", printable(finding.where)),
             Text(f"{finding.count:,}"),
-            Text.assemble(shown_names(finding), "\n", printable(finding.what), "\n", (finding.mend, "italic green")),
+            Text.assemble(
+                shown_names(finding), "\n", printable(finding.what), "\n", (_mend(finding), "italic green")
+            ),
         )
     return table

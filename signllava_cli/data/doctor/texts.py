@@ -30,7 +30,7 @@ def _ailments(clip: Clip) -> Iterable[str]:
         yield "text-no-words"
     elif _NUMBER.fullmatch(clip.translation):
         yield "text-is-number"
-    elif any(map(_MARKUP.search, (clip.translation, *clip.paraphrases))):
+    elif any(_MARKUP.search(text) for text in (clip.translation, *clip.paraphrases) if not says_nothing(text)):
         yield "text-markup"
     if any(map(says_nothing, clip.paraphrases)):
         yield "paraphrase-none"

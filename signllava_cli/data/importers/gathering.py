@@ -54,6 +54,7 @@ def gather(source: Source, paths: Sequence[Path], split: str | None) -> dict[str
     Raises:
         UserError: a file cannot be read as what it should be, or no split can be told.
     """
+    _require_there(paths)
     _require_distinct(paths)
     wanted = None if split is None else _split_called(split)
     if source.has_split_column:
@@ -109,6 +110,12 @@ def _split_called(name: str) -> str:
     if in_layout != name:
         say(f"Split {name} is called {in_layout} here.")
     return in_layout
+
+
+def _require_there(paths: Sequence[Path]) -> None:
+    absent = [str(path) for path in paths if not path.exists()]
+    if absent:
+        raise UserError(f"{absent[0]} cannot be read: no such file or folder.")
 
 
 def _require_distinct(paths: Sequence[Path]) -> None:

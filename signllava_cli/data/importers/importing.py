@@ -99,7 +99,7 @@ def _show(title: str, reports: Mapping[str, dict[str, Any]]) -> None:
 def _name_rows(split: str, report: dict[str, Any], file: Path) -> None:
     rejected, left_out = report["rejected_rows"], report["left_out_texts"]
     if rejected:
-        named = first_names(row["clip"] or row["where"] for row in rejected)
+        named = first_names(f"{row['clip'] or row['where']}: {row['reason']}" for row in rejected)
         warn(f"{split}: {len(rejected)} rows are no usable clips ({named}); all are named in {file}.")
     if left_out:
         named = first_names(dict.fromkeys(text["clip"] for text in left_out))

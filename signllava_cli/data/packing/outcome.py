@@ -67,13 +67,15 @@ def say_outcome(outcome: Outcome, out: StreamOut, plan: Plan) -> None:
         f"width {plan.width}, in {plan.shards} shards in {out.folder}"
     )
     if outcome.faulty:
-        clip, why = next(iter(outcome.faulty.items()))
+        why = next(iter(outcome.faulty.values()))
         warn(
-            f"{len(outcome.faulty)} clips are faulty and left out ({first_names(outcome.faulty)}; {clip}: {why}); "
-            f"extract them again, and pack with --overwrite. All are named in {out.report}."
+            f"{len(outcome.faulty)} clips are faulty and left out ({first_names(outcome.faulty)}; the first: {why}); "
+            f"extract them again, and pack with --overwrite. All are "
+            f"named in {out.report}."
         )
     if outcome.missing:
         warn(
             f"{len(outcome.missing)} clips have no file and are left out ({first_names(outcome.missing)}); complete "
-            f"the sources, or name where they lie with --pattern or --key. All are named in {out.report}."
+            f"the sources, or name where they lie with --pattern or --key, and pack with --overwrite. All are "
+            f"named in {out.report}."
         )

@@ -276,3 +276,17 @@ def test_a_file_that_two_splits_share_has_no_extra_arrays(signllava: Command, da
     names = {finding["name"] for finding in report["findings"]}
     assert "shard-stray" in names  # the shards of the layout are still there
     assert not names & {"features-extra", "features-missing"}
+
+
+def test_too_long_agrees_with_what_describe_counts(
+    corpus: Path, tiny_llm: Path, tmp_path: Path, signllava: Command
+) -> None:
+    """With the recipe's tokenizer positions are counted, not estimated: as many clips as training would cut."""
+    sets = ["--set", f"llm.path={tiny_llm}", "--set", "data.max_positions=72", "--set", "data.min_frames=1"]
+    report, figures = tmp_path / "check.json", tmp_path / "describe.json"
+    signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
+    signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", figures)
+    (found,) = (each for each in json.loads(report.read_text())["findings"] if each["name"] == "too-long")
+    sequences = json.loads(figures.read_text())["splits"]["dev"]["under_recipe"]["sequences"]
+    assert 0 < found["count"] < sequences["clips"]
+    assert found["count"] == sequences["thinned"], "whatever is cut loses frames first"

@@ -75,7 +75,10 @@ def test_every_row_that_is_no_clip_is_counted_and_named(signllava: Command, tmp_
         "what": "",
     }
     assert found["rejected_rows"][-1]["where"].endswith(":16")  # the empty line is counted as a line
-    assert "warning: train: 13 rows are no usable clips (b, c, d, e, f and 8 more)" in ended.out
+    assert (
+        "warning: train: 13 rows are no usable clips (b: no text, c: no text, d: time, e: time, f: time and 8 more)"
+        in ended.out
+    )
     assert "rejected: clip given twice, with another text" in ended.out
 
 
