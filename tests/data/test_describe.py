@@ -108,8 +108,8 @@ def test_what_is_printed_is_what_is_written(signllava: Command, copy: Path, sett
     assert rows["vocabulary"] == [str(its["texts"]["vocabulary"]) for its in splits.values()]
     assert rows["hours"] == ["unknown"] * 3
     assert rows["running words that train has not"] == [
-        *(f"{splits[split]['texts']['unseen']:.1%}" for split in ("dev", "test")),
         "-",
+        *(f"{splits[split]['texts']['unseen']:.1%}" for split in ("dev", "test")),
     ]
     for label, shares in cells(out, "clips by sentences before them").items():
         assert shares == [f"{its['preceding'][label] / its['clips']:.1%}" for its in splits.values()]
