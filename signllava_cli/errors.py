@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 def first_names(names: Iterable[str], count: int | None = None) -> str:
     """The first few of `names` for a message, and how many more there are; `count` is their number, if more."""
-    listed = list(names)
+    listed = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
     shown = ", ".join(listed[:NAMES_SHOWN])
     hidden = (len(listed) if count is None else count) - NAMES_SHOWN
     return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
+from signllava_cli.console import say
 from signllava_cli.errors import UserError
 
 HALF_WRITTEN = ".tmp"
@@ -76,12 +77,19 @@ def written_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or may not be written to.
     """
+    path = path.resolve() if path.is_symlink() else path  # the file is written, and the link stays
+    temporary = path.with_name(path.name + HALF_WRITTEN)
     with _said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + HALF_WRITTEN)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
+        try:
+            yield temporary
+            _sync(temporary)
+            if path.exists():
+                shutil.copymode(path, temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -112,6 +120,24 @@ def take_folder(folder: Path) -> IO[str]:
     except BlockingIOError:
         raise UserError(f"Another process is writing to {folder}: wait for it, or choose another folder.") from None
     return handle
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for `folder`; without waiting where locks are not known."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is writing in {folder}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def point(link: Path, target: str) -> None:

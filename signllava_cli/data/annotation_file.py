@@ -9,7 +9,7 @@ from typing import Literal
 from signllava_cli.console import say
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.errors import NAMES_SHOWN, UserError
-from signllava_cli.files import read_json, write_json, written_file
+from signllava_cli.files import only_process, read_json, write_json, written_file
 from signllava_cli.recipe import is_unicode
 
 
@@ -32,6 +32,11 @@ def edit_texts(
         UserError: the file cannot be read or written.
     """
     file = annotation_file(root, split)
+    with only_process(root):  # or one of two commands at once would undo what the other wrote
+        _edit(file, key, texts, dry_run)
+
+
+def _edit(file: Path, key: str, texts: Mapping[str, Sequence[str]], dry_run: bool) -> None:
     content = read_json(file)
     changed = []
     for clip, its_texts in texts.items():
@@ -54,9 +59,14 @@ def edit_texts(
         say(f"{file}: {key} of {len(changed)} clips written. The file before the first edit: {kept}")
 
 
+def first_state(file: Path) -> Path:
+    """Where the annotation `file` is kept as it was before the first edit."""
+    return file.with_name(file.name + ".before")
+
+
 def _keep(file: Path) -> Path:
     """The copy of `file` as it was before the first edit, made now if this is the first."""
-    kept = file.with_name(file.name + ".before")
+    kept = first_state(file)
     if not kept.exists():
         with written_file(kept) as temporary:
             shutil.copyfile(file, temporary)

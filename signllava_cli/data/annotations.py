@@ -197,7 +197,7 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
 def _seconds(key: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
         raise _Fault("clip-malformed", f"`{key}` is no number of seconds")
     return float(value)
 

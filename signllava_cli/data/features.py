@@ -5,6 +5,7 @@ the HDF5 library. Files are opened on first use in each process: an HDF5 file op
 after it.
 """
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ class FeatureStream:
         self.files = index.files(name)
         self.frame_counts, self.widths = index.frames(name), index.widths(name)
         self.file_numbers, self.offsets = index.file_numbers(name), index.offsets(name)
-        self._handles: OrderedDict[Path, h5py.File | int] = OrderedDict()
+        self._handles: OrderedDict[tuple[Path, bool], h5py.File | int] = OrderedDict()
         self._process = os.getpid()
         wrong = np.flatnonzero((self.frame_counts > 0) & (self.widths != settings.width))
         if len(wrong):
@@ -68,6 +69,8 @@ class FeatureStream:
         try:
             frames = self._read_bytes(clip, wanted) if self.offsets[clip.row] >= 0 else self._read_hdf5(clip, wanted)
         except (OSError, KeyError, ValueError) as fault:
+            if isinstance(fault, OSError) and fault.errno in (errno.EMFILE, errno.ENFILE):
+                raise UserError(f"Too many files are open at {self._file(clip.row)}; raise `ulimit -n`.") from None
             raise UserError(f"{self._file(clip.row)} is damaged at clip {clip.id}: {fault}.") from None
         if not np.isfinite(frames).all():
             raise UserError(
@@ -108,8 +111,8 @@ class FeatureStream:
         dataset = self._opened(self._file(clip.row), direct=False)[f"{clip.recording}/{clip.name}"]
         rows_at_once = dataset.chunks[0] if dataset.chunks else 1
         step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
-        if step > rows_at_once and step == self.settings.stride:
-            frames = dataset[: int(wanted[-1]) + 1 : step][: len(wanted)]
+        if step > rows_at_once and (np.diff(wanted) == step).all():
+            frames = dataset[: int(wanted[-1]) + 1 : step]
         elif step > rows_at_once:
             frames = dataset[wanted]
         else:
@@ -120,13 +123,15 @@ class FeatureStream:
     def _opened(self, file: Path, direct: bool) -> Any:
         if self._process != os.getpid():
             self._handles, self._process = OrderedDict(), os.getpid()
-        if file not in self._handles or isinstance(self._handles[file], int) != direct:
-            self._handles[file] = os.open(file, os.O_RDONLY) if direct else h5py.File(file, "r")
+        key = file, direct
+        if key not in self._handles:
+            self.index.require_unchanged(file)
+            self._handles[key] = os.open(file, os.O_RDONLY) if direct else h5py.File(file, "r")
             if len(self._handles) > OPEN_FILES:
                 _, oldest = self._handles.popitem(last=False)
                 os.close(oldest) if isinstance(oldest, int) else oldest.close()
-        self._handles.move_to_end(file)
-        return self._handles[file]
+        self._handles.move_to_end(key)
+        return self._handles[key]
 
 
 def thin(frames: np.ndarray, count: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from signllava_cli.data.stream_files import find_metadata
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream
 
-FORMAT = 1
+FORMAT = 2
 HEAD, VOCABULARY = b"signllava index", b"signllava vocabulary"
 
 
@@ -114,12 +114,14 @@ class Index:
         return list(json.loads(self._table.schema.metadata[VOCABULARY]))
 
     def fingerprint(self, streams: Sequence[str]) -> str:
-        """SHA-256 of the annotation, and of the metadata and the names and sizes of the shards of `streams`."""
+        """SHA-256 of the annotation, of the metadata of `streams`, and of their shards: names, sizes, samples."""
         digest = hashlib.sha256(self._head["annotation"]["sha256"].encode())
         for name in streams:
             stream = self._head["streams"][name]
             digest.update(stream["metadata"]["sha256"].encode())
-            digest.update("".join(f"{Path(s['path']).name}:{s['size']}\n" for s in stream["files"]).encode())
+            digest.update(
+                "".join(f"{Path(s['path']).name}:{s['size']}:{s['sample']}\n" for s in stream["files"]).encode()
+            )
         return digest.hexdigest()
 
     def why_stale(self, split: str, streams: Mapping[str, Stream]) -> str | None:
@@ -148,6 +150,20 @@ class Index:
         head = self._head["streams"][stream]
         sources = ((self.root / each["path"], each) for each in (head["metadata"], *head["files"]))
         return next((f"{file} has changed" for file, source in sources if not _unchanged(file, source)), None)
+
+    def require_unchanged(self, shard: Path) -> None:
+        """Check that `shard` is what was indexed: offsets of another file would give frames of other clips.
+
+        Raises:
+            UserError: it has changed since.
+        """
+        if not _unchanged(shard, self._stamps[shard]):
+            raise UserError(f"{shard} has changed since the split was opened; run the command again.")
+
+    @cached_property
+    def _stamps(self) -> dict[Path, dict[str, Any]]:
+        streams = self._head["streams"].values()
+        return {self.root / each["path"]: each for stream in streams for each in stream["files"]}
 
     def stream_columns(self, stream: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that the index holds of `stream`: its columns by name, and what is said of its files."""

@@ -1,7 +1,5 @@
 """Makes the index of a split, shard by shard, in parallel, and goes on where a killed one stopped."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,10 +21,11 @@ from signllava_cli.data.shard import StoredClip, list_shard
 from signllava_cli.data.stream_files import StreamFiles, find_stream
 from signllava_cli.data.words import says_nothing, words
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import HALF_WRITTEN, written_file
+from signllava_cli.files import HALF_WRITTEN, only_process, written_file
 from signllava_cli.processes import process_pool, signals_held
 from signllava_cli.recipe import Stream
 
+SAMPLES, SAMPLE_SIZE = 16, 4096  # blocks of a shard, and bytes of each
 WORTH_A_POOL = 20_000  # arrays: fewer are listed sooner than processes start
 
 
@@ -42,7 +41,7 @@ def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: i
     index = _opened(file, root)
     if index and index.why_stale(split, streams) is None:
         return index
-    with _only_process(file.parent):
+    with only_process(file.parent):
         index = _opened(file, root)  # another process may have made it meanwhile
         stale = index and index.why_stale(split, streams)
         if index and not stale:
@@ -134,7 +133,7 @@ def _stream_head(files: StreamFiles, settings: Stream, root: Path) -> dict[str, 
     return {
         "pattern": settings.shards,
         "metadata": {**stamp(files.metadata, root), "sha256": _sha256(files.metadata)},
-        "files": [stamp(path, root) for path in files.files],
+        "files": [{**stamp(path, root), "sample": _sample(path)} for path in files.files],
     }
 
 
@@ -171,7 +170,7 @@ def _stream_columns(
     offsets = np.full(len(row_of), -1, np.int64)
     faults = []
     for number, path in enumerate(files.files):
-        for stored in _read_listing(listings[path]):
+        for stored in _listing(path, listings[path]):
             row = row_of.get(f"{stored.recording}/{stored.clip}")
             shard = files.shard_of.get(stored.recording)
             if row is None or shard is None or files.file_of[shard] != path:
@@ -214,6 +213,14 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
     return listings
 
 
+def _listing(shard: Path, part: Path) -> Iterator[StoredClip]:
+    try:
+        return _read_listing(part)
+    except (pa.ArrowException, OSError, TypeError):  # a power cut may leave half of it
+        _write_listing(shard, part)
+        return _read_listing(part)
+
+
 def _write_listing(shard: Path, part: Path) -> None:
     rows = [astuple(stored) for stored in list_shard(shard)]
     names = [field.name for field in fields(StoredClip)]
@@ -241,23 +248,16 @@ def _key(shard: Path) -> str:
     return hashlib.sha256(f"{shard.absolute()}\n{state.st_size}\n{state.st_mtime_ns}".encode()).hexdigest()[:24]
 
 
+def _sample(shard: Path) -> str:
+    """SHA-256 of some blocks of a shard, evenly spaced: frames that were extracted anew are other data."""
+    digest, size = hashlib.sha256(), shard.stat().st_size
+    with open(shard, "rb") as content:
+        for place in range(SAMPLES):
+            content.seek(place * max(0, size - SAMPLE_SIZE) // max(1, SAMPLES - 1))
+            digest.update(content.read(SAMPLE_SIZE))
+    return digest.hexdigest()[:16]
+
+
 def _sha256(file: Path) -> str:
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Wait until no other process indexes in `folder`; without waiting where its file system knows no locks."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is indexing in {folder}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ class LabelledClips:
 
     def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder, weights: TaskWeights) -> None:
         self.split, self.builder, self.context = split, builder, recipe.context
-        self.tasks = TaskSampler(recipe.tasks, weights, split.index.vocabulary)
+        self.tasks = TaskSampler(recipe.tasks, weights, split.index.vocabulary, split.name)
 
     def examples(
         self, clips: Sequence[Clip], draws: Sequence[np.random.Generator], with_context: Sequence[bool]

@@ -47,14 +47,14 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
                     yield StoredClip(recording.decode(errors="replace"), "", 0, 0, "", -1, "a name that is not UTF-8")
                 elif isinstance(group, h5py.Group):
                     for clip in group:
-                        yield _listed(group, recording, clip)
+                        yield _listed(handle, group, recording, clip)
                 else:
                     yield StoredClip(recording, "", 0, 0, "", -1, "a dataset in place of the group of a recording")
     except (OSError, RuntimeError) as fault:
         raise UserError(f"{file} is no whole HDF5 file ({fault}); copy or pack it again.") from None
 
 
-def _listed(group: h5py.Group, recording: str, clip: str) -> StoredClip:
+def _listed(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> StoredClip:
     def unusable(why: str) -> StoredClip:
         return StoredClip(recording, clip, 0, 0, "", -1, why)
 
@@ -66,10 +66,14 @@ def _listed(group: h5py.Group, recording: str, clip: str) -> StoredClip:
         return unusable("a broken link in place of an array")
     if not isinstance(dataset, h5py.h5d.DatasetID):
         return unusable("a group in place of an array")
-    shape, dtype = dataset.shape, dataset.dtype
+    try:
+        shape, dtype = dataset.shape, dataset.dtype
+    except TypeError:
+        return unusable("a type that NumPy does not know in place of numbers")
     if dtype.kind not in "fiu":
         return unusable(f"{dtype} in place of numbers")
-    if shape is None or len(shape) != 2 or max(shape) >= 2**31:
+    if shape is None or len(shape) != 2 or max(shape) >= 2**31 or (shape[0] and not shape[1]):
         return unusable(f"shape {shape} in place of (frames, width)")
-    offset = dataset.get_offset() if dtype == STORED else None
+    is_here = h5py.h5i.get_file_id(dataset).name == handle.id.name  # and not behind an external link
+    offset = dataset.get_offset() if dtype == STORED and is_here else None
     return StoredClip(recording, clip, shape[0], shape[1], str(dtype), -1 if offset is None else offset, "")

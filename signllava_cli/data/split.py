@@ -76,5 +76,5 @@ class Split:
         return frames
 
     def fingerprint(self) -> str:
-        """SHA-256 over the annotation and metadata files, and the names and sizes of the shards."""
+        """SHA-256 over the annotation and metadata files, and names, sizes and samples of the shards."""
         return self.index.fingerprint([stream.name for stream in self.streams])

@@ -35,20 +35,20 @@ class TaskSampler:
     """Draws the question of a clip, by the weights of its split.
 
     Args:
-        vocabulary: the keywords of the split, case-folded, each once: the words that negatives are drawn from.
+        vocabulary: the keywords of `split`, case-folded, each once: the words that negatives are drawn from.
 
     Raises:
         UserError: a task about words has weight, but the split has no keywords.
     """
 
-    def __init__(self, tasks: Tasks, weights: TaskWeights, vocabulary: Sequence[str]) -> None:
+    def __init__(self, tasks: Tasks, weights: TaskWeights, vocabulary: Sequence[str], split: str) -> None:
         self.tasks, self.vocabulary = tasks, vocabulary
         self.names: tuple[Task, ...] = ("translation", "one_word_present", "multi_word_present", "is_reversed")
         shares = np.array([getattr(weights, name) for name in self.names])
         self.shares = shares / shares.sum()
         if not vocabulary and weights.one_word_present + weights.multi_word_present > 0:
             raise UserError(
-                "tasks.one_word_present and multi_word_present ask about keywords, and the split has none; "
+                f"tasks.one_word_present and multi_word_present ask about keywords, and split {split} has none; "
                 "`signllava prepare keywords` fills them in."
             )
 

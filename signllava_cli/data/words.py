@@ -1,9 +1,19 @@
 """What a word is: the one rule behind keywords, yes/no questions, and the doctor."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019\-][^\W_]+)*")
+import regex
+
+# A letter or digit of a script without spaces between words is a word; elsewhere letters, marks and digits in a row
+# are, with apostrophes and hyphens inside.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(
+    rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*"
+    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]*"
+    rf"(?:['\u2019\-][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+)*"
+)
 
 # What a table or an LLM writes where it has no text.
 NO_TEXT = frozenset({"", "nan", "<none>"})
@@ -17,15 +27,22 @@ def says_nothing(text: str) -> bool:
 def words(text: str) -> list[str]:
     """The words of `text` in order, case-folded; apostrophes and hyphens inside a word belong to it.
 
+    >>> words("我今天")
+    ['我', '今', '天']
     >>> words("It's ACANTHUS-like, isn\u2019t it?")
     ["it's", 'acanthus-like', "isn't", 'it']
     """
-    return [word.replace("\u2019", "'").casefold() for word in written_words(text)]
+    return [_folded(word) for word in written_words(text)]
 
 
 def written_words(text: str) -> list[str]:
     """The words of `text` in order, as they stand there."""
-    return _WORD.findall(text)
+    return [str(word) for word in _WORD.findall(text)]
+
+
+def _folded(word: str) -> str:
+    """`word` without its case, and in one of the ways in which Unicode can spell it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", word).replace("\u2019", "'").casefold())
 
 
 def parts(sentence: Sequence[str]) -> list[str]:

@@ -10,9 +10,7 @@ from torch import nn
 
 from signllava_cli.console import progress
 from signllava_cli.data.batches import make_batch
-from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.labelled import LabelledClips
-from signllava_cli.data.split import Split
 from signllava_cli.model.assembly import Assembled
 from signllava_cli.recipe import Recipe
 
@@ -20,27 +18,27 @@ from signllava_cli.recipe import Recipe
 @torch.no_grad()
 def dev_loss(
     assembled: Assembled,
-    split: Split,
+    labelled: LabelledClips,
     recipe: Recipe,
     accelerator: Accelerator,
     should_stop: Callable[[], bool],
 ) -> float | None:
-    """Mean cross-entropy per target token of `split` under gold context, without label smoothing.
+    """Mean cross-entropy per target token of the clips `labelled` under gold context, without label smoothing.
 
     The task of a clip is a function of the seed and the clip: every evaluation asks the same.
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    labelled = LabelledClips(recipe, split, ExampleBuilder(recipe, assembled.prompts), recipe.tasks.dev)
+    clips = labelled.split.clips
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     size, ranks = recipe.train.micro_batch_size, accelerator.num_processes
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    starts = range(0, len(split.clips), size * ranks)
+    starts = range(0, len(clips), size * ranks)
     with without_dropout(assembled.model), progress("dev loss", len(starts)) as line:
         for start in starts:
             if should_stop():
                 return None
-            mine = split.clips[start + size * accelerator.process_index :][:size]
+            mine = clips[start + size * accelerator.process_index :][:size]
             line.advance()
             if not mine:
                 continue

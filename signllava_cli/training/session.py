@@ -10,6 +10,7 @@ from accelerate.utils import DistributedType
 
 from signllava_cli.console import IS_MAIN_PROCESS, say, show_table
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.labelled import LabelledClips
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
 from signllava_cli.errors import Stopped, UserError
@@ -34,7 +35,7 @@ class Session:
     run: RunFolder
     assembled: Assembled
     examples: TrainingSet
-    dev: Split
+    dev: LabelledClips
     optimiser: torch.optim.AdamW
     progress: Progress
     steps: int
@@ -132,14 +133,15 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
         load_weights(model, checkpoint, with_adapter=recipe.lora.enabled)
         load_optimiser(optimiser, model, checkpoint / RESUME / OPTIMISER)
         progress = Progress.read(checkpoint / PROGRESS)
+    builder = ExampleBuilder(recipe, assembled.prompts)
     session = Session(
         recipe=recipe,
         stage=stage,
         accelerator=accelerator,
         run=run,
         assembled=assembled,
-        examples=TrainingSet(recipe, train_split, ExampleBuilder(recipe, assembled.prompts)),
-        dev=dev_split,
+        examples=TrainingSet(recipe, train_split, builder),
+        dev=LabelledClips(recipe, dev_split, builder, recipe.tasks.dev),
         optimiser=optimiser,
         progress=progress,
         steps=total_steps(recipe, len(train_split.clips)),
@@ -190,7 +192,7 @@ def _describe(session: Session) -> None:
     """Say what is about to be trained, and on what."""
     say(session.recipe.to_yaml())
     recipe, train, ranks = session.recipe, session.recipe.train, session.accelerator.num_processes
-    clips, dev_clips = len(session.examples.split.clips), len(session.dev.clips)
+    clips, dev_clips = len(session.examples.split.clips), len(session.dev.split.clips)
     say(
         f"{session.stage} in {session.run.path}: distributed type {session.accelerator.distributed_type.value}, "
         f"ranks {ranks}, {recipe.llm.bits} bits, {recipe.llm.dtype}"

@@ -132,3 +132,14 @@ def test_prepare_does_not_write_over_something_else(signllava: Command, tmp_path
     ended = signllava("prepare", *words, "--out", tmp_path)
     assert_one_line(ended, "not empty")
     assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_a_dev_task_without_keywords_is_refused_before_the_first_step(
+    signllava: Command, settings: list[str], corpus: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(corpus, tmp_path / "copy"))
+    file = copy / "annotation.dev.json"
+    file.write_text(file.read_text().replace('"keywords": [', '"words": ['))
+    ended = pretrain(signllava, settings, f"data.root={copy}", "tasks.dev.one_word_present=1")
+    assert_one_line(ended, "split dev has none", "signllava prepare keywords")
+    assert not list((tmp_path / "run").glob("step-*"))

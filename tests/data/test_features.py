@@ -128,6 +128,39 @@ def test_whatever_stands_in_place_of_frames_is_one_line(tmp_path: Path, what: st
             stream(root)
 
 
+def test_frames_behind_an_external_link_are_those_of_the_other_file(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    shard, target = root / "mae" / "mae.train.0.h5", root / "elsewhere.h5"
+    shard.rename(target)
+    with h5py.File(shard, "w") as file:
+        file["padding"] = np.full(4096, 7, np.float16)
+        file["rec/a"] = h5py.ExternalLink(str(target), "/rec/a")
+        file["rec/b"] = h5py.ExternalLink(str(target), "/rec/b")
+    np.testing.assert_array_equal(stream(root).read(A), FRAMES)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_a_shard_replaced_under_an_opened_split_is_not_read(tmp_path: Path, dtype: str) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
+    opened = stream(root)
+    with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
+        file["rec/0"], file["rec/a"], file["rec/b"] = FRAMES + 1, FRAMES + 2, FRAMES + 3
+    with pytest.raises(UserError, match=r"mae\.train\.0\.h5 has changed since the split was opened"):
+        opened.read(B)
+
+
+def test_handles_do_not_leak_where_a_shard_holds_both_kinds_of_arrays(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype("f4"))
+    mixed = stream(root)
+    mixed.read(A)
+    mixed.read(B)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        mixed.read(A)
+        mixed.read(B)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_clips_without_frames_are_an_error_or_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +185,7 @@ def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("width", [5, 3000])  # 3000: a frame is worth skipping
 @pytest.mark.parametrize("stride", [1, 2, 9, 40])
-@pytest.mark.parametrize("limit", [None, 1, 2, 11])
+@pytest.mark.parametrize("limit", [None, 1, 2, 4, 11])
 def test_thinning_while_reading_equals_thinning_what_was_read(
     tmp_path: Path, layout: dict[str, object], width: int, stride: int, limit: int | None
 ) -> None:
@@ -219,7 +252,7 @@ def test_a_forked_worker_opens_its_own_handles(tmp_path: Path, dtype: str) -> No
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_the_fingerprint_changes_with_the_text(corpus: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_texts_and_frames(corpus: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(corpus, copy)
     recipe = build_recipe({"data": {"root": str(copy)}, "streams": {"mae": {"width": 64}}})
@@ -227,4 +260,9 @@ def test_the_fingerprint_changes_with_the_text(corpus: Path, tmp_path: Path) -> 
     assert Split(recipe, "dev").fingerprint() == before
     file = copy / "annotation.dev.json"
     file.write_text(file.read_text().replace("Today", "Now"))
-    assert Split(recipe, "dev").fingerprint() != before
+    text_changed = Split(recipe, "dev").fingerprint()
+    assert text_changed != before
+    with h5py.File(copy / "mae" / "mae.dev.0.h5", "a") as shard:
+        for clip in shard["dev00"].values():
+            clip[...] = clip[...] + 1  # extracted anew: the same shapes, other values
+    assert Split(recipe, "dev").fingerprint() != text_changed

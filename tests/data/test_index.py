@@ -97,6 +97,18 @@ def test_a_damaged_index_is_made_anew(copy: Path, content: bytes) -> None:
     assert len(open_index(copy, "dev", STREAMS))
 
 
+def test_a_damaged_part_of_a_killed_indexing_is_listed_again(copy: Path) -> None:
+    open_index(copy, "dev", STREAMS)
+    whole = (copy / "index.dev.arrow").read_bytes()
+    (copy / "index.dev.arrow").unlink()
+    parts = copy / "index.dev.parts"
+    parts.mkdir()
+    for shard in (copy / "mae").glob("mae.dev.*.h5"):
+        (parts / f"{indexing._key(shard)}.arrow").write_bytes(b"half of it")
+    open_index(copy, "dev", STREAMS)
+    assert (copy / "index.dev.arrow").read_bytes() == whole
+
+
 def test_a_read_only_folder_gets_its_index_in_the_cache(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ NOT_THERE = {"des", "oven", "tal", "york city"}
 
 def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Question]:
     shares = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
-    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary)  # type: ignore[call-arg]
+    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary, "train")  # type: ignore[call-arg]
     return [sampler.draw(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 
 
@@ -51,6 +51,26 @@ def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
     clip = Clip("r", "c", 0, "The dog\u2019s acanthus-like ear.", keywords=("ear",))
     asked = questions({"one_word_present": 1}, clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"])
     assert {(each.text, each.answer) for each in asked} == {("ear", "yes"), ("oven", "no")}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "keyword"),
+    [
+        ("我今天烤面包", "面包"),
+        ("今日はパンを焼く", "パン"),
+        ("วันนี้ฉันอบขนมปัง", "ขนมปัง"),
+        ("Im cafe\u0301 sitzen wir.", "caf\xe9"),
+        ("Biz İstanbul gördük.", "İstanbul"),
+        ("मैं आज रोटी बनाता हूँ", "रोटी"),
+        ("Die Straße ist lang.", "STRASSE"),
+    ],
+)
+def test_words_of_any_script_are_found(sentence: str, keyword: str) -> None:
+    clip = Clip("r", "c", 0, sentence, keywords=(keyword,))
+    asked = {
+        (each.text, each.answer) for each in questions({"one_word_present": 1}, clip, [keyword.casefold(), "oven"])
+    }
+    assert asked == {(keyword.casefold(), "yes"), ("oven", "no")}
 
 
 def test_several_words_are_asked_in_alphabetical_order() -> None:
@@ -106,7 +126,7 @@ def test_word_tasks_without_keywords_are_refused() -> None:
 
 
 def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
-    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY)  # type: ignore[call-arg]
+    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")  # type: ignore[call-arg]
     drawn = Counter(sampler.draw(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
     assert 550 < drawn[CLIP.translation] < 650
     assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}

@@ -18,7 +18,7 @@ def caption_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = [file for file in folder.iterdir() if file.suffix == ".vtt"]
+    files = [file for file in folder.iterdir() if file.suffix.lower() == ".vtt"]
     if not files:
         raise UserError(f"{folder} holds no .vtt files: name the folder in which they lie.")
     return sorted(files, key=lambda file: (recording_of(file), len(file.name), file.name))

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import say, show_table, warn
+from signllava_cli.data.annotation_file import first_state
 from signllava_cli.data.annotations import Recording, annotation_file
 from signllava_cli.data.importers.gathering import GatheredSplit, gather
 from signllava_cli.data.importers.source import Source
 from signllava_cli.data.writing import write_annotations
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import write_json
+from signllava_cli.files import only_process, write_json
 
 
 def import_annotations(
@@ -28,6 +29,18 @@ def import_annotations(
     """
     gathered = gather(source, paths, split)
     _require_clips(gathered)
+    with only_process(out):
+        return _write(source, paths, out, split, gathered, overwrite)
+
+
+def _write(
+    source: Source,
+    paths: Sequence[Path],
+    out: Path,
+    split: str | None,
+    gathered: Mapping[str, GatheredSplit],
+    overwrite: bool,
+) -> dict[str, list[Recording]]:
     if not overwrite:
         _require_free(out, gathered)
     recordings = {name: here.recordings() for name, here in gathered.items()}
@@ -44,6 +57,7 @@ def import_annotations(
     for name in gathered:
         write_json(report_file(out, name), reports[name])  # first: no annotation file without its report
         write_annotations(out, name, recordings[name])
+        first_state(annotation_file(out, name)).unlink(missing_ok=True)  # of the file that this one replaces
     _show(f"{source.name} in {out}", reports)
     for name, report in reports.items():
         _name_rows(name, report, report_file(out, name))

@@ -19,7 +19,7 @@ def split_in_layout(name: str) -> str:
 
 def is_plain(split: str) -> bool:
     """Whether `split` can stand in a file name."""
-    return re.fullmatch(r"\w[\w.-]*", split) is not None
+    return re.fullmatch(r"\w[\w.-]*", split) is not None and not split.endswith(".fixed")  # `check --fix` names so
 
 
 def split_in_file_name(path: Path) -> str:

@@ -103,7 +103,11 @@ def _rows(
         at += used
         if not text.strip("\r\n"):
             continue  # an empty line is no row
-        if "\0" in text:
+        swallowed = [line for cell in cells for line in cell.splitlines()[1:] if used > 1]
+        if any(line.count(separator) == len(columns) - 1 for line in swallowed):
+            what = f"a quote opens in line {at - used + 1} and closes in line {at}; the lines between look like rows"
+            yield Unusable(where, "", "quote over several rows", what)
+        elif "\0" in text:
             yield Unusable(where, "", "NUL byte", text.strip())
         elif len(cells) != len(columns):
             yield Unusable(

@@ -27,10 +27,11 @@ def link(files: Sequence[Path], out: StreamOut, overwrite: bool) -> None:
             f"None of the {len(files)} files holds a recording of split {out.split} ({first_names(annotated)}); "
             f"they hold {first_names(file_of) or 'nothing'}."
         )
+    targets = [file.resolve() for file in used]  # before earlier links go: they may be what was named
     with out.taken():
         _make_room(out, overwrite)
-        for number, file in enumerate(used):
-            out.shard(number).symlink_to(file.resolve())
+        for number, target in enumerate(targets):
+            out.shard(number).symlink_to(target)
         number_of = {file: number for number, file in enumerate(used)}
         shard_of = {name: number_of[file_of[name]] for name in annotated if name in file_of}
         write_json(out.metadata, shard_of)

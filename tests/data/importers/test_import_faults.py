@@ -203,3 +203,24 @@ def test_captions_that_are_none(signllava: Command, tmp_path: Path) -> None:
     assert "cannot be read" in signllava(*words, tmp_path / "missing.csv").err
     (tmp_path / "t.csv").write_text("x")
     assert "Leave it out" in signllava(*words, tmp_path / "t.csv", "--fps", "25").err
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_quote_that_is_never_closed_swallows_no_row_in_silence(
+    signllava: Command, tmp_path: Path, separator: str
+) -> None:
+    rows = [("uid", "text"), ("a", '"one'), ("b", "two"), ("c", 'three"'), ("d", "four")]
+    ended = run(signllava, tmp_path, "\n".join(separator.join(row) for row in rows) + "\n", name="train.csv")
+    assert ended.code == 0, ended.err
+    found = report(tmp_path)
+    named = [row["what"] for row in found["rejected_rows"]]
+    assert found["clips"] == 4 or (found["clips"] == 1 and "a quote opens in line 2 and closes in line 4" in named[0])
+
+
+def test_an_import_anew_forgets_the_first_state_of_the_file_it_replaces(signllava: Command, tmp_path: Path) -> None:
+    run(signllava, tmp_path, "uid,text\na,One oven.\nb,Two ovens.\n", name="train.csv")
+    before = tmp_path / "out" / "annotation.train.json.before"
+    signllava("prepare", "keywords", tmp_path / "out", "--split", "train", "--min-count", 1)
+    assert before.exists()
+    run(signllava, tmp_path, "uid,text\na,One pan.\n", "--overwrite", name="train.csv")
+    assert not before.exists()

@@ -118,3 +118,14 @@ def test_names_with_odd_characters(signllava: Command, tmp_path: Path) -> None:
     linked = annotate(tmp_path / "linked", {"réc 1.a": ["cl ip.0"], "-x[0]": ["é"]})
     assert link(signllava, linked, data / "mae/mae.train.0.h5").code == 0
     assert_packed(linked, content)
+
+
+def test_links_may_be_linked_again(signllava: Command, tmp_path: Path) -> None:
+    content = arrays()
+    data = dataset(tmp_path / "data", content)
+    whole = write_hdf5(tmp_path / "whole.h5", content)
+    assert link(signllava, data, whole).code == 0
+    ended = link(signllava, data, data / "mae/mae.train.0.h5", "--overwrite")
+    assert ended.code == 0, ended.err
+    assert (data / "mae/mae.train.0.h5").readlink() == whole.resolve()
+    assert_packed(data, content)
