@@ -293,7 +293,7 @@ SPOILINGS = [
     Spoiling("features-shape", CLIP, array(lambda frames: frames[0])),
     Spoiling("features-shape", CLIP, array(lambda frames: frames[None])),
     Spoiling("features-width", CLIP, array(lambda frames: frames[:, :63])),
-    Spoiling("features-width", CLIP, array(lambda frames: frames[:, :0])),
+    Spoiling("features-shape", CLIP, array(lambda frames: frames[:, :0])),
     Spoiling("features-empty", CLIP, array(lambda frames: frames[:0])),
     Spoiling("features-nan", CLIP, array(one_value(np.nan))),
     Spoiling("features-inf", CLIP, array(one_value(-np.inf))),
