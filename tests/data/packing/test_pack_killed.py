@@ -167,7 +167,7 @@ def test_a_signal_stops_it_promptly_and_cleanly(
     (os.killpg if to_group else os.kill)(process.pid, number)
     began = time.monotonic()
     out = process.communicate(timeout=60)[0]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # far less, but the machine may be busy
     assert process.returncode == 75, out
     assert f"stopped by {number.name}" in out
     assert "run the same command again" in out
