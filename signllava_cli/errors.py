@@ -23,7 +23,12 @@ class Stopped(Exception):
 
 def first_names(names: Iterable[str], count: int | None = None) -> str:
     """The first few of `names` for a message, and how many more there are; `count` is their number, if more."""
-    listed = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) for name in names]
+    listed = [printable(name) for name in names]
     shown = ", ".join(listed[:NAMES_SHOWN])
     hidden = (len(listed) if count is None else count) - NAMES_SHOWN
     return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal or cannot be written: escaped, as Python does."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

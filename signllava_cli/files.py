@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -60,13 +61,13 @@ def written_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         replaced = path.with_name(path.name + ".replaced" + HALF_WRITTEN)
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -83,7 +84,7 @@ def written_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             if path.exists():
                 shutil.copymode(path, temporary)
             temporary.replace(path)
@@ -113,13 +114,29 @@ def take_folder(folder: Path) -> IO[str]:
     Raises:
         UserError: another process has taken it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (held beyond this function)
+    return take(folder / ".lock", f"Another process is writing to {folder}: wait for it, or choose another folder.")
+
+
+def take(lock: Path, refusal: str) -> IO[str]:
+    """Take the lock file `lock` for this process, until it ends or the handle that comes back is closed.
+
+    Raises:
+        UserError: another process has taken it; the message is `refusal`.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    handle = open(lock, "a", encoding="utf-8")  # noqa: SIM115 (held beyond this function)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"Another process is writing to {folder}: wait for it, or choose another folder.") from None
+        handle.close()
+        raise UserError(refusal) from None
     return handle
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of the bytes of `file`, as hexadecimal digits."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -161,7 +178,8 @@ def pointed_at(link: Path) -> Path | None:
     return None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or folder down to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,20 +5,40 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of forked workers; submit to it before a progress bar starts its thread, and with `signals_held`.
+def cpu_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
-    fork, as in torch's loader: spawn would run the script of whoever calls our functions a second time.
+
+@contextlib.contextmanager
+def submitted(
+    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[dict[Future[Result], tuple[Any, ...]]]:
+    """`work(*task)` for each of `tasks` in forked workers: the jobs, each with its task. Start a progress bar inside.
+
+    fork, as in torch's loader: spawn would run the script of whoever calls our functions a second time; so workers
+    start before a bar has its thread, and while signals wait. Jobs not begun are given up when the block fails.
     """
-    return ProcessPoolExecutor(workers, get_context("fork"), initializer=begin_worker, initargs=(os.getpid(),))
+    count = min(workers, len(tasks))
+    with ProcessPoolExecutor(count, get_context("fork"), initializer=begin_worker, initargs=(os.getpid(),)) as pool:
+        with signals_held():
+            jobs = {pool.submit(work, *task): task for task in tasks}
+        try:
+            yield jobs
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @contextlib.contextmanager

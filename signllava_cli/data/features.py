@@ -51,8 +51,7 @@ class FeatureStream:
 
     def kept_frames(self) -> np.ndarray:
         """How many frames of each clip are read under `stride` and `max_frames`, int64 (clips,)."""
-        strided = -(-self.frame_counts.astype(np.int64) // self.settings.stride)
-        return strided if self.settings.max_frames is None else np.minimum(strided, self.settings.max_frames)
+        return kept_frames(self.frame_counts.astype(np.int64), self.settings)
 
     def read(self, clip: Clip) -> np.ndarray:
         """The frames of `clip`, float16 of shape (T, width), every `stride`-th and at most `max_frames`.
@@ -132,6 +131,12 @@ class FeatureStream:
                 os.close(oldest) if isinstance(oldest, int) else oldest.close()
         self._handles.move_to_end(key)
         return self._handles[key]
+
+
+def kept_frames(counts: np.ndarray, settings: Stream) -> np.ndarray:
+    """What `stride` and `max_frames` leave of clips of `counts` frames."""
+    strided = -(-counts // settings.stride)
+    return strided if settings.max_frames is None else np.minimum(strided, settings.max_frames)
 
 
 def thin(frames: np.ndarray, count: int) -> np.ndarray:

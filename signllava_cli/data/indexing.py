@@ -21,8 +21,8 @@ from signllava_cli.data.shard import StoredClip, list_shard
 from signllava_cli.data.stream_files import StreamFiles, find_stream
 from signllava_cli.data.words import says_nothing, words
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import HALF_WRITTEN, only_process, written_file
-from signllava_cli.processes import process_pool, signals_held
+from signllava_cli.files import HALF_WRITTEN, only_process, sha256_of, written_file
+from signllava_cli.processes import cpu_cores, submitted
 from signllava_cli.recipe import Stream
 
 SAMPLES, SAMPLE_SIZE = 16, 4096  # blocks of a shard, and bytes of each
@@ -47,7 +47,7 @@ def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: i
         if index and not stale:
             return index
         say(f"indexing split {split} of {root}" + (f": {stale}" if stale else ""))
-        _build(file, root, split, streams, workers or len(os.sched_getaffinity(0)), index)
+        _build(file, root, split, streams, workers or cpu_cores(), index)
     return Index(file, root)
 
 
@@ -113,11 +113,13 @@ def _kept_streams(
         name: old.why_stream_stale(split, name, streams[name]) if name in streams else old.changed_file(name)
         for name in old.streams
     }
+    kept = {name: old.stream_columns(name) for name, changed in stale.items() if not changed}
+    if not kept:
+        return {}
     old_rows = {old.id(row): row for row in range(len(old))}
     rows = np.array([old_rows.get(clip.id, -1) for clip in clips])
     if (rows < 0).any():
         return {}
-    kept = {name: old.stream_columns(name) for name, changed in stale.items() if not changed}
     return {
         name: ({column: pa.array(values[rows]) for column, values in columns.items()}, head)
         for name, (columns, head) in kept.items()
@@ -126,13 +128,13 @@ def _kept_streams(
 
 def _annotation_stamp(root: Path, split: str) -> dict[str, Any]:
     file = annotation_file(root, split)
-    return {**stamp(file, root), "sha256": _sha256(file)}
+    return {**stamp(file, root), "sha256": sha256_of(file)}
 
 
 def _stream_head(files: StreamFiles, settings: Stream, root: Path) -> dict[str, Any]:
     return {
         "pattern": settings.shards,
-        "metadata": {**stamp(files.metadata, root), "sha256": _sha256(files.metadata)},
+        "metadata": {**stamp(files.metadata, root), "sha256": sha256_of(files.metadata)},
         "files": [{**stamp(path, root), "sample": _sample(path)} for path in files.files],
     }
 
@@ -199,17 +201,10 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
                 _write_listing(shard, part)
                 line.advance()
         return listings
-    with process_pool(min(workers, len(waiting))) as pool:
-        with signals_held():
-            jobs = [pool.submit(_write_listing, shard, part) for shard, part in waiting]
-        try:
-            with progress("shards indexed", len(listings), done) as line:
-                for job in as_completed(jobs):
-                    job.result()
-                    line.advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with submitted(_write_listing, waiting, workers) as jobs, progress("shards indexed", len(listings), done) as line:
+        for job in as_completed(jobs):
+            job.result()
+            line.advance()
     return listings
 
 
@@ -256,8 +251,3 @@ def _sample(shard: Path) -> str:
             content.seek(place * max(0, size - SAMPLE_SIZE) // max(1, SAMPLES - 1))
             digest.update(content.read(SAMPLE_SIZE))
     return digest.hexdigest()[:16]
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -5,9 +5,8 @@ is no word of it may be asked about as a negative. Positives and negatives are a
 (case-folded), so that the spelling does not tell the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -102,9 +101,8 @@ class TaskSampler:
         A part of a compound is not denied, nor is a keyword of the clip that is no word of it (a base form, say).
         """
         found: dict[str, None] = {}
-        size, pieces = len(self.vocabulary), parts(sentence)
-        places = chain(draw.integers(size, size=TRIES * count), draw.permutation(size)) if size else ()
-        for place in places:
+        pieces = parts(sentence)
+        for place in self._places(TRIES * count, draw):
             if len(found) == count:
                 break
             word = self.vocabulary[place]
@@ -112,6 +110,12 @@ class TaskSampler:
             if word not in keywords and not holds(sentence, asked) and not holds(pieces, parts(asked)):
                 found[word] = None
         return list(found)
+
+    def _places(self, tries: int, draw: np.random.Generator) -> Iterator[int]:
+        """Places in the vocabulary: `tries` at random, and where these do not do, all of them."""
+        if self.vocabulary:
+            yield from draw.integers(len(self.vocabulary), size=tries)
+            yield from draw.permutation(len(self.vocabulary))
 
     def _yes_or_no(self, present: bool) -> str:
         return self.tasks.yes if present else self.tasks.no

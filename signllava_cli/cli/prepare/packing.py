@@ -40,14 +40,13 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run packed.")] = False,
 ) -> None:
     """Pack other tools' features into the shards of a stream. Run again after a kill, it goes on."""
-    import os
-
     from signllava_cli.data.packing.pack import pack
     from signllava_cli.data.packing.request import PackRequest
     from signllava_cli.data.packing.stream_out import StreamOut
+    from signllava_cli.processes import cpu_cores
 
     request = PackRequest(tuple(source.resolve() for source in sources), format, pattern, key, shard_mb)
-    pack(request, StreamOut(out, stream, split), workers or len(os.sched_getaffinity(0)), overwrite)
+    pack(request, StreamOut(out, stream, split), workers or cpu_cores(), overwrite)
 
 
 def link(

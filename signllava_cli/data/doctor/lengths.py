@@ -4,14 +4,17 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.doctor.catalogue import RATIO_OFF
 from signllava_cli.data.doctor.features import Arrays
 from signllava_cli.data.doctor.findings import Findings
 from signllava_cli.data.examples import BOUNDARIES
+from signllava_cli.data.features import kept_frames
 from signllava_cli.data.prompts import PromptWriter
-from signllava_cli.recipe import Recipe, Stream, Tasks
+from signllava_cli.recipe import Recipe, Tasks
 
 CHARACTERS_OF_A_TOKEN = 4  # of English, where no tokenizer is at hand
 
@@ -46,7 +49,11 @@ def check_fit(
         for clip in recording.clips:
             seen = gold_context(recording, clip.position, recipe.context.window, recipe.context.prelude)
             frames = [
-                _kept(its[clip.id].frames, settings.get(name)) for name, its in arrays.items() if clip.id in its
+                int(kept_frames(np.array(its[clip.id].frames), settings[name]))
+                if name in settings
+                else its[clip.id].frames
+                for name, its in arrays.items()
+                if clip.id in its
             ]
             needed = sum(frames) + BOUNDARIES * len(frames) + _text_positions(clip, seen, recipe.tasks, prompts)
             if needed > room:
@@ -62,11 +69,3 @@ def _text_positions(clip: Clip, context: list[str], tasks: Tasks, prompts: Promp
         return sum(map(len, texts)) // CHARACTERS_OF_A_TOKEN
     prompt = prompts.prompt(context)
     return len(prompt.before) + len(prompt.after) + len(prompts.answer(clip.translation))
-
-
-def _kept(frames: int, settings: Stream | None) -> int:
-    """What `stride` and `max_frames` leave."""
-    if settings is None:
-        return frames
-    strided = -(-frames // settings.stride)
-    return strided if settings.max_frames is None else min(strided, settings.max_frames)

@@ -15,8 +15,8 @@ import numpy as np
 from signllava_cli import __version__
 from signllava_cli.data.doctor.examination import Examined
 from signllava_cli.data.doctor.findings import counts_by_severity
-from signllava_cli.data.doctor.screen import printable, shown_names, summary
-from signllava_cli.errors import UserError
+from signllava_cli.data.doctor.screen import shown_names, summary
+from signllava_cli.errors import UserError, printable
 from signllava_cli.files import write_text
 
 KINDS = (".json", ".html")

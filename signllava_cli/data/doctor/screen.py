@@ -7,7 +7,7 @@ from rich.text import Text
 
 from signllava_cli.console import say, screen
 from signllava_cli.data.doctor.findings import Finding, counts_by_severity
-from signllava_cli.errors import NAMES_SHOWN, first_names
+from signllava_cli.errors import NAMES_SHOWN, first_names, printable
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -39,12 +39,7 @@ def summary(findings: Sequence[Finding], seconds: float) -> str:
 
 def shown_names(finding: Finding) -> str:
     """The first names of a finding, and how many more there are."""
-    return first_names(map(printable, finding.names[:NAMES_SHOWN]), finding.count)
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal or cannot be written: escaped, as Python does."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return first_names(finding.names[:NAMES_SHOWN], finding.count)
 
 
 def _mend(finding: Finding) -> str:

@@ -1,6 +1,6 @@
 """Reads the shards of all streams side by side, and outlives a file on which the HDF5 library crashes."""
 
-import os
+import contextlib
 import time
 from collections.abc import Iterable
 from concurrent.futures import as_completed
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from signllava_cli.console import progress
 from signllava_cli.data.doctor.shard_reading import ShardFacts, read_shard
-from signllava_cli.processes import process_pool
+from signllava_cli.processes import cpu_cores, submitted
 
 
 def read_shards(files: Iterable[Path], workers: int | None, fast: bool) -> dict[Path, ShardFacts]:
@@ -19,25 +19,23 @@ def read_shards(files: Iterable[Path], workers: int | None, fast: bool) -> dict[
     began, arrays = time.monotonic(), 0
     if not waiting:
         return found
-    with process_pool(min(workers or len(os.sched_getaffinity(0)), len(waiting))) as pool:
-        jobs = {pool.submit(read_shard, file, fast): file for file in waiting}
-        try:
-            with progress("shards read", len(waiting)) as line:
-                for job in as_completed(jobs):
-                    facts = found[jobs[job]] = job.result()
-                    arrays += len(facts.arrays)
-                    line.advance(note=f"{arrays / max(time.monotonic() - began, 1e-9):.0f} arrays/s")
-        except BrokenProcessPool:
-            pass  # those that are left are read one by one below
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    tasks = [(file, fast) for file in waiting]
+    with (
+        contextlib.suppress(BrokenProcessPool),  # those that are left are read one by one below
+        submitted(read_shard, tasks, workers or cpu_cores()) as jobs,
+        progress("shards read", len(waiting)) as line,
+    ):
+        for job in as_completed(jobs):
+            file, _ = jobs[job]
+            facts = found[file] = job.result()
+            arrays += len(facts.arrays)
+            line.advance(note=f"{arrays / max(time.monotonic() - began, 1e-9):.0f} arrays/s")
     return found | {file: _read_alone(file, fast) for file in waiting if file not in found}
 
 
 def _read_alone(file: Path, fast: bool) -> ShardFacts:
-    with process_pool(1) as pool:
-        try:
-            return pool.submit(read_shard, file, fast).result()
-        except BrokenProcessPool:
-            return ShardFacts([], f"{file}: reading it ends the process, by a crash or for want of memory")
+    try:
+        with submitted(read_shard, [(file, fast)], 1) as jobs:
+            return next(iter(jobs)).result()
+    except BrokenProcessPool:
+        return ShardFacts([], f"{file}: reading it ends the process, by a crash or for want of memory")

@@ -1,6 +1,5 @@
 """A source's annotations, written as `annotation.{split}.json` with a report of what became of every row."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from signllava_cli.data.importers.gathering import GatheredSplit, gather
 from signllava_cli.data.importers.source import Source
 from signllava_cli.data.writing import write_annotations
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import only_process, write_json
+from signllava_cli.files import only_process, sha256_of, write_json
 
 
 def import_annotations(
@@ -84,9 +83,7 @@ def _require_free(out: Path, splits: Iterable[str]) -> None:
 
 
 def _checksum(file: Path) -> dict[str, Any]:
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"file": str(file), "bytes": file.stat().st_size, "sha256": digest}
+    return {"file": str(file), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def _account(here: GatheredSplit, recordings: Sequence[Recording]) -> dict[str, Any]:

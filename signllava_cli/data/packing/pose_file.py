@@ -18,6 +18,9 @@ from signllava_cli.data.packing.landmarks import (
 )
 from signllava_cli.errors import UserError
 
+# what pose-format raises on damaged files
+_READ_FAULTS = (OSError, ValueError, TypeError, IndexError, struct.error, NotImplementedError, MemoryError)
+
 COMPONENT_OF = {
     BODY: "POSE_LANDMARKS",
     RIGHT_HAND: "RIGHT_HAND_LANDMARKS",
@@ -42,7 +45,7 @@ def read_pose_file(file: Path) -> Landmarks:
 
     try:
         pose = Pose.read(file.read_bytes())
-    except (OSError, ValueError, TypeError, IndexError, struct.error, NotImplementedError, MemoryError) as fault:
+    except _READ_FAULTS as fault:
         raise Unreadable(f"cannot be read as .pose: {fault}") from None
     starts, counts = _components(pose.header.components)
     frames, people = pose.body.data.shape[:2]

@@ -1,7 +1,6 @@
 """The files that `prepare pack` and `prepare link` write for one stream and split."""
 
 import contextlib
-import fcntl
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.errors import UserError
-from signllava_cli.files import HALF_WRITTEN
+from signllava_cli.files import HALF_WRITTEN, take
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,7 @@ class StreamOut:
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.stream):
             raise UserError(f"--stream {self.stream!a}: a stream's name may hold letters, digits, `_` and `-`.")
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / f".pack.{self.stream}.{self.split}.lock"
-        with open(lock, "a", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"Another process is writing stream {self.stream}, split {self.split}, of {self.root}: wait."
-                ) from None
+        refusal = f"Another process is writing stream {self.stream}, split {self.split}, of {self.root}: wait."
+        with take(lock, refusal):
             yield

@@ -14,7 +14,7 @@ from typing import Any
 from signllava_cli.console import progress
 from signllava_cli.data.packing.shard_writing import Shard, write_shard
 from signllava_cli.errors import Stopped, UserError
-from signllava_cli.files import HALF_WRITTEN
+from signllava_cli.files import HALF_WRITTEN, sync
 from signllava_cli.preemption import StopRequest
 from signllava_cli.processes import begin_worker, signals_held
 
@@ -65,11 +65,7 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
 
 def _give_final_name(temporary: Path, file: Path) -> None:
     temporary.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(file.parent)
 
 
 # ---- in a worker ----
