@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from signllava_cli.model.signllava import summed_loss
+from signllava_cli.model.loss import summed_loss
 
 BATCH, LENGTH, TARGETS, HIDDEN, REPEATS = 4, 512, 30, 256, 3
 

@@ -32,7 +32,8 @@ class Batch:
     `input_ids`, `attention_mask`: int64 (B, L); at stream positions and at padding the id is `pad_id` and
     means nothing. `targets`: int64 (N,), the answer tokens of all clips. `predictors`: int64 (N,), the
     flattened position whose hidden state predicts each. `streams`: in the recipe's order, every stream,
-    also one that no clip of this batch has.
+    also one that no clip of this batch has. `behind_prefix`: the sequences begin behind the constant text, for a
+    model that reuses it.
     """
 
     clips: tuple[str, ...]
@@ -42,6 +43,17 @@ class Batch:
     predictors: Tensor
     streams: dict[str, StreamBatch]
     cuts: Cuts
+    behind_prefix: bool = False
+
+    @property
+    def positions(self) -> int:
+        """How many positions hold something."""
+        return int(self.attention_mask.sum())
+
+    @property
+    def padded_positions(self) -> int:
+        """How many positions there are, padding included: B * L."""
+        return self.attention_mask.numel()
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; frames travel as float16."""
@@ -59,25 +71,34 @@ class Batch:
 
 
 def make_batch(
-    examples: Sequence[Example], widths: dict[str, int], pad_id: int, pad_side: Literal["left", "right"]
+    examples: Sequence[Example],
+    widths: dict[str, int],
+    pad_id: int,
+    pad_side: Literal["left", "right"],
+    behind_prefix: bool = False,
 ) -> Batch:
     """The batch of `examples`; `widths` names every stream of the recipe and its width.
 
     Training pads on the right. Generation pads on the left, because new tokens follow the last position.
-    The last answer token is predicted but never read, so it takes no position.
+    The last answer token is predicted but never read, so it takes no position. `behind_prefix` leaves out the
+    text before the streams, which is the same in every prompt.
     """
-    lengths = [example.positions - bool(example.answer) for example in examples]
+    befores = [() if behind_prefix else example.prompt.before for example in examples]
+    lengths = [
+        example.positions - len(example.prompt.before) + len(before) - bool(example.answer)
+        for example, before in zip(examples, befores, strict=True)
+    ]
     longest = max(lengths)
     ids = np.full((len(examples), longest), pad_id, dtype=np.int64)
     mask = np.zeros((len(examples), longest), dtype=np.int64)
     predictors: list[np.ndarray] = []
     places: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in widths}
-    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+    for row, (example, before, length) in enumerate(zip(examples, befores, lengths, strict=True)):
         start = longest - length if pad_side == "left" else 0
         mask[row, start : start + length] = 1
         at = start
-        ids[row, at : at + len(example.prompt.before)] = example.prompt.before
-        at += len(example.prompt.before)
+        ids[row, at : at + len(before)] = before
+        at += len(before)
         for name in widths:
             if name in example.streams:
                 places[name].append((row * longest + at, example.streams[name]))
@@ -96,6 +117,7 @@ def make_batch(
         predictors=torch.from_numpy(np.concatenate(predictors)),
         streams={name: _stream_batch(places[name], width) for name, width in widths.items()},
         cuts=sum((example.cuts for example in examples), Cuts()),
+        behind_prefix=behind_prefix,
     )
 
 

@@ -39,6 +39,8 @@ class Turns:
 class PromptWriter:
     """Writes the prompts and answers of one tokenizer and one recipe.
 
+    `before_streams` are the ids with which every prompt begins.
+
     Args:
         tokenizer: a Hugging Face tokenizer; it needs a chat template only when `turns` is not given.
         tasks: the recipe's words.
@@ -52,7 +54,7 @@ class PromptWriter:
         self.tokenizer, self.tasks = tokenizer, tasks
         self.turns = turns or rendered_turns(tokenizer, tasks.system)
         self.end_of_turn = self.turns.end_of_turn
-        self._head = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
+        self.before_streams = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
         self._tail = self._with_special_tokens(self.turns.after)
 
     def prompt(self, context: Sequence[str], question: str | None = None) -> Prompt:
@@ -62,7 +64,7 @@ class PromptWriter:
         """
         lines = [self.tasks.context, *context] if context else []
         asked = "\n".join(["", *lines, question or self.tasks.translation])
-        return Prompt(before=self._head, after=self._plain(asked) + self._tail)
+        return Prompt(before=self.before_streams, after=self._plain(asked) + self._tail)
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The target ids of `text`: its own tokens and the end of the turn."""

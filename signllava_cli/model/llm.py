@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
+from signllava_cli.model.sharding import gathered
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBED_ROWS, PROBED_COLUMNS = 16, 4
@@ -153,8 +154,11 @@ def decoder_and_head(llm: Any) -> tuple[nn.Module, nn.Module]:
 
 def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
     """What a checkpoint must know of its LLM to recognise it: shape, vocabulary, and a few embedding values."""
-    table = llm.get_input_embeddings().weight
-    rows = torch.linspace(0, table.shape[0] - 1, PROBED_ROWS).long()
+    table, norm = llm.get_input_embeddings().weight, _first_norm(llm)
+    with gathered(table, norm):
+        rows = torch.linspace(0, table.shape[0] - 1, PROBED_ROWS).long()
+        norm_probe = norm[:PROBED_ROWS].float().tolist()
+        embedding_probe = table[rows.to(table.device), :PROBED_COLUMNS].float().flatten().tolist()
     return {
         "path": settings.path,
         "revision": settings.revision,
@@ -162,8 +166,8 @@ def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
         "hidden_size": llm.config.hidden_size,
         "layers": llm.config.num_hidden_layers,
         "vocabulary": llm.config.vocab_size,
-        "norm_probe": _first_norm(llm)[:PROBED_ROWS].float().tolist(),
-        "embedding_probe": table[rows.to(table.device), :PROBED_COLUMNS].float().flatten().tolist(),
+        "norm_probe": norm_probe,
+        "embedding_probe": embedding_probe,
     }
 
 
@@ -189,9 +193,9 @@ def require_same_llm(expected: dict[str, Any], found: dict[str, Any], where: Pat
         )
 
 
-def _first_norm(llm: Any) -> Tensor:
-    """The first vector among the weights: a norm, which no precision quantises."""
-    return next(weight for weight in llm.parameters() if weight.ndim == 1)
+def _first_norm(llm: Any) -> nn.Parameter:
+    """The weight of the first norm, which no precision quantises."""
+    return next(weight for name, weight in llm.named_parameters() if "norm" in name)
 
 
 def _location(settings: recipes.LLM) -> str:

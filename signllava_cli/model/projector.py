@@ -34,10 +34,18 @@ class Projector(nn.Module):
         self.boundary = nn.Parameter(scale * torch.randn(2, hidden, generator=generator))
         self._initialise(settings.width, scale, generator)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Embeddings (F, hidden) of frames (F, width), in the projector's own dtype."""
-        frames = frames.to(self.boundary.dtype)
-        embeddings: Tensor = self.norm_out(self.layers(self.norm_in(frames)))
+    def forward(self, frames: Tensor, clips: int) -> Tensor:
+        """Embeddings of frames (F, width), then the opening and then the closing boundary of each of `clips` clips.
+
+        Shape (F + 2 * clips, hidden), in the projector's own dtype. The boundaries come from here because under
+        ZeRO-3 a module's weights are whole only while it runs.
+        """
+        opening, closing = self.boundary[:, None].expand(-1, clips, -1)
+        return torch.cat([self.embed(frames), opening, closing])
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """Embeddings (F, hidden) of frames (F, width)."""
+        embeddings: Tensor = self.norm_out(self.layers(self.norm_in(frames.to(self.boundary.dtype))))
         return embeddings
 
     @torch.no_grad()
@@ -50,4 +58,4 @@ class Projector(nn.Module):
             self.norm_out.weight.fill_(scale)
         else:
             rows = torch.randn(CALIBRATION_ROWS, width, generator=generator)
-            linears[-1].weight.mul_(scale / self(rows).std())
+            linears[-1].weight.mul_(scale / self.embed(rows).std())

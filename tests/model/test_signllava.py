@@ -10,9 +10,10 @@ from transformers.trainer_pt_utils import LabelSmoother
 from signllava_cli.data.batches import Batch, make_batch
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.model import signllava as module
+from signllava_cli.model import loss as module
 from signllava_cli.model.assembly import Assembled, assemble
 from signllava_cli.model.projector import Projector
+from signllava_cli.model.signllava import SignLlava
 from signllava_cli.recipe import Recipe, Stream, read_recipe
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def assembled(recipe: Recipe) -> Assembled:
     return assemble(recipe, CPU)
 
 
-def batch_of(recipe: Recipe, assembled: Assembled, size: int, side: str = "right") -> Batch:
+def batch_of(recipe: Recipe, assembled: Assembled, size: int, behind_prefix: bool = False) -> Batch:
     split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
     examples = [
         builder.build(
@@ -35,7 +36,14 @@ def batch_of(recipe: Recipe, assembled: Assembled, size: int, side: str = "right
         for clip in split.clips[:size]
     ]
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return make_batch(examples, widths, assembled.pad_id, side)  # type: ignore[arg-type]
+    return make_batch(examples, widths, assembled.pad_id, "right", behind_prefix)
+
+
+def loss_and_gradients(model: SignLlava, batch: Batch, smoothing: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss, _ = model(batch, smoothing)
+    loss.backward()
+    return loss.detach(), {name: weight.grad.clone() for name, weight in model.trained_parameters().items()}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
@@ -61,11 +69,51 @@ def test_loss_equals_full_logits_and_label_smoother(
 def test_loss_does_not_depend_on_the_chunks(
     recipe: Recipe, assembled: Assembled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(recipe, assembled, 4)
-    whole, _ = assembled.model(batch)
+    model, batch = assembled.model, batch_of(recipe, assembled, 4)
+    whole = loss_and_gradients(model, batch, 0.1)
     monkeypatch.setattr(module, "TARGETS_PER_CHUNK", 3)
-    chunked, _ = assembled.model(batch)
-    torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(loss_and_gradients(model, batch, 0.1), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_that_the_loss_takes_ahead_is_that_of_autograd(recipe: Recipe, assembled: Assembled) -> None:
+    head = assembled.model.llm.get_output_embeddings()
+    states = torch.randn(9, head.in_features, requires_grad=True)
+    targets = torch.arange(9)
+    logits = torch.nn.functional.cross_entropy(head(states), targets, label_smoothing=0.1, reduction="sum")
+    (expected,) = torch.autograd.grad(3 * logits, states)
+    (ahead,) = torch.autograd.grad(3 * module.summed_loss(head, states, targets, 0.1), states)
+    torch.testing.assert_close(ahead, expected, rtol=1e-5, atol=1e-6)
+    assert not module.summed_loss(head, states.detach(), targets, 0.1).requires_grad
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_reused_prefix_changes_neither_loss_nor_gradients(
+    recipe: Recipe, assembled: Assembled, checkpointing: bool
+) -> None:
+    model = assembled.model.train()
+    if checkpointing:
+        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    whole, behind = batch_of(recipe, assembled, 5), batch_of(recipe, assembled, 5, behind_prefix=True)
+    expected = loss_and_gradients(model, whole, 0.1)
+    assert model.reuse_prefix(assembled.prompts.before_streams)
+    assert behind.input_ids.shape[1] == whole.input_ids.shape[1] - len(assembled.prompts.before_streams)
+    torch.testing.assert_close(loss_and_gradients(model, behind, 0.1), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss_and_gradients(model, whole, 0.1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: list[str]) -> None:
+    finetuned = assemble(read_recipe("toy/tiny_finetune", [*settings, "init.projector=null"]), CPU)
+    assert not finetuned.model.reuse_prefix(finetuned.prompts.before_streams)
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=6,
+    )  # fmt: skip
+    llm = MistralForCausalLM(config).requires_grad_(False)
+    model = SignLlava(llm, {"mae": Stream(width=8)}, 0)
+    assert not model.reuse_prefix(tuple(range(12)))
+    assert llm.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("size", [2, 5])
@@ -110,7 +158,7 @@ def test_both_boundary_vectors_reach_the_model(recipe: Recipe, assembled: Assemb
         stream = batch.streams[name]
         assert torch.equal(rows[stream.opens], projector.boundary[0].expand(3, -1))
         assert torch.equal(rows[stream.closes], projector.boundary[1].expand(3, -1))
-        assert torch.equal(rows[stream.positions], projector(stream.frames))
+        assert torch.equal(rows[stream.positions], projector.embed(stream.frames))
 
 
 def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, assembled: Assembled) -> None:
@@ -133,7 +181,7 @@ def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normali
     settings = Stream(width=48, projector=kind, normalise_output=normalise_output)
     projector = Projector(settings, 192, 0.136, torch.Generator().manual_seed(0))
     frames = 5 + 3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(1))
-    assert 0.8 < float(projector(frames).detach().std()) / 0.136 < 1.2
+    assert 0.8 < float(projector.embed(frames).detach().std()) / 0.136 < 1.2
     assert sum(isinstance(layer, torch.nn.Linear) for layer in projector.layers) == (
         1 if kind == "linear" else int(kind[3])
     )

@@ -1,0 +1,101 @@
+"""The constant text before the streams: its keys and values, computed once instead of in every sequence.
+
+While the LLM is frozen, the keys and values of text that stands at the start of every sequence never change, and no
+gradient flows into it. They are laid before those of the sequence inside each layer's attention: the same sums as
+without, less the work. transformers lets a package register an attention of its own and hands it whatever keyword
+the decoder is called with; so a prefix, unlike a KV cache, survives the recomputation of gradient checkpointing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "sdpa_after_prefix"
+CHECKED = 8  # positions behind the prefix that are compared with and without it
+TOLERANCE = 0.05  # of their spread: bfloat16 rounds the same sums in another order
+
+
+@dataclass
+class Prefix:
+    """Keys and values (1, heads, P, head width) of the P positions of the constant text, layer by layer."""
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """P, the number of positions."""
+        return int(self.keys[0].shape[2])
+
+    def lay_before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """`key` and `value` (B, heads, L, head width) of a layer with the prefix's own before them: P + L positions."""
+        size = (len(key), -1, -1, -1)
+        keys, values = self.keys[layer].expand(size), self.values[layer].expand(size)
+        return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+
+    def arguments(self, embeddings: Tensor) -> dict[str, Any]:
+        """What a decoder is called with for `embeddings` (B, L, hidden) to stand behind this prefix."""
+        last = self.length + embeddings.shape[1]
+        places = torch.arange(self.length, last, device=embeddings.device)
+        seen = torch.arange(last, device=embeddings.device) <= places[:, None]
+        return {"position_ids": places[None], "prefix": self, "prefix_mask": seen[None, None]}
+
+
+class _Recorded(Prefix):
+    """A prefix in the making: it takes every layer's keys and values, and lays nothing before them."""
+
+    def lay_before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys[layer], self.values[layer] = key, value
+        return key, value
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    prefix: Prefix | None = None,
+    prefix_mask: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' sdpa, with the prefix laid before keys and values."""
+    if prefix is not None:
+        key, value = prefix.lay_before(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    mask = attention_mask if prefix_mask is None else prefix_mask
+    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **others)
+    return attended
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+@torch.no_grad()
+def prefix_of(llm: Any, decoder: nn.Module, ids: Tensor) -> Prefix | None:
+    """The prefix of the constant text `ids` (P,), or None where this LLM does not read the same with it as without.
+
+    Tried and not guessed: layers with a sliding window, or positions of their own making, take no prefix.
+    """
+    before = llm.config._attn_implementation
+    if before not in ("sdpa", ATTENTION):
+        return None
+    llm.set_attn_implementation(ATTENTION)
+    text = llm.get_input_embeddings()(ids[None])
+    recorded = _Recorded()
+    decoder(inputs_embeds=text, use_cache=False, prefix=recorded)
+    prefix = Prefix(recorded.keys, recorded.values)
+    if len(prefix.keys) == llm.config.get_text_config().num_hidden_layers:
+        following = text[:, :CHECKED]
+        whole = decoder(inputs_embeds=torch.cat([text, following], dim=1), use_cache=False).last_hidden_state
+        behind = decoder(inputs_embeds=following, use_cache=False, **prefix.arguments(following)).last_hidden_state
+        expected = whole[:, len(ids) :].float()
+        if (behind.float() - expected).abs().max() <= TOLERANCE * expected.std():
+            return prefix
+    llm.set_attn_implementation(before)
+    return None
