@@ -24,6 +24,9 @@ ALL_TASKS = [
     *(f"tasks.dev.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),
     "tasks.paraphrases=0.5",
     "context.dropout=0.3",
+    "context.sentence_dropout=0.2",
+    "context.least_window=0",
+    "context.least_prelude=1",
 ]
 
 

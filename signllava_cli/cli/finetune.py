@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from signllava_cli.cli.options import LaunchOption, ProcessesOption, RecipeOption, ResumeOption, SetOption
+from signllava_cli.cli.options import (
+    DryRunOption,
+    LaunchOption,
+    MachineRankOption,
+    MachinesOption,
+    MainAddressOption,
+    ProcessesOption,
+    RecipeOption,
+    ResumeOption,
+    SetOption,
+    launch_overrides,
+)
 
 
 def finetune(
@@ -18,10 +29,18 @@ def finetune(
     resume: ResumeOption = "auto",
     launch: LaunchOption = None,
     num_processes: ProcessesOption = None,
+    num_machines: MachinesOption = None,
+    machine_rank: MachineRankOption = None,
+    main_address: MainAddressOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train projectors and a LoRA adapter of the quantised LLM."""
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
-    overrides = [*(set_ or []), *([f"init.projector={json.dumps(projector)}"] if projector else [])]
-    run_stage("finetune", read_recipe(recipe, overrides), resume, launch, num_processes)
+    overrides = [
+        *(set_ or []),
+        *([f"init.projector={json.dumps(projector)}"] if projector else []),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
+    ]
+    run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run)

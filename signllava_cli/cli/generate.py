@@ -50,6 +50,8 @@ def generate(
         "generate.batch_size": batch_size,
     }
     overrides = [
+        "context.least_window=null",  # training alone draws from a range
+        "context.least_prelude=null",
         *(set_ or []),
         *(f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None),
     ]

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,43 @@ ResumeOption = Annotated[
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A run (its best checkpoint), a step folder, or its link `best` or `last`.")
 ]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Try the longest batch, the dev split and a checkpoint; print memory and hours."),
+]
 LaunchOption = Annotated[
     str | None,
     typer.Option("--launch", metavar="PROFILE", help="A profile of accelerate_configs/, by name or file."),
 ]
 ProcessesOption = Annotated[
-    int | None, typer.Option("--num-processes", min=1, help="Processes to launch, if not the profile's.")
+    int | None, typer.Option("--num-processes", min=1, help="Processes over all machines, if not the profile's.")
+]
+MachinesOption = Annotated[
+    int | None, typer.Option("--num-machines", min=1, help="Machines, if not the profile's; launch on each.")
+]
+MachineRankOption = Annotated[int | None, typer.Option("--machine-rank", min=0, help="This machine's, from 0 on.")]
+MainAddressOption = Annotated[
+    str | None, typer.Option("--main-address", metavar="HOST:PORT", help="Machine 0, and a free port of it.")
 ]
 DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The dataset folder.", show_default=False)]
 SplitsOption = Annotated[
     list[str] | None, typer.Option("--split", help="A split; repeatable. Default: every split that is there.")
 ]
+
+
+def launch_overrides(
+    profile: str | None,
+    num_processes: int | None,
+    num_machines: int | None,
+    machine_rank: int | None,
+    main_address: str | None,
+) -> list[str]:
+    """The recipe's `launch` settings that the command line gives, as `--set` takes them."""
+    given = {
+        "profile": profile,
+        "num_processes": num_processes,
+        "num_machines": num_machines,
+        "machine_rank": machine_rank,
+        "main_address": main_address,
+    }
+    return [f"launch.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]

@@ -1,6 +1,17 @@
 """`signllava pretrain`: train projectors into a frozen LLM."""
 
-from signllava_cli.cli.options import LaunchOption, ProcessesOption, RecipeOption, ResumeOption, SetOption
+from signllava_cli.cli.options import (
+    DryRunOption,
+    LaunchOption,
+    MachineRankOption,
+    MachinesOption,
+    MainAddressOption,
+    ProcessesOption,
+    RecipeOption,
+    ResumeOption,
+    SetOption,
+    launch_overrides,
+)
 
 
 def pretrain(
@@ -9,9 +20,17 @@ def pretrain(
     resume: ResumeOption = "auto",
     launch: LaunchOption = None,
     num_processes: ProcessesOption = None,
+    num_machines: MachinesOption = None,
+    machine_rank: MachineRankOption = None,
+    main_address: MainAddressOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train projectors into a frozen LLM."""
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
-    run_stage("pretrain", read_recipe(recipe, set_ or []), resume, launch, num_processes)
+    overrides = [
+        *(set_ or []),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
+    ]
+    run_stage("pretrain", read_recipe(recipe, overrides), resume, dry_run)

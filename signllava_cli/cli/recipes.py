@@ -31,14 +31,17 @@ def show(recipe: Name, set_: SetOption = None) -> None:
 
 @app.command()
 def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
-    """Copy a recipe, comments and all, to a file of your own."""
+    """Copy a recipe, comments and all, to a file of your own; `slurm` is a folder of job scripts."""
     from signllava_cli.errors import UserError
-    from signllava_cli.recipe import find_recipe
+    from signllava_cli.recipe import find_recipe, shipped_folder
 
     if to.exists():
         raise UserError(f"{to} is already there: choose another name.")
     to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(find_recipe(recipe), to)
+    if recipe == "slurm":
+        shutil.copytree(shipped_folder("recipes") / recipe, to)
+    else:
+        shutil.copyfile(find_recipe(recipe), to)
 
 
 @app.command()

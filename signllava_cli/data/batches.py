@@ -1,7 +1,8 @@
 """Examples as tensors: every position of the batch is known here, so the model only fills them in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from signllava_cli.data.examples import Cuts, Example
+from signllava_cli.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Batch:
     `input_ids`, `attention_mask`: int64 (B, L); at stream positions and at padding the id is `pad_id` and
     means nothing. `targets`: int64 (N,), the answer tokens of all clips. `predictors`: int64 (N,), the
     flattened position whose hidden state predicts each. `streams`: in the recipe's order, every stream,
-    also one that no clip of this batch has. `behind_prefix`: the sequences begin behind the constant text, for a
-    model that reuses it.
+    also one that no clip of this batch has. `behind_prefix`: the positions of constant text that are left out at the
+    start of each sequence, for a model that reuses them.
     """
 
     clips: tuple[str, ...]
@@ -43,17 +45,17 @@ class Batch:
     predictors: Tensor
     streams: dict[str, StreamBatch]
     cuts: Cuts
-    behind_prefix: bool = False
+    behind_prefix: int = 0
 
     @property
     def positions(self) -> int:
-        """How many positions hold something."""
-        return int(self.attention_mask.sum())
+        """How many positions the sequences have, the text that is left out of them included."""
+        return int(self.attention_mask.sum()) + len(self.clips) * self.behind_prefix
 
     @property
-    def padded_positions(self) -> int:
-        """How many positions there are, padding included: B * L."""
-        return self.attention_mask.numel()
+    def padding(self) -> int:
+        """How many positions only fill the shorter sequences up."""
+        return self.attention_mask.numel() - int(self.attention_mask.sum())
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; frames travel as float16."""
@@ -68,6 +70,9 @@ class Batch:
                 for name, stream in self.streams.items()
             },
         )
+
+
+Collate = Callable[[Sequence[Example]], "Batch"]
 
 
 def make_batch(
@@ -117,8 +122,14 @@ def make_batch(
         predictors=torch.from_numpy(np.concatenate(predictors)),
         streams={name: _stream_batch(places[name], width) for name, width in widths.items()},
         cuts=sum((example.cuts for example in examples), Cuts()),
-        behind_prefix=behind_prefix,
+        behind_prefix=len(examples[0].prompt.before) if behind_prefix else 0,
     )
+
+
+def training_batches(recipe: Recipe, pad_id: int, behind_prefix: bool = False) -> Collate:
+    """What makes a training batch of examples, padded on the right; see `make_batch`."""
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    return partial(make_batch, widths=widths, pad_id=pad_id, pad_side="right", behind_prefix=behind_prefix)
 
 
 def _stream_batch(places: list[tuple[int, np.ndarray]], width: int) -> StreamBatch:

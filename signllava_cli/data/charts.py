@@ -27,11 +27,11 @@ def draw_charts(description: Description, folder: Path) -> list[Path]:
     """
     lengths = description.lengths
     files = [folder / "words.png", folder / "preceding.png"]
-    _save(
+    save_chart(
         _length_charts({"Sentences by length": {split: its.words for split, its in lengths.items()}}, "words"),
         files[0],
     )
-    _save(_preceding_chart(description), files[1])
+    save_chart(_preceding_chart(description), files[1])
     frames = {
         f"Clips by length in {name}": {
             split: its.frames[name] for split, its in lengths.items() if name in its.frames
@@ -40,13 +40,13 @@ def draw_charts(description: Description, folder: Path) -> list[Path]:
     }
     if any(len(its) for by_split in frames.values() for its in by_split.values()):
         files.append(folder / "frames.png")
-        _save(_length_charts(frames, "frames"), files[-1])
+        save_chart(_length_charts(frames, "frames"), files[-1])
     sequences = {split: its.sequences for split, its in lengths.items()}
     if any(map(len, sequences.values())):
         files.append(folder / "sequences.png")
         chart = _length_charts({"Sequences by length under the recipe, uncut": sequences}, "positions")
         _mark_bound(chart.axes[0], description)
-        _save(chart, files[-1])
+        save_chart(chart, files[-1])
     return files
 
 
@@ -114,6 +114,11 @@ def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _save(figure: Figure, file: Path) -> None:
+def save_chart(figure: Figure, file: Path) -> None:
+    """Write a figure as a whole PNG file, or leave what was there.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with written_file(file) as temporary:
         figure.savefig(temporary, format="png")

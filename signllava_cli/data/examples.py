@@ -69,17 +69,20 @@ class ExampleBuilder:
         answer: str | None,
         question: str | None = None,
         room: int = 0,
+        prelude: int | None = None,
     ) -> Example:
         """The example of `clip`, given its frames, the sentences it sees and, in training, its answer.
 
         Args:
             question: by default that for the translation.
             room: positions kept free for what generation will add.
+            prelude: how many of `context` are of the recording's prelude; by default the recipe's number.
 
         Raises:
             CannotFit: the question and the answer alone exceed the budget.
         """
         sentences = list(context)
+        first_of_window = self.prelude if prelude is None else prelude
         target = () if answer is None else self.prompts.answer(answer)
         budget = self.max_positions - room
         while True:
@@ -94,7 +97,7 @@ class ExampleBuilder:
                     f"Clip {clip.id}: prompt, {len(target)} answer tokens and {self.min_frames} frames a stream"
                     f"{kept_free} exceed data.max_positions={self.max_positions}; raise it, or lower the others."
                 )
-            sentences.pop(min(self.prelude, len(sentences) - 1))  # the oldest sentence of the window
+            sentences.pop(min(first_of_window, len(sentences) - 1))  # the oldest sentence of the window
         cuts = Cuts(_frames(streams) - _frames(thinned), len(context) - len(sentences))
         return Example(clip, thinned, tuple(sentences), prompt, target, cuts)
 

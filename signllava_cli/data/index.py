@@ -88,6 +88,12 @@ class Index:
         """The position of each clip in its recording, int32 (clips,)."""
         return self._numbers("position")
 
+    @cached_property
+    def text_bytes(self) -> np.ndarray:
+        """The length of each clip's text in bytes of UTF-8, int64 (clips,)."""
+        texts = self._columns["translation"].chunk(0)
+        return np.diff(np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1])
+
     def frames(self, stream: str) -> np.ndarray:
         """The number of frames of each clip, int32 (clips,); 0 where it has none."""
         return self._numbers(f"{stream}/frames")

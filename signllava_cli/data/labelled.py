@@ -10,28 +10,40 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import TaskSampler
 from signllava_cli.recipe import Recipe, TaskWeights
 
+Seen = tuple[list[str], int]
+
 
 class LabelledClips:
-    """The clips of a split with gold context, a question by the weights of the split, and the right answer."""
+    """The clips of a split with a question by the weights of the split, and the right answer."""
 
     def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder, weights: TaskWeights) -> None:
         self.split, self.builder, self.context = split, builder, recipe.context
         self.tasks = TaskSampler(recipe.tasks, weights, split.index.vocabulary, split.name)
 
     def examples(
-        self, clips: Sequence[Clip], draws: Sequence[np.random.Generator], with_context: Sequence[bool]
+        self, clips: Sequence[Clip], draws: Sequence[np.random.Generator], contexts: Sequence[Seen] | None = None
     ) -> list[Example]:
-        """The example of each of `clips`: its question is a function of its own random numbers in `draws`."""
+        """The example of each of `clips`: its question is a function of its own random numbers in `draws`.
+
+        `contexts`: the sentences that each sees, and how many are of its prelude; by default all the gold ones.
+        """
+        seen = [self._gold(clip) for clip in clips] if contexts is None else contexts
+        return [self._example(*each) for each in zip(clips, self.split.read_all(clips), draws, seen, strict=True)]
+
+    def unanswered(self, clips: Sequence[Clip], room: int) -> list[Example]:
+        """Each of `clips` as generation meets it: asked for its translation, with `room` positions kept free."""
         return [
-            self._example(*each) for each in zip(clips, self.split.read_all(clips), draws, with_context, strict=True)
+            self.builder.build(clip, frames, self._gold(clip)[0], answer=None, room=room)
+            for clip, frames in zip(clips, self.split.read_all(clips), strict=True)
         ]
 
-    def _example(
-        self, clip: Clip, frames: dict[str, np.ndarray], draw: np.random.Generator, with_context: bool
-    ) -> Example:
+    def _example(self, clip: Clip, frames: dict[str, np.ndarray], draw: np.random.Generator, seen: Seen) -> Example:
         question = self.tasks.draw(clip, draw)
         if question.backwards:
             frames = {name: its[::-1] for name, its in frames.items()}
-        window, prelude = (self.context.window, self.context.prelude) if with_context else (0, 0)
-        context = self.split.gold_context(clip, window, prelude)
-        return self.builder.build(clip, frames, context, question.answer, question.text)
+        sentences, prelude = seen
+        return self.builder.build(clip, frames, sentences, question.answer, question.text, prelude=prelude)
+
+    def _gold(self, clip: Clip) -> Seen:
+        window, prelude = self.context.window, self.context.prelude
+        return self.split.gold_context(clip, window, prelude), min(prelude, clip.position)

@@ -1,21 +1,25 @@
 """The endless sequence of training examples, each a function of (seed, position) alone.
 
 Position p is clip number p mod n of epoch p // n, in that epoch's own order. Not the worker, nor the rank,
-nor the time of a restart has a say in what it holds.
+nor the time of a restart has a say in what it holds. Optimiser step s holds the positions from s * batch_size on,
+however they are divided into micro-batches and among ranks.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.batches import Batch, make_batch
+from signllava_cli.data.batches import Batch, Collate
+from signllava_cli.data.context_sampler import ContextSampler
 from signllava_cli.data.examples import Example, ExampleBuilder
+from signllava_cli.data.expected_lengths import expected_lengths
 from signllava_cli.data.labelled import LabelledClips
+from signllava_cli.data.plan import fullest, grouped_order, packed
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
@@ -24,83 +28,118 @@ ORDER, CONTEXT, TASK = 0, 1, 2  # what a draw is for: each purpose has random nu
 
 
 class TrainingSet(Dataset[Example]):
-    """`TrainingSet(...)[p]` is the example at position p of the training sequence."""
+    """`TrainingSet(...)[p]` is the example at position p of the training sequence.
 
-    def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder) -> None:
-        self.split, self.seed, self.dropout = split, recipe.run.seed, recipe.context.dropout
+    Args:
+        hypotheses: clip id -> hypothesis, where `context.source` asks for predicted context.
+    """
+
+    def __init__(
+        self, recipe: Recipe, split: Split, builder: ExampleBuilder, hypotheses: Mapping[str, str] | None = None
+    ) -> None:
+        self.split, self.seed = split, recipe.run.seed
+        self.contexts = ContextSampler(recipe.context, split.index, hypotheses or {})
         self.labelled = LabelledClips(recipe, split, builder, recipe.tasks.train)
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self.recipe, self.builder = recipe, builder
+        self._orders: dict[int, np.ndarray] = {}
 
     def clip(self, position: int) -> Clip:
         """The clip at `position`."""
-        epoch, index = divmod(position, len(self.split.clips))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._draw(ORDER, epoch).permutation(len(self.split.clips))
-        return self.split.clips[self._order[index]]
+        return self.split.clips[self._place(position)]
 
     def __getitem__(self, position: int) -> Example:
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Example]:
         """The examples at `positions`, read in the order in which they lie on disk: what torch's loader asks for."""
-        return self.labelled.examples(
-            [self.clip(position) for position in positions],
-            [self._draw(TASK, position) for position in positions],
-            [self._draw(CONTEXT, position).random() >= self.dropout for position in positions],
-        )
+        clips = [self.clip(position) for position in positions]
+        contexts = [
+            self.contexts.draw(clip, self._draw(CONTEXT, position))
+            for clip, position in zip(clips, positions, strict=True)
+        ]
+        return self.labelled.examples(clips, [self._draw(TASK, position) for position in positions], contexts)
+
+    def micro_batches(self, step: int, rank: int, ranks: int) -> list[list[int]]:
+        """The positions of optimiser step `step` that `rank` computes, micro-batch by micro-batch.
+
+        Every rank has as many micro-batches as the others. `train.batch_size` is a multiple of `ranks`, and without
+        `train.tokens_per_batch` one of `train.micro_batch_size` times `ranks`.
+        """
+        train = self.recipe.train
+        size, first = train.micro_batch_size, step * train.batch_size
+        if train.tokens_per_batch is None:
+            parts = [list(range(at, at + size)) for at in range(0, train.batch_size, size)]
+        else:
+            places = [self._place(position) for position in range(first, first + train.batch_size)]
+            parts = packed(self.lengths[places], train.tokens_per_batch, ranks)
+        return [[first + at for at in part] for part in parts[rank::ranks]]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The expected positions of each clip of the split, int64 (clips,)."""
+        return expected_lengths(self.split, self.recipe, self.builder.prompts)
+
+    def _place(self, position: int) -> int:
+        """Where in the split the clip at `position` stands."""
+        epoch, index = divmod(position, len(self.split.clips))
+        if epoch not in self._orders:  # the epoch beside it is kept: a step may hold clips of both
+            beside = {each: order for each, order in self._orders.items() if abs(each - epoch) == 1}
+            self._orders = {**beside, epoch: self._order(epoch)}
+        return int(self._orders[epoch][index])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The places of all clips in the order of `epoch`."""
+        draw, clips, train = self._draw(ORDER, epoch), len(self.split.clips), self.recipe.train
+        order = draw.permutation(clips)
+        if train.tokens_per_batch is None:
+            return order
+        return grouped_order(order, self.lengths, epoch * clips, train.batch_size, draw)
 
     def _draw(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, number])
 
 
-def step_positions(step: int, batch_size: int, micro_batch_size: int, rank: int, ranks: int) -> list[list[int]]:
-    """The training positions of optimiser step `step` that `rank` computes, micro-batch by micro-batch.
-
-    Step s holds the positions from s * batch_size on, whatever the number of ranks and micro-batches.
-
-    >>> step_positions(1, batch_size=8, micro_batch_size=2, rank=1, ranks=2)
-    [[10, 11], [14, 15]]
-    """
-    starts = range(rank * micro_batch_size, batch_size, ranks * micro_batch_size)
-    first = step * batch_size
-    return [list(range(first + start, first + start + micro_batch_size)) for start in starts]
-
-
-@dataclass(frozen=True)
-class RankSchedule(Sampler[list[int]]):
-    """The micro-batches of one rank for the steps in [first, last), made as they are needed."""
-
-    first: int
-    last: int
-    batch_size: int
-    micro_batch_size: int
-    rank: int
-    ranks: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.first, self.last):
-            yield from step_positions(step, self.batch_size, self.micro_batch_size, self.rank, self.ranks)
-
-
 def training_steps(
-    recipe: Recipe, examples: TrainingSet, first: int, last: int, pad_id: int, rank: int, ranks: int
+    recipe: Recipe, examples: TrainingSet, first: int, last: int, collate: Collate, rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
     """For each optimiser step in [first, last), the micro-batches of this rank."""
-    train = recipe.train
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    plan = partial(examples.micro_batches, rank=rank, ranks=ranks)
+    plan(first)  # makes what it needs before the workers are forked, which then need not
     loader = DataLoader(
         examples,
-        batch_sampler=RankSchedule(first, last, train.batch_size, train.micro_batch_size, rank, ranks),
+        batch_sampler=chain.from_iterable(map(plan, range(first, last))),
         num_workers=recipe.data.workers,
-        collate_fn=partial(make_batch, widths=widths, pad_id=pad_id, pad_side="right"),
+        collate_fn=collate,
         worker_init_fn=_leave_signals_to_the_run,
     )
     batches = iter(loader)
     try:
-        for _ in range(first, last):
-            yield [next(batches) for _ in range(train.batch_size // (train.micro_batch_size * ranks))]
+        for step in range(first, last):
+            yield [next(batches) for _ in plan(step)]
     except UserError as fault:  # a loader worker wraps the message in its traceback
         raise UserError(str(fault).rsplit("UserError: ", 1)[-1].strip()) from None
+
+
+def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Batch:
+    """The micro-batch that is expected to have the most positions, padding included, of all that training can meet.
+
+    Its clips show all the context that the recipe could show, and are translated.
+
+    Raises:
+        UserError: a clip's frames are damaged, or what it may not lose exceeds the budget.
+    """
+    train, split = recipe.train, examples.split
+    if train.tokens_per_batch is None:
+        places = np.argsort(-examples.lengths, kind="stable")[: train.micro_batch_size]
+    else:
+        places = fullest(examples.lengths, train.tokens_per_batch, train.batch_size)
+    clips = [split.clips[place] for place in places.tolist()]
+    window, prelude = recipe.context.window, recipe.context.prelude
+    made = [
+        examples.builder.build(clip, frames, split.gold_context(clip, window, prelude), clip.translation)
+        for clip, frames in zip(clips, split.read_all(clips), strict=True)
+    ]
+    return collate(made)
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

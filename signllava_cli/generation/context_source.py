@@ -31,14 +31,7 @@ class ContextSource:
         """The source of this name, its prepared file read and checked against `split`."""
         prepared: dict[str, str] = {}
         if name.startswith(PREPARED):
-            file = find_predictions(Path(name.removeprefix(PREPARED)).expanduser())
-            prepared = {row.id: row.hypothesis for row in read_predictions(file)}
-            absent = [clip.id for clip in split.annotated if clip.id not in prepared]
-            if absent:
-                raise UserError(
-                    f"--context-source {name}: the file lacks {len(absent)} sentences of split {split.name} "
-                    f"({first_names(absent)})."
-                )
+            prepared = prepared_sentences(name.removeprefix(PREPARED), split, f"--context-source {name}")
         elif name not in ("none", "gold", "predicted"):
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
@@ -53,8 +46,7 @@ class ContextSource:
     @property
     def prepared_hash(self) -> str | None:
         """A hash of the prepared sentences, if there are any."""
-        lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(self.prepared.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()[:16] if self.prepared else None
+        return sentences_hash(self.prepared) if self.prepared else None
 
     @property
     def in_order(self) -> bool:
@@ -72,3 +64,33 @@ class ContextSource:
             return [split.index.translation(row) for row in seen]
         texts = self.prepared if self.prepared else hypotheses
         return [texts[id_] for id_ in map(split.index.id, seen) if texts.get(id_)]
+
+
+def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
+    """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split`.
+
+    Raises:
+        UserError: no such file, or it lacks clips of the split, or clips of these names have other references in
+            it (an empty one is none); `setting` says who asked for it.
+    """
+    rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
+    mend = f"run `signllava generate --split {split.name}` to its end, on this data"
+    absent = [clip.id for clip in split.annotated if clip.id not in rows]
+    if absent:
+        raise UserError(
+            f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({first_names(absent)}); "
+            f"{mend}."
+        )
+    others = [clip.id for clip in split.annotated if rows[clip.id].reference not in ("", clip.translation)]
+    if others:
+        raise UserError(
+            f"{setting}: the file is of other data: {len(others)} clips of split {split.name} have another reference "
+            f"in it ({first_names(others)}); {mend}."
+        )
+    return {id_: row.hypothesis for id_, row in rows.items()}
+
+
+def sentences_hash(sentences: Mapping[str, str]) -> str:
+    """The first 16 hex digits of the SHA-256 of `sentences` by clip id."""
+    lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(sentences.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -68,17 +68,28 @@ def library_versions() -> dict[str, str]:
     return {"signllava": __version__, **{name: version(name) for name in names}}
 
 
-def write_checkpoint(folder: Path, model: SignLlava, config: CheckpointConfig, recipe: Recipe) -> None:
-    """Write everything of a checkpoint that inference needs into the empty `folder`."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in model.projectors.state_dict().items()}
+def write_checkpoint(
+    folder: Path, model: SignLlava, weights: dict[str, Tensor], config: CheckpointConfig, recipe: Recipe
+) -> None:
+    """Write everything of a checkpoint that inference needs into the empty `folder`.
+
+    Args:
+        weights: everything trained, by its name in `model`, which may hold but a part of each tensor itself.
+    """
+    projectors = _under("projectors.", weights)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     metadata = {"format": FORMAT, "stage": config.stage, "llm": recipe.llm.path, "widths": widths}
     # one entry, because safetensors writes several in random order, and equal weights should be equal files
-    save_file(weights, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
+    save_file(projectors, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
     if recipe.lora.enabled:
-        save_adapter(model.llm, folder / ADAPTER)
+        save_adapter(model.llm, _under("llm.", weights), folder / ADAPTER)
     write_json(folder / CONFIG, asdict(config))
     write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `weights` whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 def read_config(checkpoint: Path) -> CheckpointConfig:

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -44,7 +44,7 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, settings.dtype)
-    with _said_plainly(settings):
+    with _said_plainly(settings), _built_in(dtype):
         llm = AutoModelForCausalLM.from_pretrained(
             _location(settings),
             revision=settings.revision,
@@ -58,6 +58,25 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
         llm.to(device)
     llm.requires_grad_(False)
     return llm.eval()
+
+
+@contextlib.contextmanager
+def _built_in(dtype: torch.dtype) -> Iterator[None]:
+    """ZeRO-3 builds weights in the precision that DeepSpeed's own settings name, whatever dtype is asked for.
+
+    They name one inside this block alone: for training it would be that of the projectors too.
+    """
+    from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
+
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    config = deepspeed_config()
+    config["bf16"] = {"enabled": dtype == torch.bfloat16}
+    try:
+        yield
+    finally:
+        del config["bf16"]
 
 
 def _quantization(settings: recipes.LLM, dtype: torch.dtype) -> Any:
@@ -92,10 +111,10 @@ def add_lora(llm: Any, settings: recipes.Lora) -> Any:
         raise UserError(f"lora.targets: {fault}") from None
 
 
-def save_adapter(llm: Any, folder: Path) -> None:
-    """Write the adapter in PEFT's own format: weights as safetensors, and its config."""
+def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Write the adapter in PEFT's own format: its `weights`, by their names in `llm`, and its config."""
     # "auto" would ask the hub whether the vocabulary was resized; here it never is.
-    llm.save_pretrained(str(folder), save_embedding_layers=False)
+    llm.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
 
 
 def load_adapter(llm: Any, folder: Path) -> None:
@@ -150,6 +169,13 @@ def decoder_and_head(llm: Any) -> tuple[nn.Module, nn.Module]:
     """The stack of layers that yields hidden states, and the head that turns them into logits."""
     causal = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
     return getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
+
+
+def compile_layers(llm: Any) -> None:
+    """Let torch.compile have the LLM's layers, one by one: they are alike, so one compilation serves them all."""
+    decoder, _ = decoder_and_head(llm)
+    for layer in cast(nn.ModuleList, decoder.layers):
+        layer.compile(dynamic=True)
 
 
 def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Cross-entropy at the positions that predict a target, a bounded number of logits at a time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -36,9 +37,9 @@ class _SummedLoss(torch.autograd.Function):
     """The loss, with its gradient by the states already taken in the forward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, states: Tensor, head: nn.Module, targets: Tensor, label_smoothing: float) -> Tensor:
+    def forward(ctx: Any, states: Tensor, head: nn.Module, targets: Tensor, label_smoothing: float) -> Tensor:
         loss = states.new_zeros((), dtype=torch.float32)
-        wants_gradient = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        wants_gradient = ctx.needs_input_grad[0]
         gradients = []
         for chunk, its in zip(states.split(TARGETS_PER_CHUNK), targets.split(TARGETS_PER_CHUNK), strict=True):
             with torch.set_grad_enabled(wants_gradient):
@@ -52,6 +53,6 @@ class _SummedLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
         return gradient * upstream.to(gradient.dtype), None, None, None

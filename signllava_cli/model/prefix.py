@@ -33,7 +33,7 @@ class Prefix:
         return int(self.keys[0].shape[2])
 
     def lay_before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """`key` and `value` (B, heads, L, head width) of a layer with the prefix's own before them: P + L positions."""
+        """`key` and `value` (B, heads, L, head width) of a layer, with the prefix's own before them: P + L."""
         size = (len(key), -1, -1, -1)
         keys, values = self.keys[layer].expand(size), self.values[layer].expand(size)
         return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)

@@ -13,7 +13,7 @@ def gathered(*parameters: nn.Parameter) -> Iterator[None]:
     if not divided:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
     with GatheredParameters(divided):
         yield
@@ -26,4 +26,4 @@ def is_divided(parameter: nn.Parameter) -> bool:
 
 def whole_size(parameter: nn.Parameter) -> int:
     """The number of elements of the whole of `parameter`; a rank that holds a part of it may hold none."""
-    return int(parameter.ds_numel) if is_divided(parameter) else parameter.numel()
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

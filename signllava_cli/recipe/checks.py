@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import math
 import re
 from typing import Any
 
 from signllava_cli.errors import UserError
+from signllava_cli.recipe.schedules import schedule_faults
 from signllava_cli.recipe.sections import PLACEHOLDER, Recipe, Stage, Stream, TaskWeights
 
 
@@ -56,7 +58,7 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
         owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
     elif len(location) > 2:
         owner = TaskWeights if location[0] == "tasks" else Stream
-    return [field.name for field in dataclasses.fields(owner)]
+    return [field.alias or name for name, field in owner.__pydantic_fields__.items()]
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -80,13 +82,26 @@ def contradictions(recipe: Recipe) -> list[str]:
     for split, weights in (("train", recipe.tasks.train), ("dev", recipe.tasks.dev)):
         if not sum(vars(weights).values()):
             faults.append(f"tasks.{split}: no task has a weight")
+    context = recipe.context
+    for key in ("window", "prelude"):
+        least, most = getattr(context, f"least_{key}"), getattr(context, key)
+        if least is not None and least > most:
+            faults.append(f"context.least_{key}: {least} is more than context.{key}, {most}")
+    if context.source != "gold" and not re.fullmatch(r"(predicted|mixed):.+", context.source):
+        faults.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
     llm, train, source = recipe.llm, recipe.train, recipe.generate.context_source
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
         faults.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")
-    if train.batch_size % train.micro_batch_size:
+    if train.tokens_per_batch is None and train.batch_size % train.micro_batch_size:
         faults.append(
             f"train.batch_size: {train.batch_size} is not a multiple of "
             f"train.micro_batch_size ({train.micro_batch_size})"
+        )
+    faults += schedule_faults(train.schedule, train.schedule_options)
+    if recipe.launch.machine_rank >= (recipe.launch.num_machines or math.inf):
+        faults.append(
+            f"launch.machine_rank: {recipe.launch.machine_rank} is not one of {recipe.launch.num_machines} machines "
+            "(they are counted from 0)"
         )
     if source not in ("none", "gold", "predicted") and not source.startswith("prepared:"):
         faults.append(f"generate.context_source: expected none, gold, predicted or prepared:FILE, got {source!r}")

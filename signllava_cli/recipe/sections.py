@@ -7,6 +7,8 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from signllava_cli.recipe.schedules import Schedule
+
 Stage = Literal["pretrain", "finetune"]
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -14,6 +16,9 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
+ScheduleOption = Annotated[  # left to right: YAML takes 1e-7 for a text
+    Annotated[float, Field(allow_inf_nan=False)] | str, Field(union_mode="left_to_right")
+]
 
 # Stands where prompts.py takes a chat template apart, so no text of the template may hold it.
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
@@ -126,12 +131,26 @@ class Tasks:
 class Context:
     """How many sentences of the same recording a clip sees: its first `prelude` and the last `window`.
 
-    In training these are the gold sentences; a clip sees none of them with probability `dropout`.
+    In training, each example draws its numbers anew where `least_window` or `least_prelude` is given, from there up
+    to `window` and `prelude`. It sees the references (`source: gold`), an earlier model's hypotheses
+    (`predicted:FILE`, as `generate` wrote them for the training split), or with probability `predicted_share` the
+    hypotheses and else the references (`mixed:FILE`). It loses each sentence with probability `sentence_dropout`, and
+    all of them with probability `dropout`. The dev split is always scored under all of its gold context.
     """
 
     window: Count = 0
     prelude: Count = 0
+    least_window: Count | None = None
+    least_prelude: Count | None = None
+    source: str = "gold"
+    predicted_share: Share = 0.5
     dropout: Probability = 0.0
+    sentence_dropout: Probability = 0.0
+
+    @property
+    def predictions(self) -> str | None:
+        """The FILE of `predicted:FILE` or `mixed:FILE`."""
+        return self.source.partition(":")[2] or None
 
 
 @section
@@ -159,27 +178,48 @@ class Train:
     """The optimisation.
 
     `batch_size` is the number of clips of one optimiser step over all processes; `micro_batch_size` is what
-    one process holds at a time. `learning_rate` is that of whatever the stage adds: the projectors in
-    pretrain, the adapter in finetune, where projectors have their own, `projector_learning_rate`.
+    one process holds at a time. With `tokens_per_batch`, clips of similar length share a step, and one process holds
+    as many of them at a time as have that many positions, padding included; `micro_batch_size` then counts in the
+    dev loss alone. `learning_rate` is that of whatever the stage adds: the projectors in pretrain, the adapter in
+    finetune, where projectors have their own, `projector_learning_rate`. `schedule` is the name of one of
+    transformers' schedules, `warmup` the share of the steps in which the rate rises from zero, also that of
+    `constant`; `schedule_options` go to transformers (recipe/schedules.py names them).
+
+    `reuse_prefix` computes the constant text before the streams once instead of in every sequence. `best` names
+    what decides which checkpoint is best; `dev_bleu` decodes `dev_clips` clips of the dev split (all of them unless
+    given). `patience` ends the run after so many evaluations without a better one. A step whose loss or gradients
+    are not finite stops the run, except that the first `skip_nonfinite` such steps are left out. `smoke_pass` tries
+    the longest batch, the dev split and a checkpoint before the first step. The run stops, saved, after
+    `stop_at_step` or `max_hours`.
     """
 
     epochs: Rate = 1.0
     max_steps: Positive | None = None
     batch_size: Positive = 8
     micro_batch_size: Positive = 8
+    tokens_per_batch: Positive | None = None
     learning_rate: Rate = 2e-3
     projector_learning_rate: Rate | None = None
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
+    schedule_options: dict[str, ScheduleOption] = dataclasses.field(default_factory=dict)
     warmup: Probability = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     max_grad_norm: Rate | None = 1.0
     label_smoothing: Probability = 0.0
     gradient_checkpointing: bool = False
+    reuse_prefix: bool = True
+    compile: bool = False
     eval_every: Positive = 500
     save_every: Positive = 500
     keep: Positive = 2
+    best: Literal["dev_loss", "dev_bleu"] = "dev_loss"
+    dev_clips: Positive | None = None
+    patience: Positive | None = None
+    skip_nonfinite: Count = 0
+    smoke_pass: bool = True
     stop_at_step: Positive | None = None
+    max_hours: Rate | None = None
 
 
 @section
@@ -197,17 +237,29 @@ class Generate:
 
 @section
 class Track:
-    """How often the run reports: a line of metrics.jsonl every `every` optimiser steps."""
+    """How often and where the run reports: every `every` optimiser steps, to metrics.jsonl and the trackers `with`.
+
+    `project` is what wandb and trackio call a project, and mlflow an experiment.
+    """
 
     every: Positive = 10
+    with_: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(default_factory=list, alias="with")
+    project: Annotated[str, Field(min_length=1)] = "signllava"
 
 
 @section
 class Launch:
-    """The launch profile of `accelerate_configs/` (a name or a file); none: this process alone."""
+    """The launch profile of `accelerate_configs/` (a name or a file); none: this process alone.
+
+    `num_processes` (over all machines) and `num_machines` beat the profile's. On several machines the same command
+    runs on each, with its own `machine_rank` from 0 on, and the `main_address` (HOST:PORT) of machine 0.
+    """
 
     profile: str | None = None
     num_processes: Positive | None = None
+    num_machines: Positive | None = None
+    machine_rank: Count = 0
+    main_address: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
 
 
 @section
@@ -229,7 +281,18 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved settings as plain YAML/JSON values."""
-        return cast(dict[str, Any], TypeAdapter(Recipe).dump_python(self, mode="json"))
+        return cast(dict[str, Any], TypeAdapter(Recipe).dump_python(self, mode="json", by_alias=True))
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """The resolved settings, each under its whole key, such as `train.learning_rate`."""
+
+        def flat(settings: dict[str, Any], prefix: str) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for key, value in settings.items():
+                found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            return found
+
+        return flat(self.to_dict(), "")
 
     def to_yaml(self) -> str:
         """The resolved recipe as a YAML file that reads back to the same recipe."""

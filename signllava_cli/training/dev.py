@@ -1,18 +1,23 @@
-"""The loss on the dev split, the same at every evaluation and on any number of ranks."""
+"""The loss on the dev split and the BLEU of its translations, the same on any number of ranks."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from signllava_cli.console import progress
-from signllava_cli.data.batches import make_batch
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.batches import Collate
 from signllava_cli.data.labelled import LabelledClips
+from signllava_cli.generation.decoding import decode
 from signllava_cli.model.assembly import Assembled
 from signllava_cli.recipe import Recipe
+
+ShouldStop = Callable[[], bool]
 
 
 @torch.no_grad()
@@ -21,48 +26,90 @@ def dev_loss(
     labelled: LabelledClips,
     recipe: Recipe,
     accelerator: Accelerator,
-    should_stop: Callable[[], bool],
+    collate: Collate,
+    should_stop: ShouldStop,
+    batches: int | None = None,
 ) -> float | None:
     """Mean cross-entropy per target token of the clips `labelled` under gold context, without label smoothing.
 
-    The task of a clip is a function of the seed and the clip: every evaluation asks the same.
+    The task of a clip is a function of the seed and the clip: every evaluation asks the same. `batches` bounds how
+    many batches each rank computes.
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    clips = labelled.split.clips
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    size, ranks = recipe.train.micro_batch_size, accelerator.num_processes
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    starts = range(0, len(clips), size * ranks)
-    with without_dropout(assembled.model), progress("dev loss", len(starts)) as line:
-        for start in starts:
+    shares = list(_shares(labelled.split.clips, recipe.train.micro_batch_size, accelerator))[:batches]
+    with evaluating(assembled.model), progress("dev loss", len(shares)) as line:
+        for mine, counted in shares:
             if should_stop():
                 return None
-            mine = clips[start + size * accelerator.process_index :][:size]
             line.advance()
-            if not mine:
-                continue
             draws = [np.random.default_rng([recipe.run.seed, clip.row]) for clip in mine]
-            examples = labelled.examples(mine, draws, [True] * len(mine))
-            batch = make_batch(examples, widths, assembled.pad_id, "right").to(accelerator.device)
-            loss, targets = assembled.model(batch)
-            totals += torch.tensor([float(loss), targets], dtype=torch.float64, device=totals.device)
+            examples = labelled.examples(mine, draws)
+            loss, targets = assembled.model(collate(examples).to(accelerator.device))
+            if counted:
+                totals += torch.tensor([float(loss), targets], dtype=torch.float64, device=totals.device)
     loss_sum, target_count = accelerator.reduce(totals, "sum").tolist()
     return float(loss_sum / target_count)
 
 
-@contextlib.contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Dropout off, and the rest of the model as it is.
+@torch.no_grad()
+def dev_bleu(
+    assembled: Assembled, labelled: LabelledClips, recipe: Recipe, accelerator: Accelerator, should_stop: ShouldStop
+) -> float | None:
+    """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spread over the split, under gold context.
 
-    model.eval() would do more than is wanted in the middle of training: on some CPUs bitsandbytes repacks its
-    4-bit weights in eval mode, and training cannot go on from there.
+    They are decoded as `generate` does, by the recipe's section of that name.
+
+    Returns None when `should_stop` became true before the end, on any rank.
     """
-    active = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
-    for module in active:
-        module.eval()
+    from signllava_cli.evaluation.metrics import Bleu  # imports pandas: only runs that want it wait for it
+
+    every = labelled.split.clips
+    count = min(recipe.train.dev_clips or len(every), len(every))
+    clips = [every[place] for place in np.linspace(0, len(every) - 1, count).round().astype(int).tolist()]
+    shares = list(_shares(clips, recipe.generate.batch_size, accelerator))
+    pairs: list[tuple[str, str]] = []
+    with evaluating(assembled.model), progress("dev BLEU", len(shares)) as line:
+        for mine, counted in shares:
+            if should_stop():
+                return None
+            line.advance()
+            examples = labelled.unanswered(mine, room=recipe.generate.max_new_tokens)
+            decoded = decode(assembled, examples, recipe.streams, recipe.generate)
+            if counted:
+                pairs += [(each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)]
+    pairs = gather_object(pairs)
+    hypotheses, references = [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
+    return float(Bleu().compute(predictions=hypotheses, references=references)["bleu4"])
+
+
+def _shares(clips: Sequence[Clip], size: int, accelerator: Accelerator) -> Iterator[tuple[Sequence[Clip], bool]]:
+    """This rank's batches of `clips`, as many as every other rank's, each with whether it counts.
+
+    A rank without clips of its own computes another's: under ZeRO-3 all ranks must call the model equally often.
+    """
+    for start in range(0, len(clips), size * accelerator.num_processes):
+        mine = clips[start + size * accelerator.process_index :][:size]
+        yield (mine, True) if mine else (clips[start : start + 1], False)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout and gradient checkpointing off inside the block.
+
+    That is eval mode, except for bitsandbytes: on some CPUs it repacks its 4-bit weights when it is in eval mode, and
+    training cannot go on from there.
+    """
+    training = [
+        module
+        for module in model.modules()
+        if module.training and not type(module).__module__.startswith("bitsandbytes")
+    ]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module in active:
-            module.train()
+        for module in training:
+            module.training = True

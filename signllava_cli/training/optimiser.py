@@ -1,11 +1,13 @@
 """AdamW over the trained parameters, the learning-rate schedule, and the optimiser's state as safetensors."""
 
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from transformers import get_scheduler
 
 from signllava_cli.errors import UserError
 from signllava_cli.model.llm import read_tensors
@@ -16,68 +18,79 @@ STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimiser(model: SignLlava, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with one group per learning rate and decay; vectors (biases, norms) and boundaries do not decay."""
+    """AdamW with one group per learning rate and decay; vectors (biases, norms) and boundaries do not decay.
+
+    A group knows its `rate_key`, the recipe's key that its rate comes from, and `base_lr`, this rate.
+    """
     train = recipe.train
-    projector_rate = train.projector_learning_rate or train.learning_rate
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in model.trained_parameters().items():
-        rate = projector_rate if name.startswith("projectors.") else train.learning_rate
+        has_own_rate = name.startswith("projectors.") and train.projector_learning_rate is not None
         decays = parameter.ndim > 1 and not name.endswith(".boundary")
-        groups.setdefault((rate, train.weight_decay if decays else 0.0), []).append(parameter)
+        kind = ("projector_learning_rate" if has_own_rate else "learning_rate", train.weight_decay if decays else 0.0)
+        groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": its, "lr": rate, "base_lr": rate, "weight_decay": d} for (rate, d), its in groups.items()],
+        [
+            {"params": its, "lr": rate, "base_lr": rate, "rate_key": key, "weight_decay": decay}
+            for (key, decay), its in groups.items()
+            for rate in [getattr(train, key)]
+        ],
         betas=train.betas,
     )
 
 
-def schedule_factor(step: int, steps: int, train: Train) -> float:
-    """The share of its learning rate that step `step` of `steps` (from 0) is taken with.
+def make_schedule(train: Train, steps: int) -> Callable[[int], float]:
+    """From a step of `steps` (counted from 0) to the share of its learning rate that the step is taken with.
 
-    Linear warm-up over the first `warmup` share of the steps; then constant, linear to zero, or half a cosine
-    to zero (SGDR, arXiv:1608.03983, without restarts; as transformers' get_cosine_schedule_with_warmup).
+    It is the function of the step inside the scheduler that transformers.get_scheduler makes, so it has no state to
+    save. The warm-up takes the first `train.warmup` share of the steps, rounded up; with one, `constant` is what
+    transformers calls `constant_with_warmup`. Options that are rates (`min_lr`, `lr_end`) are held against
+    `train.learning_rate`: a projector's own rate ends at the same share of itself.
+
+    Raises:
+        UserError: transformers refuses an option's value, or the schedule leaves the numbers with it.
     """
-    warmup = math.ceil(train.warmup * steps)
-    if step < warmup:
-        return step / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    if train.schedule == "constant":
-        return 1.0
-    if train.schedule == "linear":
-        return max(0.0, 1.0 - share)
-    return 0.5 * (1.0 + math.cos(math.pi * share))
+    name = "constant_with_warmup" if train.schedule == "constant" else train.schedule
+    warmup, options = math.ceil(train.warmup * steps), train.schedule_options
+    try:
+        optimiser = torch.optim.SGD([torch.zeros(1)], lr=train.learning_rate)
+        factor = get_scheduler(name, optimiser, warmup, steps, dict(options)).lr_lambdas[0]
+        shares = [float(factor(step)) for step in (0, min(warmup, steps - 1), steps // 2, steps - 1)]
+    except (TypeError, ValueError, ArithmeticError) as fault:
+        raise UserError(f"train.schedule_options: {train.schedule} does not take {options}: {fault}.") from None
+    if not all(math.isfinite(share) and share >= 0 for share in shares):
+        raise UserError(f"train.schedule_options: {train.schedule} with {options} leads to no learning rate.")
+    if warmup + float(options.get("num_decay_steps", 0)) > steps:
+        raise UserError(
+            f"train.schedule_options.num_decay_steps: {options['num_decay_steps']} of decay and {warmup} of warm-up "
+            f"are more than the run's {steps} steps."
+        )
+    return lambda step: float(factor(step))
 
 
-def set_learning_rate(optimiser: torch.optim.AdamW, factor: float) -> float:
-    """Give every group its share of its own rate; the first group's rate comes back, for the log."""
+def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Give every group its share of its own rate; the rates come back by their keys in the recipe, for the log."""
+    rates = {}
     for group in optimiser.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return float(optimiser.param_groups[0]["lr"])
+        group["lr"] = rates[group["rate_key"]] = group["base_lr"] * factor
+    return rates
 
 
-def save_optimiser(optimiser: torch.optim.AdamW, model: SignLlava, file: Path) -> None:
-    """Write AdamW's moments, each under its parameter's name."""
-    tensors = {}
-    for name, parameter in model.trained_parameters().items():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{name}:{key}"] = value.detach().cpu().contiguous()
+def write_moments(moments: dict[str, Tensor], file: Path) -> None:
+    """Write AdamW's state, as an engine gives it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file)
+    save_file(moments, file)
 
 
-def load_optimiser(optimiser: torch.optim.AdamW, model: SignLlava, file: Path) -> None:
-    """Give the optimiser the moments in `file`, strictly.
+def read_moments(file: Path, trained: Iterable[str]) -> dict[str, Tensor]:
+    """AdamW's state of the parameters named `trained`, as `write_moments` wrote it; none of it before the first step.
 
     Raises:
         UserError: the file is missing or damaged, or is of other trained parameters.
     """
-    tensors = read_tensors(file)
-    parameters = model.trained_parameters()
-    expected = {f"{name}:{key}" for name in parameters for key in STATE}
-    if set(tensors) != expected:
-        odd = sorted(set(tensors) ^ expected)[0]
+    moments = read_tensors(file)
+    expected = {f"{name}:{key}" for name in trained for key in STATE}
+    if moments and set(moments) != expected:
+        odd = sorted(set(moments) ^ expected)[0]
         raise UserError(f"{file} is not the optimiser of this recipe's trained parameters ({odd}).")
-    for name, parameter in parameters.items():
-        state = {key: tensors[f"{name}:{key}"] for key in STATE}
-        optimiser.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-        }
+    return moments

@@ -14,20 +14,30 @@ from signllava_cli.files import read_json, write_json
 class Progress:
     """Where the run stands after `step` optimiser steps.
 
-    `clips`, `targets`, `positions`: seen so far (answer tokens; positions of all kinds without padding).
-    `cut_frames`, `cut_sentences`: what sequences lost to the token budget. `evaluation_due`: the dev set has
-    not been scored at this step although it should be. `seconds`: spent training, over all restarts.
+    `clips`, `targets`, `positions`, `padding`: computed so far (answer tokens; positions of all kinds, and those
+    that only fill a batch up). `cut_frames`, `cut_sentences`: what sequences lost to the token budget.
+    `skipped_steps`: left out because they were not finite. `loss_mean`, `loss_spread`: moving averages of the loss
+    and of its distance from them. `best_score`: the lowest dev loss or highest dev BLEU, that of `best_step`;
+    `stale_evaluations`: how many there were since. `evaluation_due`: the dev set has not been scored at this step
+    although it should be. `ranks`: the processes that took the last step. `seconds`: spent training, over all
+    restarts.
     """
 
     step: int = 0
     clips: int = 0
     targets: int = 0
     positions: int = 0
+    padding: int = 0
     cut_frames: int = 0
     cut_sentences: int = 0
-    best_dev_loss: float | None = None
+    skipped_steps: int = 0
+    loss_mean: float = 0.0
+    loss_spread: float = 0.0
+    best_score: float | None = None
     best_step: int | None = None
+    stale_evaluations: int = 0
     evaluation_due: bool = False
+    ranks: int = 1
     seconds: float = 0.0
 
     @classmethod

@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from signllava_cli.console import IS_MAIN_PROCESS, say, warn
 from signllava_cli.errors import UserError
 from signllava_cli.files import HALF_WRITTEN, point, pointed_at, take_folder, write_text, written_folder
@@ -21,14 +19,14 @@ from signllava_cli.model.checkpoint import (
     CheckpointConfig,
     damage,
     tensor_damage,
-    write_checkpoint,
 )
-from signllava_cli.model.signllava import SignLlava
 from signllava_cli.recipe import Recipe, read_recipe
-from signllava_cli.training.optimiser import save_optimiser
 from signllava_cli.training.progress import Progress
+from signllava_cli.training.record import METRICS
+from signllava_cli.training.snapshot import OPTIMISER, RESUME, Snapshot, write_snapshot
+from signllava_cli.training.trackers import Trackers
 
-RESUME, OPTIMISER, METRICS, LOG = "resume", "optimiser.safetensors", "metrics.jsonl", "log.txt"
+LOG = "log.txt"
 RESUMABLE = 2  # the newest checkpoints that keep their optimiser: one, and one to fall back on
 
 # What a resumed run may change: where things lie and how often it reports, but nothing that it computes.
@@ -45,7 +43,12 @@ SAFE_TO_CHANGE = (
     "train.save_every",
     "train.keep",
     "train.stop_at_step",
+    "train.max_hours",
     "train.micro_batch_size",
+    "train.smoke_pass",
+    "train.skip_nonfinite",
+    "train.dev_clips",
+    "train.patience",
 )
 
 
@@ -55,6 +58,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self.metrics, self.log = self.path / METRICS, self.path / LOG
+        self._trackers: Trackers | None = None
         if IS_MAIN_PROCESS:
             self._taken = take_folder(self.path)
 
@@ -110,9 +114,9 @@ class RunFolder:
         Raises:
             UserError: naming every key that differs and may not.
         """
-        before, now = _flat(read_recipe(checkpoint / RECIPE).to_dict()), _flat(recipe.to_dict())
+        before, now = read_recipe(checkpoint / RECIPE).to_flat_dict(), recipe.to_flat_dict()
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        unsafe = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
+        unsafe = [key for key in changed if not _is_safe(key, before.get(key), now.get(key))]
         if unsafe:
             changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in unsafe)
             raise UserError(
@@ -122,20 +126,11 @@ class RunFolder:
         for key in changed:
             say(f"resumed with {key}: {before.get(key)} -> {now.get(key)}")
 
-    def save(
-        self,
-        model: SignLlava,
-        optimiser: torch.optim.AdamW,
-        progress: Progress,
-        config: CheckpointConfig,
-        recipe: Recipe,
-    ) -> Path:
+    def save(self, snapshot: Snapshot, progress: Progress, config: CheckpointConfig, recipe: Recipe) -> Path:
         """Write a checkpoint, point `last` at it, and take away what is no longer needed."""
         checkpoint = self.path / f"step-{progress.step:06d}"
         with written_folder(checkpoint) as folder:
-            write_checkpoint(folder, model, config, recipe)
-            progress.write(folder / PROGRESS)
-            save_optimiser(optimiser, model, folder / RESUME / OPTIMISER)
+            write_snapshot(folder, snapshot, progress, config, recipe)
         point(self.path / "last", checkpoint.name)
         self._prune(recipe.train.keep)
         return checkpoint
@@ -151,15 +146,25 @@ class RunFolder:
         if not IS_MAIN_PROCESS:
             return
         write_text(self.path / RECIPE, recipe.to_yaml())
+        self._trackers = Trackers(recipe, self.path, progress.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(self.metrics, "".join(line for line in lines if _stands(line, progress)))
 
     def record(self, **figures: Any) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, and tell the trackers."""
         if IS_MAIN_PROCESS:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
+            if self._trackers is not None:
+                self._trackers.log(**figures)
+
+    def close(self) -> None:
+        """Let the trackers finish; a folder in which nothing was written goes as it came."""
+        if self._trackers is not None:
+            self._trackers.end()
+        if IS_MAIN_PROCESS and [each.name for each in self.path.iterdir()] == [Path(self._taken.name).name]:
+            shutil.rmtree(self.path)
 
     def _prune(self, keep: int) -> None:
         checkpoints = self.checkpoints()
@@ -170,6 +175,12 @@ class RunFolder:
         for checkpoint in checkpoints[:-keep]:
             if checkpoint.name not in kept:
                 shutil.rmtree(checkpoint)
+
+
+def _is_safe(key: str, before: Any, now: Any) -> bool:
+    if key == "train.tokens_per_batch":  # any budget divides the same steps; with and without one they differ
+        return before is not None and now is not None
+    return key.startswith(SAFE_TO_CHANGE)
 
 
 def _lacks_resume(checkpoint: Path) -> str | None:
@@ -195,10 +206,3 @@ def _stands(text: str, progress: Progress) -> bool:
     if line["step"] == progress.step:
         return not (progress.evaluation_due and "dev_loss" in line)
     return bool(line["step"] < progress.step)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -36,6 +36,7 @@ def test_the_index_says_what_the_files_say(copy: Path) -> None:
     index = open_index(copy, "dev", STREAMS)
     clips = [clip for recording in read_annotations(copy, "dev") for clip in recording.clips]
     assert [index.clip(row) for row in range(len(index))] == clips
+    assert index.text_bytes.tolist() == [len(clip.translation.encode()) for clip in clips]
     for name, stream in STREAMS.items():
         for row, clip in enumerate(clips):
             with h5py.File(index.files(name)[index.file_numbers(name)[row]], "r") as file:

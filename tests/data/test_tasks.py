@@ -9,7 +9,7 @@ from conftest import ALL_TASKS
 from transformers import AutoTokenizer
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.batches import Batch
+from signllava_cli.data.batches import Batch, training_batches
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.prompts import PromptWriter
 from signllava_cli.data.split import Split
@@ -143,7 +143,7 @@ def steps(
     recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
     prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     examples = TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
-    return list(training_steps(recipe, examples, first, last, 0, rank, ranks))
+    return list(training_steps(recipe, examples, first, last, training_batches(recipe, 0), rank, ranks))
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from signllava_cli.data.batches import Batch
+from signllava_cli.data.batches import Batch, training_batches
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.prompts import PromptWriter
 from signllava_cli.data.split import Split
-from signllava_cli.data.training_set import TrainingSet, step_positions, training_steps
+from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, build_recipe
 
@@ -55,9 +55,12 @@ def test_context_dropout_leaves_context_out_as_often_as_it_says(recipe: Recipe) 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("micro", [1, 2])
-def test_the_ranks_together_compute_each_position_once(ranks: int, micro: int) -> None:
+def test_the_ranks_together_compute_each_position_once(recipe: Recipe, ranks: int, micro: int) -> None:
+    settings = recipe.to_dict()
+    settings["train"] |= {"batch_size": 8, "micro_batch_size": micro}
+    examples = training_set(build_recipe(settings))
     for step in range(3):
-        shares = [step_positions(step, 8, micro, rank, ranks) for rank in range(ranks)]
+        shares = [examples.micro_batches(step, rank, ranks) for rank in range(ranks)]
         assert sorted(p for share in shares for part in share for p in part) == list(range(8 * step, 8 * step + 8))
         assert {len(share) for share in shares} == {8 // (ranks * micro)}
 
@@ -65,8 +68,10 @@ def test_the_ranks_together_compute_each_position_once(ranks: int, micro: int) -
 def test_workers_do_not_change_the_batches(recipe: Recipe) -> None:
     settings = recipe.to_dict()
     settings["data"]["workers"] = 2
-    alone = list(training_steps(recipe, training_set(recipe), 3, 6, 0, 0, 1))
-    with_workers = list(training_steps(recipe, training_set(build_recipe(settings)), 3, 6, 0, 0, 1))
+    alone = list(training_steps(recipe, training_set(recipe), 3, 6, training_batches(recipe, 0), 0, 1))
+    with_workers = list(
+        training_steps(recipe, training_set(build_recipe(settings)), 3, 6, training_batches(recipe, 0), 0, 1)
+    )
     assert all(
         same(a, b) for one, two in zip(alone, with_workers, strict=True) for a, b in zip(one, two, strict=True)
     )
@@ -83,7 +88,7 @@ def test_a_fault_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypat
 
     monkeypatch.setattr(examples.split, "read_all", refuse)
     with pytest.raises(UserError) as fault:
-        list(training_steps(build_recipe(settings), examples, 0, 1, 0, 0, 1))
+        list(training_steps(build_recipe(settings), examples, 0, 1, training_batches(recipe, 0), 0, 1))
     assert str(fault.value) == "clip x: no frames"
 
 

@@ -39,7 +39,9 @@ def batch_of(recipe: Recipe, assembled: Assembled, size: int, behind_prefix: boo
     return make_batch(examples, widths, assembled.pad_id, "right", behind_prefix)
 
 
-def loss_and_gradients(model: SignLlava, batch: Batch, smoothing: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def loss_and_gradients(
+    model: SignLlava, batch: Batch, smoothing: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
     loss, _ = model(batch, smoothing)
     loss.backward()

@@ -123,7 +123,7 @@ def test_a_missing_or_foreign_tensor_is_not_loaded_in_silence(
 
 
 def test_inspect_lists_every_tensor(signllava: Command, finetuned: Path) -> None:
-    ended = signllava("checkpoint", "inspect", finetuned)
+    ended = signllava("checkpoint", "inspect", "--tensors", finetuned)
     assert ended.code == 0
     assert "finetune, step" in ended.out
     assert "sign2vec.boundary" in ended.out

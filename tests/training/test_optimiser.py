@@ -1,40 +1,106 @@
-"""The schedule against transformers' own, and which parameters decay."""
+"""The schedules against transformers' own stepping, and which parameters learn and decay how."""
+
+import inspect
 
 import pytest
 import torch
-from transformers import (
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
-)
+from transformers import get_scheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from transformers.trainer_utils import SchedulerType
 
+from signllava_cli.errors import UserError
 from signllava_cli.model.assembly import assemble
-from signllava_cli.recipe import Train, read_recipe
-from signllava_cli.training.optimiser import make_optimiser, schedule_factor
+from signllava_cli.recipe import Train, build_recipe, read_recipe
+from signllava_cli.recipe.schedules import NEEDED, OPTIONS, Schedule
+from signllava_cli.training.optimiser import make_optimiser, make_schedule, set_learning_rate
 
-THEIRS = {
-    "cosine": get_cosine_schedule_with_warmup,
-    "linear": get_linear_schedule_with_warmup,
-    "constant": lambda o, num_warmup_steps, num_training_steps: get_constant_schedule_with_warmup(
-        o, num_warmup_steps
-    ),
+STEPS = 50
+GIVEN: dict[str, dict[str, float | str]] = {
+    "cosine": {"num_cycles": 1.5},
+    "cosine_with_restarts": {"num_cycles": 3},
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},
+    "cosine_warmup_with_min_lr": {"min_lr": 1e-4, "warmup_lr_rate": 0.2},
+    "polynomial": {"lr_end": 1e-5, "power": 2.0},
+    "inverse_sqrt": {"timescale": 7},
+    "warmup_stable_decay": {"num_decay_steps": 11, "decay_type": "1-sqrt", "min_lr_ratio": 0.05},
 }
 
 
-@pytest.mark.parametrize("schedule", THEIRS)
+@pytest.mark.parametrize("schedule", OPTIONS)
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
-def test_schedule_equals_transformers(schedule: str, warmup: float) -> None:
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = THEIRS[schedule](optimiser, num_warmup_steps=round(warmup * 50), num_training_steps=50)
-    train = Train(schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
-    for step in range(50):
-        assert schedule_factor(step, 50, train) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-12)
+@pytest.mark.parametrize("with_options", [False, True])
+def test_schedule_equals_transformers(schedule: Schedule, warmup: float, with_options: bool) -> None:
+    options = GIVEN.get(schedule, {}) if with_options or schedule in NEEDED else {}
+    train = Train(schedule=schedule, warmup=warmup, schedule_options=options, learning_rate=0.01)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = get_scheduler(name, optimiser, round(warmup * STEPS), STEPS, dict(options))
+    ours = make_schedule(train, STEPS)
+    rates = []
+    for step in range(STEPS):
+        rates.append(optimiser.param_groups[0]["lr"])
+        assert 0.01 * ours(step) == pytest.approx(rates[-1], rel=1e-12, abs=1e-15), step
         optimiser.step()
         theirs.step()
+    assert max(rates) == pytest.approx(0.01, rel=0.01)
+
+
+def test_schedules_and_their_options_are_those_of_transformers() -> None:
+    other = {"reduce_lr_on_plateau", "greedy"}  # functions of the loss, not of the step
+    assert set(OPTIONS) == {each.value for each in SchedulerType} - other
+    ours = {"optimizer", "num_warmup_steps", "num_training_steps", "num_stable_steps", "last_epoch"}
+    for schedule, options in OPTIONS.items():
+        theirs = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(schedule)]).parameters
+        assert set(options) == {name for name in theirs if name != "_"} - ours, schedule
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        (
+            {"schedule_options": {"min_lr": 0.1}},
+            "train.schedule_options.min_lr: the schedule cosine takes num_cycles",
+        ),
+        ({"schedule": "linear", "schedule_options": {"power": 2}}, "train.schedule_options.power: .* no options"),
+        ({"schedule": "cosine_with_min_lr"}, "train.schedule_options: .* needs min_lr or min_lr_rate"),
+        (
+            {"schedule": "cosine_with_min_lr", "schedule_options": {"min_lr": 0.1, "min_lr_rate": 0.1}},
+            "train.schedule_options: .* needs min_lr or min_lr_rate",
+        ),
+        ({"schedule": "warmup_stable_decay"}, "train.schedule_options: .* needs num_decay_steps"),
+        ({"schedule": "greedy"}, "train.schedule: "),
+    ],
+)
+def test_options_that_a_schedule_does_not_take_are_faults_of_the_recipe(train: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        build_recipe({"train": train})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [
+        ("polynomial", {"lr_end": 1.0}),
+        ("polynomial", {"power": "two"}),
+        ("inverse_sqrt", {"timescale": 0}),
+        ("inverse_sqrt", {"timescale": -3}),
+        ("cosine_with_min_lr", {"min_lr_rate": "some"}),
+        ("warmup_stable_decay", {"num_decay_steps": 5, "decay_type": "steep"}),
+        ("warmup_stable_decay", {"num_decay_steps": 46}),
+    ],
+)
+def test_option_values_without_sense_are_faults_that_name_the_key(
+    schedule: Schedule, options: dict[str, float | str]
+) -> None:
+    with pytest.raises(UserError, match=r"train\.schedule_options"):
+        make_schedule(Train(schedule=schedule, schedule_options=options, warmup=0.1), STEPS)
 
 
 def test_rates_and_decay_by_part(settings: list[str]) -> None:
-    recipe = read_recipe("toy/tiny_finetune", [*settings, "init.projector=null", "train.weight_decay=0.1"])
+    recipe = read_recipe(
+        "toy/tiny_finetune",
+        [*settings, "init.projector=null", "train.weight_decay=0.1", "train.projector_learning_rate=3e-3"],
+    )
+    assert recipe.train.projector_learning_rate != recipe.train.learning_rate
     model = assemble(recipe, torch.device("cpu")).model
     optimiser = make_optimiser(model, recipe)
     found = {
@@ -47,3 +113,8 @@ def test_rates_and_decay_by_part(settings: list[str]) -> None:
         decay = 0.0 if parameter.ndim == 1 or "boundary" in name else 0.1
         assert found.pop(id(parameter)) == (rate, decay), name
     assert not found
+    assert set_learning_rate(optimiser, 0.5) == {
+        "learning_rate": recipe.train.learning_rate / 2,
+        "projector_learning_rate": 1.5e-3,
+    }
+    assert {group["lr"] for group in optimiser.param_groups} == {recipe.train.learning_rate / 2, 1.5e-3}

@@ -53,8 +53,8 @@ def check(
     if report:
         require_kind(report)
     settings = list(overrides or ())
-    settings += [] if window is None else [f"context.window={window}"]
-    settings += [] if prelude is None else [f"context.prelude={prelude}"]
+    settings += [] if window is None else [f"context.window={window}", "context.least_window=null"]
+    settings += [] if prelude is None else [f"context.prelude={prelude}", "context.least_prelude=null"]
     read = read_recipe(recipe, settings) if recipe else build_recipe({"context": CONTEXT}, settings)
     prompts = prompts_of(read, "the positions of texts are estimated") if recipe else None
     examined = examine(Request(data, read, tuple(splits or ()), prompts, fps, workers, fast))

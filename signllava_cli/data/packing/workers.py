@@ -60,7 +60,7 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
             for future in [each for each in waiting if not each.cancelled() and not each.exception()]:
                 _give_final_name(future.result(), waiting.pop(future).file)  # came to its end while others stopped
     if waiting:
-        raise Stopped(f"stopped by {request.signal}, {len(waiting)} shards are left: run the same command again.")
+        raise Stopped(f"stopped by {request.reason}, {len(waiting)} shards are left: run the same command again.")
 
 
 def _give_final_name(temporary: Path, file: Path) -> None:

@@ -1,0 +1,173 @@
+"""Makes a checkpoint of ours out of one of the research system."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from signllava_cli.console import say
+from signllava_cli.errors import UserError
+from signllava_cli.files import write_json, written_folder
+from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, write_checkpoint
+from signllava_cli.model.conversion_report import (
+    say_boundaries,
+    say_what_became,
+    say_what_was_read,
+    warn_of_other_embeddings,
+)
+from signllava_cli.model.llm import require_same_tensors
+from signllava_cli.model.llm_folder import require_free
+from signllava_cli.model.research import LORA, ResearchParts, take_apart
+from signllava_cli.model.research_file import read_research
+from signllava_cli.recipe import Recipe, build_recipe
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Where boundary vectors come from.
+
+    `rows`: of some streams, which two embedding rows (opening, closing). The other streams have the research system's
+    own two markers, where the file holds them, or, if `fresh`, newly drawn vectors.
+    """
+
+    rows: Mapping[str, tuple[int, int]]
+    fresh: bool = False
+
+
+def convert(
+    source: Path, recipe: Recipe, out: Path, order: Sequence[str] | None = None, boundaries: Boundaries | None = None
+) -> None:
+    """Write the research checkpoint `source` as a checkpoint of ours into the new folder `out`, and say what it held.
+
+    The streams, widths, layers and the adapter's shape are those of the tensors, everything else is the recipe's.
+
+    Args:
+        order: the streams to convert, in this order; by default the recipe's order, then the file's.
+        boundaries: by default the research system's markers where the file has them.
+
+    Raises:
+        UserError: the source cannot be converted, or does not fit the LLM; `out` is not empty.
+    """
+    require_free(out)
+    boundaries = boundaries or Boundaries({})
+    found = read_research(source)
+    parts = take_apart(found.tensors, found.files[0])
+    streams = _streams(parts, recipe, order)
+    fitted = _fitted(recipe, parts, streams)
+    say_what_was_read(found, recipe, fitted, parts)
+    assembled = assemble(fitted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    hidden = assembled.llm["hidden_size"]
+    if parts.hidden != hidden:
+        raise UserError(
+            f"{found.files[0]} projects to embeddings of {parts.hidden} numbers and {fitted.llm.path} has {hidden}; "
+            "set llm.path to the LLM it was trained with."
+        )
+    table = assembled.model.llm.get_input_embeddings().weight
+    rows = _boundary_rows(parts, len(table), streams, boundaries)
+    _load(assembled, parts, streams, rows, found.files[0])
+    say_what_became(found, parts, streams, rows, fitted)
+    say_boundaries(streams, rows, parts)
+    warn_of_other_embeddings(parts, table, fitted)
+    config = CheckpointConfig(
+        stage="finetune" if fitted.lora.enabled else "pretrain",
+        step=found.step,
+        llm=assembled.llm,
+        turns=assembled.prompts.turns,
+        data=f"converted from {found.files[0].name}, SHA-256 {found.digest[:16]}",
+        versions=library_versions(),
+    )
+    weights = {name: weight.detach().cpu() for name, weight in assembled.model.trained_parameters().items()}
+    with written_folder(out) as folder:
+        write_checkpoint(folder, assembled.model, weights, config, fitted)
+        write_json(folder / PROGRESS, {"step": found.step})
+    say(f"{config.stage} checkpoint of step {found.step} in {out}")
+
+
+def _streams(parts: ResearchParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:
+    if order is None:
+        named = [stream for stream in recipe.streams if stream in parts.projectors]
+        return [*named, *(stream for stream in parts.projectors if stream not in named)]
+    unknown = [stream for stream in order if stream not in parts.projectors]
+    if unknown or len(set(order)) != len(order) or not order:
+        raise UserError(
+            f"--streams {','.join(order)}: name each once, of those in the file: {', '.join(parts.projectors)}."
+        )
+    return list(order)
+
+
+def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Recipe:
+    """`recipe` with the streams and the adapter's shape that the tensors have."""
+    settings = recipe.to_dict()
+    settings["init"]["projector"] = None
+    settings["streams"] = {
+        stream: {
+            **settings["streams"].get(stream, {}),
+            "width": parts.projectors[stream].width,
+            "projector": parts.projectors[stream].kind,
+            "normalise_input": False,
+            "normalise_output": False,
+        }
+        for stream in streams
+    }
+    if recipe.lora.enabled:
+        if not parts.adapter:
+            raise UserError("lora.enabled: the file holds no adapter; use a pretrain recipe, or set it to false.")
+        settings["lora"]["r"] = parts.adapter_rank
+        if set(parts.adapter_targets) != set(recipe.lora.targets):
+            settings["lora"]["targets"] = parts.adapter_targets
+    return build_recipe(settings)
+
+
+def _boundary_rows(
+    parts: ResearchParts, vocabulary: int, streams: Sequence[str], boundaries: Boundaries
+) -> dict[str, tuple[int, int]]:
+    """The embedding rows of the streams whose boundary vectors are in the file."""
+    unknown = [stream for stream in boundaries.rows if stream not in streams]
+    if unknown:
+        raise UserError(f"--boundary-rows {unknown[0]}: no such stream; these are converted: {', '.join(streams)}.")
+    if parts.embeddings is None:
+        if boundaries.rows:
+            raise UserError("--boundary-rows: the file holds no embedding rows (embed_tokens.weight).")
+        return {}
+    count = len(parts.embeddings)
+    for stream, pair in boundaries.rows.items():
+        if max(pair) >= count:
+            raise UserError(f"--boundary-rows {stream}: row {max(pair)} of a table with rows 0 to {count - 1}.")
+    # the markers are the last two rows: of a table that grew by them, or alone
+    has_markers = count == 2 or count >= vocabulary + 2
+    markers = (count - 2, count - 1)
+    default = dict.fromkeys(streams, markers) if has_markers and not boundaries.fresh else {}
+    return {**default, **boundaries.rows}
+
+
+def _load(
+    assembled: Assembled,
+    parts: ResearchParts,
+    streams: Sequence[str],
+    rows: Mapping[str, tuple[int, int]],
+    where: Path,
+) -> None:
+    """Copy what is converted into the model; boundary vectors of no row stay as they were drawn."""
+    model = assembled.model
+    weights: dict[str, Tensor] = model.projectors.state_dict()
+    for stream in streams:
+        weights |= {f"{stream}.{name}": tensor for name, tensor in parts.projectors[stream].layers.items()}
+        if stream in rows and parts.embeddings is not None:
+            boundary = parts.embeddings[list(rows[stream])]
+            if not torch.isfinite(boundary).all():
+                raise UserError(f"{where}: rows {rows[stream]} of {parts.embeddings_source} are not finite.")
+            weights[f"{stream}.boundary"] = boundary
+    model.projectors.load_state_dict(weights, strict=True)
+    adapter = {
+        named[1]: weight
+        for name, weight in model.llm.named_parameters()
+        if (named := LORA.fullmatch(name)) is not None
+    }
+    if adapter:
+        require_same_tensors(parts.adapter, adapter, where)
+        with torch.no_grad():
+            for name, weight in adapter.items():
+                weight.copy_(parts.adapter[name])

@@ -1,0 +1,144 @@
+"""What a checkpoint holds, as facts that a screen or a program can show."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from signllava_cli.files import pointed_at, read_json
+from signllava_cli.model.checkpoint import (
+    PROGRESS,
+    RECIPE,
+    CheckpointConfig,
+    read_config,
+    tensor_damage,
+    tensors_of,
+    weights_hash,
+)
+from signllava_cli.recipe import Recipe, read_recipe
+
+RESUME, METRICS = "resume", "metrics.jsonl"  # as training writes them
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One trained tensor; `size` in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A projector (by its stream) or the adapter: how many tensors and parameters, and how many bytes."""
+
+    name: str
+    tensors: int
+    parameters: int
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of `resume/`: its size in bytes, and how many tensors it holds, or what is wrong with it."""
+
+    name: str
+    size: int
+    tensors: int | None
+    damage: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All of a checkpoint but its values.
+
+    `links` are those of its run that point at it, `scores` what its run's metrics say of the dev split at its step,
+    `resume` is None when there is no such folder.
+    """
+
+    path: Path
+    config: CheckpointConfig
+    recipe: Recipe
+    progress: dict[str, Any]
+    links: tuple[str, ...]
+    scores: dict[str, float]
+    weights: str
+    parts: tuple[Part, ...]
+    tensors: tuple[TensorFacts, ...]
+    resume: tuple[StoredFile, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values; the recipe with all its settings."""
+        return {**asdict(self), "path": str(self.path), "recipe": self.recipe.to_dict()}
+
+
+def inspect(checkpoint: Path) -> Inspection:
+    """Look into the folder `checkpoint`.
+
+    Raises:
+        UserError: one of the files that inference needs is missing or damaged.
+    """
+    config, recipe = read_config(checkpoint), read_recipe(checkpoint / RECIPE)
+    tensors = tuple(TensorFacts(name, dtype, shape, size) for name, dtype, shape, size in tensors_of(checkpoint))
+    return Inspection(
+        path=checkpoint,
+        config=config,
+        recipe=recipe,
+        progress=read_json(checkpoint / PROGRESS),
+        links=tuple(name for name in ("best", "last") if _is_at(checkpoint.parent / name, checkpoint)),
+        scores=_dev_scores(checkpoint.parent / METRICS, config.step),
+        weights=weights_hash(checkpoint),
+        parts=_parts(tensors, recipe),
+        tensors=tensors,
+        resume=_stored_files(checkpoint / RESUME),
+    )
+
+
+def _parts(tensors: Sequence[TensorFacts], recipe: Recipe) -> tuple[Part, ...]:
+    parts: dict[str, list[TensorFacts]] = {}
+    for tensor in tensors:
+        stream = tensor.name.partition(".")[0]
+        parts.setdefault(f"projector {stream}" if stream in recipe.streams else "adapter", []).append(tensor)
+    return tuple(
+        Part(name, len(its), sum(math.prod(each.shape) for each in its), sum(each.size for each in its))
+        for name, its in parts.items()
+    )
+
+
+def _is_at(link: Path, checkpoint: Path) -> bool:
+    target = pointed_at(link)
+    return target is not None and target.resolve() == checkpoint.resolve()
+
+
+def _dev_scores(metrics: Path, step: int) -> dict[str, float]:
+    """The dev scores of `step` in a run's metrics; none where the checkpoint lies outside of its run."""
+    scores: dict[str, float] = {}
+    for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # a line that a power cut left: the run itself takes it out when it goes on
+            continue
+        if isinstance(line, dict) and line.get("step") == step:
+            scores |= {name: value for name, value in line.items() if name.startswith("dev_")}
+    return scores
+
+
+def _stored_files(folder: Path) -> tuple[StoredFile, ...] | None:
+    if not folder.is_dir():
+        return None
+    found = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        damage, tensors = None, None
+        if file.suffix == ".safetensors":
+            damage = tensor_damage(file)
+            if damage is None:
+                with safe_open(file, "pt") as opened:
+                    tensors = len(opened.keys())
+        found.append(StoredFile(str(file.relative_to(folder)), file.stat().st_size, tensors, damage))
+    return tuple(found)

@@ -1,0 +1,134 @@
+"""Reads the files in which the research system (Sign_LLaVA) saved what it had trained, without running any of them.
+
+DeepSpeed's `mp_rank_00_model_states.pt` is a dict whose `module` holds the tensors and whose `global_steps` counts
+the optimiser steps; the Trainer's `.bin` files are dicts of tensors; its checkpoint folders hold either.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from signllava_cli.errors import UserError, first_names, printable
+from signllava_cli.files import sha256_of
+from signllava_cli.model.llm import read_tensors
+
+STATES = "mp_rank_00_model_states.pt"
+STATES_OF_ZERO_3 = "zero_pp_rank_*_mp_rank_*_model_states.pt"
+TRAINER_FILES = ("non_lora_trainables.bin", "pytorch_model.bin", "model.safetensors")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class ResearchCheckpoint:
+    """The tensors of a research checkpoint, by their names in its `files`.
+
+    `step` is the number of optimiser steps that the file counted, or 0; `beside` are the names of what was no tensor;
+    `digest` is the SHA-256 of the first file.
+    """
+
+    files: tuple[Path, ...]
+    tensors: dict[str, Tensor]
+    beside: tuple[str, ...]
+    step: int
+    digest: str
+
+
+def read_research(source: Path) -> ResearchCheckpoint:
+    """The tensors in the file or Trainer's folder `source`, left on the disk until they are used where that can be.
+
+    Raises:
+        UserError: there is nothing to read, a file is damaged, holds more than tensors and plain containers, or holds
+            but a rank's part of each tensor.
+    """
+    files = _files_of(source.expanduser())
+    tensors: dict[str, Tensor] = {}
+    beside: list[str] = []
+    step = 0
+    for file in files:
+        content = _load(file)
+        entries = content["module"] if isinstance(content.get("module"), Mapping) else content
+        if entries is not content:
+            beside += [str(name) for name in content if name != "module"]
+        steps = content.get("global_steps")
+        step = max(step, steps if isinstance(steps, int) else 0)
+        for name, value in entries.items():
+            if not isinstance(value, Tensor):
+                beside.append(str(name))
+            elif str(name) in tensors:
+                raise UserError(f"{file} holds {printable(str(name))}, which {files[0]} holds too; name one file.")
+            else:
+                tensors[str(name)] = _checked(value, str(name), file)
+    return ResearchCheckpoint(files, tensors, tuple(map(printable, beside)), step, sha256_of(files[0]))
+
+
+def _files_of(source: Path) -> tuple[Path, ...]:
+    if source.is_file():
+        return (source,)
+    if not source.is_dir():
+        raise UserError(f"No research checkpoint at {source}: expected a file such as {STATES}, or its folder.")
+    states = sorted([*source.glob(STATES), *source.glob(f"global_step*/{STATES}")], key=_step_of)
+    if states:
+        return (states[-1],)
+    adapter = next((source / name for name in ADAPTER_FILES if (source / name).is_file()), None)
+    for name in TRAINER_FILES:
+        if (source / name).is_file():
+            return (source / name,) if adapter is None else (source / name, adapter)
+    if any(source.rglob(STATES_OF_ZERO_3)):
+        raise _of_zero_3(source)
+    raise UserError(f"{source} holds no {STATES} (nor one in global_step*/), and no {' or '.join(TRAINER_FILES)}.")
+
+
+def _step_of(states: Path) -> int:
+    found = re.fullmatch(r"global_step(\d+)", states.parent.name)
+    return int(found[1]) if found else -1
+
+
+def _of_zero_3(where: Path) -> UserError:
+    return UserError(
+        f"{where} was saved under ZeRO-3, which leaves but a part of each tensor in a file: join them with "
+        "DeepSpeed's zero_to_fp32.py, and convert the pytorch_model.bin that it writes."
+    )
+
+
+def _load(file: Path) -> Mapping[Any, Any]:
+    if file.suffix == ".safetensors":
+        return read_tensors(file)
+    try:
+        # weights_only: nothing but tensors and plain containers is built, and no code of the file is run
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except OSError as fault:
+        raise UserError(f"{file} cannot be read: {fault.strerror or fault}.") from None
+    except Exception:  # whatever the unpickler stumbles over in a file that a stranger wrote
+        raise _refusal(file) from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"{file} holds a {type(content).__name__}, not a dict of tensors.")
+    return content
+
+
+def _refusal(file: Path) -> UserError:
+    try:
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # no zip file, or cut short
+        objects = []
+    if objects:
+        return UserError(
+            f"{file} was not opened: beside tensors it holds {first_names(sorted(objects))}, and building these "
+            "could run code. Where you trust it, save its tensors alone and convert that file."
+        )
+    return UserError(f"{file} is no PyTorch file of tensors and plain containers alone, or is cut short.")
+
+
+def _checked(tensor: Tensor, name: str, file: Path) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        raise UserError(f"{file}: {printable(name)} is no plain tensor of numbers.")
+    if not tensor.numel():
+        raise _of_zero_3(file)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{file}: {printable(name)} is {tuple(tensor.shape)}, more than the file holds of it.")
+    return tensor

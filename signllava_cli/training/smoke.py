@@ -1,0 +1,128 @@
+"""What a run will need at its hungriest, tried before its first step: memory, the dev split, the disk.
+
+An out-of-memory error or a full disk then shows up in the first minute, and not in the third hour. The state of the
+run is the same before and after: the steps are taken with a learning rate of zero, and AdamW gets its state back.
+"""
+
+import math
+import resource
+import shutil
+import time
+from dataclasses import dataclass
+
+import torch
+
+from signllava_cli.console import IS_MAIN_PROCESS, say, show_table
+from signllava_cli.data.batches import Batch
+from signllava_cli.data.training_set import longest_batch
+from signllava_cli.errors import UserError
+from signllava_cli.files import HALF_WRITTEN, written_folder
+from signllava_cli.training.optimiser import set_learning_rate
+from signllava_cli.training.session import Session
+from signllava_cli.training.snapshot import require_read_back, write_snapshot
+from signllava_cli.training.step import StepResult, optimiser_step, seed_step
+
+TIMED_STEPS = 3
+SMOKE = "smoke"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The longest batch (clips, positions with padding), peak memory and checkpoint in bytes, a dev batch in s."""
+
+    clips: int
+    positions: int
+    memory: int
+    checkpoint: int
+    dev_seconds: float
+
+
+def smoke_pass(session: Session) -> Rehearsal:
+    """A step on the longest batch, a dev batch, and a checkpoint written, read back and removed.
+
+    Raises:
+        UserError: memory or disk do not do, loss or gradients are not finite, or the checkpoint reads back otherwise.
+    """
+    before = session.engine.moments()
+    longest = longest_batch(session.recipe, session.examples, session.collate)
+    size, positions = len(longest.clips), longest.input_ids.numel()
+    try:
+        result = _harmless_step(session, [longest])
+        began = time.monotonic()
+        session.dev_loss(should_stop=lambda: False, batches=1)
+        dev_seconds = time.monotonic() - began
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"Out of memory: the longest batch of this run, {size} clips with {positions} positions, does not fit. "
+            "Set train.gradient_checkpointing=true, or lower train.micro_batch_size, train.tokens_per_batch or "
+            "data.max_positions."
+        ) from None
+    if not result.is_finite:
+        raise UserError(
+            f"Loss {result.loss} and gradient norm {result.gradient_norm} of the longest batch are not finite before "
+            f"the first step: {', '.join(longest.clips)}."
+        )
+    memory, checkpoint = peak_memory(session.accelerator.device), _written_and_read(session)
+    session.engine.set_moments(before)
+    say(
+        f"smoke pass: longest batch {size} clips, {positions} positions; peak memory {memory / 2**30:.2f} GiB; "
+        f"checkpoint {checkpoint / 2**20:.1f} MiB written, read back and removed"
+    )
+    return Rehearsal(size, positions, memory, checkpoint, dev_seconds)
+
+
+def dry_run(session: Session) -> None:
+    """The smoke pass, then some steps of the run in time: what it would take, on the screen."""
+    rehearsal, recipe, state = smoke_pass(session), session.recipe, session.progress
+    before = session.engine.moments()
+    last = min(state.step + TIMED_STEPS, session.steps)
+    results = [_harmless_step(session, micro_batches) for micro_batches in session.batches(last)]
+    session.engine.set_moments(before)
+    tokens = float(session.examples.lengths.mean()) * recipe.train.batch_size
+    speed = sum(result.positions for result in results) / sum(result.seconds for result in results)
+    training = tokens / speed * (session.steps - state.step)
+    evaluations = session.steps // recipe.train.eval_every + 1
+    dev_batches = math.ceil(len(session.dev.split.clips) / recipe.train.micro_batch_size / session.ranks)
+    evaluation = evaluations * dev_batches * rehearsal.dev_seconds
+    rows = [
+        ["longest batch", f"{rehearsal.clips} clips, {rehearsal.positions:,} positions"],
+        ["peak memory of rank 0", f"{rehearsal.memory / 2**30:.2f} GiB"],
+        ["checkpoint", f"{rehearsal.checkpoint / 2**20:.1f} MiB"],
+        ["optimiser steps", f"{session.steps - state.step:,}"],
+        ["tokens per step, expected", f"{tokens:,.0f}"],
+        ["tokens per second", f"{speed:,.0f}"],
+        ["training", f"{training / 3600:.2f} h"],
+        [f"{evaluations} dev losses", f"{evaluation / 3600:.2f} h"],
+    ]
+    show_table("Dry run", ["", "measured or expected"], rows)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in bytes that this process has held: on its GPU, or its resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _harmless_step(session: Session, micro_batches: list[Batch]) -> StepResult:
+    """An optimiser step with a learning rate of zero: AdamW's state changes, the weights do not."""
+    seed_step(session.recipe.run.seed, session.progress.step, session.accelerator.process_index)
+    set_learning_rate(session.optimiser, 0.0)
+    return optimiser_step(session.engine, micro_batches, session.recipe.train.label_smoothing, session.accelerator)
+
+
+def _written_and_read(session: Session) -> int:
+    """Write a checkpoint as `save` would, compare what reads back, and remove it; its size in bytes comes back."""
+    snapshot, size = session.snapshot(), 0
+    if IS_MAIN_PROCESS:
+        folder = session.run.path / SMOKE
+        try:
+            with written_folder(folder) as temporary:
+                write_snapshot(temporary, snapshot, session.progress, session.checkpoint_config(), session.recipe)
+            require_read_back(folder, snapshot)
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        finally:
+            for each in (folder, folder.with_name(folder.name + HALF_WRITTEN)):
+                shutil.rmtree(each, ignore_errors=True)
+    session.accelerator.wait_for_everyone()
+    return size

@@ -1,0 +1,266 @@
+"""What training examples see of the sentences before them: hypotheses, fewer sentences, none, as often as said."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ALL_TASKS, Ended, sets
+from safetensors.numpy import load_file
+from transformers import AutoTokenizer
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.batches import training_batches
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.labelled import LabelledClips
+from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.split import Split
+from signllava_cli.data.training_set import CONTEXT, TrainingSet, training_steps
+from signllava_cli.errors import UserError
+from signllava_cli.generation.context_source import prepared_sentences
+from signllava_cli.generation.predictions import Prediction, read_predictions
+from signllava_cli.recipe import Recipe, build_recipe, read_recipe
+
+Command = Callable[..., Ended]
+
+VARIED = ["context.least_window=0", "context.least_prelude=1", "context.sentence_dropout=0.2", "context.dropout=0.2"]
+
+
+def said(clip: Clip) -> str:
+    return f"Said {clip.recording}, {clip.position}."
+
+
+def place(sentence: str) -> int:
+    """The position of the clip of which `sentence` was said."""
+    return int(sentence.rsplit(", ", 1)[1].removesuffix("."))
+
+
+def prediction(clip: Clip, hypothesis: str, missing: str | None = None) -> Prediction:
+    asked = "translation"
+    return Prediction(clip.recording, clip.name, clip.position, asked, clip.translation, hypothesis, missing=missing)
+
+
+def write_predictions(file: Path, rows: Iterable[Prediction]) -> Path:
+    file.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def opened(settings: list[str]) -> Callable[..., TrainingSet]:
+    """The training set on the dev split under these settings; the model has said a line of its own on each clip."""
+
+    def with_settings(*overrides: str) -> TrainingSet:
+        base = [*settings, "data.train=dev", "context.dropout=0", *overrides]
+        recipe = read_recipe("toy/tiny_pretrain", base)
+        split = Split(recipe, "dev")
+        builder = ExampleBuilder(recipe, PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks))
+        return TrainingSet(recipe, split, builder, {clip.id: said(clip) for clip in split.annotated})
+
+    return with_settings
+
+
+def late_contexts(examples: TrainingSet, epochs: int) -> list[tuple[str, ...]]:
+    """What the clips see that have more sentences before them than they could be shown."""
+    positions = range(epochs * len(examples.split.clips))
+    return [examples[p].context for p in positions if examples.clip(p).position >= 4]
+
+
+def assert_share(hits: int, of: int, expected: float) -> None:
+    """`hits` is no further from what is expected than five standard deviations."""
+    assert abs(hits - of * expected) <= 5 * math.sqrt(of * expected * (1 - expected)), (hits, of, expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_mixed_example_sees_hypotheses_or_references_and_never_both(
+    opened: Callable[..., TrainingSet], share: float
+) -> None:
+    seen = late_contexts(opened("context.source=mixed:F", f"context.predicted_share={share}"), epochs=10)
+    predicted = [{sentence.startswith("Said ") for sentence in context} for context in seen]
+    assert all(len(kinds) == 1 for kinds in predicted)
+    assert_share(sum(kinds == {True} for kinds in predicted), len(seen), share)
+
+
+def test_the_source_decides_whose_sentences_are_seen(opened: Callable[..., TrainingSet]) -> None:
+    for source, is_predicted in (("gold", False), ("predicted:F", True)):
+        for context in late_contexts(opened(f"context.source={source}"), epochs=1):
+            assert [sentence.startswith("Said ") for sentence in context] == [is_predicted] * 4
+
+
+def test_window_and_prelude_are_drawn_from_their_ranges_both_ends_included(
+    opened: Callable[..., TrainingSet],
+) -> None:
+    examples = opened("context.source=predicted:F", "context.least_window=0", "context.least_prelude=1")
+    drawn: Counter[tuple[int, int]] = Counter()
+    for p in range(10 * len(examples.split.clips)):
+        position, seen = examples.clip(p).position, [place(sentence) for sentence in examples[p].context]
+        if position >= 4:
+            prelude = sum(at < 2 for at in seen)
+            window = len(seen) - prelude
+            assert seen == [*range(prelude), *range(position - window, position)]
+            drawn[window, prelude] += 1
+        else:
+            assert set(seen) <= set(range(position))
+    assert drawn.keys() == {(window, prelude) for window in (0, 1, 2) for prelude in (1, 2)}
+    for count in drawn.values():
+        assert_share(count, drawn.total(), 1 / 6)
+
+
+def test_sentences_are_left_out_one_by_one_and_all_together(opened: Callable[..., TrainingSet]) -> None:
+    seen = late_contexts(opened("context.sentence_dropout=0.25"), epochs=10)
+    assert_share(sum(map(len, seen)), 4 * len(seen), 0.75)
+    for kept in range(5):
+        share = math.comb(4, kept) * 0.75**kept * 0.25 ** (4 - kept)
+        assert_share(sum(len(context) == kept for context in seen), len(seen), share)
+    seen = late_contexts(opened("context.dropout=0.25"), epochs=10)
+    assert {len(context) for context in seen} == {0, 4}
+    assert_share(sum(not context for context in seen), len(seen), 0.25)
+
+
+def test_an_empty_hypothesis_leaves_no_sentence(opened: Callable[..., TrainingSet], tmp_path: Path) -> None:
+    """Neither that of a clip without features, nor that of a model that had nothing to say."""
+    split = opened().split
+    rows = [prediction(clip, said(clip) if clip.position % 3 else "", "mae") for clip in split.annotated]
+    hypotheses = prepared_sentences(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
+    examples = opened("context.source=predicted:F", "context.window=3", "context.prelude=0")
+    examples.contexts.hypotheses = hypotheses
+    for p in range(len(split.clips)):
+        before = range(max(0, examples.clip(p).position - 3), examples.clip(p).position)
+        assert [place(sentence) for sentence in examples[p].context] == [at for at in before if at % 3]
+
+
+def test_the_oldest_sentence_of_the_drawn_window_is_the_first_to_be_cut(opened: Callable[..., TrainingSet]) -> None:
+    settings = [*VARIED, "context.source=predicted:F", "data.min_frames=1"]
+    roomy, tight = opened(*settings), opened(*settings, "data.max_positions=85")
+    lost = 0
+    for p in range(6 * len(roomy.split.clips)):
+        draw = np.random.default_rng([roomy.seed, CONTEXT, p])
+        sentences, prelude = roomy.contexts.draw(roomy.clip(p), draw)
+        assert roomy[p].context == tuple(sentences)
+        cut = tight[p]
+        for _ in range(cut.cuts.sentences):
+            sentences.pop(min(prelude, len(sentences) - 1))
+        assert cut.context == tuple(sentences)
+        lost += cut.cuts.sentences > 0 and prelude not in (0, 2)
+    assert lost > 10  # where the recipe's own prelude, 2, would have cut another sentence
+
+
+def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: Callable[..., TrainingSet]) -> None:
+    def contexts(first: int, rank: int, ranks: int, *overrides: str) -> list[list[tuple[int, ...]]]:
+        settings = [*VARIED, "context.source=mixed:F", "train.micro_batch_size=2", *overrides]
+        examples = opened(*settings)
+        collate = training_batches(examples.recipe, 0)
+        steps = training_steps(examples.recipe, examples, first, 24, collate, rank, ranks)
+        return [[tuple(row) for batch in step for row in rows(batch.input_ids.tolist())] for step in steps]
+
+    def rows(padded: list[list[int]]) -> list[list[int]]:
+        return [[token for token in row if token != 0] for row in padded]
+
+    alone = contexts(0, 0, 1)
+    assert len({row for step in alone for row in step}) > 50
+    assert contexts(0, 0, 1, "data.workers=2") == alone
+    assert contexts(17, 0, 1) == alone[17:]  # in the second epoch
+    shares = zip(contexts(0, 0, 2), contexts(0, 1, 2), strict=True)
+    assert [sorted(one + other) for one, other in shares] == [sorted(step) for step in alone]
+
+
+def test_the_dev_split_is_scored_under_all_of_its_gold_context(opened: Callable[..., TrainingSet]) -> None:
+    examples = opened(*VARIED, "context.source=predicted:F")
+    split = examples.split
+    dev = LabelledClips(examples.recipe, split, examples.builder, examples.recipe.tasks.dev)
+    clips = list(split.clips)
+    asked = dev.examples(clips, [np.random.default_rng(clip.row) for clip in clips])
+    for each in (*asked, *dev.unanswered(clips, room=8)):
+        assert list(each.context) == split.gold_context(each.clip, 2, 2)
+
+
+def test_mixed_context_from_generate_to_a_resumed_run(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    """What `generate` wrote of the training split is mixed in; stopping changes nothing; another file is noticed."""
+    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=4", "train.smoke_pass=false"]
+    first, predictions = tmp_path / "first", tmp_path / "predictions"
+    pretrain = ["pretrain", "-r", "toy/tiny_pretrain"]
+    assert signllava(*pretrain, *sets([*common, "train.max_steps=1", f"run.folder={first}"])).code == 0
+    narrowed = ["--context", 1, "--prelude", 0, "--context-source", "predicted", "--out", predictions]
+    ended = signllava("generate", "-c", first, "--set", "generate.split=dev", *narrowed, "--max-new-tokens", 4)
+    assert ended.code == 0, ended.err
+
+    mixed = [*common, f"context.source=mixed:{predictions}"]
+    runs = {name: tmp_path / name for name in ("whole", "stopped", "gold")}
+    ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['whole']}"]))
+    assert ended.code == 0, ended.err
+    for step in (1, 3):
+        ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}", f"train.stop_at_step={step}"]))
+        assert ended.code == 75, ended.err
+    lines = (predictions / "predictions.jsonl").read_text()
+    changed = [*read_predictions(predictions / "predictions.jsonl")]
+    changed[0] = Prediction(**{**asdict(changed[0]), "hypothesis": "Something else."})
+    write_predictions(predictions / "predictions.jsonl", changed)
+    ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}"]))
+    assert (ended.code, "was trained on other data" in ended.err) == (2, True)
+    (predictions / "predictions.jsonl").write_text(lines)
+    assert signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}"])).code == 0
+    assert signllava(*pretrain, *sets([*common, f"run.folder={runs['gold']}"])).code == 0
+
+    weights = {name: load_file(run / "last" / "projector.safetensors") for name, run in runs.items()}
+    for name, tensor in weights["whole"].items():
+        assert np.array_equal(tensor, weights["stopped"][name]), name
+    assert any(not np.array_equal(tensor, weights["gold"][name]) for name, tensor in weights["whole"].items())
+
+
+def test_generation_shows_the_upper_ends_or_what_it_is_told(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    """Least numbers are those of training alone: the command line may go below them."""
+    ranges = ["context.least_window=1", "context.least_prelude=1", "train.max_steps=1"]
+    assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *ranges])).code == 0
+    for options, (window, prelude) in {(): (2, 2), ("--context", 0): (0, 2), ("--prelude", 0): (2, 0)}.items():
+        out = tmp_path / f"{window}-{prelude}"
+        words = ["--split", "dev", "--context-source", "gold", "--max-new-tokens", 1, "--out", out, *options]
+        ended = signllava("generate", "-c", tmp_path / "run", *words)
+        assert ended.code == 0, ended.err
+        rows = read_predictions(out / "predictions.jsonl")
+        assert {len(row.context) for row in rows if row.position >= 4} == {window + prelude}
+
+
+def test_a_file_of_other_clips_is_refused_and_names_them(
+    signllava: Command, settings: list[str], recipe: Recipe, tmp_path: Path
+) -> None:
+    clips = list(Split(recipe, "dev").annotated)
+    file = tmp_path / "predictions.jsonl"
+    rows = [prediction(clip, said(clip)) for clip in clips]
+    of_other_data = Prediction(**{**asdict(rows[7]), "reference": "Another sentence."})
+    command = ["pretrain", "-r", "toy/tiny_pretrain"]
+    command += sets([*settings, "data.train=dev", f"context.source=predicted:{file}"])
+    for faulty, words in (
+        (rows[2:], f"lacks 2 sentences of split dev ({clips[0].id}, {clips[1].id}); run `signllava generate"),
+        ([*rows[:7], of_other_data, *rows[8:]], f"1 clips of split dev have another reference in it ({clips[7].id})"),
+    ):
+        write_predictions(file, faulty)
+        ended = signllava(*command)
+        assert ended.code == 2
+        assert f"context.source: predicted:{file}: the file " in ended.err
+        assert words in ended.err
+    file.unlink()
+    ended = signllava(*command)
+    assert (ended.code, f"{file} cannot be read" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("context", "fault"),
+    [
+        ({"source": "mixed"}, "context.source: expected gold, predicted:FILE or mixed:FILE, got 'mixed'"),
+        ({"window": 1, "least_window": 2}, "context.least_window: 2 is more than context.window, 1"),
+        ({"least_prelude": 1}, "context.least_prelude: 1 is more than context.prelude, 0"),
+        ({"sentence_dropout": 1}, "context.sentence_dropout: input should be less than 1"),
+        ({"predicted_share": 1.5}, "context.predicted_share: input should be less than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_fault(context: dict[str, object], fault: str) -> None:
+    with pytest.raises(UserError) as raised:
+        build_recipe({"context": context})
+    assert fault in str(raised.value)

@@ -1,0 +1,129 @@
+"""An adapter folded into its LLM answers as it did beside it; what the folder holds is an ordinary LLM."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import Ended, sets
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from signllava_cli.data.batches import make_batch
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.split import Split
+from signllava_cli.model.assembly import Assembled, assemble_checkpoint
+from signllava_cli.model.checkpoint import damage, find_checkpoint, recipe_of
+
+Command = Callable[..., Ended]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def finetuned(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
+    more = ["init.projector=null", "train.learning_rate=0.02", "train.max_steps=8"]
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    return tmp_path / "run"
+
+
+def loaded(checkpoint: Path, *overrides: str) -> Assembled:
+    found = find_checkpoint(checkpoint)
+    return assemble_checkpoint(found, recipe_of(found, list(overrides)), CPU)
+
+
+@torch.no_grad()
+def logits(assembled: Assembled, checkpoint: Path) -> torch.Tensor:
+    """Of three dev clips, at every position of the text and of the frames."""
+    recipe = recipe_of(find_checkpoint(checkpoint), [])
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:3]]
+    batch = make_batch(examples, widths, assembled.pad_id, "right")
+    answers = assembled.model.llm(
+        inputs_embeds=assembled.model.embed(batch), attention_mask=batch.attention_mask
+    ).logits
+    return answers[batch.attention_mask.bool()]
+
+
+def test_the_merged_llm_answers_as_adapter_and_llm_did(
+    signllava: Command, finetuned: Path, tiny_llm: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    ended = signllava("checkpoint", "merge", finetuned, "--out", out, "--dtype", "float32")
+    assert ended.code == 0, ended.err
+    assert "warning: the adapter was trained on the LLM in 4 bits" in ended.out
+    assert damage(find_checkpoint(out)) is None
+    merged = logits(loaded(out), out)
+    beside = logits(loaded(finetuned, "llm.bits=32", "llm.dtype=float32"), finetuned)
+    torch.testing.assert_close(merged, beside, rtol=1e-3, atol=1e-3)
+    in_4_bits, without = logits(loaded(finetuned), finetuned), logits_without_adapter(finetuned)
+    assert not torch.allclose(merged, in_4_bits, rtol=1e-3, atol=1e-3)
+    from_4_bits, from_none = (float((merged - other).norm()) for other in (in_4_bits, without))
+    assert from_4_bits < 0.5 * float(merged.norm())
+    assert from_4_bits < from_none  # what the adapter does outweighs what the rounding to 4 bits does
+
+
+def logits_without_adapter(checkpoint: Path) -> torch.Tensor:
+    assembled = loaded(checkpoint, "llm.bits=32", "llm.dtype=float32")
+    with assembled.model.llm.disable_adapter():
+        return logits(assembled, checkpoint)
+
+
+def test_a_merged_folder_is_an_ordinary_llm_and_a_run_that_generates(
+    signllava: Command, finetuned: Path, tiny_llm: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    assert signllava("checkpoint", "merge", finetuned, "--out", out).code == 0
+    llm = AutoModelForCausalLM.from_pretrained(out / "llm", dtype="auto")
+    assert llm.dtype == torch.bfloat16
+    assert {path.suffix for path in (out / "llm").iterdir()} <= {".json", ".safetensors", ".jinja"}
+    before, after = AutoTokenizer.from_pretrained(tiny_llm), AutoTokenizer.from_pretrained(out / "llm")
+    assert after.chat_template == before.chat_template
+    assert after("What is signed?").input_ids == before("What is signed?").input_ids
+    original = AutoModelForCausalLM.from_pretrained(tiny_llm, dtype=torch.bfloat16).state_dict()
+    changed = {name for name, weight in llm.state_dict().items() if not torch.equal(weight, original[name])}
+    assert changed
+    assert all(name.endswith("_proj.weight") for name in changed)
+    source, checkpoint = find_checkpoint(finetuned), find_checkpoint(out)
+    adapter = load_file(source / "adapter" / "adapter_model.safetensors")
+    stored = AutoModelForCausalLM.from_pretrained(tiny_llm, dtype=torch.float32).state_dict()
+    for name in changed:  # each sum was rounded once; alpha and r are both 16
+        a, b = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"] for part in "AB")
+        assert torch.equal(llm.state_dict()[name], (stored[name] + b @ a).to(torch.bfloat16))
+    of_source, recipe = recipe_of(source, []), recipe_of(checkpoint, [])
+    assert recipe.llm.path == str(out / "llm")
+    assert (recipe.llm.bits, recipe.lora.enabled) == (16, False)
+    assert (recipe.tasks, recipe.streams, recipe.context) == (of_source.tasks, of_source.streams, of_source.context)
+    ours, theirs = (load_file(each / "projector.safetensors") for each in (source, checkpoint))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ended = signllava("generate", "-c", out, "--split", "dev")
+    assert ended.code == 0, ended.err
+    assert list(out.glob("predictions/step-*/predictions.jsonl"))
+
+
+def test_what_cannot_be_merged_is_refused_in_one_line(
+    signllava: Command, settings: list[str], finetuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: object, says: str) -> None:
+        ended = signllava("checkpoint", "merge", *words)
+        assert ended.code == 2, ended.out
+        assert len(ended.err.strip().splitlines()) == 1
+        assert says in ended.err
+
+    out = tmp_path / "merged"
+    run = sets([*settings, f"run.folder={tmp_path / 'projectors'}", "train.max_steps=1"])
+    assert signllava("pretrain", "-r", "toy/tiny_pretrain", *run).code == 0
+    refused(tmp_path / "projectors", "--out", out, says="has no adapter")
+    refused(finetuned, "--out", finetuned, says="not empty")
+    (adapter,) = find_checkpoint(finetuned).glob("adapter/*.safetensors")
+    whole = adapter.read_bytes()
+    adapter.write_bytes(whole[: len(whole) // 2])
+    refused(finetuned, "--out", out, says="no readable safetensors file")
+    adapter.write_bytes(whole)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))  # a real full disk needs root
+    refused(finetuned, "--out", out, says="GB free")
+    assert not out.exists()

@@ -1,0 +1,157 @@
+"""What keeps a run from harm: the smoke pass, non-finite steps, spikes, a dev split that gets no better."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Ended, sets, subprocess_command
+from safetensors.torch import load_file, save_file
+
+from signllava_cli.data.annotations import read_annotations
+from signllava_cli.training.progress import Progress
+from signllava_cli.training.spikes import is_spike
+
+Command = Callable[..., Ended]
+# Three layers without a norm behind them, under a learning rate that no weight survives.
+EXPLODING = [
+    *(f"streams.{name}.projector=mlp3x_gelu" for name in ("mae", "sign2vec")),
+    *(f"streams.{name}.normalise_output=false" for name in ("mae", "sign2vec")),
+    *("train.learning_rate=1e6", "train.schedule=constant", "train.warmup=0", "train.eval_every=100"),
+]
+
+
+def weights(run: Path, step: str) -> dict[str, torch.Tensor]:
+    return load_file(run / step / "projector.safetensors")
+
+
+def lines(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_smoke_pass_leaves_no_trace_in_the_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    runs = {}
+    for smoke in ("true", "false"):
+        runs[smoke] = tmp_path / smoke
+        more = [f"run.folder={runs[smoke]}", f"train.smoke_pass={smoke}", "lora.dropout=0.2", "init.projector=null"]
+        ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
+        assert ended.code == 0, ended.err
+        assert ("smoke pass: longest batch 4 clips" in ended.out) == (smoke == "true")
+        assert not list(runs[smoke].glob("smoke*"))
+    for file in ("projector.safetensors", "adapter/adapter_model.safetensors", "resume/optimiser.safetensors"):
+        ours, theirs = (load_file(run / "last" / file) for run in runs.values())
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_dry_run_says_what_the_run_would_take_and_leaves_nothing(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--dry-run", *sets(settings))
+    assert ended.code == 0, ended.err
+    for said in ("peak memory of rank 0", "tokens per step, expected", "training", "dev losses", "checkpoint"):
+        assert said in ended.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_llm_is_refused_before_the_first_step(
+    signllava: Command, settings: list[str], tmp_path: Path, tiny_llm: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llm, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    more = [f"llm.path={broken}", "train.reuse_prefix=false"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 2
+    assert "of the longest batch are not finite before the first step" in ended.err
+
+
+def test_a_step_that_is_not_finite_stops_the_run_with_the_weights_unharmed(
+    signllava: Command, settings: list[str], tmp_path: Path, corpus: Path
+) -> None:
+    more = [*EXPLODING, "train.save_every=1", "train.max_steps=40", "train.keep=50"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 2
+    assert "are not finite; the weights were not touched. Clips of this step:" in ended.err
+    named = ended.err.partition("Clips of this step: ")[2].partition(". Take")[0].split(", ")
+    known = {clip.id for recording in read_annotations(corpus, "train") for clip in recording.clips}
+    assert len(named) == 4
+    assert set(named) <= known
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run", "last").values())
+
+
+def test_steps_that_are_not_finite_are_left_out_up_to_a_number_and_counted(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    more = [*EXPLODING, "train.save_every=1", "train.max_steps=40", "train.skip_nonfinite=3", "train.keep=50"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 2
+    assert "left out, 3 of at most 3. Its clips: " in ended.out
+    assert "more than 3 such steps" in ended.err
+    run = tmp_path / "run"
+    steps = [line["step"] for line in lines(run) if line.get("loss", 0) is None]
+    assert len(steps) == 3
+    before, after = (weights(run, f"step-{step:06d}") for step in (steps[0] - 1, steps[0]))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((run / "last" / "progress.json").read_text())["skipped_steps"] == 3
+
+
+def test_a_loss_far_above_the_recent_ones_is_a_spike() -> None:
+    progress = Progress()
+    for step in range(1, 60):
+        progress.step = step
+        assert not is_spike(progress, 3.0 / step + 0.05 * (step % 3))
+    progress.step = 60
+    assert is_spike(progress, 2.0)
+    progress.step = 61
+    assert not is_spike(progress, 0.1)
+
+
+def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
+    signllava: Command, settings: list[str], tmp_path: Path
+) -> None:
+    """A learning rate so small that no evaluation beats the first: the run ends early, and stays ended."""
+    more = ["train.best=dev_bleu", "train.dev_clips=5", "train.patience=2", "train.eval_every=1"]
+    more += ["train.max_steps=30", "train.learning_rate=1e-9", "generate.max_new_tokens=6"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    assert "2 evaluations were no better than that of step 1: enough." in ended.out
+    assert "dev BLEU-4" in ended.out
+    run = tmp_path / "run"
+    assert [line["step"] for line in lines(run) if "dev_bleu" in line] == [1, 2, 3]
+    assert (run / "best").resolve().name == "step-000001"
+    again = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert again.code == 0
+    assert (run / "last").resolve().name == "step-000003"
+
+
+def test_max_hours_stops_a_run_with_its_state_saved(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    process = subprocess_command(
+        "pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.max_hours=0.000001", "train.save_every=100"])
+    )
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 75, out
+    assert "train.max_hours=1e-06 reached" in out
+    assert (tmp_path / "run" / "step-000001" / "resume").is_dir()
+
+
+@pytest.mark.slow
+def test_compiled_layers_train_the_same_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    losses = []
+    for compiled in ("false", "true"):
+        run = tmp_path / compiled
+        began = time.monotonic()
+        ended = signllava(
+            "pretrain",
+            "-r",
+            "toy/tiny_pretrain",
+            *sets([*settings, f"train.compile={compiled}", f"run.folder={run}"]),
+        )
+        assert ended.code == 0, ended.err
+        print(f"compile={compiled}: {time.monotonic() - began:.0f} s")
+        losses.append([line["loss"] for line in lines(run) if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -1,0 +1,157 @@
+"""Every launcher trains the same run, and a run killed under it ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import ALL_TASKS, sets
+from safetensors.torch import load_file
+
+from signllava_cli.recipe import shipped_folder
+
+STEPS = 16
+LAUNCHERS = {
+    "single": (None, "NO"),
+    "ddp": ("multi_cpu", "MULTI_CPU"),
+    "zero1": ("zero1_cpu", "DEEPSPEED ZeRO-1"),
+    "zero2": ("zero2_cpu", "DEEPSPEED ZeRO-2"),
+    "zero3": ("zero3_cpu", "DEEPSPEED ZeRO-3"),
+}
+# Two groups, so that `pytest -n 2 --dist loadgroup` makes no run twice.
+GROUPS = {
+    "launchers 1": [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "single")],
+    "launchers 2": [("pretrain", "zero1"), ("pretrain", "zero2"), ("finetune", "zero2")],
+}
+PAIRS = [
+    pytest.param(*pair, marks=pytest.mark.xdist_group(group)) for group, pairs in GROUPS.items() for pair in pairs
+]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny_llm: Path) -> "Whole":
+    return Whole(tmp_path_factory.mktemp("whole"), corpus, tiny_llm)
+
+
+class Whole:
+    """Uninterrupted runs, each made once."""
+
+    def __init__(self, folder: Path, corpus: Path, tiny_llm: Path) -> None:
+        self.folder, self.runs = folder, {}
+        self.settings = [*ALL_TASKS, f"llm.path={tiny_llm}", f"data.root={corpus}", f"train.max_steps={STEPS}"]
+        self.settings += ["train.batch_size=8", "train.micro_batch_size=2", "train.label_smoothing=0.1"]
+        self.settings += ["train.save_every=2", "train.eval_every=7", "track.every=1", "data.train=dev"]
+        self.settings += ["train.gradient_checkpointing=true", "train.keep=30", "init.projector=null"]
+
+    def command(self, stage: str, launcher: str, run: Path, *more: str) -> list[str]:
+        profile, _ = LAUNCHERS[launcher]
+        arguments = [stage, "--recipe", f"toy/tiny_{stage}", *sets([*self.settings, f"run.folder={run}", *more])]
+        if launcher == "zero2":  # the one that goes through accelerate's own launcher
+            file = shipped_folder("accelerate_configs") / f"{profile}.yaml"
+            launch = ["accelerate.commands.launch", "--config_file", str(file), "-m", "signllava_cli"]
+            return [sys.executable, "-m", *launch, *arguments]
+        return [sys.executable, "-m", "signllava_cli", *arguments, *(["--launch", profile] if profile else [])]
+
+    def run(self, stage: str, launcher: str) -> Path:
+        if (stage, launcher) not in self.runs:
+            run = self.folder / f"{stage}-{launcher}"
+            ended = finished(self.command(stage, launcher, run))
+            assert f"distributed type {LAUNCHERS[launcher][1]}, ranks {1 if launcher == 'single' else 2}," in ended
+            self.runs[stage, launcher] = run
+        return self.runs[stage, launcher]
+
+
+def finished(command: list[str]) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def figures(run: Path) -> list[float]:
+    wanted = ("loss", "gradient_norm", "dev_loss")
+    return [value for line in lines(run) for key, value in line.items() if key in wanted]
+
+
+def kill_after(command: list[str], run: Path, steps: int) -> None:
+    """SIGKILL the launcher and every rank once `steps` steps are logged."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while len(lines(run)) < steps:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for each in everyone:
+        os.kill(each.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
+    whole: Whole, tmp_path: Path, stage: str, launcher: str
+) -> None:
+    expected, killed = whole.run(stage, launcher), tmp_path / "killed"
+    command, step = whole.command(stage, launcher, killed), random.randint(3, STEPS - 4)
+    kill_after(command, killed, step)
+    assert "resumed from" in finished(command)
+    files = [file.relative_to(expected) for file in (expected / "last").rglob("*.safetensors")]
+    assert len(files) == (3 if stage == "finetune" else 2)
+    for file in files:  # the weights, and AdamW's state
+        ours, theirs = load_file(killed / file), load_file(expected / file)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), f"{file}, killed after step {step}"
+    assert figures(killed) == figures(expected)
+
+
+@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+def test_every_launcher_gives_the_losses_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
+    if stage == "pretrain":  # the dropout of an adapter is drawn rank by rank
+        expected = figures(whole.run("pretrain", "single"))
+        assert figures(whole.run(stage, launcher)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, stage: str, launcher: str) -> None:
+    """Under every launcher: the bytes of the trained parameters, three times where AdamW's state is kept."""
+    checkpoint = whole.run(stage, launcher) / "last"
+    files = [file.relative_to(checkpoint) for file in checkpoint.rglob("*") if file.is_file()]
+    adapter = {"adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    texts = {"config.json", "recipe.yaml", "progress.json"}
+    expected = {*texts, "projector.safetensors", "resume/optimiser.safetensors"}
+    assert set(map(str, files)) == expected | (adapter if stage == "finetune" else set())
+    trained: dict[str, torch.Tensor] = load_file(checkpoint / "projector.safetensors")
+    assert {name.split(".")[0] for name in trained} == {"sign2vec", "mae"}
+    if stage == "finetune":
+        lora = load_file(checkpoint / "adapter" / "adapter_model.safetensors")
+        assert all(".lora_" in name for name in lora)
+        trained |= lora
+    moments = load_file(checkpoint / "resume" / "optimiser.safetensors")
+    assert len(moments) == 3 * len(trained)  # AdamW's two moments and its count of steps
+    size = sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
+    assert sum((checkpoint / file).stat().st_size for file in files) < 3 * size + 100_000  # headers and text
+
+
+@pytest.mark.xdist_group("launchers 1")
+def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Whole, tmp_path: Path) -> None:
+    """Weights, optimiser, schedule and order are restored on another number of ranks; rounding is not."""
+    moved = tmp_path / "moved"
+    ended = subprocess.run(
+        whole.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 75, ended.stdout + ended.stderr
+    said = finished(whole.command("pretrain", "single", moved))
+    assert "saved on 2 ranks, and these are 1" in said
+    assert figures(moved) == pytest.approx(figures(whole.run("pretrain", "single")), rel=1e-4)
