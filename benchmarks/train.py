@@ -5,7 +5,7 @@
 Both train the same projectors into the same frozen LLM on the same corpus, with as many clips an optimiser step, each
 in a process of its own. The reference is what one would write down first: batches in random order, padded to their
 longest clip, logits at all positions, Hugging Face's label smoother. Before the first step both say the loss of the
-same 64 clips, which must agree. Peak memory is what a process holds above its LLM, its imports and its corpus.
+same 16 clips, which must agree. Peak memory is what a process holds above its LLM, its imports and its corpus.
 """
 
 import argparse
@@ -49,7 +49,7 @@ FRAMES, SPREAD = 36, 0.6  # of a stream: median, and the standard deviation of i
 CLIPS_A_STEP, TOKENS, MICRO_BATCH, SMOOTHING = 16, 2048, 4, 0.1
 LLAMA = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
 SYSTEM = "You are a skilled interpreter. You translate sign language into text. " * 6  # about 92 tokens with the rest
-AGREED_CLIPS, WARM_UP = 64, 2
+AGREED_CLIPS, WARM_UP = 16, 1
 WAYS = ("reference", "engine")
 
 
@@ -189,7 +189,7 @@ def reference(recipe: Recipe, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[1_024, 128_256])
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--child", nargs=3, metavar=("WAY", "VOCABULARY", "FOLDER"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
@@ -204,7 +204,7 @@ def main() -> None:
         save_tiny_llm(folder / "tiny", folder / "corpus", tasks, steps=1)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tiny")
         table = Table(title=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        columns = ("vocabulary", "way", "clips/s", "target tokens/s", "peak memory MB", "padding", "loss of 64 clips")
+        columns = ("vocabulary", "way", "clips/s", "target tokens/s", "peak memory MB", "padding", "loss of 16 clips")
         for column in (*columns, "clips/s, ratio", "memory, ratio"):
             table.add_column(column, justify="right")
         for vocabulary in asked.vocabularies:

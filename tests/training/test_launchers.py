@@ -33,6 +33,11 @@ GROUPS = {
 PAIRS = [
     pytest.param(*pair, marks=pytest.mark.xdist_group(group)) for group, pairs in GROUPS.items() for pair in pairs
 ]
+KILLED_IN_TESTS = [("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
+KILLED = [
+    pytest.param(*pair.values, marks=[*pair.marks, *([pytest.mark.slow] * (pair.values not in KILLED_IN_TESTS))])
+    for pair in PAIRS
+]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +57,7 @@ class Whole:
 
     def command(self, stage: str, launcher: str, run: Path, *more: str) -> list[str]:
         profile, _ = LAUNCHERS[launcher]
+        more = (*more, "data.workers=2") if launcher == "ddp" else more
         arguments = [stage, "--recipe", f"toy/tiny_{stage}", *sets([*self.settings, f"run.folder={run}", *more])]
         if launcher == "zero2":  # the one that goes through accelerate's own launcher
             file = shipped_folder("accelerate_configs") / f"{profile}.yaml"
@@ -98,7 +104,7 @@ def kill_after(command: list[str], run: Path, steps: int) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+@pytest.mark.parametrize(("stage", "launcher"), KILLED)
 def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     whole: Whole, tmp_path: Path, stage: str, launcher: str
 ) -> None:
