@@ -1,45 +1,77 @@
 """A profile name or file -> accelerate's own launcher, in this process."""
 
+import contextlib
 import os
-import subprocess
 import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from signllava_cli.errors import Stopped, UserError
-from signllava_cli.recipe import Recipe, Stage, require_stage, shipped_folder
+import yaml
+
+from signllava_cli.console import fail
+from signllava_cli.errors import UserError
+from signllava_cli.preemption import is_launched
+from signllava_cli.ranks import run_ranks, signals_passed_on
+from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_folder
+
+if TYPE_CHECKING:
+    from accelerate.commands.config.config_args import ClusterConfig
+
+SECONDS_FOR_THE_FIRST_TO_SPEAK = 10.0
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo, gloo, NCCL
 
 
-def run_stage(
-    stage: Stage, recipe: Recipe, resume: str, profile: str | None = None, num_processes: int | None = None
-) -> None:
-    """Train here, or hand this command line to accelerate's launcher when a profile is named.
+def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool = False) -> None:
+    """Train here, or hand this command line to accelerate's launcher when the recipe names a profile.
 
-    The command line beats the recipe's `launch` section. A process that a launcher started (it knows its rank)
-    trains, whatever the recipe says.
+    A process that a launcher started trains, whatever the recipe says.
+
+    Raises:
+        UserError: anything that the person at the terminal can mend.
+        Stopped: the run stopped before its end, on request, with its state saved.
+        SystemExit: ranks were launched and did not come to the end; with the exit code of the run.
     """
-    profile = profile or recipe.launch.profile
-    if profile is None or "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
-        from signllava_cli.training.loop import train
+    if is_launched():
+        with _first_to_fail_speaks():
+            _train(stage, recipe, resume, rehearse_only)
+    elif recipe.launch.profile is None:
+        _train(stage, recipe, resume, rehearse_only)
+    else:
+        require_stage(recipe, stage)
+        with signals_passed_on() as passed_on:
+            code = run_ranks(launcher_arguments(recipe.launch), passed_on)
+        if code:
+            raise SystemExit(code)
 
-        train(recipe, stage, resume)
-        return
-    require_stage(recipe, stage)
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    processes = num_processes or recipe.launch.num_processes
-    options = ["--config_file", str(find_profile(profile))]
-    options += ["--num_processes", str(processes)] if processes else []
-    command = launch_command_parser().parse_args([*options, "-m", "signllava_cli", *sys.argv[1:]])
+def _train(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool) -> None:
+    from signllava_cli.training.loop import train
+
+    train(recipe, stage, resume, rehearse_only)
+
+
+@contextlib.contextmanager
+def _first_to_fail_speaks() -> Iterator[None]:
+    """Of ranks that fail together, one says why.
+
+    A fault that all ranks see is told by the first of each machine. A rank that merely lost another gives that one
+    time to tell why. In both cases the launcher ends this rank while it waits, unless nobody else has failed.
+    """
     try:
-        launch_command(command)
-    except subprocess.CalledProcessError as failed:
-        raise SystemExit(failed.returncode) from None
-    except SignalException:  # the ranks were told to stop, and save
-        raise SystemExit(Stopped.exit_code) from None
-    except ChildFailedError as failed:  # the rank has said why; its exit code is the run's
-        raise SystemExit(failed.get_first_failure()[1].exitcode) from None
+        yield
+    except UserError:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(SECONDS_FOR_THE_FIRST_TO_SPEAK)
+        raise
+    except RuntimeError as failure:
+        if not any(words in str(failure) for words in LOST):
+            raise
+        time.sleep(SECONDS_FOR_THE_FIRST_TO_SPEAK)
+        fail(f"rank {os.environ.get('RANK', '0')} lost another rank, on another machine perhaps: {failure}")
+        raise SystemExit(1) from None
 
 
 def find_profile(name: str) -> Path:
@@ -56,3 +88,78 @@ def find_profile(name: str) -> Path:
         return shipped
     names = sorted(each.stem for each in shipped.parent.glob("*.yaml"))
     raise UserError(f"No launch profile {name}; shipped are {', '.join(names)}.")
+
+
+def read_profile(file: Path) -> "ClusterConfig":
+    """The launch profile in `file`, as accelerate itself reads it.
+
+    Raises:
+        UserError: it is not one.
+    """
+    from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+
+    try:
+        profile = load_config_from_file(str(file))
+    except (ValueError, TypeError, AttributeError, OSError, yaml.YAMLError) as fault:
+        raise UserError(f"{file} is not a launch profile: {' '.join(str(fault).split())}") from None
+    if not isinstance(profile, ClusterConfig):
+        raise UserError(f"{file} is a profile for SageMaker, which is not supported.")
+    return profile
+
+
+def launcher_arguments(launch: Launch) -> Namespace:
+    """What accelerate's launcher takes to run this command line as the ranks of `launch`.
+
+    Raises:
+        UserError: there is no such profile, or it cannot run so many processes on so many machines.
+    """
+    from accelerate.commands.launch import launch_command_parser
+
+    assert launch.profile is not None
+    file = find_profile(launch.profile)
+    profile = read_profile(file)
+    processes = launch.num_processes or profile.num_processes
+    machines = launch.num_machines or profile.num_machines
+    host, port = profile.main_process_ip, profile.main_process_port
+    if launch.main_address is not None:
+        host, _, port = launch.main_address.rpartition(":")
+    elif machines == 1:
+        port = 0  # a free one, so that runs of one machine do not meet
+    _require_possible(file, profile, processes, machines, f"{host}:{port}" if host and port else None)
+    options = {
+        "config_file": file,
+        "num_processes": processes,
+        "num_machines": machines,
+        "machine_rank": launch.machine_rank or profile.machine_rank,
+        "main_process_port": port,
+        "deepspeed_multinode_launcher": "standard",  # torchrun on each machine, as without DeepSpeed; not pdsh
+    }
+    if host:
+        options["main_process_ip"] = host
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return launch_command_parser().parse_args([*words, "-m", "signllava_cli", *sys.argv[1:]])
+
+
+def _require_possible(
+    file: Path, profile: "ClusterConfig", processes: int, machines: int, main_address: str | None
+) -> None:
+    import torch
+    from accelerate.utils import DistributedType
+
+    if processes < 1:
+        raise UserError(f"{file} does not say how many processes: name them with --num-processes.")
+    if processes > 1 and profile.distributed_type == DistributedType.NO:
+        raise UserError(f"{file} is for one process, not for {processes}; use the profile multi_gpu or a zero one.")
+    if processes % machines:
+        raise UserError(f"--num-processes {processes} cannot be shared by {machines} machines.")
+    if machines > 1 and main_address is None:
+        raise UserError(
+            f"{file} on {machines} machines: give each the --main-address HOST:PORT of the first, and its own "
+            "--machine-rank."
+        )
+    gpus = torch.cuda.device_count()
+    if gpus and not profile.use_cpu and processes // machines > gpus:
+        raise UserError(
+            f"{file}: {processes // machines} processes on this machine, which has {gpus} GPUs; "
+            f"say --num-processes {gpus * machines}."
+        )

@@ -1,7 +1,9 @@
-"""Being asked to stop: by the scheduler (SIGTERM, SIGUSR1) or by Ctrl-C."""
+"""Being asked to stop: by the scheduler (SIGTERM, SIGUSR1), by Ctrl-C, by the clock, by the end of the launcher."""
 
 import contextlib
+import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -9,22 +11,37 @@ from signllava_cli.console import say
 
 
 class StopRequest:
-    """Set by a signal, read at the next boundary: an optimiser step, a decoded batch.
+    """Set by a signal or by what it looks at when it is read: at each boundary, an optimiser step, a decoded batch.
 
+    It is also set `max_hours` after the start of this process, and when the launcher of this process is gone: a
+    launcher that was killed, or that dies of a signal which it does not pass on, would leave its ranks at work.
     A second Ctrl-C interrupts at once.
     """
 
-    def __init__(self) -> None:
-        self.signal: str | None = None
+    def __init__(self, max_hours: float | None = None) -> None:
+        self.reason: str | None = None
+        self._interrupted = False
+        self._max_hours = max_hours
+        self._deadline = float("inf") if max_hours is None else _start_of_process() + 3600 * max_hours
+        self._launcher = os.getppid() if is_launched() else None
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        if self.reason is None and time.monotonic() >= self._deadline:
+            self._ask(f"train.max_hours={self._max_hours:g} reached")
+        if self.reason is None and self._launcher not in (None, os.getppid()):
+            self._ask("the launcher is gone")
+        return self.reason is not None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal == "SIGINT" and number == signal.SIGINT:
+        if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
-        say(f"{self.signal}: stopping at the next boundary, with everything saved.")
+        self._interrupted |= number == signal.SIGINT
+        self._ask(signal.Signals(number).name)
+
+    def _ask(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
+            say(f"{reason}: stopping at the next boundary, with everything saved.")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -36,3 +53,15 @@ class StopRequest:
         finally:
             for number, owner in before.items():
                 signal.signal(number, owner)
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process: torchrun gives it a rank, accelerate a precision."""
+    return "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def _start_of_process() -> float:
+    """When this process started, on the clock of `time.monotonic`; imports and the launcher's part count."""
+    import psutil
+
+    return time.monotonic() - (time.time() - psutil.Process().create_time())

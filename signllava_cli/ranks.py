@@ -1,0 +1,131 @@
+"""The ranks as their launcher sees them: signals go to all of them, and their ends become one exit code."""
+
+import contextlib
+import logging
+import signal
+import subprocess
+import threading
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import FrameType
+
+import psutil
+
+from signllava_cli.console import fail, say
+from signllava_cli.errors import Stopped, UserError
+
+INTERRUPTED = 130
+PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
+
+
+@contextlib.contextmanager
+def signals_passed_on() -> Iterator[list[signal.Signals]]:
+    """Pass signals on to the ranks; the list that comes back grows by those that came.
+
+    Ctrl-C goes on as SIGTERM, since a rank of the launcher's own process group has had the SIGINT already. A second
+    Ctrl-C kills the ranks.
+
+    Raises:
+        Stopped: a signal came before there were ranks.
+    """
+    came: list[signal.Signals] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number)
+        ranks = psutil.Process().children()
+        if name == signal.SIGINT and (name in came or not ranks):
+            _kill(ranks)
+            raise KeyboardInterrupt
+        if not ranks:
+            raise Stopped(f"stopped by {name.name} before the run began. Run the same command again.")
+        came.append(name)
+        for rank in ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.send_signal(PASSED_ON[name])
+        if name == signal.SIGINT:
+            say("Ctrl-C: all ranks stop at the next boundary, with everything saved. Ctrl-C again kills them.")
+
+    before = {number: signal.signal(number, receive) for number in PASSED_ON}
+    try:
+        yield came
+    finally:
+        for number, owner in before.items():
+            signal.signal(number, owner)
+
+
+def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
+    """Run accelerate's launcher to the end of its ranks; the exit code of the run comes back.
+
+    The launcher works in a thread of its own. There torchrun's agent cannot take the signals, with which it would
+    kill ranks that need more than 30 seconds to save; and this thread can, also while the agent waits for other
+    machines.
+
+    Args:
+        arguments: what accelerate's launcher takes.
+        passed_on: the signals that `signals_passed_on` has passed on.
+
+    Raises:
+        UserError: accelerate cannot launch this.
+        Stopped: a signal came before there were ranks, or before they had begun.
+    """
+    from accelerate.commands.launch import launch_command
+    from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    logging.disable(logging.ERROR)  # in the launcher alone: what torchrun logs of each end is told below, in one line
+    launched: Future[None] = Future()
+
+    def launch() -> None:
+        try:
+            launched.set_result(launch_command(arguments))
+        except BaseException as failure:
+            launched.set_exception(failure)
+
+    threading.Thread(target=launch, daemon=True).start()
+    try:
+        launched.result()
+    except ChildFailedError as failed:
+        ends = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        return _exit_code(ends, passed_on)
+    except subprocess.CalledProcessError as failed:  # of a profile for one process
+        return _exit_code({0: failed.returncode}, passed_on)
+    except (RendezvousError, DistError) as fault:
+        address = f"{arguments.main_process_ip}:{arguments.main_process_port}"
+        raise UserError(f"The machines did not find each other at {address}: {fault}") from None
+    except (ValueError, ImportError, ConnectionError) as fault:
+        raise UserError(f"{arguments.config_file} cannot be launched: {fault}") from None
+    return 0
+
+
+def _kill(ranks: list[psutil.Process]) -> None:
+    """Kill the ranks and the workers of their data loaders."""
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in (rank, *rank.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def _exit_code(ends: Mapping[int, int], passed_on: Sequence[signal.Signals]) -> int:
+    """The exit code of a run whose ranks ended with these (-N: by signal N).
+
+    torchrun ends the other ranks by SIGTERM as soon as one has failed, and a rank fails that has lost another: the
+    first code in this list that is there says what happened.
+    """
+    for code in (UserError.exit_code, Stopped.exit_code, INTERRUPTED):
+        if code in ends.values():
+            return code
+    if signal.SIGINT in passed_on:
+        return INTERRUPTED
+    if passed_on and all(end < 0 for end in ends.values()):  # they had not begun to listen
+        raise Stopped(f"stopped by {passed_on[0].name}; nothing was to be saved. Run the same command again.")
+    by_signal = {rank: signal.Signals(-end) for rank, end in ends.items() if end < 0}
+    killed = {rank: number for rank, number in by_signal.items() if number != signal.SIGTERM}
+    if killed:
+        rank, number = min(killed.items())
+        reason = " (out of memory?)" if number == signal.SIGKILL else ""
+        fail(f"rank {rank} was ended by {number.name}{reason}; the same command goes on from the newest checkpoint.")
+        return 128 + number
+    return next((end for end in ends.values() if end > 0), 128 + signal.SIGTERM)

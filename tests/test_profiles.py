@@ -1,0 +1,53 @@
+"""Every shipped launch profile is one to accelerate, and says what its name promises."""
+
+from pathlib import Path
+
+import pytest
+
+from signllava_cli.launch import launcher_arguments, read_profile
+from signllava_cli.recipe import Launch, shipped_folder
+
+FOLDER = shipped_folder("accelerate_configs")
+PROFILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+ZERO = [name for name in PROFILES if name.startswith("zero")]
+
+
+def test_the_profiles_are_all_there() -> None:
+    gpu = ["single", "multi_gpu", "multi_node", "zero1", "zero2", "zero3", "zero3_offload"]
+    assert sorted([*gpu, "multi_cpu", "zero1_cpu", "zero2_cpu", "zero3_cpu"]) == PROFILES
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_accelerate_reads_the_profile(name: str) -> None:
+    profile = read_profile(FOLDER / f"{name}.yaml")
+    assert profile.mixed_precision == "no"  # llm.dtype decides
+    assert profile.distributed_type.value == (
+        "NO" if name == "single" else "DEEPSPEED" if name in ZERO else "MULTI_GPU"
+    )
+    assert profile.use_cpu == name.endswith("_cpu")
+    assert profile.num_machines == (2 if name == "multi_node" else 1)
+    if name.endswith("_cpu"):
+        assert profile.num_processes == 2
+    opening = (FOLDER / f"{name}.yaml").read_text().split("compute_environment")[0]
+    assert f"signllava pretrain --recipe R --launch {name}" in opening
+
+
+@pytest.mark.parametrize("name", ZERO)
+def test_a_zero_profile_names_its_stage_and_leaves_the_arithmetic_to_the_recipe(name: str) -> None:
+    settings = read_profile(FOLDER / f"{name}.yaml").deepspeed_config
+    assert settings["zero_stage"] == int(name[4])
+    assert not settings.keys() & {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"}
+    assert settings.get("offload_optimizer_device", "none") == "none"
+    assert settings.get("offload_param_device", "none") == ("cpu" if name == "zero3_offload" else "none")
+    assert settings["deepspeed_multinode_launcher"] == "standard"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_launcher_takes_the_profile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("sys.argv", ["signllava", "pretrain", "--recipe", "R"])
+    arguments = launcher_arguments(Launch(profile=name, main_address="node0:29500"))
+    assert Path(arguments.config_file) == FOLDER / f"{name}.yaml"
+    assert arguments.training_script == "signllava_cli"
+    assert arguments.training_script_args == ["pretrain", "--recipe", "R"]
+    assert arguments.deepspeed_multinode_launcher == "standard"
