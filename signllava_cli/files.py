@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from signllava_cli.console import say
 from signllava_cli.errors import UserError
 
-HALF_WRITTEN = ".tmp"
+HALF_WRITTEN, REMOVED = ".tmp", ".removed"
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -69,6 +69,13 @@ def written_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         sync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Take `path` away at once: a kill leaves the whole of it, or a hidden remainder."""
+    gone = path.with_name(f".{path.name}{REMOVED}")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def _lines(found: "Inspection") -> list[tuple[str, str]]:
             f"{llm['vocabulary']:,} tokens, in {recipe.llm.bits} bits, {recipe.llm.dtype}",
         ),
         ("streams", ", ".join(streams)),
-        ("context", f"window {context.window}, prelude {context.prelude}, dropout {context.dropout:g}"),
+        ("context", ", ".join(f"{key} {value}" for key, value in vars(context).items() if value is not None)),
     ]
     if lora.enabled:
         lines.append(("LoRA", f"r {lora.r}, alpha {lora.alpha:g}, {', '.join(lora.targets)}"))

@@ -15,7 +15,7 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
     """Check that the recipe is one of this stage.
 
     Raises:
-        UserError: pretrain with a LoRA adapter, finetune without one, or no streams to train on.
+        UserError: pretrain with a LoRA adapter, finetune without one, no streams to train on, or float16.
     """
     faults = []
     if not recipe.streams:
@@ -24,6 +24,11 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
         faults.append("lora.enabled: pretrain trains projectors only; set it to false, or run finetune")
     if stage == "finetune" and not recipe.lora.enabled:
         faults.append("lora.enabled: finetune trains an adapter; set it to true, or run pretrain")
+    if recipe.llm.dtype == "float16":
+        faults.append(
+            "llm.dtype: float16 loses small gradients without loss scaling, which is not offered; "
+            "train in bfloat16 or float32 (generation may use float16)"
+        )
     if faults:
         raise fault_report(f"{stage} recipe", faults)
 

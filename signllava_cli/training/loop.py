@@ -12,9 +12,10 @@ from signllava_cli.console import log_to, progress
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
 from signllava_cli.training.launcher import start_accelerator
+from signllava_cli.training.opening import open_session
 from signllava_cli.training.optimiser import make_schedule, set_learning_rate
 from signllava_cli.training.run_folder import RunFolder
-from signllava_cli.training.session import Session, open_session
+from signllava_cli.training.session import Session
 from signllava_cli.training.smoke import dry_run, smoke_pass
 from signllava_cli.training.step import optimiser_step, seed_step
 from signllava_cli.training.trackers import require_trackers
@@ -40,10 +41,11 @@ def train(recipe: Recipe, stage: Stage, resume: str = "auto", rehearse_only: boo
     log = contextlib.nullcontext() if rehearse_only else log_to(run.log)
     with log, request.listening(), contextlib.closing(run):
         session = open_session(recipe, stage, accelerator, run, resume)
-        if rehearse_only:
+        if rehearse_only and not session.is_over:
             dry_run(session)
-        else:
+        if not rehearse_only:
             _run_steps(session, request)
+        if session.is_over:
             session.say_end()
     accelerator.end_training()
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from signllava_cli.console import IS_MAIN_PROCESS, say, warn
 from signllava_cli.errors import UserError
-from signllava_cli.files import HALF_WRITTEN, point, pointed_at, take_folder, write_text, written_folder
+from signllava_cli.files import (
+    HALF_WRITTEN,
+    REMOVED,
+    point,
+    pointed_at,
+    remove_folder,
+    take_folder,
+    write_text,
+    written_folder,
+)
 from signllava_cli.model.checkpoint import (
     PROGRESS,
     RECIPE,
@@ -98,6 +107,9 @@ class RunFolder:
             warn(f"{half} was never finished; it is ignored and will be removed.")
             if IS_MAIN_PROCESS:
                 shutil.rmtree(half, ignore_errors=True)
+        for remainder in self.path.glob(f".step-*{REMOVED}"):
+            if IS_MAIN_PROCESS:
+                shutil.rmtree(remainder, ignore_errors=True)
         found = self.checkpoints()
         for checkpoint in reversed(found):
             fault = damage(checkpoint) or _lacks_resume(checkpoint)
@@ -174,7 +186,7 @@ class RunFolder:
         kept = {target.name for target in pointed if target is not None}
         for checkpoint in checkpoints[:-keep]:
             if checkpoint.name not in kept:
-                shutil.rmtree(checkpoint)
+                remove_folder(checkpoint)
 
 
 def _is_safe(key: str, before: Any, now: Any) -> bool:
