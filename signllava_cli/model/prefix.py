@@ -66,10 +66,19 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """transformers' sdpa, with the prefix laid before keys and values."""
     if prefix is not None:
-        key, value = prefix.lay_before(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+        key, value = _laid_before(module, prefix, key, value)
     mask = attention_mask if prefix_mask is None else prefix_mask
     attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **others)
     return attended
+
+
+@torch.compiler.disable
+def _laid_before(module: nn.Module, prefix: Prefix, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """`prefix.lay_before` for the layer of this attention.
+
+    Not compiled: a compiled layer would know its own number, and every layer would want a compilation of its own.
+    """
+    return prefix.lay_before(int(module.layer_idx), key, value)  # type: ignore[arg-type]
 
 
 AttentionInterface.register(ATTENTION, _attend)
