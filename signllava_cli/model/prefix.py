@@ -85,14 +85,22 @@ AttentionInterface.register(ATTENTION, _attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
+def _sees_everything(config: Any) -> bool:
+    """Whether every layer of the LLM attends to all positions before it, however long the sequence."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    bounds = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
+    return kinds == {"full_attention"} and bounds == [None, None]
+
+
 @torch.no_grad()
 def prefix_of(llm: Any, decoder: nn.Module, ids: Tensor) -> Prefix | None:
     """The prefix of the constant text `ids` (P,), or None where this LLM does not read the same with it as without.
 
-    Tried and not guessed: layers with a sliding window, or positions of their own making, take no prefix.
+    Layers that do not see everything before them take no prefix; whatever else might make a difference is not guessed
+    but tried.
     """
     before = llm.config._attn_implementation
-    if before not in ("sdpa", ATTENTION):
+    if before not in ("sdpa", ATTENTION) or not _sees_everything(llm.config.get_text_config()):
         return None
     llm.set_attn_implementation(ATTENTION)
     text = llm.get_input_embeddings()(ids[None])

@@ -110,7 +110,7 @@ def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: 
 
     config = MistralConfig(
         vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=6,
+        num_key_value_heads=2, sliding_window=4096,
     )  # fmt: skip
     llm = MistralForCausalLM(config).requires_grad_(False)
     model = SignLlava(llm, {"mae": Stream(width=8)}, 0)
