@@ -1,6 +1,30 @@
 """`python -m signllava_cli`: what `accelerate launch -m` starts."""
 
+import os
+import traceback
+from typing import NoReturn
+
 from signllava_cli.cli.main import run
+from signllava_cli.console import flush
+from signllava_cli.preemption import is_launched
+
+
+def run_as_rank() -> NoReturn:
+    """Run, and end without Python's own clearing up, in which a rank can hang or abort.
+
+    A thread of torch's gloo wants the GIL for the tensors of its last collective, while Python holds it and waits for
+    the thread: https://github.com/pytorch/pytorch/issues/56297
+    """
+    code = 1
+    try:
+        run()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    flush()
+    os._exit(code)
+
 
 if __name__ == "__main__":
-    run()
+    run_as_rank() if is_launched() else run()

@@ -56,7 +56,6 @@ SAFE_TO_CHANGE = (
     "train.micro_batch_size",
     "train.smoke_pass",
     "train.skip_nonfinite",
-    "train.dev_clips",
     "train.patience",
 )
 
