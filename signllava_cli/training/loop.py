@@ -47,7 +47,7 @@ def train(recipe: Recipe, stage: Stage, resume: str = "auto", rehearse_only: boo
             _run_steps(session, request)
         if session.is_over:
             session.say_end()
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
 
 
 def _run_steps(session: Session, request: StopRequest) -> None:
