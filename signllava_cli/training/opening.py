@@ -85,6 +85,8 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
     else:
         say(f"resumed from {checkpoint} at step {progress.step}")
         _say_what_differs(progress.ranks, accelerator.num_processes)
+        if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= progress.step:
+            say(f"train.stop_at_step={recipe.train.stop_at_step} is behind this run and stops it no more")
     return session
 
 
@@ -105,9 +107,9 @@ def total_steps(recipe: Recipe, clips: int) -> int:
 def _say_what_differs(saved_on: int, ranks: int) -> None:
     if saved_on != ranks:
         warn(
-            f"the checkpoint was saved on {saved_on} ranks, and these are {ranks}. Weights, optimiser, schedule and "
-            "the order of the clips are restored; dropout is drawn anew and sums are rounded in another order, so "
-            "the run goes on as well, but not bit for bit."
+            f"the checkpoint was saved on another number of ranks ({saved_on}, now {ranks}). Weights, optimiser, "
+            "schedule and the order of the clips are restored; sums are rounded in another order, and the dropout of "
+            "an adapter is drawn anew, so the run goes on as well, but not bit for bit."
         )
 
 

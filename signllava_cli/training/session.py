@@ -148,14 +148,21 @@ class Session:
         """Say how the finished run went."""
         state = self.progress
         if state.step < self.steps:
-            say(f"{state.stale_evaluations} evaluations were no better than that of step {state.best_step}: enough.")
+            say(
+                f"train.patience={self.recipe.train.patience} ended the run at step {state.step} of {self.steps}: "
+                f"no evaluation since step {state.best_step} was better."
+            )
         say(f"{self.stage} is at its end after {state.step} steps and {state.seconds:.0f} s of steps.")
         if state.cut_frames or state.cut_sentences:
             say(f"data.max_positions cut {state.cut_frames} frames and {state.cut_sentences} context sentences.")
         if state.skipped_steps:
             warn(f"{state.skipped_steps} steps were left out because their loss or gradients were not finite.")
-        what = self.recipe.train.best.replace("_", " ")
-        say(f"best {what} {state.best_score:.4f} at step {state.best_step}: {self.run.path / 'best'}")
+        best = (
+            f"loss {state.best_score:.4f}"
+            if self.recipe.train.best == "dev_loss"
+            else f"BLEU-4 {state.best_score:.2f}"
+        )
+        say(f"best dev {best} at step {state.best_step}: {self.run.path / 'best'}")
 
     def evaluate(self, should_stop: ShouldStop) -> None:
         """Score the dev split and point `best` where it belongs; left due when a stop came in between.

@@ -81,7 +81,7 @@ def dry_run(session: Session) -> None:
     tokens = float(session.examples.lengths.mean()) * recipe.train.batch_size
     speed = sum(result.positions for result in results) / sum(result.seconds for result in results)
     training = tokens / speed * (session.steps - state.step)
-    evaluations = session.steps // recipe.train.eval_every + 1
+    evaluations = math.ceil(session.steps / recipe.train.eval_every)
     dev_batches = math.ceil(len(session.dev.split.clips) / recipe.train.micro_batch_size / session.ranks)
     evaluation = evaluations * dev_batches * rehearsal.dev_seconds
     rows = [
@@ -91,10 +91,14 @@ def dry_run(session: Session) -> None:
         ["optimiser steps", f"{session.steps - state.step:,}"],
         ["tokens per step, expected", f"{tokens:,.0f}"],
         ["tokens per second", f"{speed:,.0f}"],
-        ["training", f"{training / 3600:.2f} h"],
-        [f"{evaluations} dev losses", f"{evaluation / 3600:.2f} h"],
+        ["training", _duration(training)],
+        [f"{evaluations} dev losses", _duration(evaluation)],
     ]
     show_table("Dry run", ["", "measured or expected"], rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -119,7 +119,7 @@ def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
     more += ["train.max_steps=30", "train.learning_rate=1e-9", "generate.max_new_tokens=6"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 0, ended.err
-    assert "2 evaluations were no better than that of step 1: enough." in ended.out
+    assert "train.patience=2 ended the run at step 3 of 30: no evaluation since step 1 was better." in ended.out
     assert "dev BLEU-4" in ended.out
     run = tmp_path / "run"
     assert [line["step"] for line in lines(run) if "dev_bleu" in line] == [1, 2, 3]
