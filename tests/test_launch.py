@@ -112,7 +112,7 @@ def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 130, output
     assert_plain(output)
     assert_nothing_left(ranks)
@@ -122,7 +122,7 @@ def test_a_killed_rank_ends_the_others_with_a_plain_line(launched: Launched, tmp
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
     ranks[1].kill()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 128 + signal.SIGKILL, output
     assert "error: rank 1 was ended by SIGKILL (out of memory?)" in output
     assert output.count("error: ") == 1

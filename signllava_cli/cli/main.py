@@ -9,7 +9,6 @@ import typer
 from signllava_cli import __version__, console
 from signllava_cli.cli import checkpoint, demo, env, evaluate, finetune, generate, plot, prepare, pretrain, recipes
 from signllava_cli.errors import Stopped, UserError
-from signllava_cli.preemption import is_launched
 
 app = typer.Typer(
     name="signllava",
@@ -62,9 +61,4 @@ def run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted")
         code = 130
-    if is_launched():
-        # Everything is saved and said. Taking a gloo process group down may wait for ever: its destructor, holding
-        # Python's lock, waits for a thread that wants this lock. So a rank ends without.
-        console.flush()
-        os._exit(code or 0)
     sys.exit(code or 0)
