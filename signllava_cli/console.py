@@ -34,13 +34,14 @@ screen = Console(
     highlight=False,
     width=None if sys.stdout.isatty() else PLAIN_WIDTH,
 )
+every_rank = Console(soft_wrap=True, highlight=False, width=screen.width)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 _log: Console | None = None
 
 
-def say(message: str, style: str | None = None) -> None:
+def say(message: str, style: str | None = None, on_every_rank: bool = False) -> None:
     """Print one line, and write it to the run's log when one is open."""
-    screen.print(message, style=style, markup=False)
+    (every_rank if on_every_rank else screen).print(message, style=style, markup=False)
     if _log is not None:
         _log.print(time.strftime("%Y-%m-%d %H:%M:%S"), message, markup=False)
 
@@ -113,9 +114,13 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or self.done >= self.total:
             self._last_line = now
-            rate = (self.done - self._done_at_start) / max(now - self._started, 1e-9)
-            left = (self.total - self.done) / rate if rate else 0.0
+            left = (self.total - self.done) / self.rate if self.rate else 0.0
             say(f"{self.label} {self.done}/{self.total}  ETA {left:.0f} s  {note}".rstrip())
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self.done - self._done_at_start) / max(time.monotonic() - self._started, 1e-9)
 
     def stop(self) -> None:
         """Leave the bar as it stands."""

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,22 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "remote process
 
 
 def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool = False) -> None:
-    """Train here, or hand this command line to accelerate's launcher when the recipe names a profile.
+    """Train here, or under accelerate's launcher when the recipe names a profile; see `run_here_or_launched`."""
 
-    A process that a launcher started trains, whatever the recipe says.
+    def train() -> None:
+        from signllava_cli.training.loop import train
+
+        train(recipe, stage, resume, rehearse_only)
+
+    if not is_launched():
+        require_stage(recipe, stage)
+    run_here_or_launched(recipe.launch, train)
+
+
+def run_here_or_launched(settings: Launch, work: Callable[[], object]) -> None:
+    """Do `work` here, or hand this command line to accelerate's launcher when the settings name a profile.
+
+    A process that a launcher started works, whatever the settings say.
 
     Raises:
         UserError: anything that the person at the terminal can mend.
@@ -36,21 +49,14 @@ def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool = F
     """
     if is_launched():
         with _first_to_fail_speaks():
-            _train(stage, recipe, resume, rehearse_only)
-    elif recipe.launch.profile is None:
-        _train(stage, recipe, resume, rehearse_only)
+            work()
+    elif settings.profile is None:
+        work()
     else:
-        require_stage(recipe, stage)
         with signals_passed_on() as passed_on:
-            code = run_ranks(launcher_arguments(recipe.launch), passed_on)
+            code = run_ranks(launcher_arguments(settings), passed_on)
         if code:
             raise SystemExit(code)
-
-
-def _train(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool) -> None:
-    from signllava_cli.training.loop import train
-
-    train(recipe, stage, resume, rehearse_only)
 
 
 @contextlib.contextmanager

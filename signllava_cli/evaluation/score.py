@@ -16,13 +16,8 @@ from signllava_cli.evaluation.metrics import (
     RougeL,
 )
 from signllava_cli.files import read_json, write_json
-from signllava_cli.generation.predictions import (
-    META,
-    Prediction,
-    find_predictions,
-    ids_hash,
-    read_predictions,
-)
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions import META, find_predictions, ids_hash, read_predictions
 
 TEXT_METRICS: tuple[type[OfflineMetric], ...] = (Bleu, Chrf, RougeL, ExactMatch)
 COLUMNS = {

@@ -17,6 +17,8 @@ PREPARED = "prepared:"
 class ContextSource:
     """`none`, `gold`, `predicted`, or `prepared:FILE` with the hypotheses of an earlier predictions file.
 
+    `gold_where_missing`: a clip without features has no hypothesis; its reference stands in its place, or nothing.
+
     Raises:
         UserError: the name is none of these, or a prepared file lacks a sentence that some clip would see.
     """
@@ -25,9 +27,12 @@ class ContextSource:
     window: int
     prelude: int
     prepared: Mapping[str, str]
+    gold_where_missing: bool = False
 
     @classmethod
-    def open(cls, name: str, window: int, prelude: int, split: Split) -> "ContextSource":
+    def open(
+        cls, name: str, window: int, prelude: int, split: Split, gold_where_missing: bool = False
+    ) -> "ContextSource":
         """The source of this name, its prepared file read and checked against `split`."""
         prepared: dict[str, str] = {}
         if name.startswith(PREPARED):
@@ -36,7 +41,7 @@ class ContextSource:
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
             return cls("none", 0, 0, {})
-        return cls(name, window, prelude, prepared)
+        return cls(name, window, prelude, prepared, gold_where_missing)
 
     @property
     def kind(self) -> str:
@@ -56,18 +61,19 @@ class ContextSource:
     def sentences(self, clip: Clip, split: Split, hypotheses: Mapping[str, str]) -> list[str]:
         """The sentences that `clip` sees. `hypotheses` are those decoded so far: clip id -> text.
 
-        A clip without features has no hypothesis, so in predicted mode it leaves no sentence. An empty
-        hypothesis leaves none either.
+        An empty hypothesis leaves no sentence.
         """
-        seen = split.before(clip, self.window, self.prelude)
-        if self.name == "gold":
-            return [split.index.translation(row) for row in seen]
         texts = self.prepared if self.prepared else hypotheses
-        return [texts[id_] for id_ in map(split.index.id, seen) if texts.get(id_)]
+        sentences = []
+        for row in split.before(clip, self.window, self.prelude):
+            stands_in = self.gold_where_missing and not split.has_features[row]
+            gold = self.name == "gold" or stands_in
+            sentences.append(split.index.translation(row) if gold else texts.get(split.index.id(row), ""))
+        return [sentence for sentence in sentences if sentence]
 
 
 def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
-    """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split`.
+    """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split` with features.
 
     Raises:
         UserError: no such file, or it lacks clips of the split, or clips of these names have other references in
@@ -75,13 +81,14 @@ def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
     """
     rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
     mend = f"run `signllava generate --split {split.name}` to its end, on this data"
-    absent = [clip.id for clip in split.annotated if clip.id not in rows]
+    absent = [clip.id for clip in split.clips if clip.id not in rows]
     if absent:
         raise UserError(
             f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({first_names(absent)}); "
             f"{mend}."
         )
-    others = [clip.id for clip in split.annotated if rows[clip.id].reference not in ("", clip.translation)]
+    known = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
+    others = [clip.id for clip, row in known if row.reference not in ("", clip.translation)]
     if others:
         raise UserError(
             f"{setting}: the file is of other data: {len(others)} clips of split {split.name} have another reference "

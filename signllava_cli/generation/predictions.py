@@ -1,56 +1,29 @@
-"""The predictions file: one JSON object a clip, appended as it is decoded, and what made it.
+"""The predictions folder: one JSON object a clip, appended as it is decoded, and what made it.
 
-`predictions.jsonl` is whole lines or nothing: a line that a kill cut short is taken back on the next run, which
-goes on where this one stopped. `predictions.meta.json` says with what and on what it was made.
+Each process appends to a part of its own in `parts/`, whole lines or nothing: a line that a kill cut short is taken
+back by the next run, which goes on where this one stopped. Whoever finds all clips in the parts joins them to
+`predictions.jsonl`, in dataset order; so that file is there when it is complete, and not before.
+`predictions.meta.json` says with what and on what it was made.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from signllava_cli.data.annotations import ContextBound
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import read_json, take_folder, write_json, write_text
+from signllava_cli.files import only_process, read_json, take, write_json, write_text
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.research_predictions import read_research_predictions
+from signllava_cli.generation.shares import Share
 
-PREDICTIONS, META = "predictions.jsonl", "predictions.meta.json"
+PREDICTIONS, META, PARTS = "predictions.jsonl", "predictions.meta.json", "parts"
 SECONDS = "seconds"  # the one entry of the meta file that hypotheses do not depend on
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One clip's line.
-
-    `context`: the sentences it really saw, `context_source`: where they came from. `score`: mean
-    log-probability of the hypothesis. `finished`: it ended by itself. `cut_frames`, `cut_sentences`: lost to
-    the token budget. `missing`: streams without features; such a clip has an empty hypothesis.
-    `context_bound`: the corpus's mark, if any.
-    """
-
-    recording: str
-    clip: str
-    position: int
-    task: str
-    reference: str
-    hypothesis: str
-    context: list[str] = field(default_factory=list)
-    context_source: str = "none"
-    score: float | None = None
-    finished: bool = True
-    cut_frames: int = 0
-    cut_sentences: int = 0
-    missing: str | None = None
-    context_bound: ContextBound | None = None
-
-    @property
-    def id(self) -> str:
-        """`recording/clip`."""
-        return f"{self.recording}/{self.clip}"
 
 
 LINE = TypeAdapter(Prediction)
@@ -75,12 +48,20 @@ def read_predictions(file: Path) -> list[Prediction]:
     Raises:
         UserError: the file is missing, or a line is not a prediction, or a clip stands twice.
     """
+    if file.suffix == ".json":
+        return read_research_predictions(file)
     try:
         lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() knows too many
     except (OSError, UnicodeDecodeError) as fault:
-        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
+        unfinished = (file.parent / PARTS).is_dir() and not file.exists()
+        mend = "; it is not finished: run `signllava generate` again" if unfinished else ""
+        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}{mend}.") from None
+    return _rows(file, lines if lines != [""] else [])
+
+
+def _rows(file: Path, lines: Sequence[str]) -> list[Prediction]:
     rows: dict[str, Prediction] = {}
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             row = LINE.validate_json(line, strict=True)
         except ValidationError as invalid:
@@ -98,55 +79,98 @@ def ids_hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
-class PredictionsFile:
-    """A predictions file being written in `folder`.
+class PredictionsFolder:
+    """The predictions of a split in `folder`, being written by this process and perhaps by others.
 
     Args:
-        meta: what makes it; a folder that holds predictions made otherwise is refused.
+        meta: what makes them; a folder that holds predictions made otherwise is refused.
+        share: which part of them this process writes.
+        overwrite: begin anew, whatever the folder holds.
 
     Raises:
-        UserError: the folder holds predictions of another checkpoint, dataset or setting.
+        UserError: the folder holds predictions of another checkpoint, dataset or setting, or another process writes
+            this part.
     """
 
-    def __init__(self, folder: Path, meta: Mapping[str, Any], overwrite: bool = False) -> None:
-        self._taken = take_folder(folder)
-        self.file, self.meta_file = folder / PREDICTIONS, folder / META
-        meta = json.loads(json.dumps(meta))
-        if self.file.exists() and not overwrite:
-            before = read_json(self.meta_file)
-            keys = (before.keys() | meta.keys()) - {SECONDS}
-            differing = sorted(key for key in keys if before.get(key) != meta.get(key))
-            if differing:
-                raise UserError(
-                    f"{folder} holds predictions made otherwise ({', '.join(differing)} differ); "
-                    "name another --out, or pass --overwrite."
-                )
-            self._take_back_half_a_line()
-        else:
-            self.file.unlink(missing_ok=True)  # first, so that a kill never leaves old lines under a new meta file
-            write_json(self.meta_file, meta)
-            write_text(self.file, "")
-        self.done = {row.id: row for row in read_predictions(self.file)}
+    def __init__(self, folder: Path, meta: Mapping[str, Any], share: Share, overwrite: bool = False) -> None:
+        self.folder, self.file, self.meta_file = folder, folder / PREDICTIONS, folder / META
+        self._part = folder / PARTS / f"{share}.jsonl"
+        with only_process(folder):
+            self._taken = take(
+                folder / PARTS / f"{share}.lock",
+                f"Another process is writing to {folder}: wait for it, or choose another folder.",
+            )
+            if overwrite or not self._holds(json.loads(json.dumps(meta))):
+                for file in [self.file, *self._parts()]:
+                    file.unlink(missing_ok=True)  # first, so that a kill never leaves old lines under a new meta file
+                write_json(self.meta_file, meta)
+            _take_back_half_a_line(self._part)
+            self.done = self._all_rows()
 
     def append(self, rows: Sequence[Prediction]) -> None:
-        """Add lines, on disk when this returns."""
-        with open(self.file, "a", encoding="utf-8") as handle:
+        """Add lines to this process's part, on disk when this returns."""
+        if not rows:
+            return
+        with open(self._part, "a", encoding="utf-8") as handle:
             for row in rows:
-                handle.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+                handle.write(_line(row))
                 self.done[row.id] = row
             handle.flush()
             os.fsync(handle.fileno())
 
-    def finish(self, order: Sequence[str], seconds: float) -> None:
-        """Rewrite the finished file in the order of the clip ids `order`, and add `seconds` to its meta file."""
-        lines = [json.dumps(asdict(self.done[clip]), ensure_ascii=False) + "\n" for clip in order]
-        write_text(self.file, "".join(lines))
-        meta = read_json(self.meta_file)
-        write_json(self.meta_file, {**meta, SECONDS: round(meta.get(SECONDS, 0.0) + seconds, 1)})
+    def join_parts(self, order: Sequence[str], seconds: float) -> int:
+        """Write the predictions file in the order of the clip ids `order`, if the parts hold them all.
 
-    def _take_back_half_a_line(self) -> None:
-        content = self.file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with open(self.file, "r+b") as handle:
-                handle.truncate(whole)
+        Args:
+            seconds: how long this process took; the meta file sums them up.
+
+        Returns:
+            How many clips are not there yet: other processes are at work on them.
+        """
+        with only_process(self.folder):
+            self.done = self._all_rows()
+            absent = sum(1 for clip in order if clip not in self.done)
+            if not absent:
+                write_text(self.file, "".join(_line(self.done[clip]) for clip in order))
+                for part in self._parts():
+                    part.unlink()
+            meta = read_json(self.meta_file)
+            write_json(self.meta_file, {**meta, SECONDS: round(meta.get(SECONDS, 0.0) + seconds, 1)})
+        return absent
+
+    def _holds(self, meta: Mapping[str, Any]) -> bool:
+        """Whether predictions were begun here, by these settings."""
+        if not self.meta_file.exists():
+            return False
+        before = read_json(self.meta_file)
+        keys = (before.keys() | meta.keys()) - {SECONDS}
+        if differing := sorted(key for key in keys if before.get(key) != meta.get(key)):
+            raise UserError(
+                f"{self.folder} holds predictions made otherwise ({', '.join(differing)} differ); "
+                "name another --out, or pass --overwrite."
+            )
+        return True
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.folder / PARTS).glob("*.jsonl"))
+
+    def _all_rows(self) -> dict[str, Prediction]:
+        """The rows of the file and of every part, by clip id; a line that another process is writing is not one."""
+        files = [file for file in (self.file, *self._parts()) if file.exists()]
+        return {row.id: row for file in files for row in _rows(file, _whole_lines(file))}
+
+
+def _line(row: Prediction) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+def _whole_lines(file: Path) -> list[str]:
+    return file.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+
+
+def _take_back_half_a_line(part: Path) -> None:
+    content = part.read_bytes() if part.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with open(part, "r+b") as handle:
+            handle.truncate(whole)

@@ -22,6 +22,11 @@ class Assembled:
     llm: dict[str, Any]
 
     @property
+    def device(self) -> torch.device:
+        """Where the projectors are, and so the batches."""
+        return next(self.model.projectors.parameters()).device
+
+    @property
     def pad_id(self) -> int:
         """What stands at positions that no one reads."""
         pad = self.prompts.tokenizer.pad_token_id

@@ -2,8 +2,7 @@
 
 While the LLM is frozen, the keys and values of text that stands at the start of every sequence never change, and no
 gradient flows into it. They are laid before those of the sequence inside each layer's attention: the same sums as
-without, less the work. transformers lets a package register an attention of its own and hands it whatever keyword
-the decoder is called with; so a prefix, unlike a KV cache, survives the recomputation of gradient checkpointing.
+without, less the work. A prefix, unlike a KV cache, survives the recomputation of gradient checkpointing.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_after_prefix"
+from signllava_cli.model.attention import ATTENTION
+
 CHECKED = 8  # positions behind the prefix that are compared with and without it
 TOLERANCE = 0.05  # of their spread: bfloat16 rounds the same sums in another order
 
@@ -52,37 +49,6 @@ class _Recorded(Prefix):
     def lay_before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         self.keys[layer], self.values[layer] = key, value
         return key, value
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    prefix: Prefix | None = None,
-    prefix_mask: Tensor | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """transformers' sdpa, with the prefix laid before keys and values."""
-    if prefix is not None:
-        key, value = _laid_before(module, prefix, key, value)
-    mask = attention_mask if prefix_mask is None else prefix_mask
-    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **others)
-    return attended
-
-
-@torch.compiler.disable
-def _laid_before(module: nn.Module, prefix: Prefix, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """`prefix.lay_before` for the layer of this attention.
-
-    Not compiled: a compiled layer would know its own number, and every layer would want a compilation of its own.
-    """
-    return prefix.lay_before(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-
-
-AttentionInterface.register(ATTENTION, _attend)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _sees_everything(config: Any) -> bool:

@@ -94,7 +94,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             faults.append(f"context.least_{key}: {least} is more than context.{key}, {most}")
     if context.source != "gold" and not re.fullmatch(r"(predicted|mixed):.+", context.source):
         faults.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
-    llm, train, source = recipe.llm, recipe.train, recipe.generate.context_source
+    llm, train = recipe.llm, recipe.train
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
         faults.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")
     if train.tokens_per_batch is None and train.batch_size % train.micro_batch_size:
@@ -108,6 +108,30 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"launch.machine_rank: {recipe.launch.machine_rank} is not one of {recipe.launch.num_machines} machines "
             "(they are counted from 0)"
         )
+    return [*faults, *_generate_faults(recipe)]
+
+
+def _generate_faults(recipe: Recipe) -> list[str]:
+    settings, faults = recipe.generate, []
+    source = settings.context_source
     if source not in ("none", "gold", "predicted") and not source.startswith("prepared:"):
         faults.append(f"generate.context_source: expected none, gold, predicted or prepared:FILE, got {source!r}")
+    if settings.temperature is None and settings.num_return > settings.beams:
+        faults.append(
+            f"generate.num_return: {settings.num_return} hypotheses cannot come of generate.beams={settings.beams}; "
+            "raise it, or sample with generate.temperature"
+        )
+    if settings.mbr and settings.num_return == 1:
+        faults.append("generate.mbr: chooses between several hypotheses; ask for them with generate.num_return")
+    if settings.min_new_tokens > settings.max_new_tokens:
+        faults.append(
+            f"generate.min_new_tokens: {settings.min_new_tokens} is more than generate.max_new_tokens, "
+            f"{settings.max_new_tokens}"
+        )
+    if settings.task_prompt and settings.task != "translation":
+        faults.append(f"generate.task_prompt: is a question of its own, beside generate.task={settings.task}")
+    if unknown := [name for name in settings.ablate if name not in recipe.streams]:
+        faults.append(f"generate.ablate: {', '.join(unknown)} is none of the streams {', '.join(recipe.streams)}")
+    if settings.ablate and set(recipe.streams) <= set(settings.ablate):
+        faults.append("generate.ablate: leaves no stream; use generate.features=zero to show nothing")
     return faults

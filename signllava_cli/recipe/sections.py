@@ -224,15 +224,42 @@ class Train:
 
 @section
 class Generate:
-    """How hypotheses are decoded, unless the command line says otherwise."""
+    """How hypotheses are decoded, unless the command line says otherwise.
+
+    Hypotheses are searched for by `beams` (1: greedily) or, with a `temperature`, sampled, each clip by random
+    numbers of its own from `seed`, among the `top_k` likeliest tokens (0: all) that make up `top_p`. Of the
+    `num_return` best or sampled, the first is the translation; with `mbr`, the one that agrees most with the others.
+    A translation whose score, its mean log-probability, is below `abstain` is left empty, and counted.
+
+    `batch_size` clips are decoded at a time, fewer where they would take more than `tokens_per_batch` positions.
+    A clip before, without features, leaves nothing in the context (`missing_context: skip`) or its reference.
+
+    `task` is what is asked, or `task_prompt`, a question of your own. `ablate` leaves streams out, and `features`
+    shows another clip's frames or zeros instead: a model that looks at the video must be worse for it.
+    """
 
     split: str = "test"
     context_source: str = "gold"
+    missing_context: Literal["skip", "gold"] = "skip"
+    task: Literal["translation", "one_word_present", "multi_word_present", "is_reversed"] = "translation"
+    task_prompt: Annotated[str, Field(min_length=1)] | None = None
     beams: Positive = 5
     max_new_tokens: Positive = 100
-    batch_size: Positive = 8
+    min_new_tokens: Count = 0
     length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     repetition_penalty: Rate = 1.0
+    no_repeat_ngram: Count = 0
+    temperature: Rate | None = None
+    top_k: Count = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Count = 0
+    num_return: Positive = 1
+    mbr: Literal["chrf", "bleu"] | None = None
+    abstain: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
+    batch_size: Positive = 8
+    tokens_per_batch: Positive | None = None
+    ablate: list[str] = dataclasses.field(default_factory=list)
+    features: Literal["own", "shuffled", "zero"] = "own"
 
 
 @section

@@ -76,7 +76,7 @@ def dev_bleu(
                 return None
             line.advance()
             examples = labelled.unanswered(mine, room=recipe.generate.max_new_tokens)
-            decoded = decode(assembled, examples, recipe.streams, recipe.generate)
+            decoded = decode(assembled, examples, recipe)
             if counted:
                 pairs += [(each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)]
     pairs = gather_object(pairs)

@@ -22,7 +22,8 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import CONTEXT, TrainingSet, training_steps
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import prepared_sentences
-from signllava_cli.generation.predictions import Prediction, read_predictions
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions import read_predictions
 from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 Command = Callable[..., Ended]

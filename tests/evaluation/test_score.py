@@ -12,7 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from signllava_cli.evaluation.metrics import Bleu, Chrf, ContextBoundAccuracy, ExactMatch, is_read_right
 from signllava_cli.evaluation.score import score_file
-from signllava_cli.generation.predictions import Prediction, ids_hash
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions import ids_hash
 
 REFERENCES = [
     "Today my sister buys the coat.",

@@ -16,8 +16,9 @@ from signllava_cli.data.batches import make_batch
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.generation.decoding import decode
-from signllava_cli.generation.order import decoding_order
-from signllava_cli.generation.predictions import Prediction, read_predictions
+from signllava_cli.generation.frontier import Frontier
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions import read_predictions
 from signllava_cli.model.assembly import Assembled, assemble_checkpoint
 from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
 from signllava_cli.recipe import Recipe
@@ -59,13 +60,13 @@ def test_a_batch_decodes_as_its_clips_alone(run: Path, beams: int) -> None:
         for clip in split.clips[:9]
     ]
     assert len({example.positions for example in examples}) > 3
-    alone = [decode(assembled, [each], recipe.streams, recipe.generate)[0] for each in examples]
+    alone = [decode(assembled, [each], recipe)[0] for each in examples]
     assert len({each.text for each in alone}) > 1
     for size in (3, 9):
         together = [
             hypothesis
             for start in range(0, 9, size)
-            for hypothesis in decode(assembled, examples[start : start + size], recipe.streams, recipe.generate)
+            for hypothesis in decode(assembled, examples[start : start + size], recipe)
         ]
         assert [each.text for each in together] == [each.text for each in alone]
         assert [each.score for each in together] == pytest.approx([each.score for each in alone], abs=1e-4)
@@ -79,7 +80,7 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
     checked = 0
     for clip in split.clips:
         frames = split.read(clip)
-        (hypothesis,) = decode(assembled, [builder.build(clip, frames, [], None)], recipe.streams, recipe.generate)
+        (hypothesis,) = decode(assembled, [builder.build(clip, frames, [], None)], recipe)
         if not hypothesis.finished:
             continue
         example = builder.build(clip, frames, [], hypothesis.text)
@@ -105,7 +106,7 @@ def slow_predictions(
             seen = before if p < window + prelude else [*before[:prelude], *before[p - window : p]]
             context = [] if source == "none" else [text for text in seen if text]
             example = builder.build(clip, split.read(clip), context, None, room=8)
-            text = decode(assembled, [example], recipe.streams, recipe.generate)[0].text
+            text = decode(assembled, [example], recipe)[0].text
             said.append(text)
             done[clip.id] = (text, context)
     return done
@@ -157,10 +158,15 @@ def test_prepared_context_is_what_the_file_says(signllava: Command, run: Path, t
 
 def test_in_predicted_mode_batches_are_full_and_order_is_kept() -> None:
     clips = [Clip(f"r{r}", str(p), p, "") for r, length in enumerate((3, 5, 2)) for p in range(length)]
-    batches = list(decoding_order(clips, in_order=True, batch_size=16))
-    assert [len(batch) for batch in batches] == [3, 3, 2, 1, 1]
-    assert all({clip.position for clip in batch} == {p} for p, batch in enumerate(batches))
-    assert [len(batch) for batch in decoding_order(clips, in_order=False, batch_size=4)] == [4, 4, 2]
+    frontier, batches = Frontier(clips, [1] * 10, in_order=True), []
+    while batch := frontier.take(2):
+        batches.append([clip.id for clip in batch])
+        for clip in batch:
+            frontier.done(clip)
+    assert batches == [["r1/0", "r0/0"], ["r1/1", "r0/1"], ["r1/2", "r2/0"], ["r1/3", "r0/2"], ["r1/4", "r2/1"]]
+    assert not frontier
+    free = Frontier(clips, list(range(10)), in_order=False)
+    assert [clip.id for clip in free.take(20)] == [clip.id for clip in reversed(clips)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -172,19 +178,21 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     assert signllava(*options, "--out", whole).code == 0
     process = subprocess_command(*options, "--out", killed)
     deadline = time.monotonic() + 120
-    while not (killed / "predictions.jsonl").exists() or (killed / "predictions.jsonl").read_text().count("\n") < 5:
+    part = killed / "parts" / "1-of-1.jsonl"
+    while not part.exists() or part.read_text().count("\n") < 5:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.send_signal(number)
     process.wait()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    with open(killed / "predictions.jsonl", "a") as file:
+    with open(part, "a") as file:
         file.write('{"recording": "dev0')  # half a line
-    done = (killed / "predictions.jsonl").read_text().count("\n")
+    done = part.read_text().count("\n")
     assert 5 <= done < (whole / "predictions.jsonl").read_text().count("\n")
     ended = signllava("eval", killed)
     assert ended.code == 2
+    assert "not finished" in ended.err
     ended = signllava(*options, "--out", killed)
     assert ended.code == 0, ended.err
     assert f"{done} clips were done before" in ended.out
