@@ -46,9 +46,9 @@ def say(message: str, style: str | None = None, on_every_rank: bool = False) -> 
         _log.print(time.strftime("%Y-%m-%d %H:%M:%S"), message, markup=False)
 
 
-def warn(message: str) -> None:
+def warn(message: str, on_every_rank: bool = False) -> None:
     """Print one line that the user should not miss."""
-    say(f"warning: {message}", style="yellow")
+    say(f"warning: {message}", style="yellow", on_every_rank=on_every_rank)
 
 
 def fail(message: str) -> None:

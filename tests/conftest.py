@@ -16,6 +16,7 @@ import pytest
 
 from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.data.toy import write_toy_corpus
+from signllava_cli.files import only_process
 from signllava_cli.recipe import Recipe, read_recipe
 
 # Every random choice that an example can hold.
@@ -40,21 +41,53 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy corpus, seed 0. Not to be written to."""
-    root = tmp_path_factory.mktemp("corpus") / "toy"
-    write_toy_corpus(root)
-    return root
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)`: the folder `name`, made by the first of pytest-xdist's workers that wants it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with only_process(shared / f"{name}.made"):
+            if not (shared / name).exists():
+                make(shared / f"{name}.half")
+                (shared / f"{name}.half").rename(shared / name)
+        return shared / name
+
+    return folder
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def tiny_llm(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """A tiny LLM, trained for some seconds: enough for everything but good translations."""
-    from signllava_cli.model.tiny_llm import save_tiny_llm
+def corpus(made_once: MadeOnce) -> Path:
+    """The toy corpus, seed 0. Not to be written to."""
+    return made_once("toy", write_toy_corpus)
 
-    folder = tmp_path_factory.mktemp("llm") / "tiny"
-    save_tiny_llm(folder, corpus, read_recipe("toy/tiny_pretrain").tasks, steps=120)
-    return folder
+
+@pytest.fixture(scope="session")
+def tiny_llm(made_once: MadeOnce, corpus: Path) -> Path:
+    """A tiny LLM, trained for some seconds: enough for everything but good translations."""
+
+    def make(folder: Path) -> None:
+        from signllava_cli.model.tiny_llm import save_tiny_llm
+
+        save_tiny_llm(folder, corpus, read_recipe("toy/tiny_pretrain").tasks, steps=120)
+
+    return made_once("tiny", make)
+
+
+@pytest.fixture(scope="session")
+def run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
+    """A short pretraining: its hypotheses are poor, and differ from clip to clip. Not to be written to."""
+
+    def make(folder: Path) -> None:
+        from signllava_cli.training.loop import train
+
+        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.folder={folder}", "train.max_steps=150"]
+        train(read_recipe("toy/tiny_pretrain", settings), "pretrain")
+
+    return made_once("run", make)
 
 
 @pytest.fixture

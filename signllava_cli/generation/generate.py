@@ -178,25 +178,31 @@ def _translate(
                     f"{len(predictions.done)} clips are in {predictions.folder}. Run the same command again to go on."
                 )
     seconds = time.monotonic() - began if waiting else 0.0
-    absent = predictions.join_parts([clip.id for clip in split.annotated], seconds)
+    joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
+    if joined or not waiting:
+        _tell(predictions, f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context", on_every_rank=joined)
+    absent = len(split.annotated) - len(predictions.done)
     if absent:
         say(f"share {share}: {len(mine)} clips are done; {absent} are left to the others, of whom the last joins all")
+
+
+def _tell(predictions: PredictionsFolder, what: str, on_every_rank: bool) -> None:
+    """Say what there is, if it is complete; whichever rank joined the parts does."""
+    if not predictions.file.exists():
         return
-    _tell(predictions, f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context")
-
-
-def _tell(predictions: PredictionsFolder, what: str) -> None:
     rows = predictions.done.values()
     cut = sum(1 for row in rows if row.cut_frames or row.cut_sentences)
     unfinished = sum(1 for row in rows if not row.finished)
     abstained = sum(1 for row in rows if row.abstained is not None)
     if cut:
-        warn(f"{cut} of {len(rows)} clips were cut to data.max_positions; each line of the file says how much.")
+        warn(f"{cut} of {len(rows)} clips were cut to data.max_positions; each line says how much.", on_every_rank)
     if unfinished:
-        warn(f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.")
+        warn(
+            f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", on_every_rank
+        )
     if abstained:
-        warn(f"{abstained} of {len(rows)} hypotheses were held back by generate.abstain, and are empty.")
-    say(f"{what}: {predictions.file}", on_every_rank=True)
+        warn(f"{abstained} of {len(rows)} hypotheses are empty, held back by generate.abstain.", on_every_rank)
+    say(f"{what}: {predictions.file}", on_every_rank=on_every_rank)
 
 
 def _cannot_be_asked(work: Work, clip: Clip) -> str | None:

@@ -118,25 +118,26 @@ class PredictionsFolder:
             handle.flush()
             os.fsync(handle.fileno())
 
-    def join_parts(self, order: Sequence[str], seconds: float) -> int:
+    def join_parts(self, order: Sequence[str], seconds: float) -> bool:
         """Write the predictions file in the order of the clip ids `order`, if the parts hold them all.
 
         Args:
             seconds: how long this process took; the meta file sums them up.
 
         Returns:
-            How many clips are not there yet: other processes are at work on them.
+            Whether it was written now: False while other processes are at work, and when it was there before.
         """
         with only_process(self.folder):
             self.done = self._all_rows()
-            absent = sum(1 for clip in order if clip not in self.done)
-            if not absent:
+            whole = not self.file.exists() and all(clip in self.done for clip in order)
+            if whole:
                 write_text(self.file, "".join(_line(self.done[clip]) for clip in order))
+            if self.file.exists():
                 for part in self._parts():
                     part.unlink()
             meta = read_json(self.meta_file)
             write_json(self.meta_file, {**meta, SECONDS: round(meta.get(SECONDS, 0.0) + seconds, 1)})
-        return absent
+        return whole
 
     def _holds(self, meta: Mapping[str, Any]) -> bool:
         """Whether predictions were begun here, by these settings."""

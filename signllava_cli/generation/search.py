@@ -168,7 +168,7 @@ class Search:
             flat = TopKLogitsWarper(settings.top_k)(None, flat)
         if settings.top_p < 1.0:
             flat = TopPLogitsWarper(settings.top_p)(None, flat)
-        probabilities, order = flat.double().softmax(-1).sort(-1, descending=True, stable=True)
+        probabilities, order = flat.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
         clips = torch.arange(len(self.lengths), device=self.lengths.device)
         numbers = self.numbers[clips, :, self.lengths].flatten()[:, None]
         place = torch.searchsorted(probabilities.cumsum(-1), numbers, right=True)

@@ -1,138 +1,93 @@
 """Generation against the slow, obvious way: one clip at a time, in order."""
 
-import itertools
+import functools
 import json
+import os
+import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-import torch
 from conftest import Ended, sets, subprocess_command
+from slow_reference import slow_predictions
 
 from signllava_cli.data.annotations import Clip, read_annotations
-from signllava_cli.data.batches import make_batch
-from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.split import Split
-from signllava_cli.generation.decoding import decode
 from signllava_cli.generation.frontier import Frontier
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import read_predictions
-from signllava_cli.model.assembly import Assembled, assemble_checkpoint
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
-from signllava_cli.recipe import Recipe
 
 Command = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny_llm: Path) -> Path:
-    """A short run: many of its hypotheses are poor, and they differ from clip to clip."""
-    from signllava_cli.recipe import read_recipe
-    from signllava_cli.training.loop import train
-
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.folder={folder}", "train.max_steps=150"]
-    train(read_recipe("toy/tiny_pretrain", settings), "pretrain")
-    return folder
+def slow(run: Path) -> Callable[[str, int, int, int], dict[str, tuple[str, list[str]]]]:
+    """`slow_predictions` of the run, each made once."""
+    return functools.cache(functools.partial(slow_predictions, run))
 
 
-def opened(run: Path, *overrides: str) -> tuple[Recipe, Assembled, Split]:
-    checkpoint = find_checkpoint(run)
-    recipe = recipe_of(checkpoint, ["generate.split=dev", "generate.max_new_tokens=8", *overrides])
-    assembled = assemble_checkpoint(checkpoint, recipe, torch.device("cpu"))
-    return recipe, assembled, Split(recipe, "dev")
+def generated(out: Path, sources: Sequence[str]) -> dict[str, dict[str, tuple[str, list[str]]]]:
+    """Source -> clip id -> hypothesis and context, as the predictions folders below `out` hold them."""
+    found = {}
+    for source in sources:
+        (file,) = [file for file in out.glob("*/predictions.jsonl") if file.parent.name.startswith(source)]
+        found[source] = {row.id: (row.hypothesis, row.context) for row in read_predictions(file)}
+    return found
 
 
-@pytest.mark.parametrize("beams", [1, 4])
-def test_a_batch_decodes_as_its_clips_alone(run: Path, beams: int) -> None:
-    recipe, assembled, split = opened(run, f"generate.beams={beams}")
-    builder = ExampleBuilder(recipe, assembled.prompts)
-    examples = [
-        builder.build(
-            clip,
-            split.read(clip),
-            split.gold_context(clip, 2, 2),
-            None,
-            room=8,
-        )
-        for clip in split.clips[:9]
+SOURCES = ("none", "gold", "predicted")
+
+
+def options(run: Path, out: Path, beams: int, size: int) -> list[object]:
+    return [
+        *("generate", "-c", run, "--split", "dev", "--max-new-tokens", 8, "--beams", beams, "--batch-size", size),
+        *("--context", 2, "--prelude", 2, "--out", out),
+        *(word for source in SOURCES for word in ("--context-source", source)),
     ]
-    assert len({example.positions for example in examples}) > 3
-    alone = [decode(assembled, [each], recipe)[0] for each in examples]
-    assert len({each.text for each in alone}) > 1
-    for size in (3, 9):
-        together = [
-            hypothesis
-            for start in range(0, 9, size)
-            for hypothesis in decode(assembled, examples[start : start + size], recipe)
-        ]
-        assert [each.text for each in together] == [each.text for each in alone]
-        assert [each.score for each in together] == pytest.approx([each.score for each in alone], abs=1e-4)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beams: int) -> None:
-    recipe, assembled, split = opened(run, f"generate.beams={beams}", "generate.max_new_tokens=40")
-    builder = ExampleBuilder(recipe, assembled.prompts)
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    checked = 0
-    for clip in split.clips:
-        frames = split.read(clip)
-        (hypothesis,) = decode(assembled, [builder.build(clip, frames, [], None)], recipe)
-        if not hypothesis.finished:
-            continue
-        example = builder.build(clip, frames, [], hypothesis.text)
-        loss, targets = assembled.model(make_batch([example], widths, assembled.pad_id, "right"))
-        assert hypothesis.score == pytest.approx(-loss.item() / targets, abs=1e-4)
-        checked += 1
-        if checked == 4:
-            return
-    assert checked, "no hypothesis came to its end"
-
-
-def slow_predictions(
-    run: Path, source: str, window: int, prelude: int, beams: int
-) -> dict[str, tuple[str, list[str]]]:
-    """One clip at a time in signing order: clip id -> hypothesis and the context it saw, written out by hand."""
-    recipe, assembled, split = opened(run, f"generate.beams={beams}")
-    builder = ExampleBuilder(recipe, assembled.prompts)
-    done: dict[str, tuple[str, list[str]]] = {}
-    for _, its in itertools.groupby(split.annotated, key=lambda clip: clip.recording):
-        clips, said = list(its), list[str]()
-        for p, clip in enumerate(clips):
-            before = [each.translation for each in clips[:p]] if source == "gold" else said
-            seen = before if p < window + prelude else [*before[:prelude], *before[p - window : p]]
-            context = [] if source == "none" else [text for text in seen if text]
-            example = builder.build(clip, split.read(clip), context, None, room=8)
-            text = decode(assembled, [example], recipe)[0].text
-            said.append(text)
-            done[clip.id] = (text, context)
-    return done
+@pytest.mark.parametrize("size", [1, 3, 16])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_generate_equals_one_clip_at_a_time(
+    signllava: Command, run: Path, tmp_path: Path, slow: Any, beams: int, size: int
+) -> None:
+    ended = signllava(*options(run, tmp_path, beams, size))
+    assert ended.code == 0, ended.err
+    found = generated(tmp_path, SOURCES)
+    for source in SOURCES:
+        expected = slow(source, 2, 2, beams)
+        assert found[source] == expected
+        assert list(found[source]) == list(expected)  # in dataset order
 
 
 @pytest.mark.parametrize(
-    ("source", "window", "prelude", "beams"),
+    ("beams", "size"),
     [
-        ("none", 2, 2, 1),
-        ("gold", 2, 2, 1),
-        ("predicted", 2, 2, 1),
-        ("predicted", 1, 0, 3),
-        ("predicted", 0, 2, 1),
+        (1, 3),
+        (4, 16),
+        *(pytest.param(beams, size, marks=pytest.mark.slow) for beams, size in ((1, 1), (1, 16), (4, 1), (4, 3))),
     ],
 )
-def test_generate_equals_one_clip_at_a_time(
-    signllava: Command, run: Path, tmp_path: Path, source: str, window: int, prelude: int, beams: int
+def test_two_ranks_give_the_same_hypotheses(run: Path, tmp_path: Path, slow: Any, beams: int, size: int) -> None:
+    process = subprocess_command(*options(run, tmp_path, beams, size), "--launch", "multi_cpu")
+    out = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, out
+    assert out.count("predictions.jsonl") == 3  # who is last says so, once a source
+    found = generated(tmp_path, SOURCES)
+    assert found == {source: slow(source, 2, 2, beams) for source in SOURCES}
+    assert not list(tmp_path.glob("*/parts/*.jsonl"))
+
+
+@pytest.mark.parametrize(("window", "prelude"), [(1, 0), (0, 2)])
+def test_window_and_prelude_of_ones_own_sentences(
+    signllava: Command, run: Path, tmp_path: Path, slow: Any, window: int, prelude: int
 ) -> None:
-    options = ["--split", "dev", "--max-new-tokens", 8, "--beams", beams, "--batch-size", 5]
-    options += ["--context", window, "--prelude", prelude, "--context-source", source]
-    ended = signllava("generate", "--checkpoint", run, *options, "--out", tmp_path / "out")
-    assert ended.code == 0, ended.err
-    rows = read_predictions(tmp_path / "out" / "predictions.jsonl")
-    expected = slow_predictions(run, source, window, prelude, beams)
-    assert [row.id for row in rows] == list(expected)
-    assert {row.id: (row.hypothesis, row.context) for row in rows} == expected
+    words = [*options(run, tmp_path, 1, 5), "--context", window, "--prelude", prelude]
+    assert signllava(*words).code == 0
+    assert generated(tmp_path, ["predicted"])["predicted"] == slow("predicted", window, prelude, 1)
 
 
 def test_prepared_context_is_what_the_file_says(signllava: Command, run: Path, tmp_path: Path, corpus: Path) -> None:
@@ -203,6 +158,34 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     ended = signllava(*options, "--out", killed, "--beams", 2)
     assert ended.code == 2
     assert "made otherwise (decoding differ)" in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ten_kills_at_random_moments_change_no_hypothesis(run: Path, tmp_path: Path, slow: Any, ranks: int) -> None:
+    draw = random.Random(ranks)
+    options = ["generate", "-c", run, "--split", "dev", "--max-new-tokens", 8, "--beams", 4, "--batch-size", 2]
+    options += ["--context", 2, "--prelude", 2, "--context-source", "predicted", "--out", tmp_path / "out"]
+    options += ["--launch", "multi_cpu", "--num-processes", ranks] if ranks > 1 else []
+
+    def done() -> int:
+        return sum(file.read_bytes().count(b"\n") for file in (tmp_path / "out" / "parts").glob("*.jsonl"))
+
+    for _ in range(10):
+        process = subprocess_command(*options, start_new_session=True)
+        more = done() + draw.randint(0, 3)
+        while process.poll() is None and done() < more:
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.02)
+        everyone = [*psutil.Process(process.pid).children(recursive=True), process]
+        for each in everyone:
+            os.kill(each.pid, signal.SIGKILL)
+        process.communicate()
+    process = subprocess_command(*options)
+    out = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, out
+    rows = read_predictions(tmp_path / "out" / "predictions.jsonl")
+    assert {row.id: (row.hypothesis, row.context) for row in rows} == slow("predicted", 2, 2, 4)
 
 
 def test_a_clip_without_features_is_reported_and_leaves_no_sentence(

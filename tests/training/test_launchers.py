@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
-from conftest import ALL_TASKS, sets
+from conftest import ALL_TASKS, MadeOnce, sets
 from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
@@ -25,31 +26,30 @@ LAUNCHERS = {
     "zero2": ("zero2_cpu", "DEEPSPEED ZeRO-2"),
     "zero3": ("zero3_cpu", "DEEPSPEED ZeRO-3"),
 }
-# Two groups, so that `pytest -n 2 --dist loadgroup` makes no run twice.
-GROUPS = {
-    "launchers 1": [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "single")],
-    "launchers 2": [("pretrain", "zero1"), ("pretrain", "zero2"), ("finetune", "zero2")],
-}
 PAIRS = [
-    pytest.param(*pair, marks=pytest.mark.xdist_group(group)) for group, pairs in GROUPS.items() for pair in pairs
+    *(("pretrain", launcher) for launcher in LAUNCHERS),
+    ("finetune", "single"),
+    ("finetune", "zero2"),
 ]
-KILLED_IN_TESTS = [("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
-KILLED = [
-    pytest.param(*pair.values, marks=[*pair.marks, *([pytest.mark.slow] * (pair.values not in KILLED_IN_TESTS))])
-    for pair in PAIRS
-]
+# The start of a run is most of its time: `make test` makes these, `make test-all` all of them.
+QUICKLY_MADE = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
+QUICKLY_KILLED = [("pretrain", "zero3"), ("finetune", "zero2")]
+
+
+def slow_but(quick: list[tuple[str, str]]) -> list[Any]:
+    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow]) for pair in PAIRS]
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny_llm: Path) -> "Whole":
-    return Whole(tmp_path_factory.mktemp("whole"), corpus, tiny_llm)
+def whole(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> "Whole":
+    return Whole(made_once, corpus, tiny_llm)
 
 
 class Whole:
     """Uninterrupted runs, each made once."""
 
-    def __init__(self, folder: Path, corpus: Path, tiny_llm: Path) -> None:
-        self.folder, self.runs = folder, {}
+    def __init__(self, made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> None:
+        self.made_once = made_once
         self.settings = [*ALL_TASKS, f"llm.path={tiny_llm}", f"data.root={corpus}", f"train.max_steps={STEPS}"]
         self.settings += ["train.batch_size=8", "train.micro_batch_size=2", "train.label_smoothing=0.1"]
         self.settings += ["train.save_every=2", "train.eval_every=7", "track.every=1", "data.train=dev"]
@@ -66,12 +66,11 @@ class Whole:
         return [sys.executable, "-m", "signllava_cli", *arguments, *(["--launch", profile] if profile else [])]
 
     def run(self, stage: str, launcher: str) -> Path:
-        if (stage, launcher) not in self.runs:
-            run = self.folder / f"{stage}-{launcher}"
+        def make(run: Path) -> None:
             ended = finished(self.command(stage, launcher, run))
             assert f"distributed type {LAUNCHERS[launcher][1]}, ranks {1 if launcher == 'single' else 2}," in ended
-            self.runs[stage, launcher] = run
-        return self.runs[stage, launcher]
+
+        return self.made_once(f"{stage}-{launcher}", make)
 
 
 def finished(command: list[str]) -> str:
@@ -104,7 +103,7 @@ def kill_after(command: list[str], run: Path, steps: int) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize(("stage", "launcher"), KILLED)
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_KILLED))
 def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     whole: Whole, tmp_path: Path, stage: str, launcher: str
 ) -> None:
@@ -121,14 +120,14 @@ def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     assert figures(killed) == figures(expected)
 
 
-@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
 def test_every_launcher_gives_the_losses_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
     if stage == "pretrain":  # the dropout of an adapter is drawn rank by rank
         expected = figures(whole.run("pretrain", "single"))
         assert figures(whole.run(stage, launcher)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
 def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, stage: str, launcher: str) -> None:
     """Under every launcher: the bytes of the trained parameters, three times where AdamW's state is kept."""
     checkpoint = whole.run(stage, launcher) / "last"
@@ -149,7 +148,7 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, st
     assert sum((checkpoint / file).stat().st_size for file in files) < 3 * size + 100_000  # headers and text
 
 
-@pytest.mark.xdist_group("launchers 1")
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Whole, tmp_path: Path) -> None:
     """Weights, optimiser, schedule and order are restored on another number of ranks; rounding is not."""
     moved = tmp_path / "moved"

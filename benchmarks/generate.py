@@ -1,0 +1,125 @@
+"""What the decoder saves beside decoding one clip at a time, without context, with gold context and with predictions.
+
+    python benchmarks/generate.py
+
+A Llama of random weights translates the same clips by 5 beams, 20 new tokens each. The reference is transformers'
+generate on one clip after another, as the research system decodes: a prompt for each beam, nobody beside. Hypotheses
+must agree. `--recordings` says how many recordings there are, which bounds the batches under predictions.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from train import SYSTEM, WIDTHS, write_corpus, write_llm
+from transformers import AutoTokenizer
+
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.split import Split
+from signllava_cli.generation.context_source import ContextSource
+from signllava_cli.generation.controls import ShownFrames
+from signllava_cli.generation.decoding import decode, open_decoder
+from signllava_cli.generation.frontier import Frontier
+from signllava_cli.generation.generate import Queue, Work
+from signllava_cli.generation.questions import Questions
+from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.model.tiny_llm import save_tiny_llm
+from signllava_cli.recipe import Recipe, build_recipe
+
+SOURCES, SIZES = ("none", "gold", "predicted"), (1, 4, 16, 32)
+BEAMS, NEW_TOKENS, CLIPS_A_RECORDING = 5, 20, 4
+Texts = dict[str, str]
+
+
+def recipe_of(folder: Path, vocabulary: int) -> Recipe:
+    return build_recipe(
+        {
+            "llm": {"path": str(folder / f"llm{vocabulary}"), "bits": 32, "dtype": "float32"},
+            "streams": {name: {"width": width} for name, width in WIDTHS.items()},
+            "data": {"root": str(folder / "corpus")},
+            "tasks": {"system": SYSTEM},
+            "context": {"window": 2, "prelude": 2},
+            "generate": {"beams": BEAMS, "max_new_tokens": NEW_TOKENS},
+        }
+    )
+
+
+def one_at_a_time(
+    recipe: Recipe, assembled: Assembled, split: Split, source: ContextSource, clips: list[Clip]
+) -> Texts:
+    """transformers' generate, in signing order."""
+    builder, texts = ExampleBuilder(recipe, assembled.prompts), Texts()
+    for clip in clips:
+        example = builder.build(clip, split.read(clip), source.sentences(clip, split, texts), None, room=NEW_TOKENS)
+        texts[clip.id] = decode(assembled, [example], recipe)[0].text
+    return texts
+
+
+def together(work: Work, source: ContextSource, clips: list[Clip]) -> Texts:
+    """The decoder, as `generate` feeds it."""
+    frontier = Frontier(clips, [work.frames[clip.row] for clip in clips], source.in_order)
+    queue = Queue(work, source, frontier, {})
+    while len(queue.hypotheses) < len(clips):
+        queue.fill()
+        for example, hypothesis in work.decoder.step():
+            queue.hypotheses[example.clip.id] = hypothesis.text
+            frontier.done(example.clip)
+    return queue.hypotheses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recordings", type=int, default=16)
+    parser.add_argument("--vocabulary", type=int, default=1024)
+    options = parser.parse_args()
+    title = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    table = Table(title=f"{title}; {options.recordings} recordings, vocabulary {options.vocabulary:,}, {BEAMS} beams")
+    for column in ("context", "clips at a time", "clips/s", "ratio", "other hypotheses"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_corpus(folder / "corpus")
+        recipe = recipe_of(folder, options.vocabulary)
+        save_tiny_llm(folder / "tiny", folder / "corpus", recipe.tasks, steps=1)
+        write_llm(
+            folder / f"llm{options.vocabulary}", AutoTokenizer.from_pretrained(folder / "tiny"), options.vocabulary
+        )
+        measure(recipe, options.recordings, table)
+    Console(width=100).print(table)
+
+
+def measure(recipe: Recipe, recordings: int, table: Table) -> None:
+    """Fill the table."""
+    assembled = assemble(recipe, torch.device("cpu"))
+    assembled.model.eval()
+    split = Split(recipe, "train")
+    names = list(dict.fromkeys(clip.recording for clip in split.clips))[:recordings]
+    clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_A_RECORDING]
+    frames = [int(count) for count in sum(stream.kept_frames() for stream in split.streams)]
+    for name in SOURCES:
+        source = ContextSource.open(name, recipe.context.window, recipe.context.prelude, split)
+        began = time.perf_counter()
+        expected = one_at_a_time(recipe, assembled, split, source, clips)
+        slow = len(clips) / (time.perf_counter() - began)
+        table.add_row(name, "one, transformers", f"{slow:.2f}", "1", "")
+        for size in SIZES:
+            its = replace(recipe, generate=replace(recipe.generate, batch_size=size))
+            shown, questions = ShownFrames(split, its.generate), Questions(its, split)
+            builder, decoder = ExampleBuilder(its, assembled.prompts), open_decoder(assembled, its)
+            work = Work(its, split, frames, shown, questions, builder, decoder)
+            began = time.perf_counter()
+            texts = together(work, source, clips)
+            fast = len(clips) / (time.perf_counter() - began)
+            others = sum(texts[id_] != text for id_, text in expected.items())
+            table.add_row(name, str(size), f"{fast:.2f}", f"{fast / slow:.2f}", f"{others} of {len(clips)}")
+
+
+if __name__ == "__main__":
+    main()
