@@ -75,7 +75,9 @@ def assert_plain(output: str) -> None:
         assert words not in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # SIGUSR1: the two machines below
+@pytest.mark.parametrize(  # SIGUSR1: the two machines below
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     launched: Launched, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_signal_before_the_first_step_ends_in_75_too(launched: Launched) -> No
     assert_plain(output)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)

@@ -167,3 +167,20 @@ def merge(
 
     found = find_checkpoint(checkpoint)
     merge_checkpoint(found, recipe_of(found, set_ or []), out, dtype.value)
+
+
+@app.command()
+def push(
+    checkpoint: CheckpointArgument,
+    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private", help="If the repository is new, make it private.")] = False,
+    llm: Annotated[
+        str | None, typer.Option(metavar="HUB_ID", help="Named as the LLM's place, instead of a path of yours.")
+    ] = None,
+) -> None:
+    """Upload weights, config, recipe and a model card to the Hugging Face hub. The LLM and the data stay here."""
+    from signllava_cli.api.hub import push_checkpoint
+    from signllava_cli.console import say
+    from signllava_cli.model.checkpoint import find_checkpoint
+
+    say(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")

@@ -1,0 +1,60 @@
+"""Features that a caller hands over: checked, and brought to what the model was trained on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from signllava_cli.data.features import kept_frames, thin
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Stream
+
+
+class BadInput(UserError, ValueError):
+    """What was handed over cannot be used; the message says what, where, and the mend."""
+
+
+def checked_features(features: Mapping[str, Any], streams: Mapping[str, Stream]) -> dict[str, np.ndarray]:
+    """`features` as float16 arrays (T, width), in the model's order of streams, thinned as in training.
+
+    Args:
+        features: stream name -> numpy array or torch tensor of numbers, (T, width), on any device.
+        streams: those that the model knows.
+
+    Raises:
+        BadInput: no stream, an unknown one, another shape, no frames, or values that are not finite in float16.
+    """
+    if not isinstance(features, Mapping) or not features:
+        raise BadInput(f"features: expected a dict of stream name to array (T, width); known are {_known(streams)}.")
+    if unknown := sorted(str(name) for name in features if name not in streams):
+        raise BadInput(f"features: the model knows no stream {', '.join(unknown)}; it knows {_known(streams)}.")
+    return {
+        name: checked_frames(name, features[name], settings) for name, settings in streams.items() if name in features
+    }
+
+
+def checked_frames(name: str, frames: Any, settings: Stream) -> np.ndarray:
+    """One stream's `frames` (T, width) as float16, of which stride and max_frames leave some.
+
+    Raises:
+        BadInput: as in `checked_features`.
+    """
+    array = frames.detach().cpu().float().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
+    if array.dtype.kind not in "fiu":
+        raise BadInput(f"features[{name!r}]: expected numbers, got an array of {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] != settings.width or not len(array):
+        raise BadInput(
+            f"features[{name!r}]: shape {tuple(array.shape)}, but the model takes (T, {settings.width}) with T > 0."
+        )
+    with np.errstate(over="ignore"):
+        frames16 = np.ascontiguousarray(array[:: settings.stride]).astype(np.float16)
+    left = int(kept_frames(np.array([len(array)]), settings)[0])
+    frames16 = frames16 if len(frames16) == left else thin(frames16, left)
+    if not np.isfinite(frames16).all():
+        raise BadInput(f"features[{name!r}]: holds NaN, infinity, or values that float16 cannot hold.")
+    return frames16
+
+
+def _known(streams: Mapping[str, Stream]) -> str:
+    return ", ".join(f"{name} ({settings.width})" for name, settings in streams.items())

@@ -1,0 +1,220 @@
+"""`SignLlava`: a checkpoint and its LLM, ready to translate what it is handed."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from signllava_cli.api.features import BadInput, checked_features
+from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.context import context_positions
+from signllava_cli.data.examples import Cuts, Example, ExampleBuilder
+from signllava_cli.generation.decoding import Hypothesis, decode_all, open_decoder
+from signllava_cli.model.assembly import Assembled, assemble_checkpoint
+from signllava_cli.model.checkpoint import recipe_of
+from signllava_cli.recipe import Recipe
+
+Features = Mapping[str, Any]
+Neighbour = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the model says of a clip.
+
+    `score`: mean log-probability of the text's tokens, their end included. `finished`: it ended by itself. `n_best`:
+    texts and scores, this one first, where the model was opened with `num_return`. `context`: the sentences that the
+    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_positions`.
+    """
+
+    text: str
+    score: float
+    finished: bool
+    n_best: tuple[tuple[str, float], ...]
+    context: tuple[str, ...]
+    cuts: Cuts
+    _embed: Callable[[], dict[str, np.ndarray]] = field(repr=False, compare=False)
+
+    @cached_property
+    def stream_embeddings(self) -> dict[str, np.ndarray]:
+        """Stream -> float32 (T, hidden): the frames as the LLM met them. Computed when first read."""
+        return self._embed()
+
+
+class SignLlava:
+    """A trained model: projectors, the LLM they were trained with, and the adapter if there is one.
+
+    Calls from several threads wait for each other. Made by `from_pretrained`.
+    """
+
+    def __init__(self, checkpoint: Path, recipe: Recipe, assembled: Assembled) -> None:
+        self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, assembled
+        self._builder = ExampleBuilder(recipe, assembled.prompts)
+        self._decoder = open_decoder(assembled, recipe)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        llm: str | Path | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        **settings: Any,
+    ) -> "SignLlava":
+        """Open a run (its best checkpoint), a checkpoint folder, or a repository of the Hugging Face hub.
+
+        Args:
+            llm: where the LLM lies, if not where the checkpoint says.
+            device: by default the first GPU, or the CPU where there is none.
+            revision: of the hub repository.
+            settings: keys of the recipe's section `generate`, such as `beams=1` or `max_new_tokens=60`.
+
+        Raises:
+            UserError: there is no such checkpoint, it is damaged, the LLM is another one, or a setting is wrong.
+        """
+        checkpoint = find_pretrained(name, revision)
+        overrides = [f"generate.{key}={json.dumps(value)}" for key, value in settings.items()]
+        overrides += [f"llm.path={json.dumps(str(llm))}"] if llm is not None else []
+        recipe = recipe_of(checkpoint, overrides)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(checkpoint, recipe, assemble_checkpoint(checkpoint, recipe, torch.device(device)))
+
+    @property
+    def streams(self) -> dict[str, int]:
+        """Stream name -> width of its frames, of all streams that the model knows."""
+        return {name: stream.width for name, stream in self.recipe.streams.items()}
+
+    def translate(self, features: Features, context: Sequence[str] = (), prelude: int | None = None) -> Translation:
+        """The translation of one clip.
+
+        Args:
+            features: stream name -> numbers (T, width), numpy or torch; any of the model's streams.
+            context: the sentences signed before it, in signing order.
+            prelude: how many of them are of the recording's beginning; where the context must be cut, they go last.
+
+        Raises:
+            BadInput: features or context are not such. It is a ValueError.
+        """
+        return self.translate_batch([features], [context], prelude)[0]
+
+    def translate_batch(
+        self,
+        clips: Sequence[Features],
+        contexts: Sequence[Sequence[str]] | None = None,
+        prelude: int | None = None,
+    ) -> list[Translation]:
+        """The translations of clips that do not wait for each other; as `translate` gives them, but faster."""
+        contexts = [()] * len(clips) if contexts is None else contexts
+        if len(contexts) != len(clips):
+            raise BadInput(f"contexts: {len(contexts)} for {len(clips)} clips.")
+        each = zip(clips, contexts, strict=True)
+        return self._decoded([self._example(features, context, prelude) for features, context in each])
+
+    def translate_recording(
+        self, clips: Iterable[Features], context: int | None = None, prelude: int | None = None
+    ) -> Iterator[Translation]:
+        """The clips of one recording in signing order, each seeing what the model said of those before it.
+
+        Args:
+            context: the window N; by default the recipe's.
+            prelude: M; by default the recipe's.
+        """
+        window = self.recipe.context.window if context is None else context
+        prelude = self.recipe.context.prelude if prelude is None else prelude
+        if window < 0 or prelude < 0:
+            raise BadInput(f"context={window}, prelude={prelude}: neither may be negative.")
+        said: list[str] = []
+        for features in clips:
+            seen = [said[place] for place in context_positions(len(said), window, prelude)]
+            translation = self.translate(features, [text for text in seen if text], prelude)
+            said.append(translation.text)
+            yield translation
+
+    def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
+        """The answer to a question about one clip, as `translate` gives translations."""
+        if not isinstance(question, str) or not question.strip():
+            raise BadInput("question: expected a text.")
+        return self._decoded([self._example(features, context, None, question)])[0]
+
+    @torch.no_grad()
+    def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[Neighbour]]:
+        """For each frame of `stream`, the `k` tokens whose input embeddings point most nearly where it points.
+
+        Returns:
+            For each frame that the model would read: (token as text, cosine similarity), the nearest first.
+        """
+        embedded = torch.from_numpy(self._embedded(checked_features({stream: frames}, self.recipe.streams))[stream])
+        table = self._assembled.model.llm.get_input_embeddings().weight
+        near = torch.nn.functional.normalize(embedded.to(table.device), dim=-1).to(table.dtype)
+        cosines = (near @ table.T).float() / table.float().norm(dim=-1).clamp_min(1e-12)
+        values, ids = cosines.topk(min(k, len(table)))
+        decode = self._assembled.prompts.tokenizer.decode
+        return [
+            [(decode([token]), value) for token, value in zip(*each, strict=True)]
+            for each in zip(ids.tolist(), values.tolist(), strict=True)
+        ]
+
+    def save_pretrained(self, folder: str | Path, llm: str | None = None) -> Path:
+        """Write what inference needs, and a model card, into `folder`; `from_pretrained` reads it.
+
+        Args:
+            llm: the hub id of the LLM, to stand there instead of a path of this machine.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        return save_checkpoint(self.checkpoint, Path(folder).expanduser(), llm)
+
+    def push_to_hub(
+        self, repo_id: str, private: bool = False, llm: str | None = None, token: str | None = None
+    ) -> str:
+        """Upload what `save_pretrained` writes to the hub repository `repo_id`; its address comes back."""
+        return push_checkpoint(self.checkpoint, repo_id, private, llm, token)
+
+    def _example(
+        self, features: Features, context: Sequence[str], prelude: int | None, question: str | None = None
+    ) -> Example:
+        if isinstance(context, str) or not all(isinstance(sentence, str) for sentence in context):
+            raise BadInput("context: expected a list of sentences.")
+        frames = checked_features(features, self.recipe.streams)
+        room = self.recipe.generate.max_new_tokens
+        return self._builder.build(HANDED_OVER, frames, context, None, question, room, prelude)
+
+    def _decoded(self, examples: list[Example]) -> list[Translation]:
+        numbered = [replace(example, clip=replace(HANDED_OVER, position=n)) for n, example in enumerate(examples)]
+        with self._lock:
+            decoded = list(decode_all(self._decoder, numbered, self.recipe.generate.batch_size))
+        decoded.sort(key=lambda pair: pair[0].clip.position)
+        return [self._translation(example, hypothesis) for example, hypothesis in decoded]
+
+    def _translation(self, example: Example, hypothesis: Hypothesis) -> Translation:
+        return Translation(
+            text=hypothesis.text,
+            score=hypothesis.score,
+            finished=hypothesis.finished,
+            n_best=hypothesis.n_best,
+            context=example.context,
+            cuts=example.cuts,
+            _embed=lambda: self._embedded(example.streams),
+        )
+
+    @torch.no_grad()
+    def _embedded(self, streams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        projectors, device = self._assembled.model.projectors, self._assembled.device
+        return {
+            name: projectors[name].embed(torch.from_numpy(frames.copy()).to(device)).float().cpu().numpy()  # type: ignore[operator]
+            for name, frames in streams.items()
+        }
+
+
+HANDED_OVER = Clip("handed over", "clip", 0, "")  # a clip of no dataset; samples are drawn by its name
