@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "signllava_cli"
-FLOORS = ["data", "model", "generation", "evaluation", "training", "api", "cli"]
+FLOORS = ["data", "model", "generation", "evaluation", "training", "api", "serving", "cli"]
 BASEMENT = {"recipe", "console", "errors", "files", "preemption", "processes"}
 ABOVE_THE_FLOORS = {"launch", "demo"}  # start commands; only cli imports them
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -7,7 +7,19 @@ from collections.abc import Callable
 import typer
 
 from signllava_cli import __version__, console
-from signllava_cli.cli import checkpoint, demo, env, evaluate, finetune, generate, plot, prepare, pretrain, recipes
+from signllava_cli.cli import (
+    checkpoint,
+    demo,
+    env,
+    evaluate,
+    finetune,
+    generate,
+    plot,
+    prepare,
+    pretrain,
+    recipes,
+    serve,
+)
 from signllava_cli.errors import Stopped, UserError
 
 app = typer.Typer(
@@ -23,6 +35,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.command("plot")(plot.plot)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -151,14 +151,9 @@ def _require_shared_batch(recipe: Recipe, ranks: int) -> None:
                 f"train.batch_size: {train.batch_size} is not a multiple of {ranks} processes; "
                 f"set train.batch_size={max(1, train.batch_size // ranks) * ranks}, or launch another number."
             )
-    elif train.batch_size % (train.micro_batch_size * ranks):
+    elif train.batch_size % (together := train.micro_batch_size * ranks):
         raise UserError(
             f"train.batch_size: {train.batch_size} is not a multiple of train.micro_batch_size "
-            f"({train.micro_batch_size}) x {ranks} processes; {_mend(train.batch_size, ranks)}"
+            f"({train.micro_batch_size}) x {ranks} processes; "
+            f"set train.batch_size={max(1, train.batch_size // together) * together}, or another micro_batch_size."
         )
-
-
-def _mend(batch_size: int, ranks: int) -> str:
-    if batch_size % ranks:
-        return f"set train.batch_size={max(1, batch_size // ranks) * ranks}, or launch another number of processes."
-    return f"set train.micro_batch_size={batch_size // ranks}, or a divisor of it."

@@ -1,0 +1,44 @@
+"""What is served, opened: the model, and the recordings of a dataset where there is one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.api.translator import SignLlava
+from signllava_cli.console import warn
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import Recipe, build_recipe
+from signllava_cli.serving.app import Served
+
+
+def open_served(
+    checkpoint: str,
+    data: str | None,
+    split: str,
+    upload_limit: int,
+    videos: Path | None,
+    hosts: tuple[str, ...],
+    settings: dict[str, Any],
+) -> Served:
+    """The model of `checkpoint` and the split of `data`; see `serving.run.serve`.
+
+    Raises:
+        UserError: one of them cannot be opened.
+    """
+    if videos is not None and not videos.is_dir():
+        raise UserError(f"--videos {videos} is no folder.")
+    model = SignLlava.from_pretrained(checkpoint, **settings)
+    return Served(model, _opened_split(model.recipe, data, split), videos, upload_limit, hosts)
+
+
+def _opened_split(recipe: Recipe, data: str | None, split: str) -> Split | None:
+    content = recipe.to_dict()
+    content["data"] |= {"missing": "skip"} | ({"root": data} if data else {})
+    try:
+        return Split(build_recipe(json.loads(json.dumps(content))), split)
+    except UserError as fault:
+        if data is not None:
+            raise
+        warn(f"no dataset is served, uploads alone: {fault}")
+        return None

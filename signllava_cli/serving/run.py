@@ -1,0 +1,61 @@
+"""Open what is to be served, and serve it until Ctrl-C."""
+
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.console import say
+from signllava_cli.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+MEBIBYTE = 2**20
+
+
+def serve(
+    checkpoint: str,
+    data: str | None,
+    split: str,
+    host: str,
+    port: int,
+    max_upload_mb: int,
+    videos: Path | None,
+    settings: dict[str, Any],
+) -> None:
+    """Serve the checkpoint on http://host:port.
+
+    Args:
+        data: the dataset folder whose recordings can be chosen; none: the recipe's, if it is there.
+        videos: a folder of RECORDING.mp4 (.webm, .mkv, .mov).
+        settings: of the recipe's section `generate`.
+
+    Raises:
+        UserError: the extra `serve` is not installed, the port is taken, or what is to be served cannot be opened.
+    """
+    if not find_spec("fastapi") or not find_spec("uvicorn") or not find_spec("multipart"):
+        raise UserError('The web app needs fastapi, uvicorn and python-multipart: pip install "signllava[serve]".')
+    listening = _listening(host, port)
+    import uvicorn
+
+    from signllava_cli.serving.app import Served, make_app
+    from signllava_cli.serving.opening import open_served
+
+    hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    served: Served = open_served(checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, settings)
+    address, port = listening.getsockname()[:2]
+    say(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
+    server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", access_log=False))
+    server.run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """The port taken before the model is loaded, which can take minutes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as fault:
+        raise UserError(f"--host {host} --port {port}: {fault.strerror or fault}; name others.") from None
+    return listening

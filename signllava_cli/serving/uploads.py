@@ -1,0 +1,143 @@
+"""Feature files that somebody dropped on the page: which clips and streams they hold, read without running code."""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
+from signllava_cli.data.packing.features import read_features
+from signllava_cli.data.packing.open_hdf5 import OpenHdf5
+from signllava_cli.data.packing.pose_file import require_pose_format
+from signllava_cli.errors import UserError, first_names, printable
+
+FORMATS = {".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".pose": "pose"}
+UNPACKED = 16  # what a file may hold, in sizes of the largest upload
+CLIPS = 2000  # in one upload
+
+
+@dataclass(frozen=True)
+class UploadedClip:
+    """One clip: its name and its streams, stream -> (T, width)."""
+
+    name: str
+    features: dict[str, np.ndarray]
+
+
+def read_uploads(files: Sequence[tuple[str, Path]], streams: Mapping[str, int], limit: int) -> list[UploadedClip]:
+    """The clips in `files`, in the order of their names.
+
+    An HDF5 file holds one stream, a dataset for each clip; `.npz` one clip, an array for each stream; `.npy` and
+    `.pose` one stream of one clip. Streams are known by the name of the file (or array), such as `01.mae.npy`, or by
+    their width; what is left of the name says which files are of one clip.
+
+    Args:
+        files: (the name that the file had, where it lies now).
+        streams: those of the model, with their widths.
+        limit: bytes that may be uploaded; files that would unpack to far more are refused.
+
+    Raises:
+        UserError: a file cannot be read, is of no stream, or gives a clip the same stream twice.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, file in files:
+        shown = printable(name)
+        try:
+            arrays = _arrays(name, file, limit)
+            for clip, label, array in arrays:
+                stream = _stream_of(label, array, streams)
+                key = clip if clip is not None else _without(Path(name).stem, stream)
+                if stream in found.setdefault(key, {}):
+                    raise Unreadable(f"clip {printable(key) or '-'} has stream {stream} twice")
+                found[key][stream] = array
+        except Unreadable as fault:
+            raise UserError(f"{shown}: {fault}.") from None
+    if not found:
+        raise UserError("The files hold no clip.")
+    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=_natural)]
+
+
+def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, np.ndarray]]:
+    """(clip, a name that may tell the stream, the frames) of every array in `file`; no clip: the file's name says."""
+    kind = FORMATS.get(Path(name).suffix.lower())
+    stem = Path(name).stem
+    with OpenHdf5() as handles:
+        match kind:
+            case "npy":
+                return [(None, stem, read_features(ClipFile(file, kind), handles).frames)]
+            case "npz":
+                keys = _npz_keys(file, limit)
+                return [
+                    (stem, f"{stem}.{key}", read_features(ClipFile(file, kind, key), handles).frames) for key in keys
+                ]
+            case "hdf5":
+                keys = _hdf5_keys(file, limit)
+                return [(key, stem, read_features(ClipFile(file, kind, key), handles).frames) for key in keys]
+            case "pose":
+                require_pose_format()
+                return [(None, f"{stem}.pose", read_features(ClipFile(file, kind), handles).frames)]
+    raise Unreadable(f"is none of {', '.join(FORMATS)}")
+
+
+def _npz_keys(file: Path, limit: int) -> list[str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as fault:
+        raise Unreadable(f"cannot be read: {fault}") from None
+    _require_size(sum(member.file_size for member in members), len(members), limit)
+    return [member.filename.removesuffix(".npy") for member in members if member.filename.endswith(".npy")]
+
+
+def _hdf5_keys(file: Path, limit: int) -> list[str]:
+    """The paths of all datasets that lie in the file itself: links that lead out of it are not followed."""
+    found: dict[str, int] = {}
+    outside: list[str] = []
+
+    def look(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                outside.append(name)
+            found[name] = int(item.nbytes)
+
+    try:
+        with h5py.File(file, "r") as opened:
+            opened.visititems(look)
+    except (OSError, RuntimeError, ValueError, KeyError) as fault:
+        raise Unreadable(f"cannot be read as HDF5: {fault}") from None
+    if outside:
+        raise Unreadable(f"refers to other files ({first_names(outside)}), which are not read")
+    _require_size(sum(found.values()), len(found), limit)
+    return list(found)
+
+
+def _require_size(size: int, count: int, limit: int) -> None:
+    if size > UNPACKED * limit or count > CLIPS:
+        raise Unreadable(f"unpacks to {count} arrays of {size:,} bytes in all; that is more than is read")
+
+
+def _stream_of(label: str, array: np.ndarray, streams: Mapping[str, int]) -> str:
+    named = [name for name in streams if name.lower() in re.split(r"[^0-9A-Za-z_]+", label.lower())]
+    fitting = [name for name, width in streams.items() if width == array.shape[1]]
+    chosen = [name for name in named if name in fitting] or (fitting if not named else [])
+    if len(chosen) == 1:
+        return chosen[0]
+    known = ", ".join(f"{name} ({width})" for name, width in streams.items())
+    if chosen:
+        raise Unreadable(f"has width {array.shape[1]}, that of {' and '.join(chosen)}: name the stream in its name")
+    raise Unreadable(f"has width {array.shape[1]}; the model takes {known}")
+
+
+def _without(stem: str, stream: str) -> str:
+    """The file's name less that of its stream."""
+    words = rf"(^|[^0-9A-Za-z]){re.escape(stream)}(?=$|[^0-9A-Za-z])"
+    return re.sub(words, "", stem, flags=re.IGNORECASE).strip("._- ")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `clip10` behind `clip9`."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"([0-9]+)", name)]

@@ -1,0 +1,236 @@
+"""The web app: driven in a browser from opening to a translated recording, and fuzzed by its own schema."""
+
+import io
+import json
+import os
+import re
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from conftest import subprocess_command
+
+from signllava_cli import SignLlava
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.serving.uploads import read_uploads
+
+STREAMS = {"sign2vec": 48, "mae": 64}
+UPLOAD_MB = 1
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+@pytest.fixture(scope="module")
+def split(run: Path) -> Split:
+    return Split(recipe_of(find_checkpoint(run), []), "dev")
+
+
+@pytest.fixture(scope="module")
+def address(run: Path) -> Iterator[str]:
+    """Where the app is served, on loopback, by the real command."""
+    options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB]
+    process = subprocess_command("serve", "-c", run, *options)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
+            yield found[0]
+            break
+    else:
+        raise AssertionError("the app was not served")
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def ask(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    """Status and lines of a request; POST where there is a body."""
+    request = urllib.request.Request(address + path, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, [json.loads(line) for line in response.read().splitlines()]
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+
+def form(files: dict[str, bytes], **fields: object) -> dict[str, Any]:
+    """A multipart body and its header, for `ask`."""
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
+    for name, content in files.items():
+        head = f'--b\r\nContent-Disposition: form-data; name="uploads"; filename="{name}"\r\n\r\n'
+        parts.append(head.encode() + content + b"\r\n")
+    return {"body": b"".join(parts) + b"--b--\r\n", "Content-Type": "multipart/form-data; boundary=b"}
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_a_recording_of_the_dataset_is_translated_as_by_the_api(address: str, run: Path, split: Split) -> None:
+    status, lines = ask(address, "api/recordings/translate?recording=dev00&window=2&prelude=1", b"")
+    assert status == 200
+    model = SignLlava.from_pretrained(run, beams=2)
+    clips = [clip for clip in split.clips if clip.recording == "dev00"]
+    said = list(model.translate_recording([split.read(clip) for clip in clips], context=2, prelude=1))
+    assert [(line["text"], line["context"]) for line in lines] == [(each.text, list(each.context)) for each in said]
+    assert [line["reference"] for line in lines] == [clip.translation for clip in clips]
+    assert [line["confidence"] for line in lines] == pytest.approx([np.exp(each.score) for each in said], abs=1e-4)
+    _, gold = ask(address, "api/recordings/translate?recording=dev00&window=1&source=gold", b"")
+    assert [line["context"] for line in gold] == [[], *([clip.translation] for clip in clips[:-1])]
+
+
+def test_uploads_of_every_kind_say_the_same(address: str, split: Split, tmp_path: Path) -> None:
+    clips = [split.read(clip) for clip in split.clips[:3]]
+    for stream in STREAMS:
+        with h5py.File(tmp_path / f"{stream}.h5", "w") as file:
+            for number, clip in enumerate(clips):
+                file[f"rec/{number + 9}"] = clip[stream]
+    kinds = {
+        "npz": {f"{n}.npz": npz(**clip) for n, clip in enumerate(clips)},
+        "npy": {f"{n}.{stream}.npy": npy(frames) for n, clip in enumerate(clips) for stream, frames in clip.items()},
+        "h5": {f"{stream}.dev.0.h5": (tmp_path / f"{stream}.h5").read_bytes() for stream in STREAMS},
+    }
+    found = {}
+    for kind, files in kinds.items():
+        status, lines = ask(address, "api/uploads/translate", **form(files, window=1))
+        assert status == 200, lines
+        found[kind] = [(line["text"], line["context"]) for line in lines]
+    assert found["npz"] == found["npy"] == found["h5"]
+    assert len(found["npz"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "message"),
+    [
+        ({"a.npy": npy(np.ones((3, 5)))}, 422, "has width 5; the model takes sign2vec (48), mae (64)"),
+        ({"a.npy": b"\x93NUMPY rubbish"}, 422, "a.npy: cannot be read"),
+        ({"a.npy": npy(np.array([{"an": "object"}]))}, 422, "Object arrays cannot be loaded"),
+        ({"a.h5": b"rubbish"}, 422, "cannot be read as HDF5"),
+        ({"a.npz": b"rubbish"}, 422, "a.npz: cannot be read"),
+        ({"a.pose": b"rubbish"}, 422, "cannot be read as .pose"),
+        ({"a.pkl": b"rubbish"}, 422, "is none of .npy"),
+        ({"a.npy": npy(np.full((3, 64), np.nan))}, 422, "nan at frame 0"),
+        ({"a.mae.npy": npy(np.ones((3, 64))), "mae.a.npy": npy(np.ones((3, 64)))}, 422, "has stream mae twice"),
+        ({"a.npy": b"x" * (UPLOAD_MB * 2**20)}, 413, "larger than"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_in_one_line(
+    address: str, files: dict[str, bytes], status: int, message: str
+) -> None:
+    answered, text = ask(address, "api/uploads/translate", **form(files))
+    assert answered == status, text
+    detail = json.loads(text)["detail"]
+    assert message in detail
+    assert "\n" not in detail
+
+
+def test_a_file_cannot_lead_to_other_files_of_the_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["frames"] = np.ones((4, 64), np.float16)
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["a"] = h5py.ExternalLink(str(secret), "frames")
+    with pytest.raises(UserError, match="hold no clip"):
+        read_uploads([("link.h5", tmp_path / "link.h5")], STREAMS, 2**20)
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        layout = h5py.VirtualLayout((4, 64), np.float16)
+        layout[:] = h5py.VirtualSource(str(secret), "frames", (4, 64))
+        file.create_virtual_dataset("a", layout)
+    with pytest.raises(UserError, match="refers to other files"):
+        read_uploads([("virtual.h5", tmp_path / "virtual.h5")], STREAMS, 2**20)
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        file.create_dataset("a", (10**6, 64), np.float16, chunks=True, compression="gzip")
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mae.npy", b"\0" * 2**25)
+    for bomb in ("bomb.h5", "bomb.npz"):
+        with pytest.raises(UserError, match="more than is read"):
+            read_uploads([(bomb, tmp_path / bomb)], STREAMS, 2**20)
+
+
+def test_the_app_answers_to_its_own_name_alone(address: str) -> None:
+    assert ask(address, "api/model")[0] == 200
+    assert ask(address, "api/model", None, Host="evil.example")[0] == 400
+    assert ask(address, "api/recordings/translate?recording=nobody", b"")[0] == 404
+    assert ask(address, "api/video?recording=../../etc/passwd")[0] == 404
+
+
+def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:
+    """Requests within and beyond what /openapi.json allows."""
+    import schemathesis
+    from hypothesis import HealthCheck, given, settings
+    from schemathesis.checks import not_a_server_error
+
+    tried: dict[str, int] = {}
+    for found in schemathesis.openapi.from_url(f"{address}openapi.json").get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        )
+        @given(case=operation.as_strategy())
+        def fuzz(case: Any) -> None:
+            tried[case.operation.label] = tried.get(case.operation.label, 0) + 1
+            case.call_and_validate(checks=[not_a_server_error], timeout=60)
+
+        fuzz()
+    assert len(tried) == 5
+    assert sum(tried.values()) > 50
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+def test_from_opening_to_a_translated_recording_in_chromium(address: str, split: Split, tmp_path: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*flags, "--disable-component-update"])
+        page = browser.new_page(viewport={"width": 1100, "height": 800})
+        complaints: list[str] = []
+        requested: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(address)
+        expect(page.locator("#recording option")).to_have_count(4)
+        page.select_option("#recording", "dev01")
+        page.select_option("#source", "predicted")
+        page.fill("#window", "2")
+        page.fill("#prelude", "1")
+        page.click("#translate")
+        expect(page.locator("#status")).to_have_text("11 clips translated", timeout=60_000)
+        expect(page.locator(".clip")).to_have_count(11)
+        clips = [clip for clip in split.clips if clip.recording == "dev01"]
+        assert page.locator(".reference dd").all_inner_texts() == [clip.translation for clip in clips]
+        said = page.locator(".clip .text").all_inner_texts()
+        assert all(said)
+        page.locator(".clip summary").nth(4).click()
+        assert page.locator(".clip").nth(4).locator("details li").all_inner_texts() == [said[0], *said[2:4]]
+        if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
+            page.screenshot(path=IMAGES / "serve.png")
+        (tmp_path / "01.npz").write_bytes(npz(**split.read(clips[0])))
+        page.set_input_files("#files", tmp_path / "01.npz")
+        page.click("#translate")
+        expect(page.locator("#status")).to_have_text("1 clips translated", timeout=60_000)
+        assert page.locator(".clip .text").all_inner_texts() == [said[0]]
+        (tmp_path / "wrong.npy").write_bytes(npy(np.ones((3, 5))))
+        page.set_input_files("#files", tmp_path / "wrong.npy")
+        page.click("#translate")
+        expect(page.locator("#status")).to_contain_text("wrong.npy: has width 5")
+        browser.close()
+    assert not [each for each in complaints if "422" not in each]  # the browser's own note of the refusal
+    assert all(url.startswith((address, "data:")) for url in requested)
