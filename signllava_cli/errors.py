@@ -21,6 +21,12 @@ class Stopped(Exception):
     exit_code = 75
 
 
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether Python, or torch on the CPU or a GPU, could not have the memory that it asked for."""
+    said = type(fault).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(fault)
+    return isinstance(fault, MemoryError) or (isinstance(fault, RuntimeError) and said)
+
+
 def first_names(names: Iterable[str], count: int | None = None) -> str:
     """The first few of `names` for a message, and how many more there are; `count` is their number, if more."""
     listed = [printable(name) for name in names]

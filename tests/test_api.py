@@ -1,7 +1,10 @@
 """The Python API gives what the command line gives, and refuses what it cannot use."""
 
+import base64
 import doctest
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,14 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ended
+from conftest import Ended, MadeOnce
 
 from signllava_cli import SignLlava
 from signllava_cli.api.features import BadInput
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
+from signllava_cli.generation.decoding import SharedPromptDecoder
 from signllava_cli.generation.predictions import read_predictions
 from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
 SETTINGS: dict[str, Any] = {"beams": 2, "max_new_tokens": 8}
@@ -92,7 +97,11 @@ def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
     frames = {"mae": np.ones((20, 64))}
     for call in (
         lambda: model.translate(frames, context="a sentence"),
+        lambda: model.translate(frames, context=[None]),
         lambda: model.ask(frames, " "),
+        lambda: model.ask(frames, "\ud800"),
+        lambda: model.nearest_tokens("mae", frames["mae"], k=0),
+        lambda: SignLlava.from_pretrained(run, task_prompt="Is it so?"),
         lambda: model.translate_batch([frames], [[], []]),
         lambda: list(model.translate_recording([frames], context=-1)),
     ):
@@ -104,8 +113,7 @@ def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
         SignLlava.from_pretrained("/nowhere/at/all")
 
 
-def test_the_nearest_token_of_a_word_is_the_word(model: SignLlava, split: Split) -> None:
-    """Projected frames that are made words themselves."""
+def test_the_nearest_tokens_are_those_of_the_highest_cosine(model: SignLlava, split: Split) -> None:
     table = model._assembled.model.llm.get_input_embeddings().weight
     nearest = model.nearest_tokens("mae", split.read(split.clips[0])["mae"], k=4)
     embedded = model.translate(split.read(split.clips[0])).stream_embeddings["mae"]
@@ -131,66 +139,154 @@ def test_threads_wait_for_each_other(model: SignLlava, split: Split) -> None:
     assert [found[n] for n in range(6)] == expected
 
 
+def test_a_call_after_an_interrupted_one_is_answered_with_its_own_clip(
+    model: SignLlava, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = split.read(split.clips[0]), split.read(split.clips[5])
+    expected = model.translate(other)
+    begun = 0
+
+    def stopped_after_some_tokens(decoder: Any, step: Callable[[Any], Any] = SharedPromptDecoder.step) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun > 3:
+            raise KeyboardInterrupt
+        return step(decoder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedPromptDecoder, "step", stopped_after_some_tokens)
+        with pytest.raises(KeyboardInterrupt):
+            model.translate(one)
+    assert model.translate(other) == expected
+
+
+def test_abstain_leaves_the_text_empty_as_the_command_does(model: SignLlava, run: Path, split: Split) -> None:
+    frames = split.read(split.clips[0])
+    held_back = SignLlava.from_pretrained(run, **SETTINGS, abstain=-1e-9).translate(frames)
+    assert (held_back.text, held_back.abstained) == ("", model.translate(frames).text)
+
+
 def test_importing_the_package_brings_no_torch() -> None:
     code = "import sys, signllava_cli; assert 'torch' not in sys.modules; print(signllava_cli.__version__)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The far side of the network: takes what a push sends, and remembers it."""
+@pytest.fixture(scope="module")
+def finetuned(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
+    """Two steps of finetune: an adapter that does something. Not to be written to."""
 
-    asked: list[tuple[str, str, bytes]]
+    def make(folder: Path) -> None:
+        from signllava_cli.training.loop import train
+
+        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.folder={folder}", "init.projector=null"]
+        more = ["train.max_steps=2", "train.learning_rate=0.02", "train.smoke_pass=false"]
+        train(read_recipe("toy/tiny_finetune", [*settings, *more]), "finetune")
+
+    return made_once("finetuned", make)
+
+
+def test_a_saved_model_with_an_adapter_says_the_same(
+    finetuned: Path, split: Split, tiny_llm: Path, tmp_path: Path
+) -> None:
+    model = SignLlava.from_pretrained(finetuned, **SETTINGS)
+    saved = model.save_pretrained(tmp_path / "saved", llm="lab/llm")
+    again = SignLlava.from_pretrained(model.save_pretrained(saved, llm="lab/llm"), llm=tiny_llm, **SETTINGS)
+    clips = [split.read(clip) for clip in split.clips[:4]]
+    assert again.translate_batch(clips) == model.translate_batch(clips)
+    files = [file for file in saved.rglob("*") if file.is_file()]
+    assert {str(file.relative_to(saved)) for file in files} == {
+        *("README.md", "config.json", "recipe.yaml", "projector.safetensors"),
+        *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
+    }
+    assert not [file for file in files if str(tiny_llm.parent).encode() in file.read_bytes()]
+
+
+def test_a_model_is_saved_over_nothing_but_a_saved_model(model: SignLlava, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    step = shutil.copytree(find_checkpoint(run), tmp_path / "step-000001")
+    for folder in (tmp_path, tmp_path / "file", step, find_checkpoint(run)):
+        with pytest.raises(UserError, match="choose another folder"):
+            model.save_pretrained(folder)
+    assert (step / "progress.json").is_file()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The far side of the network: keeps the files that a push sends, and gives them to whoever fetches them."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append((self.command, self.path, body))  # type: ignore[attr-defined]
-        address = f"http://{self.headers['Host']}/lab/signs"
-        answer: dict[str, Any] = {"url": address}
-        if self.path.endswith("/preupload/main"):
-            answer = {
-                "files": [
-                    {**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]
-                ]
-            }
+        answer: dict[str, Any] = {"url": f"http://{self.headers['Host']}/lab/signs"}
+        if "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            answer = {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
         if "/commit/" in self.path:
-            answer = {"commitUrl": f"{address}/commit/{'0' * 40}", "commitOid": "0" * 40, "success": True}
-        self._answer(answer)
+            values = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
+            self.kept.update({value["path"]: base64.b64decode(value["content"]) for value in values})
+            answer |= {"commitUrl": f"{answer['url']}/commit/{'0' * 40}", "commitOid": "0" * 40, "success": True}
+        self._answer(json.dumps(answer).encode())
 
     def do_GET(self) -> None:
-        self._answer({"sha": "0" * 40, "siblings": [], "id": "lab/signs"})
+        if "/resolve/" in self.path:
+            return self._answer(self.kept[self.path.partition("/" + "0" * 40 + "/")[2]])
+        files = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in self.kept.items()]
+        info = {"id": "lab/signs", "sha": "0" * 40, "siblings": []}
+        self._answer(json.dumps(files if "/tree/" in self.path else info).encode())
+
+    do_HEAD = do_GET
+
+    @property
+    def kept(self) -> dict[str, bytes]:
+        return self.server.kept  # type: ignore[attr-defined, no-any-return]
 
     def log_message(self, *_: object) -> None:
         """Nothing on the screen."""
 
-    def _answer(self, content: dict[str, Any]) -> None:
-        text = json.dumps(content).encode()
+    def _answer(self, content: bytes) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(text)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []  # type: ignore[attr-defined]
+    server.kept = {}  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
 
 
-def test_push_uploads_weights_config_recipe_and_card_and_no_path_of_this_machine(
-    hub: ThreadingHTTPServer, signllava: Command, run: Path, tmp_path: Path
+PUSH_AND_FETCH = """
+import sys
+from signllava_cli.__main__ import run
+try:
+    run()
+except SystemExit as ended:
+    assert not ended.code
+import numpy
+from signllava_cli import SignLlava
+model = SignLlava.from_pretrained("lab/signs", llm=sys.argv[-1], beams=2, max_new_tokens=8)
+print("said:", model.translate({"mae": numpy.ones((20, 64))}).text)
+"""
+
+
+def test_a_pushed_model_is_fetched_again_and_its_card_lists_the_scores_of_its_translations(
+    hub: ThreadingHTTPServer, signllava: Command, run: Path, model: SignLlava, tiny_llm: Path, tmp_path: Path
 ) -> None:
+    copy = shutil.copytree(run, tmp_path / "signs", symlinks=True)
     options = ["--split", "dev", "--beams", 1, "--max-new-tokens", 4, "--context-source", "none"]
-    out = run / "predictions" / "for-the-card"
-    assert signllava("generate", "-c", run, *options, "--out", out, "--overwrite").code == 0
-    assert signllava("eval", out).code == 0
-    code = "from signllava_cli.__main__ import run; run()"
+    assert signllava("generate", "-c", copy, *options).code == 0
+    assert signllava("generate", "-c", copy, *options, "--features", "zero").code == 0  # no score of the model
+    for folder in (copy / "predictions").iterdir():
+        assert signllava("eval", folder).code == 0
     environment = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0"}
+    pushed = ["checkpoint", "push", str(copy), "lab/signs", "--llm", str(tiny_llm)]
     ended = subprocess.run(
-        [sys.executable, "-c", code, "checkpoint", "push", str(run), "lab/signs", "--llm", "lab/llm"],
+        [sys.executable, "-c", PUSH_AND_FETCH, *pushed],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **environment},
         capture_output=True,
         text=True,
@@ -198,18 +294,14 @@ def test_push_uploads_weights_config_recipe_and_card_and_no_path_of_this_machine
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    commit = next(body for _, path, body in hub.asked if "/commit/" in path)  # type: ignore[attr-defined]
-    lines = [json.loads(line) for line in commit.splitlines()]
-    sent = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
-    assert sent.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors"}
-    import base64
-
-    texts = {name: base64.b64decode(content) for name, content in sent.items() if name != "projector.safetensors"}
-    assert all(str(run.parent).encode() not in text for text in texts.values())
-    card = texts["README.md"].decode()
-    assert "base_model: lab/llm" in card
-    assert "| dev | none | 38 |" in card
-    assert "metrics:" in card
+    assert f"said: {model.translate({'mae': np.ones((20, 64))}).text}\n" in ended.stdout
+    kept: dict[str, bytes] = hub.kept  # type: ignore[attr-defined]
+    assert kept.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors"}
+    assert not [name for name, content in kept.items() if str(tmp_path).encode() in content]
+    card = kept["README.md"].decode()
+    assert 'from_pretrained("lab/signs"' in card
+    assert card.count("| dev | none | greedy | 38 |") == 1
+    assert card.count("type: chrf") == 1
 
 
 def test_a_hub_out_of_reach_is_one_line(signllava: Command, run: Path) -> None:

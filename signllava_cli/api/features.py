@@ -1,4 +1,4 @@
-"""Features that a caller hands over: checked, and brought to what the model was trained on."""
+"""What a caller hands over: checked, and features brought to what the model was trained on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 from signllava_cli.data.features import kept_frames, thin
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Stream
+from signllava_cli.recipe import Stream, is_unicode
 
 
 class BadInput(UserError, ValueError):
@@ -54,6 +54,17 @@ def checked_frames(name: str, frames: Any, settings: Stream) -> np.ndarray:
     if not np.isfinite(frames16).all():
         raise BadInput(f"features[{name!r}]: holds NaN, infinity, or values that float16 cannot hold.")
     return frames16
+
+
+def checked_text(what: str, text: Any) -> str:
+    """`text`, if it is one.
+
+    Raises:
+        BadInput: it is no string, or holds half a surrogate pair.
+    """
+    if not isinstance(text, str) or not is_unicode(text):
+        raise BadInput(f"{what}: expected a text, got {text!r:.80}.")
+    return text
 
 
 def _known(streams: Mapping[str, Stream]) -> str:

@@ -10,19 +10,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
-from signllava_cli.api.features import BadInput, checked_features
+from signllava_cli.api.features import BadInput, checked_features, checked_text
 from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context import context_positions
 from signllava_cli.data.examples import Cuts, Example, ExampleBuilder
-from signllava_cli.generation.decoding import Hypothesis, decode_all, open_decoder
+from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.assembly import Assembled, assemble_checkpoint
 from signllava_cli.model.checkpoint import recipe_of
 from signllava_cli.recipe import Recipe
 
 Features = Mapping[str, Any]
 Neighbour = tuple[str, float]
+
+# Settings of `generate` that say which clips are shown, how, and what is asked: here the methods are told.
+OF_THE_COMMAND = frozenset(
+    ("split", "context_source", "missing_context", "task", "task_prompt", "ablate", "features", "tokens_per_batch")
+)
+ROWS_AT_ONCE = 8192  # of the embedding table, in float32
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Translation:
 
     `score`: mean log-probability of the text's tokens, their end included. `finished`: it ended by itself. `n_best`:
     texts and scores, this one first, where the model was opened with `num_return`. `context`: the sentences that the
-    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_positions`.
+    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_positions`. `abstained`: what would stand
+    in `text`, had its score not been below the setting `abstain`; then `text` is empty.
     """
 
     text: str
@@ -40,11 +48,12 @@ class Translation:
     n_best: tuple[tuple[str, float], ...]
     context: tuple[str, ...]
     cuts: Cuts
+    abstained: str | None
     _embed: Callable[[], dict[str, np.ndarray]] = field(repr=False, compare=False)
 
     @cached_property
     def stream_embeddings(self) -> dict[str, np.ndarray]:
-        """Stream -> float32 (T, hidden): the frames as the LLM met them. Computed when first read."""
+        """Stream -> float32 (T, hidden): the projected frames that the prompt held. Computed when first read."""
         return self._embed()
 
 
@@ -57,7 +66,7 @@ class SignLlava:
     def __init__(self, checkpoint: Path, recipe: Recipe, assembled: Assembled) -> None:
         self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, assembled
         self._builder = ExampleBuilder(recipe, assembled.prompts)
-        self._decoder = open_decoder(assembled, recipe)
+        self._decoder: Decoder | None = open_decoder(assembled, recipe)
         self._lock = threading.Lock()
 
     @classmethod
@@ -76,13 +85,18 @@ class SignLlava:
             llm: where the LLM lies, if not where the checkpoint says.
             device: by default the first GPU, or the CPU where there is none.
             revision: of the hub repository.
-            settings: keys of the recipe's section `generate`, such as `beams=1` or `max_new_tokens=60`.
+            settings: keys of the recipe's section `generate` that steer decoding, such as `beams=1`.
 
         Raises:
             UserError: there is no such checkpoint, it is damaged, the LLM is another one, or a setting is wrong.
         """
+        if foreign := sorted(OF_THE_COMMAND & settings.keys()):
+            raise BadInput(
+                f"{', '.join(foreign)}: of `signllava generate` alone; here you choose features, `ask` questions, "
+                "and set `batch_size`."
+            )
         checkpoint = find_pretrained(name, revision)
-        overrides = [f"generate.{key}={json.dumps(value)}" for key, value in settings.items()]
+        overrides = [f"generate.{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
         overrides += [f"llm.path={json.dumps(str(llm))}"] if llm is not None else []
         recipe = recipe_of(checkpoint, overrides)
         if device is None:
@@ -99,11 +113,12 @@ class SignLlava:
 
         Args:
             features: stream name -> numbers (T, width), numpy or torch; any of the model's streams.
-            context: the sentences signed before it, in signing order.
+            context: the sentences signed before it, in signing order; an empty one is left out.
             prelude: how many of them are of the recording's beginning; where the context must be cut, they go last.
 
         Raises:
             BadInput: features or context are not such. It is a ValueError.
+            CannotFit: a question, with the fewest frames, exceeds the recipe's `data.max_positions`.
         """
         return self.translate_batch([features], [context], prelude)[0]
 
@@ -136,14 +151,14 @@ class SignLlava:
         said: list[str] = []
         for features in clips:
             seen = [said[place] for place in context_positions(len(said), window, prelude)]
-            translation = self.translate(features, [text for text in seen if text], prelude)
+            translation = self.translate(features, seen, prelude)
             said.append(translation.text)
             yield translation
 
     def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
         """The answer to a question about one clip, as `translate` gives translations."""
-        if not isinstance(question, str) or not question.strip():
-            raise BadInput("question: expected a text.")
+        if not checked_text("question", question).strip():
+            raise BadInput("question: expected a text, got none.")
         return self._decoded([self._example(features, context, None, question)])[0]
 
     @torch.no_grad()
@@ -153,10 +168,12 @@ class SignLlava:
         Returns:
             For each frame that the model would read: (token as text, cosine similarity), the nearest first.
         """
-        embedded = torch.from_numpy(self._embedded(checked_features({stream: frames}, self.recipe.streams))[stream])
+        if k < 1:
+            raise BadInput(f"k={k}: expected 1 or more.")
+        frames16 = checked_features({stream: frames}, self.recipe.streams)
         table = self._assembled.model.llm.get_input_embeddings().weight
-        near = torch.nn.functional.normalize(embedded.to(table.device), dim=-1).to(table.dtype)
-        cosines = (near @ table.T).float() / table.float().norm(dim=-1).clamp_min(1e-12)
+        embedded = normalize(torch.from_numpy(self._embedded(frames16)[stream]).to(table.device), dim=-1)
+        cosines = torch.cat([embedded @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_AT_ONCE)], 1)
         values, ids = cosines.topk(min(k, len(table)))
         decode = self._assembled.prompts.tokenizer.decode
         return [
@@ -184,8 +201,9 @@ class SignLlava:
     def _example(
         self, features: Features, context: Sequence[str], prelude: int | None, question: str | None = None
     ) -> Example:
-        if isinstance(context, str) or not all(isinstance(sentence, str) for sentence in context):
+        if isinstance(context, str):
             raise BadInput("context: expected a list of sentences.")
+        context = [sentence for sentence in context if checked_text("context", sentence).strip()]
         frames = checked_features(features, self.recipe.streams)
         room = self.recipe.generate.max_new_tokens
         return self._builder.build(HANDED_OVER, frames, context, None, question, room, prelude)
@@ -193,18 +211,24 @@ class SignLlava:
     def _decoded(self, examples: list[Example]) -> list[Translation]:
         numbered = [replace(example, clip=replace(HANDED_OVER, position=n)) for n, example in enumerate(examples)]
         with self._lock:
-            decoded = list(decode_all(self._decoder, numbered, self.recipe.generate.batch_size))
+            # a decoder that was interrupted still holds clips of that call: it is not used again
+            decoder, self._decoder = self._decoder or open_decoder(self._assembled, self.recipe), None
+            decoded = list(decode_all(decoder, numbered, self.recipe.generate.batch_size))
+            self._decoder = decoder
         decoded.sort(key=lambda pair: pair[0].clip.position)
         return [self._translation(example, hypothesis) for example, hypothesis in decoded]
 
     def _translation(self, example: Example, hypothesis: Hypothesis) -> Translation:
+        below = self.recipe.generate.abstain
+        held_back = below is not None and hypothesis.score < below
         return Translation(
-            text=hypothesis.text,
+            text="" if held_back else hypothesis.text,
             score=hypothesis.score,
             finished=hypothesis.finished,
             n_best=hypothesis.n_best,
             context=example.context,
             cuts=example.cuts,
+            abstained=hypothesis.text if held_back else None,
             _embed=lambda: self._embedded(example.streams),
         )
 

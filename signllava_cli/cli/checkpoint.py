@@ -1,4 +1,4 @@
-"""`signllava checkpoint`: look into a checkpoint, make one of a research file, fold its adapter into the LLM."""
+"""`signllava checkpoint`: look into a checkpoint, make one of a research file, merge its adapter, share it."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from signllava_cli.cli.options import CheckpointArgument, SetOption
 if TYPE_CHECKING:
     from signllava_cli.model.inspection import Inspection
 
-app = typer.Typer(help="Look into checkpoints, convert and merge them.", no_args_is_help=True)
+app = typer.Typer(help="Look into checkpoints, convert, merge and push them.", no_args_is_help=True)
 
 
 class Dtype(StrEnum):

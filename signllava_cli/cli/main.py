@@ -20,7 +20,7 @@ from signllava_cli.cli import (
     recipes,
     serve,
 )
-from signllava_cli.errors import Stopped, UserError
+from signllava_cli.errors import Stopped, UserError, is_out_of_memory
 
 app = typer.Typer(
     name="signllava",
@@ -63,6 +63,15 @@ def run() -> None:
         code = error.exit_code
     except OSError as error:  # permission denied, disk full, name too long: the machine's refusals
         console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        code = UserError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        console.fail(
+            f"out of memory ({said}); lower train.micro_batch_size or train.tokens_per_batch in training, "
+            "generate.batch_size or generate.tokens_per_batch in generation."
+        )
         code = UserError.exit_code
     except Stopped as stop:
         console.say(str(stop))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Ended, sets
 
+from signllava_cli.errors import is_out_of_memory
+
 Command = Callable[..., Ended]
 
 
@@ -143,3 +145,14 @@ def test_a_dev_task_without_keywords_is_refused_before_the_first_step(
     ended = pretrain(signllava, settings, f"data.root={copy}", "tasks.dev.one_word_present=1")
     assert_one_line(ended, "split dev has none", "signllava prepare keywords")
     assert not list((tmp_path / "run").glob("step-*"))
+
+
+def test_memory_that_is_not_there_is_told_from_a_bug() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as short:
+        torch.empty(2**50)
+    assert is_out_of_memory(short.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
