@@ -5,14 +5,70 @@ from typing import Annotated
 
 import typer
 
+FILES, COUNTING, UNCERTAINTY = "What is scored", "Which clips count", "Uncertainty"
+
 
 def evaluate(
-    predictions: Annotated[list[Path], typer.Argument(help="Predictions files, or the folders that hold them.")],
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Predictions files or folders; also the research system's JSON, and CSV of uid,text."),
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="A file with the references, of any of these kinds.", rich_help_panel=FILES)
+    ] = None,
+    hyp: Annotated[
+        Path | None, typer.Option(help="Plain text, a line a clip, with --ref.", rich_help_panel=FILES)
+    ] = None,
+    ref: Annotated[Path | None, typer.Option(help="The references to --hyp.", rich_help_panel=FILES)] = None,
+    preset: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Words of how2sign, phoenix14t, csl-daily.", rich_help_panel=FILES),
+    ] = "how2sign",
+    stop_list: Annotated[
+        Path | None, typer.Option(help="A file of words, one a line: also score reduced BLEU.", rich_help_panel=FILES)
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(metavar="empty|exclude", help="Clips without a hypothesis.", rich_help_panel=COUNTING)
+    ] = "empty",
+    intersection: Annotated[
+        bool, typer.Option("--intersection", help="Score the clips that all files have.", rich_help_panel=COUNTING)
+    ] = False,
+    resample: Annotated[
+        str, typer.Option(metavar="recordings|clips", help="What is resampled.", rich_help_panel=UNCERTAINTY)
+    ] = "recordings",
+    samples: Annotated[
+        int,
+        typer.Option(min=0, max=1_000_000, help="Of the bootstrap; 0: none.", rich_help_panel=UNCERTAINTY),
+    ] = 1000,
+    trials: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
+    ] = 10_000,
+    latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where scores.json goes. Default: beside the first predictions file.")
     ] = None,
 ) -> None:
-    """Score predictions: BLEU-1..4, chrF2, ROUGE-L, exact match, accuracy on context-bound clips."""
-    from signllava_cli.evaluation.score import score_files
+    """Score predictions, with 95 % intervals; several are compared with the first, clip by clip.
 
-    score_files(predictions, out)
+    BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
+    accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant.
+    """
+    from signllava_cli.evaluation.run import evaluate_files
+    from signllava_cli.evaluation.score import Scoring
+
+    one_of("--missing", missing, "empty", "exclude")
+    one_of("--resample", resample, "recordings", "clips")
+    scoring = Scoring(preset, stop_list, resample, samples, trials)  # type: ignore[arg-type]
+    evaluate_files(predictions or [], references, (hyp, ref), missing, intersection, scoring, out, latex)  # type: ignore[arg-type]
+
+
+def one_of(option: str, given: str, *known: str) -> None:
+    """Check an option of a few words.
+
+    Raises:
+        UserError: it is another word.
+    """
+    from signllava_cli.errors import UserError
+
+    if given not in known:
+        raise UserError(f"{option} {given}: expected {' or '.join(known)}.")

@@ -16,6 +16,10 @@ def leaked_references(recordings: Iterable[Recording], window: int, prelude: int
         clip.id
         for recording in recordings
         for clip in recording.clips
-        if clip.translation.strip()
-        in (sentence.strip() for sentence in gold_context(recording, clip.position, window, prelude))
+        if is_leaked(clip.translation, gold_context(recording, clip.position, window, prelude))
     ]
+
+
+def is_leaked(reference: str, context: Iterable[str]) -> bool:
+    """Whether `reference`, whole and exact, is a sentence of `context`."""
+    return reference.strip() in (sentence.strip() for sentence in context)

@@ -19,7 +19,7 @@ from signllava_cli.generation.decoding import Decoder, Hypothesis, is_time_to_ad
 from signllava_cli.generation.frontier import Frontier
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import PredictionsFolder, ids_hash
-from signllava_cli.generation.questions import Questions
+from signllava_cli.generation.questions import NOT_ASKED, Questions
 from signllava_cli.generation.ranks import device_of_rank, main_rank_first
 from signllava_cli.generation.shares import Share
 from signllava_cli.model.assembly import assemble_checkpoint
@@ -208,7 +208,7 @@ def _tell(predictions: PredictionsFolder, what: str, on_every_rank: bool) -> Non
 def _cannot_be_asked(work: Work, clip: Clip) -> str | None:
     if not work.split.has_features[clip.row]:
         return work.split.lacking(clip.row)
-    return None if work.questions.of(clip) else "a word to ask about"
+    return None if work.questions.of(clip) else NOT_ASKED
 
 
 def _decoded(work: Work, source: ContextSource, example: Example, hypothesis: Hypothesis) -> Prediction:
@@ -225,6 +225,7 @@ def _decoded(work: Work, source: ContextSource, example: Example, hypothesis: Hy
         score=round(hypothesis.score, 6),
         n_best=[(text, round(score, 6)) for text, score in hypothesis.n_best],
         finished=hypothesis.finished,
+        frames=sum(map(len, example.streams.values())),
         cut_frames=example.cuts.frames,
         cut_sentences=example.cuts.sentences,
     )

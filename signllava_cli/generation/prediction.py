@@ -12,9 +12,9 @@ class Prediction:
     `context`: the sentences it really saw, `context_source`: where they came from. `score`: mean
     log-probability of the hypothesis. `finished`: it ended by itself. `cut_frames`, `cut_sentences`: lost to
     the token budget. `missing`: why it was not decoded, such as the streams without features; such a clip has an
-    empty hypothesis. `context_bound`: the corpus's mark, if any. `question`: what was asked, if not for the
-    translation. `n_best`: hypotheses and their scores, this one first, where several were asked for. `abstained`: the
-    hypothesis that was held back because of its score.
+    empty hypothesis. `context_bound`: the corpus's mark, if any. `frames`: shown, over all streams. `question`: what
+    was asked, if not for the translation. `n_best`: hypotheses and their scores, this one first, where several were
+    asked for. `abstained`: the hypothesis that was held back because of its score.
     """
 
     recording: str
@@ -31,6 +31,7 @@ class Prediction:
     cut_sentences: int = 0
     missing: str | None = None
     context_bound: ContextBound | None = None
+    frames: int | None = None
     question: str | None = None
     n_best: list[tuple[str, float]] = field(default_factory=list)
     abstained: str | None = None

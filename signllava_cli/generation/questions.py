@@ -8,6 +8,7 @@ from signllava_cli.data.tasks import Question, TaskSampler
 from signllava_cli.recipe import Recipe, TaskWeights
 
 FREE = "question"  # the task of a person's own question, which has no reference
+NOT_ASKED = "a word to ask about"  # what a clip misses that a task has no question for
 
 
 class Questions:

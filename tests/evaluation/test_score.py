@@ -10,8 +10,15 @@ import pytest
 from conftest import Ended
 from rouge_score.rouge_scorer import RougeScorer
 
-from signllava_cli.evaluation.metrics import Bleu, Chrf, ContextBoundAccuracy, ExactMatch, is_read_right
-from signllava_cli.evaluation.score import score_file
+from signllava_cli.evaluation.metrics import (
+    Bleu,
+    Chrf,
+    ChrfPlusPlus,
+    ContextBoundAccuracy,
+    ExactMatch,
+    Ter,
+    is_read_right,
+)
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import ids_hash
 
@@ -39,17 +46,23 @@ def written(file: Path, hypotheses: list[str], clips: int | None = None, **field
 def test_scores_and_signatures_equal_the_command_of_sacrebleu(tmp_path: Path) -> None:
     (tmp_path / "ref").write_text("\n".join(REFERENCES) + "\n")
     (tmp_path / "hyp").write_text("\n".join(HYPOTHESES) + "\n")
-    command = [sys.executable, "-m", "sacrebleu", str(tmp_path / "ref"), "-i", str(tmp_path / "hyp")]
-    ended = subprocess.run([*command, "-w", "6", "-m", "bleu", "chrf"], capture_output=True, text=True, check=True)
-    theirs = {entry["name"]: entry for entry in json.loads(ended.stdout)}
-    bleu = Bleu().compute(predictions=HYPOTHESES, references=REFERENCES)
-    chrf = Chrf().compute(predictions=HYPOTHESES, references=REFERENCES)
-    assert bleu is not None
-    assert chrf is not None
-    assert bleu["bleu4"] == pytest.approx(theirs["BLEU"]["score"], abs=1e-5)
-    assert bleu["signature"] == theirs["BLEU"]["signature"]
-    assert chrf["chrf2"] == pytest.approx(theirs["chrF2"]["score"], abs=1e-5)
-    assert chrf["signature"] == theirs["chrF2"]["signature"]
+    command = [sys.executable, "-m", "sacrebleu", str(tmp_path / "ref"), "-i", str(tmp_path / "hyp"), "-w", "6"]
+    ours = {
+        key: (score, result["signature"])
+        for metric in (Bleu(), Chrf(), ChrfPlusPlus(), Ter())
+        for result in [metric.compute(predictions=HYPOTHESES, references=REFERENCES) or {}]
+        for key, score in result.items()
+    }
+    for key, options in (
+        ("bleu4", ["-m", "bleu"]),
+        ("chrf2", ["-m", "chrf"]),
+        ("chrf++", ["-m", "chrf", "--chrf-word-order", "2"]),
+        ("ter", ["-m", "ter"]),
+    ):
+        ended = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+        theirs = json.loads(ended.stdout)
+        assert ours[key][0] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours[key][1] == theirs["signature"]
 
 
 def test_bleu_n_is_a_corpus_bleu_of_that_order() -> None:
@@ -60,7 +73,7 @@ def test_bleu_n_is_a_corpus_bleu_of_that_order() -> None:
     four = BLEU().corpus_score(HYPOTHESES, [REFERENCES])
     for order in (1, 2, 3):
         expected = BLEU(max_ngram_order=order).corpus_score(HYPOTHESES, [REFERENCES]).score
-        assert ours[f"bleu{order}"] == expected
+        assert ours[f"bleu{order}"] == pytest.approx(expected, rel=1e-12)
         assert ours[f"bleu{order}"] != pytest.approx(four.precisions[order - 1])
 
 
@@ -75,16 +88,19 @@ def test_exact_match_and_reading() -> None:
     assert result["context_bound_accuracy"] == 25.0
 
 
-def test_a_file_is_scored_whole_and_an_empty_hypothesis_counts(tmp_path: Path) -> None:
-    result = score_file(written(tmp_path / "predictions.jsonl", HYPOTHESES))
-    assert (result["clips"], result["context_bound_clips"]) == (4, 0)
+def test_a_file_is_scored_whole_and_an_empty_hypothesis_counts(
+    signllava: Callable[..., Ended], tmp_path: Path
+) -> None:
+    assert signllava("eval", written(tmp_path / "predictions.jsonl", HYPOTHESES)).code == 0
+    (result,) = json.loads((tmp_path / "scores.json").read_text())["results"]
+    assert (result["clips"], result["context_bound_clips"], result["empty_hypotheses"]) == (4, 0, 1)
     scorer = RougeScorer(["rougeL"])
     expected = [
         scorer.score(reference, hypothesis)["rougeL"].fmeasure
         for reference, hypothesis in zip(REFERENCES, HYPOTHESES, strict=True)
     ]
     assert result["scores"]["rougeL"] == pytest.approx(25 * sum(expected))
-    assert set(result["signatures"]) == {"Bleu", "Chrf", "RougeL", "ExactMatch"}
+    assert set(result["signatures"]) == {"Bleu", "Chrf", "ChrfPlusPlus", "Ter", "RougeL", "Wer", "ExactMatch"}
 
 
 def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What the model does: where it is good and bad, what it misses and invents, and whether a reference leaked to it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from signllava_cli.data.leaks import is_leaked
+from signllava_cli.data.words import words
+from signllava_cli.evaluation.metrics import Bleu, Chrf
+from signllava_cli.evaluation.presets import Preset
+from signllava_cli.generation.prediction import Prediction
+
+WORDS_NAMED = 20
+FUNCTION_WORD_SHARE = 0.05  # a word in more of the references than this says little about one of them
+Bucket = Callable[[Prediction], str | None]
+
+
+def behaviour(rows: Sequence[Prediction], preset: Preset) -> dict[str, Any]:
+    """Facts about the hypotheses of `rows`, for scores.json.
+
+    `by`: BLEU-4 and chrF2 of the clips in each bucket. `without_content_word`: how many hypotheses, in percent, have
+    no content word of their reference (one that stands in at most 5 % of the references). `repeated`: how many, in
+    percent, another clip has word for word. `missed` and `invented`: words that the references have and the
+    hypotheses lack, and the other way round, with how often. `leaked`: ids of clips whose reference stood in the
+    context that they really saw.
+    """
+    said = [Counter(words(row.hypothesis)) for row in rows]
+    meant = [Counter(words(row.reference)) for row in rows]
+    texts = Counter(row.hypothesis.strip().casefold() for row in rows if row.hypothesis.strip())
+    content = _content_words(meant)
+    judged = [
+        (ours, set(theirs) & content) for ours, theirs in zip(said, meant, strict=True) if set(theirs) & content
+    ]
+    pairs = list(zip(said, meant, strict=True))
+    return {
+        "by": {name: _by(rows, bucket, preset) for name, bucket in BUCKETS.items()},
+        "without_content_word": _percent(sum(1 for ours, wanted in judged if not wanted & set(ours)), len(judged)),
+        "repeated": _percent(sum(count for count in texts.values() if count > 1), len(rows)),
+        "missed": sum((theirs - ours for ours, theirs in pairs), Counter()).most_common(WORDS_NAMED),
+        "invented": sum((ours - theirs for ours, theirs in pairs), Counter()).most_common(WORDS_NAMED),
+        "leaked": [row.id for row in rows if is_leaked(row.reference, row.context)],
+    }
+
+
+def gains(rows: Sequence[Prediction], baseline: Sequence[Prediction], preset: Preset) -> dict[str, float]:
+    """Clip id -> what its sentence chrF2 gains (or loses) against the same clip of `baseline`."""
+    metric = Chrf(preset)
+
+    def of_clips(its: Sequence[Prediction]) -> np.ndarray:
+        counts = metric.counts([row.hypothesis for row in its], [row.reference for row in its])
+        return metric.scores(counts)["chrf2"]
+
+    difference = of_clips(rows) - of_clips(baseline)
+    return {row.id: round(float(each), 2) for row, each in zip(rows, difference, strict=True)}
+
+
+def _by(rows: Sequence[Prediction], bucket: Bucket, preset: Preset) -> dict[str, dict[str, float]]:
+    """Bucket -> number of clips, BLEU-4, chrF2; the buckets in their order."""
+    groups: dict[str, list[Prediction]] = defaultdict(list)
+    for row in rows:
+        if (name := bucket(row)) is not None:
+            groups[name].append(row)
+    found = {}
+    for name in sorted(groups, key=_order):
+        hypotheses, references = [row.hypothesis for row in groups[name]], [row.reference for row in groups[name]]
+        figures: dict[str, float] = {"clips": len(hypotheses)}
+        for metric, key in ((Bleu(preset), "bleu4"), (Chrf(preset), "chrf2")):
+            scores = metric.scores(metric.counts(hypotheses, references).sum(axis=0))
+            figures[key] = round(float(scores[key]), 2)
+        found[name] = figures
+    return found
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Sorts `4-7` before `13-20`, and recordings by their names."""
+    first = name.partition("-")[0].rstrip("+")
+    return (int(first) if first.isdecimal() else 0), name
+
+
+def _range(value: int, bounds: Sequence[int]) -> str:
+    """The bucket of `value`: from one of the `bounds`, which begin with the least value, to before the next."""
+    at = max(place for place, bound in enumerate(bounds) if value >= bound)
+    if at == len(bounds) - 1:
+        return f"{bounds[at]}+"
+    last = bounds[at + 1] - 1
+    return str(last) if last == bounds[at] else f"{bounds[at]}-{last}"
+
+
+BUCKETS: dict[str, Bucket] = {
+    "context_sentences": lambda row: _range(len(row.context), (0, 1, 2, 3, 5, 9)),
+    "position": lambda row: _range(row.position, (0, 1, 2, 5, 10, 20, 50)),
+    "reference_words": lambda row: _range(len(row.reference.split()), (0, 4, 8, 13, 21, 31)),
+    "frames": lambda row: None if row.frames is None else _range(row.frames, (0, 50, 100, 200, 400, 800)),
+    "recording": lambda row: row.recording,
+}
+
+
+def _content_words(texts: Sequence[Counter[str]]) -> set[str]:
+    in_texts = Counter(word for text in texts for word in text)
+    return {word for word, count in in_texts.items() if count <= max(1, FUNCTION_WORD_SHARE * len(texts))}
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

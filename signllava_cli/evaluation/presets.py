@@ -1,0 +1,77 @@
+"""How a dataset's texts are tokenised for scoring, as its papers do."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from signllava_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`tokenize` and `lowercase` are sacreBLEU's. `english`: rouge_score's own words will do."""
+
+    name: str = "how2sign"
+    tokenize: str = "13a"
+    lowercase: bool = False
+    english: bool = True
+
+    @property
+    def asian(self) -> bool:
+        """Whether words are characters."""
+        return self.tokenize in ("zh", "char", "ja-mecab", "ko-mecab")
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[str], str]:
+        from sacrebleu.metrics import BLEU
+
+        tokenizer: Callable[[str], str] = BLEU(tokenize=self.tokenize).tokenizer
+        return tokenizer
+
+    def words(self, text: str) -> list[str]:
+        """The words of `text`, as BLEU reads them."""
+        return self._tokenizer((text.lower() if self.lowercase else text).rstrip()).split()
+
+    @property
+    def words_signature(self) -> str:
+        """How `words` tells them."""
+        return f"case:{'lc' if self.lowercase else 'mixed'}|tok:{self.tokenize}"
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(),
+        Preset("phoenix14t", "none", lowercase=True, english=False),  # glosses and text come tokenised and lowercased
+        Preset("csl-daily", "zh", english=False),
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: known are {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def read_stop_list(file: Path) -> tuple[frozenset[str], str]:
+    """The words of `file`, one a line, case-folded; and its name with the hash of the words.
+
+    Raises:
+        UserError: it cannot be read, or holds no word.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UserError(f"--stop-list {file}: {getattr(fault, 'strerror', None) or fault}.") from None
+    words = frozenset(word.casefold() for line in lines if (word := line.strip()) and not word.startswith("#"))
+    if not words:
+        raise UserError(f"--stop-list {file} holds no words; expected one a line.")
+    return words, f"{file.name}-{hashlib.sha256(chr(10).join(sorted(words)).encode()).hexdigest()[:8]}"

@@ -1,0 +1,125 @@
+"""How certain a score is, and whether one system is better than another: resampling of what was counted.
+
+A resample is a vector of how often each unit is drawn, so the sums of all resamples are one matrix product. The units
+are recordings, unless clips are asked for: clips of a recording share their signer, topic and context, and an
+interval that takes them for independent is too narrow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from signllava_cli.evaluation.metrics import Figures, TextMetric
+
+TRIALS_AT_ONCE = 500
+SEED = 12345  # sacreBLEU's, so that its own tests draw the same samples
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The middle 95 % of a figure over the resamples."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """System against baseline in one figure: the difference, its interval, and two-sided p-values.
+
+    `bootstrap_p`: paired bootstrap, how often a resampled difference lies as far from the observed one as that lies
+    from 0. `randomisation_p`: paired approximate randomisation (Riezler & Maxwell 2005), as in sacreBLEU.
+    `sacrebleu_bootstrap_p`: sacreBLEU's paired bootstrap, for comparison with what others report; it subtracts the
+    mean of the differences' sizes, and so finds about twice as many chance differences significant as it should.
+    """
+
+    difference: float
+    interval: Interval
+    bootstrap_p: float
+    randomisation_p: float
+    sacrebleu_bootstrap_p: float
+
+
+class Units:
+    """The units that are resampled, for N clips.
+
+    Args:
+        of_clip: for each clip, the name of its unit: its recording, or itself.
+    """
+
+    def __init__(self, of_clip: Sequence[str]) -> None:
+        names = {name: number for number, name in enumerate(dict.fromkeys(of_clip))}
+        self.numbers = np.array([names[name] for name in of_clip])
+        self.count = len(names)
+
+    def draws(self, samples: int, seed: int = SEED) -> np.ndarray:
+        """Float64 (samples, N): how often each clip stands in each resample of as many units as there are."""
+        drawn = np.random.default_rng(seed).choice(self.count, size=(samples, self.count), replace=True)
+        times = np.zeros((samples, self.count))
+        for sample, units in enumerate(drawn):
+            times[sample] = np.bincount(units, minlength=self.count)
+        return times
+
+    def sides(self, trials: int, seed: int = SEED) -> np.ndarray:
+        """Bool (trials, units): whether a unit stays with the first of two systems."""
+        return np.random.default_rng(seed).integers(2, size=(trials, self.count), dtype=bool)
+
+    def sums(self, counts: np.ndarray) -> np.ndarray:
+        """Counts (N, K) of clips -> (units, K)."""
+        summed = np.zeros((self.count, counts.shape[1]))
+        np.add.at(summed, self.numbers, counts)
+        return summed
+
+
+def intervals(metric: TextMetric, counts: np.ndarray, units: Units, samples: int) -> dict[str, Interval]:
+    """The bootstrap interval of each figure of `metric`, given its `counts` (N, K)."""
+    figures = metric.scores(units.draws(samples) @ units.sums(counts))
+    return {key: _middle(values) for key, values in figures.items()}
+
+
+def comparisons(
+    metric: TextMetric, baseline: np.ndarray, system: np.ndarray, units: Units, samples: int, trials: int
+) -> dict[str, Comparison]:
+    """`system` against `baseline`, both counts (N, K) of the same clips, in each figure of `metric`."""
+    ours, theirs = units.sums(system), units.sums(baseline)
+    observed = _differences(metric, ours.sum(axis=0), theirs.sum(axis=0))
+    times = units.draws(samples)
+    resampled = _differences(metric, times @ ours, times @ theirs)
+    shuffled = _shuffled_differences(metric, ours, theirs, units.sides(trials))
+    found = {}
+    for key, difference in observed.items():
+        size, sizes = abs(float(difference)), np.abs(resampled[key])
+        found[key] = Comparison(
+            difference=float(difference),
+            interval=_middle(resampled[key]),
+            bootstrap_p=_p_value(np.abs(resampled[key] - difference), size),
+            randomisation_p=_p_value(np.abs(shuffled[key]), size),
+            sacrebleu_bootstrap_p=_p_value(sizes - sizes.mean(), size),
+        )
+    return found
+
+
+def _differences(metric: TextMetric, ours: np.ndarray, theirs: np.ndarray) -> Figures:
+    first, second = metric.scores(ours), metric.scores(theirs)
+    return {key: first[key] - second[key] for key in first}
+
+
+def _shuffled_differences(metric: TextMetric, ours: np.ndarray, theirs: np.ndarray, stays: np.ndarray) -> Figures:
+    """The differences when units change sides, some trials at a time: a product takes 8 bytes a unit and trial."""
+    parts = []
+    for start in range(0, len(stays), TRIALS_AT_ONCE):
+        first = stays[start : start + TRIALS_AT_ONCE].astype(np.float64)
+        parts.append(_differences(metric, first @ theirs + (1 - first) @ ours, (1 - first) @ theirs + first @ ours))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _middle(values: np.ndarray) -> Interval:
+    """The middle 95 %, by sacreBLEU's places: a fortieth of the sorted values is left out at each end."""
+    ordered, out = np.sort(values), len(values) // 40
+    return Interval(float(ordered[out]), float(ordered[len(values) - out - 1]))
+
+
+def _p_value(values: np.ndarray, observed: float) -> float:
+    """The share of values greater than the observed one; one is added to both, so that no p-value is 0."""
+    return float((np.sum(values > observed) + 1) / (len(values) + 1))

@@ -1,0 +1,47 @@
+"""From files to scores: what `signllava eval` does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from signllava_cli.console import say
+from signllava_cli.errors import UserError
+from signllava_cli.evaluation.latex import latex_table
+from signllava_cli.evaluation.score import SHOWN, SHOWN_OF_ANSWERS, Scored, Scoring, labels_of, score_systems
+from signllava_cli.evaluation.systems import Missing, read_systems, read_text_pair, require_same_clips
+from signllava_cli.files import write_text
+
+
+def evaluate_files(
+    predictions: Sequence[Path],
+    references: Path | None,
+    text_pair: tuple[Path | None, Path | None],
+    missing: Missing,
+    intersection: bool,
+    scoring: Scoring,
+    out: Path | None,
+    latex: Path | None,
+) -> list[Scored]:
+    """Score `predictions`, or a pair of plain text files (hypotheses, references); see `signllava eval --help`.
+
+    Args:
+        out: the JSON file, or a folder for it; default: beside the first file.
+        latex: where a table for a paper goes, if anywhere.
+
+    Raises:
+        UserError: a file is missing, damaged, unfinished, or of other clips than the first.
+    """
+    hypotheses, meant = text_pair
+    if (hypotheses is None) != (meant is None) or (hypotheses is None) == (not predictions):
+        raise UserError("Name predictions files, or --hyp FILE with --ref FILE.")
+    if hypotheses is not None and meant is not None:
+        systems = [read_text_pair(hypotheses.expanduser(), meant.expanduser())]
+    else:
+        systems = require_same_clips(read_systems(predictions, references, missing), intersection)
+    beside = systems[0].file.parent
+    target = beside / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
+    scored = score_systems(systems, scoring, target)
+    if latex is not None:
+        keys = [key for key in (*SHOWN, *SHOWN_OF_ANSWERS) if key in scored[0].figures]
+        write_text(latex, latex_table(scored, keys, labels_of()))
+        say(f"LaTeX table in {latex}")
+    return scored

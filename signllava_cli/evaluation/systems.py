@@ -1,0 +1,223 @@
+"""What is scored: the hypotheses of a system, from any of the files that people have, and which clips they are of."""
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from signllava_cli.console import warn
+from signllava_cli.errors import UserError, first_names, printable
+from signllava_cli.files import read_json
+from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions import META, find_predictions, ids_hash, read_predictions
+from signllava_cli.generation.questions import NOT_ASKED
+
+Missing = Literal["empty", "exclude"]
+
+
+@dataclass(frozen=True)
+class System:
+    """The clips of one system, each with reference and hypothesis, and how they compare with what was to be scored.
+
+    `missing`: ids that the references have and the file has not, or without features; they are among `rows` with an
+    empty hypothesis, unless they are excluded. `extra`: ids of the file that the references have not; they are not.
+    """
+
+    name: str
+    file: Path
+    rows: list[Prediction]
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    @property
+    def ids_hash(self) -> str:
+        """A hash of the clip ids that are scored."""
+        return ids_hash(row.id for row in self.rows)
+
+    @property
+    def task(self) -> str:
+        """The task of its clips.
+
+        Raises:
+            UserError: they are of several.
+        """
+        tasks = sorted({row.task for row in self.rows})
+        if len(tasks) != 1:
+            raise UserError(f"{self.file} holds several tasks ({', '.join(tasks)}); score them apart.")
+        return tasks[0]
+
+
+def read_systems(files: Sequence[Path], references: Path | None, missing: Missing) -> list[System]:
+    """The systems in `files`: predictions files or folders of ours, the research system's JSON, or `uid,text` CSV.
+
+    Args:
+        references: a file of any of these kinds with the references; CSV files need one.
+        missing: whether clips without a hypothesis count as empty or are left out.
+
+    Raises:
+        UserError: a file cannot be read, is unfinished, or holds no clip that has a reference.
+    """
+    gold = None if references is None else _gold(references.expanduser())
+    found = [_read(file.expanduser(), gold, missing) for file in files]
+    names = _names([system.file for system in found])
+    return [replace(system, name=name) for system, name in zip(found, names, strict=True)]
+
+
+def read_text_pair(hypotheses: Path, references: Path) -> System:
+    """A system of two plain text files, line by line; each line is a recording of its own.
+
+    Raises:
+        UserError: they cannot be read, or have different numbers of lines.
+    """
+    said, meant = _lines(hypotheses), _lines(references)
+    if len(said) != len(meant):
+        raise UserError(f"{hypotheses} has {len(said)} lines and {references} has {len(meant)}; they must be pairs.")
+    pairs = enumerate(zip(said, meant, strict=True))
+    rows = [Prediction(f"line{n + 1}", "0", 0, "translation", ref, hyp) for n, (hyp, ref) in pairs]
+    return System(hypotheses.name, hypotheses, _required(rows, hypotheses))
+
+
+def require_same_clips(systems: Sequence[System], intersection: bool) -> list[System]:
+    """The systems on the same clips: those of all of them, if asked for.
+
+    Raises:
+        UserError: they hold different clips or references, or share none.
+    """
+    first = systems[0]
+    common = set.intersection(*({row.id for row in system.rows} for system in systems))
+    for system in systems:
+        if len(common) < len(system.rows) and not intersection:
+            other = next(each for each in systems if each.ids_hash != system.ids_hash)
+            raise UserError(
+                f"{other.file} and {system.file} hold different clips ({len(other.rows)} and {len(system.rows)}), so "
+                f"their scores cannot be compared; score them one by one, or the {len(common)} that all have with "
+                "--intersection."
+            )
+    if not common:
+        raise UserError("The files have no clip in common.")
+    meant = {row.id: row.reference for row in first.rows}
+    for system in systems[1:]:
+        others = [row.id for row in system.rows if row.id in common and row.reference != meant[row.id]]
+        if others:
+            raise UserError(
+                f"{first.file} and {system.file} have different references for {len(others)} clips "
+                f"({first_names(others)}); they are of other data."
+            )
+    order = [row.id for row in first.rows if row.id in common]
+    kept = []
+    for system in systems:
+        rows = {row.id: row for row in system.rows}
+        kept.append(replace(system, rows=[rows[id_] for id_ in order]))
+    return kept
+
+
+def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -> System:
+    if file.suffix == ".csv":
+        if gold is None:
+            raise UserError(f"{file} holds no references; name a file that does with --references.")
+        rows = _of_csv(_csv(file), gold)
+    else:
+        file = find_predictions(file)
+        rows = read_predictions(file)
+        if gold is None and file.suffix == ".jsonl":
+            _require_complete(file, rows)
+        rows = [row for row in rows if row.missing != NOT_ASKED]
+    if gold is None:
+        absent = [row.id for row in rows if row.missing]
+        kept = [row for row in rows if not row.missing] if missing == "exclude" else rows
+        return System("", file, _required(kept, file), missing=tuple(absent))
+    said = {row.id: row for row in rows}
+    absent = [id_ for id_ in gold if id_ not in said or said[id_].missing]
+    kept = []
+    for id_, meant in gold.items():
+        if id_ in absent and missing == "exclude":
+            continue
+        row = said.get(id_, replace(meant, hypothesis="", missing="a hypothesis"))
+        kept.append(replace(row, reference=meant.reference))
+    if len(absent) == len(gold):
+        raise UserError(f"{file}: none of its clips is among the references ({first_names(said)}).")
+    return System("", file, _required(kept, file), tuple(absent), tuple(id_ for id_ in said if id_ not in gold))
+
+
+def _gold(file: Path) -> dict[str, Prediction]:
+    """Clip id -> a row with its reference."""
+    if file.suffix == ".csv":
+        rows = [_row(uid, reference=text) for uid, text in _csv(file).items()]
+    else:
+        rows = read_predictions(find_predictions(file))
+    return {row.id: row for row in rows}
+
+
+def _of_csv(texts: Mapping[str, str], gold: Mapping[str, Prediction]) -> list[Prediction]:
+    """A row for each text; its uid is `recording/clip`, or the name of a clip that only one recording has."""
+    names = Counter(row.clip for row in gold.values())
+    known = {row.clip: row for row in gold.values() if names[row.clip] == 1} | dict(gold)
+    known |= {row.recording: row for row in gold.values() if not row.clip}
+    return [replace(known.get(uid, _row(uid)), hypothesis=text, missing=None) for uid, text in texts.items()]
+
+
+def _row(uid: str, reference: str = "") -> Prediction:
+    """A row of that uid; what stands before its last `/` is the recording. Without one, it is a recording itself."""
+    recording, _, clip = uid.rpartition("/") if "/" in uid else (uid, "", "")
+    return Prediction(recording, clip, 0, "translation", reference, "")
+
+
+def _csv(file: Path) -> dict[str, str]:
+    """uid -> text."""
+    found: dict[str, str] = {}
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            if not {"uid", "text"} <= set(reader.fieldnames or ()):
+                raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
+            for row in reader:
+                if row["text"] is None:
+                    raise UserError(f"{file}, line {reader.line_num}: no text.")
+                if row["uid"] in found:
+                    raise UserError(f"{file}, line {reader.line_num}: clip {printable(row['uid'])} stands twice.")
+                found[row["uid"]] = row["text"]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
+    return found
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _required(rows: list[Prediction], file: Path) -> list[Prediction]:
+    if not rows:
+        raise UserError(f"{file} holds no predictions.")
+    return rows
+
+
+def _require_complete(file: Path, rows: list[Prediction]) -> None:
+    """Check the rows against what the meta file says was to be translated."""
+    meta_file = file.parent / META
+    if not meta_file.is_file():
+        warn(f"{file} has no {META} beside it: whether clips are missing cannot be told.")
+        return
+    meta = read_json(meta_file)
+    if not {"clips", "clips_hash", "split"} <= meta.keys():
+        raise UserError(f"{meta_file} does not say which clips were to be translated; generate again.")
+    if meta["clips_hash"] != ids_hash(row.id for row in rows):
+        raise UserError(
+            f"{file} holds {len(rows)} of {meta['clips']} clips of split {meta['split']}, or others; "
+            "run the same `signllava generate` again to finish it."
+        )
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Names that tell the files apart: a predictions folder's own, or with as much of its path as that takes."""
+    parts = [(file.parent if file.name == "predictions.jsonl" else file).absolute().parts for file in files]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(each[-1:])} ({number})" for number, each in enumerate(parts, start=1)]

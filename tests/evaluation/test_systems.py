@@ -1,0 +1,170 @@
+"""Files of other systems, which clips count, and yes/no answers."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Ended
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from signllava_cli.evaluation.answers import YesNo
+from signllava_cli.generation.prediction import Prediction
+
+Command = Callable[..., Ended]
+TEXTS = {
+    "v1/a": ("One man sees.", "One man sees."),
+    "v1/b": ("Two women go.", "A woman goes."),
+    "v2/c": ("No.", "Yes."),
+}
+
+
+def jsonl(file: Path, ids: list[str]) -> Path:
+    rows = [Prediction(*id_.split("/"), 0, "translation", TEXTS[id_][0], TEXTS[id_][1]) for id_ in ids]  # type: ignore[call-arg]
+    file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+    return file
+
+
+def research(file: Path) -> Path:
+    content: dict[str, Any] = {"v1": {"clip_order": ["a", "b"]}, "v2": {"clip_order": ["c"]}}
+    for id_, (reference, hypothesis) in TEXTS.items():
+        recording, clip = id_.split("/")
+        content[recording][clip] = {"translation": reference, "hypothesis": hypothesis}
+    file.write_text(json.dumps(content))
+    return file
+
+
+def table(file: Path, texts: dict[str, str]) -> Path:
+    with open(file, "w", newline="") as opened:
+        csv.writer(opened).writerows([("uid", "text"), *texts.items()])
+    return file
+
+
+def scored(signllava: Command, tmp_path: Path, *options: object) -> dict[str, Any]:
+    ended = signllava("eval", *options, "--samples", 0, "--out", tmp_path / "out.json")
+    assert ended.code == 0, ended.err
+    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    return {**result, "said": ended.out}
+
+
+def test_every_kind_of_file_gives_the_same_scores(signllava: Command, tmp_path: Path) -> None:
+    ours = jsonl(tmp_path / "ours.jsonl", list(TEXTS))
+    texts = {id_: hypothesis for id_, (_, hypothesis) in TEXTS.items()}
+    (tmp_path / "hyp.txt").write_text("".join(f"{hypothesis}\n" for _, hypothesis in TEXTS.values()))
+    (tmp_path / "ref.txt").write_text("".join(f"{reference}\n" for reference, _ in TEXTS.values()))
+    named = table(tmp_path / "names.csv", {id_.split("/")[1]: text for id_, text in texts.items()})
+    found = [
+        scored(signllava, tmp_path, ours),
+        scored(signllava, tmp_path, research(tmp_path / "research.json")),
+        scored(signllava, tmp_path, table(tmp_path / "h.csv", texts), "--references", ours),
+        scored(signllava, tmp_path, named, "--references", ours),
+        scored(signllava, tmp_path, "--hyp", tmp_path / "hyp.txt", "--ref", tmp_path / "ref.txt"),
+    ]
+    assert all(each["scores"] == found[0]["scores"] for each in found)
+    assert len({each["clips_hash"] for each in found[:4]}) == 1
+
+
+def test_missing_clips_score_as_empty_unless_excluded_and_extra_ones_are_named(
+    signllava: Command, tmp_path: Path
+) -> None:
+    references = jsonl(tmp_path / "all.jsonl", list(TEXTS))
+    part = table(tmp_path / "h.csv", {"v1/a": "One man sees.", "v9/z": "Who?"})
+    empty = scored(signllava, tmp_path, part, "--references", references)
+    assert (empty["clips"], empty["missing"], empty["extra"]) == (3, ["v1/b", "v2/c"], ["v9/z"])
+    assert empty["scores"]["exact_match"] == pytest.approx(100 / 3)
+    assert "2 clips have no hypothesis, and score as empty hypotheses (v1/b, v2/c)" in empty["said"]
+    left = scored(signllava, tmp_path, part, "--references", references, "--missing", "exclude")
+    assert (left["clips"], left["scores"]["exact_match"]) == (1, 100)
+    assert "are left out" in left["said"]
+
+
+def test_different_clips_are_compared_only_where_all_have_them(signllava: Command, tmp_path: Path) -> None:
+    one, two = jsonl(tmp_path / "one.jsonl", ["v1/a", "v1/b"]), jsonl(tmp_path / "two.jsonl", ["v1/b", "v2/c"])
+    ended = signllava("eval", one, two)
+    assert ended.code == 2
+    assert "the 1 that all have with --intersection" in ended.err
+    ended = signllava("eval", one, two, "--intersection", "--samples", 0, "--out", tmp_path / "s.json")
+    assert ended.code == 0, ended.err
+    assert [result["clips"] for result in json.loads((tmp_path / "s.json").read_text())["results"]] == [1, 1]
+    other = tmp_path / "other.jsonl"
+    other.write_text(one.read_text().replace("Two women go.", "Three."))
+    ended = signllava("eval", one, other)
+    assert ended.code == 2
+    assert "different references for 1 clips (v1/b)" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\na,b\n", "expected the columns uid and text"),
+        ("uid,text\nv1/a,x\nv1/a,y\n", "stands twice"),
+        ("uid,text\nnobody,x\n", "none of its clips is among the references"),
+        ('uid,text\nv1/a,"x\n', "cannot be read"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused(
+    signllava: Command, tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "h.csv").write_text(content)
+    ended = signllava("eval", tmp_path / "h.csv", "--references", jsonl(tmp_path / "all.jsonl", list(TEXTS)))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+
+
+def test_options_that_contradict_are_refused(signllava: Command, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "all.jsonl", list(TEXTS))
+    for options in (
+        [],
+        ["--hyp", file],
+        [file, "--preset", "klingon"],
+        [file, "--missing", "maybe"],
+        [file, "--resample", "x"],
+    ):
+        ended = signllava("eval", *options)
+        assert (ended.code, ended.err.count("\n")) == (2, 1), options
+
+
+def test_a_stop_list_gives_reduced_bleu_with_the_number_of_pairs(signllava: Command, tmp_path: Path) -> None:
+    (tmp_path / "stop.txt").write_text("# function words\nno\nyes\n")
+    file = jsonl(tmp_path / "all.jsonl", list(TEXTS))
+    found = scored(signllava, tmp_path, file, "--stop-list", tmp_path / "stop.txt")
+    assert found["scores"]["rbleu_pairs"] == 2  # of "No." nothing is left
+    assert "stop:stop.txt-" in found["signatures"]["ReducedBleu"]
+
+
+def test_yes_no_figures_are_those_of_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    meant = [draw.integers(2, size=int(draw.integers(1, 5))) for _ in range(80)]
+    said = [np.where(draw.random(len(each)) < 0.3, 1 - each, each) for each in meant]
+    text = lambda answers: ", ".join(["no", "yes"][each] for each in answers)  # noqa: E731
+    ours = YesNo().compute(predictions=[*map(text, said)], references=[*map(text, meant)])
+    flat_meant, flat_said = np.concatenate(meant), np.concatenate(said)
+    precision, recall, f1, _ = precision_recall_fscore_support(flat_meant, flat_said, average="binary")
+    assert ours is not None
+    assert ours["accuracy"] == pytest.approx(100 * accuracy_score(flat_meant, flat_said))
+    assert [ours[key] for key in ("precision", "recall", "f1")] == pytest.approx(
+        [100 * precision, 100 * recall, 100 * f1]
+    )
+    assert ours["malformed"] == 0
+
+
+def test_malformed_answers_are_counted_and_not_cut_to_fit() -> None:
+    ours = YesNo().compute(
+        predictions=["yes", "yes, no", "Perhaps.", "No."], references=["yes, no", "yes, no", "yes", "no"]
+    )
+    assert ours is not None
+    assert ours["malformed"] == pytest.approx(100 * 3 / 6)
+    assert ours["accuracy"] == pytest.approx(100 * 3 / 6)
+    assert (ours["precision"], ours["recall"]) == (100, pytest.approx(100 / 3))
+
+
+def test_yes_no_predictions_of_generate_are_scored_without_what_was_not_asked(
+    signllava: Command, run: Path, tmp_path: Path
+) -> None:
+    options = ["--split", "dev", "--max-new-tokens", 4, "--beams", 1, "--task", "one_word_present"]
+    assert signllava("generate", "-c", run, *options, "--context-source", "none", "--out", tmp_path / "p").code == 0
+    found = scored(signllava, tmp_path, tmp_path / "p")
+    assert set(found["scores"]) == {"accuracy", "precision", "recall", "f1", "malformed"}
