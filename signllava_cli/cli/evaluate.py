@@ -43,6 +43,7 @@ def evaluate(
     trials: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
     ] = 10_000,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page: scores, charts, every clip.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where scores.json goes. Default: beside the first predictions file.")
@@ -59,7 +60,7 @@ def evaluate(
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
     scoring = Scoring(preset, stop_list, resample, samples, trials)  # type: ignore[arg-type]
-    evaluate_files(predictions or [], references, (hyp, ref), missing, intersection, scoring, out, latex)  # type: ignore[arg-type]
+    evaluate_files(predictions or [], references, (hyp, ref), missing, intersection, scoring, out, latex, report)  # type: ignore[arg-type]
 
 
 def one_of(option: str, given: str, *known: str) -> None:

@@ -46,14 +46,15 @@ def behaviour(rows: Sequence[Prediction], preset: Preset) -> dict[str, Any]:
 
 def gains(rows: Sequence[Prediction], baseline: Sequence[Prediction], preset: Preset) -> dict[str, float]:
     """Clip id -> what its sentence chrF2 gains (or loses) against the same clip of `baseline`."""
-    metric = Chrf(preset)
-
-    def of_clips(its: Sequence[Prediction]) -> np.ndarray:
-        counts = metric.counts([row.hypothesis for row in its], [row.reference for row in its])
-        return metric.scores(counts)["chrf2"]
-
-    difference = of_clips(rows) - of_clips(baseline)
+    difference = sentence_scores(rows, preset) - sentence_scores(baseline, preset)
     return {row.id: round(float(each), 2) for row, each in zip(rows, difference, strict=True)}
+
+
+def sentence_scores(rows: Sequence[Prediction], preset: Preset) -> np.ndarray:
+    """The sentence chrF2 of each row, float64 (N,)."""
+    metric = Chrf(preset)
+    counts = metric.counts([row.hypothesis for row in rows], [row.reference for row in rows])
+    return metric.scores(counts)["chrf2"]
 
 
 def _by(rows: Sequence[Prediction], bucket: Bucket, preset: Preset) -> dict[str, dict[str, float]]:

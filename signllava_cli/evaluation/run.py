@@ -6,7 +6,9 @@ from pathlib import Path
 from signllava_cli.console import say
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.latex import latex_table
-from signllava_cli.evaluation.score import SHOWN, SHOWN_OF_ANSWERS, Scored, Scoring, labels_of, score_systems
+from signllava_cli.evaluation.presets import find_preset
+from signllava_cli.evaluation.report import write_report
+from signllava_cli.evaluation.score import SHOWN, Scored, Scoring, labels_of, score_systems
 from signllava_cli.evaluation.systems import Missing, read_systems, read_text_pair, require_same_clips
 from signllava_cli.files import write_text
 
@@ -20,12 +22,14 @@ def evaluate_files(
     scoring: Scoring,
     out: Path | None,
     latex: Path | None,
+    report: Path | None,
 ) -> list[Scored]:
     """Score `predictions`, or a pair of plain text files (hypotheses, references); see `signllava eval --help`.
 
     Args:
         out: the JSON file, or a folder for it; default: beside the first file.
         latex: where a table for a paper goes, if anywhere.
+        report: where an HTML page goes, if anywhere.
 
     Raises:
         UserError: a file is missing, damaged, unfinished, or of other clips than the first.
@@ -39,9 +43,12 @@ def evaluate_files(
         systems = require_same_clips(read_systems(predictions, references, missing), intersection)
     beside = systems[0].file.parent
     target = beside / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
-    scored = score_systems(systems, scoring, target)
+    scored, content = score_systems(systems, scoring, target)
+    keys = [key for key in SHOWN if key in scored[0].figures]
     if latex is not None:
-        keys = [key for key in (*SHOWN, *SHOWN_OF_ANSWERS) if key in scored[0].figures]
         write_text(latex, latex_table(scored, keys, labels_of()))
         say(f"LaTeX table in {latex}")
+    if report is not None:
+        write_report(report, scored, content, keys, labels_of(), find_preset(scoring.preset))
+        say(f"report in {report}")
     return scored

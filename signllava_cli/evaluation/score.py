@@ -22,8 +22,8 @@ from signllava_cli.generation.questions import FREE
 
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
 CONTEXT_BOUND = "context_bound_accuracy"
-SHOWN = ("bleu1", "bleu2", "bleu3", "bleu4", "chrf2", "rougeL", "rbleu", "exact_match")
-SHOWN_OF_ANSWERS = ("accuracy", "precision", "recall", "f1", "malformed")
+SHOWN_OF_TEXTS = ("bleu1", "bleu2", "bleu3", "bleu4", "chrf2", "rougeL", "rbleu", "exact_match", CONTEXT_BOUND)
+SHOWN = (*SHOWN_OF_TEXTS, "accuracy", "precision", "recall", "f1", "malformed")  # in tables, where there are any
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Scored:
         }
 
 
-def score_systems(systems: Sequence[System], scoring: Scoring, out: Path) -> list[Scored]:
-    """Score `systems`, which hold the same clips, print the tables, and write `out`.
+def score_systems(systems: Sequence[System], scoring: Scoring, out: Path) -> tuple[list[Scored], dict[str, Any]]:
+    """Score `systems`, which hold the same clips, print the tables, and write `out`; its content comes back, too.
 
     Raises:
         UserError: they are of several tasks, the preset or the stop list is none, or `out` holds something else.
@@ -100,7 +100,7 @@ def score_systems(systems: Sequence[System], scoring: Scoring, out: Path) -> lis
     _show(scored, labels_of(), signatures, scoring)
     write_json(out, content)
     say(f"scores in {out}")
-    return scored
+    return scored, content
 
 
 def labels_of() -> dict[str, str]:
@@ -166,7 +166,7 @@ def _context_bound(system: System) -> dict[str, float]:
 
 
 def _show(scored: Sequence[Scored], labels: dict[str, str], signatures: dict[str, str], scoring: Scoring) -> None:
-    shown = [key for key in (*SHOWN, *SHOWN_OF_ANSWERS, CONTEXT_BOUND) if any(key in each.figures for each in scored)]
+    shown = [key for key in SHOWN if any(key in each.figures for each in scored)]
     rows = []
     for each in scored:
         cells = [f"{each.figures[key]:.2f}" if key in each.figures else "-" for key in shown]

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from browser import needs_chromium, opened_page
 from conftest import subprocess_command
 
 from signllava_cli import SignLlava
@@ -25,7 +25,6 @@ from signllava_cli.serving.uploads import read_uploads
 
 STREAMS = {"sign2vec": 48, "mae": 64}
 UPLOAD_MB = 1
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
@@ -192,20 +191,12 @@ def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:
     assert sum(tried.values()) > 50
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+@needs_chromium
 def test_from_opening_to_a_translated_recording_in_chromium(address: str, split: Split, tmp_path: Path) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*flags, "--disable-component-update"])
-        page = browser.new_page(viewport={"width": 1100, "height": 800})
-        complaints: list[str] = []
-        requested: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requested.append(request.url))
-        page.goto(address)
+    with opened_page(address, viewport={"width": 1100, "height": 800}) as (page, complaints, requested):
+        page: Any
         expect(page.locator("#recording option")).to_have_count(4)
         page.select_option("#recording", "dev01")
         page.select_option("#source", "predicted")
@@ -231,6 +222,5 @@ def test_from_opening_to_a_translated_recording_in_chromium(address: str, split:
         page.set_input_files("#files", tmp_path / "wrong.npy")
         page.click("#translate")
         expect(page.locator("#status")).to_contain_text("wrong.npy: has width 5")
-        browser.close()
     assert not [each for each in complaints if "422" not in each]  # the browser's own note of the refusal
     assert all(url.startswith((address, "data:")) for url in requested)

@@ -1,0 +1,99 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const PER_PAGE = 50, WORDS_COMPARED = 400;
+let shown = [], page = 0;
+
+for (const [number, name] of data.systems.entries()) $("system").append(new Option(name, number));
+if (data.systems.length < 2) for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((each) => each.remove());
+
+const gain = (clip, system) => clip.score[system] - clip.score[0];
+const filters = {
+  all: () => true,
+  exact: (clip, s) => clip.said[s].trim() === clip.meant.trim(),
+  wrong: (clip, s) => clip.said[s].trim() !== clip.meant.trim(),
+  empty: (clip, s) => !clip.said[s].trim(),
+  context: (clip, s) => clip.saw[s].length > 0,
+  leaked: (clip, s) => clip.saw[s].some((sentence) => sentence.trim() === clip.meant.trim()),
+  gained: (clip, s) => gain(clip, s) > 0,
+  lost: (clip, s) => gain(clip, s) < 0,
+};
+const orders = {
+  low: (s) => (a, b) => a.score[s] - b.score[s],
+  high: (s) => (a, b) => b.score[s] - a.score[s],
+  gain: (s) => (a, b) => gain(b, s) - gain(a, s),
+  loss: (s) => (a, b) => gain(a, s) - gain(b, s),
+  long: () => (a, b) => b.meant.length - a.meant.length,
+};
+
+function find() {
+  const system = Number($("system").value), wanted = $("search").value.trim().toLocaleLowerCase();
+  const keep = filters[$("filter").value], order = orders[$("sort").value];
+  shown = data.clips.filter((clip) => keep(clip, system) && (!wanted || [clip.id, clip.meant, ...clip.said].some((text) => text.toLocaleLowerCase().includes(wanted))));
+  if (order) shown.sort(order(system));
+  page = 0;
+  draw();
+}
+
+function draw() {
+  const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
+  $("count").textContent = `${shown.length} of ${data.clips.length} clips`;
+  $("page").textContent = `page ${page + 1} of ${pages}`;
+  $("before").disabled = page === 0;
+  $("after").disabled = page >= pages - 1;
+  $("list").replaceChildren(...shown.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(item));
+}
+
+function element(tag, text, name) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (name) made.className = name;
+  return made;
+}
+
+function item(clip) {
+  const system = Number($("system").value), made = element("li");
+  made.append(element("p", `${clip.id}, chrF2 ${clip.score[system].toFixed(1)}`, "text meta"));
+  const [meant, said] = compared(clip.meant, clip.said[system]);
+  made.append(line("reference", meant, clip.meant), line(data.systems[system], said, clip.said[system]));
+  for (const [number, name] of data.systems.entries()) {
+    if (number !== system && data.systems.length < 6) made.append(line(name, [clip.said[number]], clip.said[number]));
+  }
+  if (clip.saw[system].length) {
+    const context = element("details");
+    context.append(element("summary", `context, ${clip.saw[system].length} sentences`));
+    for (const sentence of clip.saw[system]) context.append(element("p", sentence, "text"));
+    made.append(context);
+  }
+  return made;
+}
+
+function line(label, parts, whole) {
+  const made = element("p", undefined, whole.length > 1000 ? "text long" : "text");
+  if (whole.length > 1000) made.tabIndex = 0;
+  made.append(element("small", `${label}: `), ...(whole ? parts : [element("small", "(empty)")]));
+  return made;
+}
+
+/** Both texts as nodes: words that the other lacks are marked (longest common subsequence). */
+function compared(meant, said) {
+  const a = meant.split(/(\s+)/), b = said.split(/(\s+)/);
+  if (a.length > WORDS_COMPARED || b.length > WORDS_COMPARED) return [[meant], [said]];
+  const best = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--) best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
+  const left = [], right = [];
+  let i = 0, j = 0;
+  while (i < a.length || j < b.length) {
+    if (i < a.length && j < b.length && a[i] === b[j]) { left.push(a[i++]); right.push(b[j++]); }
+    else if (j >= b.length || (i < a.length && best[i + 1][j] >= best[i][j + 1])) left.push(element("del", a[i++]));
+    else right.push(element("ins", b[j++]));
+  }
+  return [left, right];
+}
+
+for (const name of ["system", "filter", "sort"]) $(name).addEventListener("change", find);
+$("search").addEventListener("input", find);
+$("find").addEventListener("submit", (event) => event.preventDefault());
+$("before").addEventListener("click", () => { page--; draw(); });
+$("after").addEventListener("click", () => { page++; draw(); $("clips").scrollIntoView(); });
+find();

@@ -1,0 +1,37 @@
+"""A headless Chromium for tests that open a page."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+
+
+@contextlib.contextmanager
+def opened_page(address: str, **options: object) -> Iterator[tuple[object, list[str], list[str]]]:
+    """A page at `address`; and, growing, what it complains of and what it asks for."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS])
+        page = browser.new_page(**options)  # type: ignore[arg-type]
+        complaints: list[str] = []
+        requested: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(address)
+        yield page, complaints, requested
+        browser.close()
