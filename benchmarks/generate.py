@@ -24,11 +24,9 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.generation.context_source import ContextSource
-from signllava_cli.generation.controls import ShownFrames
-from signllava_cli.generation.decoding import decode, open_decoder
+from signllava_cli.generation.decoding import decode
 from signllava_cli.generation.frontier import Frontier
-from signllava_cli.generation.generate import Queue, Work
-from signllava_cli.generation.questions import Questions
+from signllava_cli.generation.work import Queue, Work
 from signllava_cli.model.assembly import Assembled, assemble
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.recipe import Recipe, build_recipe
@@ -102,7 +100,6 @@ def measure(recipe: Recipe, recordings: int, table: Table) -> None:
     split = Split(recipe, "train")
     names = list(dict.fromkeys(clip.recording for clip in split.clips))[:recordings]
     clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_A_RECORDING]
-    frames = [int(count) for count in sum(stream.kept_frames() for stream in split.streams)]
     for name in SOURCES:
         source = ContextSource.open(name, recipe.context.window, recipe.context.prelude, split)
         began = time.perf_counter()
@@ -111,9 +108,7 @@ def measure(recipe: Recipe, recordings: int, table: Table) -> None:
         table.add_row(name, "one, transformers", f"{slow:.2f}", "1", "")
         for size in SIZES:
             its = replace(recipe, generate=replace(recipe.generate, batch_size=size))
-            shown, questions = ShownFrames(split, its.generate), Questions(its, split)
-            builder, decoder = ExampleBuilder(its, assembled.prompts), open_decoder(assembled, its)
-            work = Work(its, split, frames, shown, questions, builder, decoder)
+            work = Work.of(its, split, assembled)
             began = time.perf_counter()
             texts = together(work, source, clips)
             fast = len(clips) / (time.perf_counter() - began)

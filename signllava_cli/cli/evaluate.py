@@ -5,14 +5,29 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.options import SetOption
+
 FILES, COUNTING, UNCERTAINTY = "What is scored", "Which clips count", "Uncertainty"
 
 
 def evaluate(
     predictions: Annotated[
         list[Path] | None,
-        typer.Argument(help="Predictions files or folders; also the research system's JSON, and CSV of uid,text."),
+        typer.Argument(help="Predictions files or folders; the research system's JSON; CSV of uid,text; or a run."),
     ] = None,
+    context_sources: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Of a run: generate what is missing under each, and compare.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of a run, with --context-sources. Default: the recipe's.", rich_help_panel=FILES),
+    ] = None,
+    set_: SetOption = None,
     references: Annotated[
         Path | None, typer.Option(help="A file with the references, of any of these kinds.", rich_help_panel=FILES)
     ] = None,
@@ -54,13 +69,16 @@ def evaluate(
     BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
     accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant.
     """
-    from signllava_cli.evaluation.run import evaluate_files
+    from signllava_cli.evaluation.run import evaluate_files, generated
     from signllava_cli.evaluation.score import Scoring
 
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
     scoring = Scoring(preset, stop_list, resample, samples, trials)  # type: ignore[arg-type]
-    evaluate_files(predictions or [], references, (hyp, ref), missing, intersection, scoring, out, latex, report)  # type: ignore[arg-type]
+    files = predictions or []
+    if context_sources is not None:
+        files = generated(files, context_sources.split(","), split, set_ or [])
+    evaluate_files(files, references, (hyp, ref), missing, intersection, scoring, out, latex, report)  # type: ignore[arg-type]
 
 
 def one_of(option: str, given: str, *known: str) -> None:

@@ -111,7 +111,7 @@ def generate(
 
     Settings default to the recipe in the checkpoint. A killed run goes on where it stopped.
     """
-    from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+    from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
 
     options = {
         "context.window": context,
@@ -132,9 +132,7 @@ def generate(
         "generate.features": features,
     }
     overrides = [
-        "context.least_window=null",  # training alone draws from a range
-        "context.least_prelude=null",
-        "launch.profile=null",  # that of the training
+        *FOR_GENERATION,
         *(set_ or []),
         *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
         *(f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None),

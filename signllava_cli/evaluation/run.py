@@ -1,5 +1,6 @@
 """From files to scores: what `signllava eval` does."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,25 @@ from signllava_cli.evaluation.report import write_report
 from signllava_cli.evaluation.score import SHOWN, Scored, Scoring, labels_of, score_systems
 from signllava_cli.evaluation.systems import Missing, read_systems, read_text_pair, require_same_clips
 from signllava_cli.files import write_text
+from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
+
+
+def generated(
+    runs: Sequence[Path], sources: Sequence[str], split: str | None, overrides: Sequence[str]
+) -> list[Path]:
+    """The predictions of a run under each of `sources`, in this order; what is missing is generated first.
+
+    Raises:
+        UserError: `runs` are not one, or generation cannot be done.
+    """
+    from signllava_cli.generation.generate import generate
+
+    if len(runs) != 1:
+        raise UserError("--context-sources takes one run or checkpoint, whose predictions it makes.")
+    checkpoint = find_checkpoint(runs[0])
+    named = [] if split is None else [f"generate.split={json.dumps(split)}"]
+    recipe = recipe_of(checkpoint, [*FOR_GENERATION, *overrides, *named])
+    return generate(recipe, checkpoint, [source.strip() for source in sources])
 
 
 def evaluate_files(

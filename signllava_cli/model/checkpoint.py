@@ -42,6 +42,8 @@ PROJECTOR, ADAPTER, CONFIG, RECIPE, PROGRESS = (
     "recipe.yaml",
     "progress.json",
 )
+# Settings of the training that generation does not take over: ranges of N and M, and the launcher.
+FOR_GENERATION = ("context.least_window=null", "context.least_prelude=null", "launch.profile=null")
 STEP_FOLDER = re.compile(r"step-(\d{6,})")
 
 

@@ -119,7 +119,7 @@ def test_projector_of_another_kind_is_not_taken(signllava: Command, settings: li
 
 
 @pytest.mark.parametrize(
-    "words", [["generate"], ["nonsense"], ["pretrain", "--recipe", "pretrain", "--sett", "x=1"], ["eval"]]
+    "words", [["generate"], ["nonsense"], ["pretrain", "--recipe", "pretrain", "--sett", "x=1"], ["serve"]]
 )
 def test_usage(signllava: Command, words: list[str]) -> None:
     ended = signllava(*words)

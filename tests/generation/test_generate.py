@@ -223,4 +223,4 @@ def test_a_clip_without_features_is_reported_and_leaves_no_sentence(
     assert len(rows) == 38
     assert (rows["dev00/dev00-01"].hypothesis, rows["dev00/dev00-01"].missing) == ("", "mae")
     assert rows["dev00/dev00-02"].context == [rows["dev00/dev00-00"].hypothesis]
-    assert "1 clips have no features and were scored as empty" in signllava("eval", tmp_path / "out").out
+    assert "1 clips have no hypothesis, and score as empty" in signllava("eval", tmp_path / "out").out
