@@ -34,9 +34,12 @@ def split(run: Path) -> Split:
 
 
 @pytest.fixture(scope="module")
-def address(run: Path) -> Iterator[str]:
-    """Where the app is served, on loopback, by the real command."""
-    options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB]
+def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the app is served, on loopback, by the real command; one recording has a video."""
+    videos = tmp_path_factory.mktemp("videos")
+    (videos / "dev02.mp4").write_bytes(b"frames")
+    (videos / "secret.mp4").write_bytes(b"of no recording")
+    options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
     process = subprocess_command("serve", "-c", run, *options)
     assert process.stdout is not None
     for line in process.stdout:
@@ -166,6 +169,15 @@ def test_the_app_answers_to_its_own_name_alone(address: str) -> None:
     assert ask(address, "api/model", None, Host="evil.example")[0] == 400
     assert ask(address, "api/recordings/translate?recording=nobody", b"")[0] == 404
     assert ask(address, "api/video?recording=../../etc/passwd")[0] == 404
+
+
+def test_a_recording_shows_its_own_video_alone(address: str) -> None:
+    _, (recordings,) = ask(address, "api/recordings")
+    assert [each["video"] for each in recordings] == [False, False, True]
+    with urllib.request.urlopen(address + "api/video?recording=dev02", timeout=60) as response:
+        assert (response.headers["Content-Type"], response.read()) == ("video/mp4", b"frames")
+    for name in ("dev00", "secret", "../videos0/dev02"):
+        assert ask(address, f"api/video?recording={name}")[0] == 404
 
 
 def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:

@@ -15,6 +15,8 @@ from pose_format.numpy import NumPyPoseBody
 from pose_format.pose_header import PoseHeader, PoseHeaderComponent, PoseHeaderDimensions
 from test_pack import annotate, assert_refused, pack, packed, report
 
+from signllava_cli.serving.uploads import read_uploads
+
 Command = Callable[..., Ended]
 FACE = (0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172, 178, 181, 263, 269)
 FACE += (276, 282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473)
@@ -194,6 +196,8 @@ def test_a_pose_file_gives_the_same_208_numbers_as_json(signllava: Command, tmp_
     assert ended.code == 0, ended.err
     (of_json, _), (of_pose, back) = stored(data, "rec/a"), stored(data, "rec/b")
     np.testing.assert_array_equal(of_pose, of_json)
+    (uploaded,) = read_uploads([("b.pose", tmp_path / "source/b.pose")], {"mae": 64, "pose": 208}, 2**24)
+    np.testing.assert_array_equal(uploaded.features["pose"], of_pose)  # dropped on the page of `signllava serve`
     assert (of_pose[3, 50 + 14 : 50 + 16] == 0).all()
     assert_pixels(back[:3], kept(points)[:3])
 
