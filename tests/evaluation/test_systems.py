@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,12 +174,13 @@ def test_yes_no_predictions_of_generate_are_scored_without_what_was_not_asked(
 def test_a_run_is_compared_under_its_context_sources_in_one_command(
     signllava: Command, run: Path, tmp_path: Path
 ) -> None:
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
     options = ["--split", "dev", "--set", "generate.max_new_tokens=5", "--set", "generate.beams=1", "--samples", 50]
     options += ["--context-sources", "none,gold,predicted", "--trials", 50, "--out", tmp_path / "s.json"]
-    ended = signllava("eval", run, *options)
+    ended = signllava("eval", copy, *options)
     assert ended.code == 0, ended.err
     results = json.loads((tmp_path / "s.json").read_text())["results"]
     assert [result["context_source"] for result in results] == ["none", "gold", "predicted"]
     assert "bleu4" in results[2]["against_first"]
-    again = signllava("eval", run, *options)
+    again = signllava("eval", copy, *options)
     assert again.out.count("0 clips in 0.0 s") == 3
