@@ -21,6 +21,7 @@ from signllava_cli.cli import (
     serve,
 )
 from signllava_cli.errors import Stopped, UserError, is_out_of_memory
+from signllava_cli.ranks import is_launching
 
 app = typer.Typer(
     name="signllava",
@@ -83,4 +84,7 @@ def run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted")
         code = 130
+    if is_launching():  # Python's own clearing up would abort torch's threads, and the exit code with them
+        console.flush()
+        os._exit(code or 0)
     sys.exit(code or 0)
