@@ -3,11 +3,14 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
 
 from signllava_cli.console import say
+
+LAUNCHER_THREAD = "accelerate's launcher"
 
 
 class StopRequest:
@@ -58,6 +61,11 @@ class StopRequest:
 def is_launched() -> bool:
     """Whether a launcher started this process: torchrun gives it a rank, accelerate a precision."""
     return "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def is_launching() -> bool:
+    """Whether accelerate's launcher is at work in this process, as when a signal comes before there are ranks."""
+    return any(thread.name == LAUNCHER_THREAD for thread in threading.enumerate())
 
 
 def _start_of_process() -> float:

@@ -14,9 +14,9 @@ import psutil
 
 from signllava_cli.console import fail, say
 from signllava_cli.errors import Stopped, UserError
+from signllava_cli.preemption import LAUNCHER_THREAD
 
 INTERRUPTED = 130
-LAUNCHER = "accelerate's launcher"  # the thread it works in
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 
 
@@ -84,7 +84,7 @@ def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
         except BaseException as failure:
             launched.set_exception(failure)
 
-    threading.Thread(target=launch, name=LAUNCHER, daemon=True).start()
+    threading.Thread(target=launch, name=LAUNCHER_THREAD, daemon=True).start()
     try:
         launched.result()
     except ChildFailedError as failed:
@@ -98,11 +98,6 @@ def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
     except (ValueError, ImportError, ConnectionError) as fault:
         raise UserError(f"{arguments.config_file} cannot be launched: {fault}") from None
     return 0
-
-
-def is_launching() -> bool:
-    """Whether accelerate's launcher is still at work, as when a signal comes before there are ranks."""
-    return any(thread.name == LAUNCHER for thread in threading.enumerate())
 
 
 def _kill(ranks: list[psutil.Process]) -> None:

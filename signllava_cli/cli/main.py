@@ -21,7 +21,7 @@ from signllava_cli.cli import (
     serve,
 )
 from signllava_cli.errors import Stopped, UserError, is_out_of_memory
-from signllava_cli.ranks import is_launching
+from signllava_cli.preemption import is_launching
 
 app = typer.Typer(
     name="signllava",
