@@ -12,8 +12,12 @@ FILES, COUNTING, UNCERTAINTY = "What is scored", "Which clips count", "Uncertain
 
 def evaluate(
     predictions: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Predictions files or folders; the research system's JSON; CSV of uid,text; or a run."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]FILE...",
+            help="Predictions files or folders, the research system's JSON, CSV of uid,text; or a run. Files of one "
+            "NAME are several seeds of one system.",
+        ),
     ] = None,
     context_sources: Annotated[
         str | None,
@@ -42,6 +46,14 @@ def evaluate(
     stop_list: Annotated[
         Path | None, typer.Option(help="A file of words, one a line: also score reduced BLEU.", rich_help_panel=FILES)
     ] = None,
+    bleurt: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A local copy of BLEURT-20: also score BLEURT.", rich_help_panel=FILES),
+    ] = None,
+    comet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score that.", rich_help_panel=FILES),
+    ] = None,
     missing: Annotated[
         str, typer.Option(metavar="empty|exclude", help="Clips without a hypothesis.", rich_help_panel=COUNTING)
     ] = "empty",
@@ -59,6 +71,7 @@ def evaluate(
         int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
     ] = 10_000,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page: scores, charts, every clip.")] = None,
+    charts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw charts for papers, PNG files.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where scores.json goes. Default: beside the first predictions file.")
@@ -69,16 +82,17 @@ def evaluate(
     BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
     accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant.
     """
-    from signllava_cli.evaluation.run import evaluate_files, generated
+    from signllava_cli.evaluation import run
     from signllava_cli.evaluation.score import Scoring
 
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
-    scoring = Scoring(preset, stop_list, resample, samples, trials)  # type: ignore[arg-type]
-    files = predictions or []
+    scoring = Scoring(preset, stop_list, bleurt, comet, resample, samples, trials)  # type: ignore[arg-type]
+    given = predictions or []
     if context_sources is not None:
-        files = generated(files, context_sources.split(","), split, set_ or [])
-    evaluate_files(files, references, (hyp, ref), missing, intersection, scoring, out, latex, report)  # type: ignore[arg-type]
+        given = run.generated(given, context_sources.split(","), split, set_ or [])
+    sources = run.Sources(given, hyp, ref, references, missing, intersection)  # type: ignore[arg-type]
+    run.evaluate(sources, scoring, run.Outputs(out, latex, report, charts))
 
 
 def one_of(option: str, given: str, *known: str) -> None:

@@ -122,3 +122,8 @@ def save_chart(figure: Figure, file: Path) -> None:
     """
     with written_file(file) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def as_label(name: str) -> str:
+    """`name` so that matplotlib shows it as it is: it takes `$` for mathematics, and hides what begins with `_`."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

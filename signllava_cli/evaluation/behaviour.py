@@ -1,15 +1,15 @@
 """What the model does: where it is good and bad, what it misses and invents, and whether a reference leaked to it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from signllava_cli.data.leaks import is_leaked
 from signllava_cli.data.words import words
-from signllava_cli.evaluation.metrics import Bleu, Chrf
-from signllava_cli.evaluation.presets import Preset
+from signllava_cli.evaluation.metrics.presets import Preset
+from signllava_cli.evaluation.metrics.texts import Bleu, Chrf
 from signllava_cli.generation.prediction import Prediction
 
 WORDS_NAMED = 20
@@ -64,7 +64,7 @@ def _by(rows: Sequence[Prediction], bucket: Bucket, preset: Preset) -> dict[str,
         if (name := bucket(row)) is not None:
             groups[name].append(row)
     found = {}
-    for name in sorted(groups, key=_order):
+    for name in in_order(groups):
         hypotheses, references = [row.hypothesis for row in groups[name]], [row.reference for row in groups[name]]
         figures: dict[str, float] = {"clips": len(hypotheses)}
         for metric, key in ((Bleu(preset), "bleu4"), (Chrf(preset), "chrf2")):
@@ -74,10 +74,14 @@ def _by(rows: Sequence[Prediction], bucket: Bucket, preset: Preset) -> dict[str,
     return found
 
 
-def _order(name: str) -> tuple[int, str]:
-    """Sorts `4-7` before `13-20`, and recordings by their names."""
-    first = name.partition("-")[0].rstrip("+")
-    return (int(first) if first.isdecimal() else 0), name
+def in_order(names: Iterable[str]) -> list[str]:
+    """The buckets `4-7` before `13-20`, and recordings by their names."""
+
+    def place(name: str) -> tuple[int, str]:
+        first = name.partition("-")[0].rstrip("+")
+        return (int(first) if first.isdecimal() else 0), name
+
+    return sorted(names, key=place)
 
 
 def _range(value: int, bounds: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from signllava_cli.evaluation.metrics import Figures, TextMetric
+from signllava_cli.evaluation.metrics.metric import CountedMetric, Figures
 
 TRIALS_AT_ONCE = 500
 SEED = 12345  # sacreBLEU's, so that its own tests draw the same samples
@@ -29,9 +29,11 @@ class Comparison:
     """System against baseline in one figure: the difference, its interval, and two-sided p-values.
 
     `bootstrap_p`: paired bootstrap, how often a resampled difference lies as far from the observed one as that lies
-    from 0. `randomisation_p`: paired approximate randomisation (Riezler & Maxwell 2005), as in sacreBLEU.
-    `sacrebleu_bootstrap_p`: sacreBLEU's paired bootstrap, for comparison with what others report; it subtracts the
-    mean of the differences' sizes, and so finds about twice as many chance differences significant as it should.
+    from 0. `randomisation_p`: paired approximate randomisation (Riezler & Maxwell 2005), how often systems that swap
+    units at random differ as much. The other two are sacreBLEU's, for comparison with what others report. Its
+    bootstrap subtracts the mean of the differences' sizes, and so finds about twice as many chance differences
+    significant as it should. Its randomisation does not count differences that are as large, only larger ones: of few
+    units, where many are equal, it finds everything significant.
     """
 
     difference: float
@@ -39,6 +41,7 @@ class Comparison:
     bootstrap_p: float
     randomisation_p: float
     sacrebleu_bootstrap_p: float
+    sacrebleu_randomisation_p: float
 
 
 class Units:
@@ -72,14 +75,14 @@ class Units:
         return summed
 
 
-def intervals(metric: TextMetric, counts: np.ndarray, units: Units, samples: int) -> dict[str, Interval]:
+def intervals(metric: CountedMetric, counts: np.ndarray, units: Units, samples: int) -> dict[str, Interval]:
     """The bootstrap interval of each figure of `metric`, given its `counts` (N, K)."""
     figures = metric.scores(units.draws(samples) @ units.sums(counts))
     return {key: _middle(values) for key, values in figures.items()}
 
 
 def comparisons(
-    metric: TextMetric, baseline: np.ndarray, system: np.ndarray, units: Units, samples: int, trials: int
+    metric: CountedMetric, baseline: np.ndarray, system: np.ndarray, units: Units, samples: int, trials: int
 ) -> dict[str, Comparison]:
     """`system` against `baseline`, both counts (N, K) of the same clips, in each figure of `metric`."""
     ours, theirs = units.sums(system), units.sums(baseline)
@@ -95,17 +98,18 @@ def comparisons(
             interval=_middle(resampled[key]),
             bootstrap_p=_p_value(np.abs(resampled[key] - difference), size),
             randomisation_p=_p_value(np.abs(shuffled[key]), size),
-            sacrebleu_bootstrap_p=_p_value(sizes - sizes.mean(), size),
+            sacrebleu_bootstrap_p=_sacrebleus_p_value(sizes - sizes.mean(), size),
+            sacrebleu_randomisation_p=_sacrebleus_p_value(np.abs(shuffled[key]), size),
         )
     return found
 
 
-def _differences(metric: TextMetric, ours: np.ndarray, theirs: np.ndarray) -> Figures:
+def _differences(metric: CountedMetric, ours: np.ndarray, theirs: np.ndarray) -> Figures:
     first, second = metric.scores(ours), metric.scores(theirs)
     return {key: first[key] - second[key] for key in first}
 
 
-def _shuffled_differences(metric: TextMetric, ours: np.ndarray, theirs: np.ndarray, stays: np.ndarray) -> Figures:
+def _shuffled_differences(metric: CountedMetric, ours: np.ndarray, theirs: np.ndarray, stays: np.ndarray) -> Figures:
     """The differences when units change sides, some trials at a time: a product takes 8 bytes a unit and trial."""
     parts = []
     for start in range(0, len(stays), TRIALS_AT_ONCE):
@@ -115,11 +119,21 @@ def _shuffled_differences(metric: TextMetric, ours: np.ndarray, theirs: np.ndarr
 
 
 def _middle(values: np.ndarray) -> Interval:
-    """The middle 95 %, by sacreBLEU's places: a fortieth of the sorted values is left out at each end."""
-    ordered, out = np.sort(values), len(values) // 40
-    return Interval(float(ordered[out]), float(ordered[len(values) - out - 1]))
+    """The middle 95 %, by sacreBLEU's places: a fortieth of the sorted values is left out at each end.
+
+    Resamples in which nothing was counted (NaN) tell nothing.
+    """
+    told = values[~np.isnan(values)]
+    ordered, out = np.sort(told), len(told) // 40
+    return Interval(float(ordered[out]), float(ordered[len(told) - out - 1]))
 
 
 def _p_value(values: np.ndarray, observed: float) -> float:
-    """The share of values greater than the observed one; one is added to both, so that no p-value is 0."""
+    """The share of values as great as the observed one, which counts as one of them (Phipson & Smyth 2010)."""
+    rounding = 1e-9 * max(1.0, observed)
+    told = values[~np.isnan(values)]
+    return float((np.sum(told >= observed - rounding) + 1) / (len(told) + 1))
+
+
+def _sacrebleus_p_value(values: np.ndarray, observed: float) -> float:
     return float((np.sum(values > observed) + 1) / (len(values) + 1))

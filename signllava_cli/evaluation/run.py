@@ -2,23 +2,81 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.console import say
 from signllava_cli.errors import UserError
-from signllava_cli.evaluation.latex import latex_table
-from signllava_cli.evaluation.presets import find_preset
-from signllava_cli.evaluation.report import write_report
-from signllava_cli.evaluation.score import SHOWN, Scored, Scoring, labels_of, score_systems
-from signllava_cli.evaluation.systems import Missing, read_systems, read_text_pair, require_same_clips
-from signllava_cli.files import write_text
+from signllava_cli.evaluation.score import Evaluation, Scoring, score_systems
+from signllava_cli.evaluation.shown.latex import latex_table
+from signllava_cli.evaluation.shown.tables import show
+from signllava_cli.evaluation.systems import Missing, System, read_systems, read_text_pair, require_same_clips
+from signllava_cli.files import read_json, write_json, write_text
 from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
 
 
-def generated(
-    runs: Sequence[Path], sources: Sequence[str], split: str | None, overrides: Sequence[str]
-) -> list[Path]:
-    """The predictions of a run under each of `sources`, in this order; what is missing is generated first.
+@dataclass(frozen=True)
+class Sources:
+    """What is scored: `predictions` (`FILE` or `NAME=FILE`), or `hypotheses` with `meant`, plain text.
+
+    `references`: where those of the predictions are, if not in them. `missing`: whether clips without a hypothesis
+    count as empty or are left out. `intersection`: of files with different clips, score those of all.
+    """
+
+    predictions: Sequence[str] = ()
+    hypotheses: Path | None = None
+    meant: Path | None = None
+    references: Path | None = None
+    missing: Missing = "empty"
+    intersection: bool = False
+
+    def read(self) -> list[System]:
+        """The systems, on the same clips.
+
+        Raises:
+            UserError: a file is missing, damaged, unfinished, or of other clips than the first.
+        """
+        if (self.hypotheses is None) != (self.meant is None) or (self.hypotheses is None) == (not self.predictions):
+            raise UserError("Name predictions files, or --hyp FILE with --ref FILE.")
+        if self.hypotheses is not None and self.meant is not None:
+            return [read_text_pair(self.hypotheses.expanduser(), self.meant.expanduser())]
+        return require_same_clips(read_systems(self.predictions, self.references, self.missing), self.intersection)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where an evaluation goes: scores.json (by default beside the first file), and, if named, a LaTeX table, an HTML
+    page, and a folder of charts."""
+
+    scores: Path | None = None
+    latex: Path | None = None
+    report: Path | None = None
+    charts: Path | None = None
+
+    def require_safe(self, systems: Sequence[System]) -> Path:
+        """Check, before anything is computed, that nothing but earlier output is written over; where the scores go.
+
+        Raises:
+            UserError: a name is that of something else.
+        """
+        beside = systems[0].file.parent
+        given = self.scores
+        scores = beside / "scores.json" if given is None else given / "scores.json" if given.is_dir() else given
+        if scores.exists() and not (scores.is_file() and "results" in read_json(scores)):
+            raise UserError(f"--out {scores} is there and holds no scores: choose another name.")
+        for option, file, endings in (
+            ("--latex", self.latex, (".tex",)),
+            ("--report", self.report, (".html", ".htm")),
+        ):
+            if file is not None and (file.suffix.lower() not in endings or file.is_dir()):
+                raise UserError(f"{option} {file}: give it the name of a file that ends in {endings[0]}.")
+        if self.charts is not None and self.charts.exists() and not self.charts.is_dir():
+            raise UserError(f"--charts {self.charts} is a file; name a folder.")
+        return scores
+
+
+def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, overrides: Sequence[str]) -> list[str]:
+    """The predictions of a run under each of `sources`, as `SOURCE=FOLDER`; what is missing is generated first.
 
     Raises:
         UserError: `runs` are not one, or generation cannot be done.
@@ -27,48 +85,38 @@ def generated(
 
     if len(runs) != 1:
         raise UserError("--context-sources takes one run or checkpoint, whose predictions it makes.")
-    checkpoint = find_checkpoint(runs[0])
+    checkpoint = find_checkpoint(Path(runs[0]))
     named = [] if split is None else [f"generate.split={json.dumps(split)}"]
     recipe = recipe_of(checkpoint, [*FOR_GENERATION, *overrides, *named])
-    return generate(recipe, checkpoint, [source.strip() for source in sources])
+    folders = generate(recipe, checkpoint, [source.strip() for source in sources])
+    kinds = [source.partition(":")[0].strip() for source in sources]  # of prepared:FILE, the first
+    if len(set(kinds)) < len(kinds):
+        return [str(folder) for folder in folders]
+    return [f"{kind}={folder}" for kind, folder in zip(kinds, folders, strict=True)]
 
 
-def evaluate_files(
-    predictions: Sequence[Path],
-    references: Path | None,
-    text_pair: tuple[Path | None, Path | None],
-    missing: Missing,
-    intersection: bool,
-    scoring: Scoring,
-    out: Path | None,
-    latex: Path | None,
-    report: Path | None,
-) -> list[Scored]:
-    """Score `predictions`, or a pair of plain text files (hypotheses, references); see `signllava eval --help`.
-
-    Args:
-        out: the JSON file, or a folder for it; default: beside the first file.
-        latex: where a table for a paper goes, if anywhere.
-        report: where an HTML page goes, if anywhere.
+def evaluate(sources: Sources, scoring: Scoring, outputs: Outputs) -> Evaluation:
+    """Score, print, and write what was asked for; see `signllava eval --help`.
 
     Raises:
-        UserError: a file is missing, damaged, unfinished, or of other clips than the first.
+        UserError: something cannot be read, scored, or written.
     """
-    hypotheses, meant = text_pair
-    if (hypotheses is None) != (meant is None) or (hypotheses is None) == (not predictions):
-        raise UserError("Name predictions files, or --hyp FILE with --ref FILE.")
-    if hypotheses is not None and meant is not None:
-        systems = [read_text_pair(hypotheses.expanduser(), meant.expanduser())]
-    else:
-        systems = require_same_clips(read_systems(predictions, references, missing), intersection)
-    beside = systems[0].file.parent
-    target = beside / "scores.json" if out is None else out / "scores.json" if out.is_dir() else out
-    scored, content = score_systems(systems, scoring, target)
-    keys = [key for key in SHOWN if key in scored[0].figures]
-    if latex is not None:
-        write_text(latex, latex_table(scored, keys, labels_of()))
-        say(f"LaTeX table in {latex}")
-    if report is not None:
-        write_report(report, scored, content, keys, labels_of(), find_preset(scoring.preset))
-        say(f"report in {report}")
-    return scored
+    systems = sources.read()
+    scores = outputs.require_safe(systems)
+    evaluation = score_systems(systems, scoring)
+    show(evaluation)
+    write_json(scores, evaluation.to_dict())
+    say(f"scores in {scores}")
+    if outputs.latex is not None:
+        write_text(outputs.latex, latex_table(evaluation))
+        say(f"LaTeX table in {outputs.latex}")
+    if outputs.report is not None:
+        from signllava_cli.evaluation.shown.report import write_report
+
+        write_report(outputs.report, evaluation)
+        say(f"report in {outputs.report}")
+    if outputs.charts is not None:
+        from signllava_cli.evaluation.shown.charts import draw_charts
+
+        say("charts: " + ", ".join(str(file) for file in draw_charts(evaluation, outputs.charts)))
+    return evaluation

@@ -1,4 +1,4 @@
-"""Score systems: a table on the screen, and scores.json with everything that a reader needs to repeat it."""
+"""Score systems: their figures, how certain those are, and everything that a reader needs to repeat it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,33 +9,42 @@ from typing import Any, Literal
 import numpy as np
 
 from signllava_cli import __version__
-from signllava_cli.console import say, show_table, warn
-from signllava_cli.errors import UserError, first_names
-from signllava_cli.evaluation.answers import YesNo
+from signllava_cli.console import warn
+from signllava_cli.errors import UserError
 from signllava_cli.evaluation.behaviour import behaviour, gains
-from signllava_cli.evaluation.metrics import TEXT_METRICS, ContextBoundAccuracy, ReducedBleu, TextMetric
-from signllava_cli.evaluation.presets import find_preset, read_stop_list
+from signllava_cli.evaluation.metrics.answers import YesNo
+from signllava_cli.evaluation.metrics.bleurt import Bleurt
+from signllava_cli.evaluation.metrics.comet import Comet
+from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy
+from signllava_cli.evaluation.metrics.metric import CountedMetric, TextMetric
+from signllava_cli.evaluation.metrics.presets import find_preset, read_stop_list
+from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, ReducedBleu
 from signllava_cli.evaluation.resampling import Comparison, Interval, Units, comparisons, intervals
+from signllava_cli.evaluation.seeds import Seeds, summarised
 from signllava_cli.evaluation.systems import System
-from signllava_cli.files import read_json, write_json
 from signllava_cli.generation.questions import FREE
 
+TRANSLATION = "translation"  # the task; all others are yes/no questions
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
-CONTEXT_BOUND = "context_bound_accuracy"
-SHOWN_OF_TEXTS = ("bleu1", "bleu2", "bleu3", "bleu4", "chrf2", "rougeL", "rbleu", "exact_match", CONTEXT_BOUND)
-SHOWN = (*SHOWN_OF_TEXTS, "accuracy", "precision", "recall", "f1", "malformed")  # in tables, where there are any
+OF_TEXTS = ("bleu1", "bleu2", "bleu3", "bleu4", "chrf2", "rougeL", "rbleu", "bleurt", "comet", "exact_match")
+OF_ANSWERS = ("accuracy", "precision", "recall", "f1", "malformed")
+FEW = 10  # units, with which resampling tells little
+SHOWN = (*OF_TEXTS, *ContextBoundAccuracy.labels, *OF_ANSWERS)  # in tables, where there are any
 
 
 @dataclass(frozen=True)
 class Scoring:
     """How systems are scored.
 
+    `bleurt`, `comet`: local checkpoints of these metrics, computed where they are named.
     `resample`: what an interval takes for independent. `samples` of the bootstrap, `trials` of the randomisation; no
     intervals and no comparison with 0 samples.
     """
 
     preset: str = "how2sign"
     stop_list: Path | None = None
+    bleurt: Path | None = None
+    comet: Path | None = None
     resample: Literal["recordings", "clips"] = "recordings"
     samples: int = 1000
     trials: int = 10_000
@@ -57,6 +66,7 @@ class Scored:
         rows = self.system.rows
         return {
             "name": self.system.name,
+            "seed_of": self.system.seed_of,
             "file": str(self.system.file),
             "task": self.system.task,
             "context_source": rows[0].context_source,
@@ -74,143 +84,127 @@ class Scored:
         }
 
 
-def score_systems(systems: Sequence[System], scoring: Scoring, out: Path) -> tuple[list[Scored], dict[str, Any]]:
-    """Score `systems`, which hold the same clips, print the tables, and write `out`; its content comes back, too.
+@dataclass(frozen=True)
+class Evaluation:
+    """All systems on the same clips, those of several seeds summarised, and how it was done."""
+
+    scored: tuple[Scored, ...]
+    seeds: tuple[Seeds, ...]
+    signatures: dict[str, str]
+    scoring: Scoring
+
+    def shown(self) -> list[str]:
+        """The keys of the figures that tables show."""
+        return [key for key in SHOWN if any(key in each.figures for each in self.scored)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """scores.json."""
+        scoring = self.scoring
+        return {
+            "results": [{**each.to_dict(), "signatures": self.signatures} for each in self.scored],
+            "seeds": [each.to_dict() for each in self.seeds],
+            "signatures": self.signatures,
+            "resampling": {"units": scoring.resample, "samples": scoring.samples, "trials": scoring.trials},
+            "preset": scoring.preset,
+            "versions": {"signllava": __version__, **{name: version(name) for name in LIBRARIES}},
+        }
+
+
+def score_systems(systems: Sequence[System], scoring: Scoring) -> Evaluation:
+    """Score `systems`, which hold the same clips.
 
     Raises:
-        UserError: they are of several tasks, the preset or the stop list is none, or `out` holds something else.
+        UserError: they are of several tasks, or the preset, the stop list or a checkpoint is none.
     """
-    if out.exists() and not (out.is_file() and "results" in read_json(out)):
-        raise UserError(f"--out {out} is there and holds no scores: choose another name.")
     tasks = sorted({system.task for system in systems})
     if len(tasks) > 1:
         raise UserError(f"The files are of several tasks ({', '.join(tasks)}); score them apart.")
-    metrics = _metrics(tasks[0], scoring)
-    scored = _scored(systems, metrics, scoring)
-    signatures = {type(metric).__name__: metric.signature for metric in metrics}
-    if any(CONTEXT_BOUND in each.figures for each in scored):
-        signatures[ContextBoundAccuracy.__name__] = ContextBoundAccuracy.signature
-    content = {
-        "results": [{**each.to_dict(), "signatures": signatures} for each in scored],
-        "signatures": signatures,
-        "resampling": {"units": scoring.resample, "samples": scoring.samples, "trials": scoring.trials},
-        "preset": scoring.preset,
-        "versions": {"signllava": __version__, **{name: version(name) for name in LIBRARIES}},
-    }
-    _show(scored, labels_of(), signatures, scoring)
-    write_json(out, content)
-    say(f"scores in {out}")
-    return scored, content
+    measured = _measured(systems, _metrics(tasks[0], scoring))
+    units = _units(systems, scoring)
+    scored = tuple(_scored(systems, place, measured, units, scoring) for place in range(len(systems)))
+    signatures = {type(each.metric).__name__: each.metric.signature for each in measured}
+    return Evaluation(scored, _seeds(scored), signatures, scoring)
 
 
 def labels_of() -> dict[str, str]:
     """Key of a figure -> its name in tables, for every figure that there is."""
-    kinds: list[type[TextMetric]] = [*TEXT_METRICS, ReducedBleu, YesNo]
-    return {key: label for kind in kinds for key, label in kind.labels.items()} | {CONTEXT_BOUND: "context-bound %"}
+    kinds: list[type[CountedMetric]] = [*TEXT_METRICS, ReducedBleu, Bleurt, Comet, ContextBoundAccuracy, YesNo]
+    return {key: label for kind in kinds for key, label in kind.labels.items()}
 
 
 def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:
     if task == FREE:
         raise UserError("Answers to a question of one's own have no references, so nothing can be scored.")
-    if task != "translation":
+    if task != TRANSLATION:
         return [YesNo()]
     preset = find_preset(scoring.preset)
     metrics = [kind(preset) for kind in TEXT_METRICS]
     if scoring.stop_list is not None:
         metrics.append(ReducedBleu(*read_stop_list(scoring.stop_list), preset))
+    if scoring.bleurt is not None:
+        metrics.append(Bleurt(scoring.bleurt, preset))
+    if scoring.comet is not None:
+        metrics.append(Comet(scoring.comet, preset))
     return metrics
 
 
-def _scored(systems: Sequence[System], metrics: Sequence[TextMetric], scoring: Scoring) -> list[Scored]:
+@dataclass(frozen=True)
+class Measured:
+    """A metric, and what it counts in the clips of each system: (N, K)."""
+
+    metric: CountedMetric
+    counts: tuple[np.ndarray, ...]
+
+
+def _measured(systems: Sequence[System], metrics: Sequence[TextMetric]) -> list[Measured]:
+    """Each of `metrics` on all systems; and, where the corpus marks clips as context-bound, the accuracy on them."""
+    hypotheses = [[row.hypothesis for row in system.rows] for system in systems]
+    references = [row.reference for row in systems[0].rows]
+    found = [Measured(each, tuple(each.counts(said, references) for said in hypotheses)) for each in metrics]
+    marks = next((marks for system in systems if any(marks := [row.context_bound for row in system.rows])), None)
+    if marks is not None and systems[0].task == TRANSLATION:
+        accuracy = ContextBoundAccuracy()
+        found.append(Measured(accuracy, tuple(accuracy.counts(said, marks) for said in hypotheses)))
+    return found
+
+
+def _units(systems: Sequence[System], scoring: Scoring) -> Units:
     rows = systems[0].rows
     units = Units([row.recording if scoring.resample == "recordings" else row.id for row in rows])
     if units.count == 1 and scoring.samples:
         warn("all clips are of one recording, so resampling recordings tells nothing; see --resample clips.")
-    scored = []
-    baseline: list[np.ndarray] = []
-    for number, system in enumerate(systems):
-        hypotheses, references = [row.hypothesis for row in system.rows], [row.reference for row in system.rows]
-        figures: dict[str, float] = {}
-        spread: dict[str, Interval] = {}
-        against: dict[str, Comparison] = {}
-        for place, metric in enumerate(metrics):
-            counts = metric.counts(hypotheses, references)
-            figures |= {key: float(value) for key, value in metric.scores(counts.sum(axis=0)).items()}
-            if number == 0:
-                baseline.append(counts)
-            if scoring.samples:
-                spread |= intervals(metric, counts, units, scoring.samples)
-            if scoring.samples and number:
-                against |= comparisons(metric, baseline[place], counts, units, scoring.samples, scoring.trials)
-        facts = _facts(system, systems[0], scoring) if system.task == "translation" else {}
-        scored.append(Scored(system, figures | _context_bound(system), spread, against, facts))
-    return scored
+    elif units.count < FEW and scoring.samples:
+        least = f", and no p-value of the randomisation is below {2 ** (1 - units.count):.2g}" if systems[1:] else ""
+        warn(f"there are but {units.count} {scoring.resample} to resample: intervals are rough{least}.")
+    return units
+
+
+def _scored(
+    systems: Sequence[System], place: int, measured: Sequence[Measured], units: Units, scoring: Scoring
+) -> Scored:
+    figures: dict[str, float] = {}
+    spread: dict[str, Interval] = {}
+    against: dict[str, Comparison] = {}
+    for each in measured:
+        metric, counts = each.metric, each.counts[place]
+        figures |= {key: float(value) for key, value in metric.scores(counts.sum(axis=0)).items()}
+        if scoring.samples:
+            spread |= intervals(metric, counts, units, scoring.samples)
+        if scoring.samples and place:
+            against |= comparisons(metric, each.counts[0], counts, units, scoring.samples, scoring.trials)
+    facts = _facts(systems[place], systems[0], scoring) if systems[0].task == TRANSLATION else {}
+    return Scored(systems[place], figures, spread, against, facts)
+
+
+def _seeds(scored: Sequence[Scored]) -> tuple[Seeds, ...]:
+    names = dict.fromkeys(each.system.seed_of for each in scored if each.system.seed_of is not None)
+    return tuple(
+        summarised(name, {each.system.name: each.figures for each in scored if each.system.seed_of == name})
+        for name in names
+    )
 
 
 def _facts(system: System, first: System, scoring: Scoring) -> dict[str, Any]:
     preset = find_preset(scoring.preset)
     against = {} if system is first else {"gains": gains(system.rows, first.rows, preset)}
     return {**behaviour(system.rows, preset), **against}
-
-
-def _context_bound(system: System) -> dict[str, float]:
-    bound = [(row.hypothesis, row.context_bound) for row in system.rows if row.context_bound]
-    if not bound or system.task != "translation":
-        return {}
-    result = ContextBoundAccuracy().compute(
-        predictions=[hypothesis for hypothesis, _ in bound],
-        references=[mark.reading for _, mark in bound],
-        others=[list(mark.others) for _, mark in bound],
-    )
-    return {CONTEXT_BOUND: float(result[CONTEXT_BOUND])}
-
-
-def _show(scored: Sequence[Scored], labels: dict[str, str], signatures: dict[str, str], scoring: Scoring) -> None:
-    shown = [key for key in SHOWN if any(key in each.figures for each in scored)]
-    rows = []
-    for each in scored:
-        cells = [f"{each.figures[key]:.2f}" if key in each.figures else "-" for key in shown]
-        rows.append([each.system.name, each.system.rows[0].context_source, len(each.system.rows), *cells])
-    show_table("Scores", ["predictions", "context", "clips", *(labels[key] for key in shown)], rows)
-    if scoring.samples:
-        _show_uncertainty(scored, [key for key in shown if key in scored[0].intervals], labels, scoring)
-    for metric, signature in signatures.items():
-        say(f"{metric}: {signature}")
-    for each in scored:
-        _tell_missing(each.system)
-        if leaked := each.behaviour.get("leaked"):
-            warn(
-                f"{each.system.name}: {len(leaked)} clips saw their own reference in their context "
-                f"({first_names(leaked)}); repetitions in the signing, or a leak."
-            )
-    first = scored[0].system
-    bound = sum(1 for row in first.rows if row.context_bound)
-    say(f"clips {len(first.rows)}, of which {bound} context-bound; hash of their ids {first.ids_hash}")
-
-
-def _show_uncertainty(scored: Sequence[Scored], shown: list[str], labels: dict[str, str], scoring: Scoring) -> None:
-    rows = [
-        [each.system.name, *(f"{each.intervals[key].low:.2f} to {each.intervals[key].high:.2f}" for key in shown)]
-        for each in scored
-    ]
-    title = f"95 % intervals, {scoring.samples:,} bootstrap samples of {scoring.resample}"
-    show_table(title, ["predictions", *(labels[key] for key in shown)], rows)
-    rows = [
-        [each.system.name, *(f"{c.difference:+.2f} ({c.bootstrap_p:.3f}, {c.randomisation_p:.3f})" for c in cells)]
-        for each in scored[1:]
-        if (cells := [each.comparisons[key] for key in shown])
-    ]
-    if rows:
-        title = f"Against {scored[0].system.name} (p by paired bootstrap, by paired randomisation)"
-        show_table(title, ["predictions", *(labels[key] for key in shown)], rows)
-
-
-def _tell_missing(system: System) -> None:
-    kept = {row.id for row in system.rows}
-    done = "score as empty hypotheses" if kept.issuperset(system.missing) else "are left out"
-    for ids, what in (
-        (system.missing, f"no hypothesis, and {done}"),
-        (system.extra, "no reference, and are left out"),
-    ):
-        if ids:
-            warn(f"{system.name}: {len(ids)} clips have {what} ({first_names(ids)}).")

@@ -23,6 +23,7 @@ class System:
 
     `missing`: ids that the references have and the file has not, or without features; they are among `rows` with an
     empty hypothesis, unless they are excluded. `extra`: ids of the file that the references have not; they are not.
+    `seed_of`: the name that it shares with other runs of one system, which differ in their seed.
     """
 
     name: str
@@ -30,6 +31,7 @@ class System:
     rows: list[Prediction]
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    seed_of: str | None = None
 
     @property
     def ids_hash(self) -> str:
@@ -49,20 +51,32 @@ class System:
         return tasks[0]
 
 
-def read_systems(files: Sequence[Path], references: Path | None, missing: Missing) -> list[System]:
-    """The systems in `files`: predictions files or folders of ours, the research system's JSON, or `uid,text` CSV.
+def read_systems(given: Sequence[str], references: Path | None, missing: Missing) -> list[System]:
+    """The systems in files: predictions files or folders of ours, the research system's JSON, or `uid,text` CSV.
 
     Args:
+        given: `FILE`, or `NAME=FILE` for a name of one's own; files of one name are runs of one system, with several
+            seeds.
         references: a file of any of these kinds with the references; CSV files need one.
         missing: whether clips without a hypothesis count as empty or are left out.
 
     Raises:
-        UserError: a file cannot be read, is unfinished, or holds no clip that has a reference.
+        UserError: a file cannot be read, is unfinished, holds no clip that has a reference, or has another's name.
     """
     gold = None if references is None else _gold(references.expanduser())
-    found = [_read(file.expanduser(), gold, missing) for file in files]
-    names = _names([system.file for system in found])
-    return [replace(system, name=name) for system, name in zip(found, names, strict=True)]
+    names, files = zip(*map(_named, given), strict=True)
+    found = [_read(file, gold, missing) for file in files]
+    return _labelled(found, names)
+
+
+def _named(given: str) -> tuple[str | None, Path]:
+    """`NAME=FILE` taken apart; a path that is there, or whose `=` stands behind a `/`, is a path."""
+    name, equals, file = given.partition("=")
+    if not equals or "/" in name or Path(given).expanduser().exists():
+        return None, Path(given).expanduser()
+    if not name.strip():
+        raise UserError(f"{given}: expected NAME=FILE, or FILE.")
+    return name.strip(), Path(file).expanduser()
 
 
 def read_text_pair(hypotheses: Path, references: Path) -> System:
@@ -213,10 +227,29 @@ def _require_complete(file: Path, rows: list[Prediction]) -> None:
         )
 
 
-def _names(files: Sequence[Path]) -> list[str]:
-    """Names that tell the files apart: a predictions folder's own, or with as much of its path as that takes."""
+def _labelled(systems: Sequence[System], names: Sequence[str | None]) -> list[System]:
+    """The systems with their names in tables: those given, numbered among several runs, or what tells files apart."""
+    paths = iter(_told_apart([system.file for system, name in zip(systems, names, strict=True) if name is None]))
+    runs, seen = Counter(names), Counter[str]()
+    found = []
+    for system, name in zip(systems, names, strict=True):
+        if name is None:
+            found.append(replace(system, name=next(paths)))
+        elif runs[name] == 1:
+            found.append(replace(system, name=name))
+        else:
+            seen[name] += 1
+            found.append(replace(system, name=f"{name} {seen[name]}", seed_of=name))
+    twice = [label for label, count in Counter(system.name for system in found).items() if count > 1]
+    if twice:
+        raise UserError(f"Several systems are called {printable(twice[0])}: give each a name, as NAME=FILE.")
+    return found
+
+
+def _told_apart(files: Sequence[Path]) -> list[str]:
+    """A predictions folder's own name, or as much of the path as tells the files apart."""
     parts = [(file.parent if file.name == "predictions.jsonl" else file).absolute().parts for file in files]
-    for length in range(1, max(map(len, parts)) + 1):
+    for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(each[-length:]) for each in parts]
         if len(set(names)) == len(names):
             return names

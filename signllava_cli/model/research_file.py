@@ -51,7 +51,7 @@ def read_research(source: Path) -> ResearchCheckpoint:
     beside: list[str] = []
     step = 0
     for file in files:
-        content = _load(file)
+        content = load_tensors(file)
         entries = content["module"] if isinstance(content.get("module"), Mapping) else content
         if entries is not content:
             beside += [str(name) for name in content if name != "module"]
@@ -96,7 +96,12 @@ def _of_zero_3(where: Path) -> UserError:
     )
 
 
-def _load(file: Path) -> Mapping[Any, Any]:
+def load_tensors(file: Path) -> Mapping[Any, Any]:
+    """What a safetensors or PyTorch file holds: tensors and plain containers, and nothing that runs code.
+
+    Raises:
+        UserError: it cannot be read, or holds more than that.
+    """
     if file.suffix == ".safetensors":
         return read_tensors(file)
     try:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from signllava_cli.data.charts import COLOURS, DPI, save_chart
+from signllava_cli.data.charts import COLOURS, DPI, as_label, save_chart
 from signllava_cli.training.record import Record, smoothed
 
 WIDTH, HEIGHT = 6.0, 3.0  # inches of one panel
@@ -54,7 +54,7 @@ def draw_runs(records: Mapping[str, Record], smooth: float, file: Path) -> None:
     for number, panel in enumerate(panels, start=1):
         _draw_panel(figure.add_subplot(rows, COLUMNS, number), panel, records, smooth)
     lines = [Line2D([], [], color=COLOURS[number % len(COLOURS)]) for number in range(len(records))]
-    figure.legend(lines, [_label(name) for name in records], loc="outside upper left", ncols=4, frameon=False)
+    figure.legend(lines, [as_label(name) for name in records], loc="outside upper left", ncols=4, frameon=False)
     save_chart(figure, file)
 
 
@@ -81,8 +81,3 @@ def _draw_panel(axes: Axes, panel: Panel, records: Mapping[str, Record], smooth:
     axes.grid(True, alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _label(name: str) -> str:
-    """`name` so that matplotlib shows it as it is: it takes `$` for mathematics, and hides what begins with `_`."""
-    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

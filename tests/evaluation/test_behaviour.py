@@ -3,7 +3,7 @@
 import pytest
 
 from signllava_cli.evaluation.behaviour import behaviour, gains
-from signllava_cli.evaluation.presets import Preset
+from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.generation.prediction import Prediction
 
 

@@ -54,6 +54,10 @@ def report(signllava: Command, tmp_path: Path) -> Path:
     return tmp_path / "report.html"
 
 
+def gains_shown(page: Any) -> list[float]:
+    return [float(text.rsplit("(", 1)[1].rstrip(")")) for text in page.locator("#list .meta").all_text_contents()]
+
+
 @needs_chromium
 def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(report: Path) -> None:
     from playwright.sync_api import expect
@@ -61,6 +65,8 @@ def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(repo
     with opened_page(report.as_uri(), viewport={"width": 1100, "height": 900}) as (page, complaints, requested):
         page: Any
         expect(page.locator("#count")).to_have_text("120 of 120 clips")
+        expect(page.locator("#system")).to_have_value("1")  # the first is what it is compared with
+        page.select_option("#system", "0")
         assert page.locator("#list > li").count() == 50
         assert page.title().startswith("signllava evaluation")
         for bad, item in zip(HOSTILE, page.locator("#list > li").all(), strict=False):
@@ -72,10 +78,13 @@ def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(repo
         page.select_option("#filter", "all")
         page.select_option("#sort", "gain")
         page.select_option("#system", "1")
-        scores = [float(text.rsplit(" ", 1)[1]) for text in page.locator("#list .meta").all_text_contents()]
-        assert len(scores) == 50
+        assert gains_shown(page) == sorted(gains_shown(page), reverse=True)
+        page.select_option("#filter", "lost")
+        assert gains_shown(page)[0] < 0
+        page.select_option("#filter", "all")
         page.select_option("#sort", "high")
-        scores = [float(text.rsplit(" ", 1)[1]) for text in page.locator("#list .meta").all_text_contents()]
+        scores = [float(text.split()[2]) for text in page.locator("#list .meta").all_text_contents()]
+        assert len(scores) == 50
         assert scores == sorted(scores, reverse=True)
         page.click("#after")
         expect(page.locator("#page")).to_have_text("page 2 of 3")
@@ -123,3 +132,51 @@ def test_the_page_refers_to_nothing_outside_itself(report: Path) -> None:
     assert "default-src 'none'" in html
     for outside in ('src="http', "src='http", 'href="http', "@import", "url("):
         assert outside not in html
+
+
+def test_a_report_of_answers_tells_accuracy_clip_by_clip(signllava: Command, tmp_path: Path) -> None:
+    rows = [
+        Prediction("r", str(n), n, "multi_word_present", "yes, no", said, question="coat, lamp")
+        for n, said in enumerate(["yes, no", "yes, yes", "perhaps"])
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+    options = ["--resample", "clips", "--report", tmp_path / "report.html", "--charts", tmp_path / "charts"]
+    ended = signllava("eval", tmp_path / "a.jsonl", *options)
+    assert ended.code == 0, ended.err
+    html = (tmp_path / "report.html").read_text()
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0])
+    assert (data["score"], [clip["score"] for clip in data["clips"]]) == ("accuracy", [[100.0], [50.0], [0.0]])
+    assert data["clips"][0]["asked"] == "coat, lamp"
+    assert 'id="charts"' not in html
+    assert [file.name for file in (tmp_path / "charts").iterdir()] == ["scores.png"]
+
+
+def test_charts_are_drawn_and_kinds_of_clip_are_those_of_all_systems(signllava: Command, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    files = [
+        file_of(tmp_path / "none.jsonl", pairs(60, 1)),
+        file_of(tmp_path / "gold.jsonl", pairs(60, 2), context=True),
+    ]
+    options = ["--samples", 50, "--trials", 50, "--charts", tmp_path / "charts", "--report", tmp_path / "r.html"]
+    ended = signllava("eval", *files, *options)
+    assert ended.code == 0, ended.err
+    drawn = sorted(file.name for file in (tmp_path / "charts").iterdir())
+    assert drawn == ["by-context-sentences.png", "by-position.png", "gains.png", "scores.png"]
+    for name in drawn:
+        picture = imread(tmp_path / "charts" / name)
+        assert picture.shape[0] > 300
+        assert picture[..., :3].std() > 0.01
+    table = (
+        (tmp_path / "r.html").read_text().split("<caption>By sentences of context</caption>")[1].split("</table>")[0]
+    )
+    assert [part.split("<")[0] for part in table.split('<th scope="row">')[1:]] == ["0", "1"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--latex", "--charts", "--out"])
+def test_nothing_that_is_scored_is_written_over(signllava: Command, tmp_path: Path, option: str) -> None:
+    file = file_of(tmp_path / "one.jsonl", pairs(3, 1))
+    before = file.read_text()
+    ended = signllava("eval", file, "--samples", 0, option, file)
+    assert (ended.code, file.read_text()) == (2, before), ended.err
+    assert not (tmp_path / "scores.json").exists()

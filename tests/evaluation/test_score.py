@@ -1,6 +1,7 @@
 """Scores against the tools that people cite, and files that cannot be compared."""
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,14 +11,15 @@ import pytest
 from conftest import Ended
 from rouge_score.rouge_scorer import RougeScorer
 
-from signllava_cli.evaluation.metrics import (
+from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy, is_read_right
+from signllava_cli.evaluation.metrics.presets import find_preset
+from signllava_cli.evaluation.metrics.texts import (
     Bleu,
     Chrf,
     ChrfPlusPlus,
-    ContextBoundAccuracy,
     ExactMatch,
+    RougeLMscoco,
     Ter,
-    is_read_right,
 )
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import ids_hash
@@ -65,6 +67,49 @@ def test_scores_and_signatures_equal_the_command_of_sacrebleu(tmp_path: Path) ->
         assert ours[key][1] == theirs["signature"]
 
 
+def test_rouge_l_of_mscoco_weighs_recall_and_reads_what_stands_between_spaces() -> None:
+    """The formula of MS COCO's caption evaluation, worked out by hand: F of beta 1.2, 4 words in common."""
+    result = RougeLMscoco().compute(predictions=["a b c d x"], references=["a b c d e f"])
+    precision, recall = 4 / 5, 4 / 6
+    expected = 100 * (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+    assert result["rougeL_mscoco"] == pytest.approx(expected)
+    assert RougeLMscoco().compute(predictions=["", "a."], references=["a", "a"])["rougeL_mscoco"] == 0.0
+    chinese = RougeLMscoco(find_preset("csl-daily")).compute(predictions=["你好吗"], references=["你好"])
+    assert chinese["rougeL_mscoco"] > 70
+
+
+def test_several_seeds_are_summarised(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    runs = [HYPOTHESES, REFERENCES, ["", "", "", "Yes."]]
+    files = [written(tmp_path / str(n) / "predictions.jsonl", said) for n, said in enumerate(runs)]
+    base = written(tmp_path / "base" / "predictions.jsonl", HYPOTHESES[::-1])
+    given = [base, *(f"ours={file}" for file in files)]
+    ended = signllava(
+        "eval", *given, "--resample", "clips", "--latex", tmp_path / "t.tex", "--out", tmp_path / "s.json"
+    )
+    assert ended.code == 0, ended.err
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert [result["name"] for result in content["results"]] == ["base", "ours 1", "ours 2", "ours 3"]
+    (seeds,) = content["seeds"]
+    assert (seeds["name"], seeds["runs"]) == ("ours", ["ours 1", "ours 2", "ours 3"])
+    exact = [25.0, 100.0, 25.0]
+    assert seeds["scores"]["exact_match"]["mean"] == pytest.approx(statistics.mean(exact))
+    assert seeds["scores"]["exact_match"]["standard_deviation"] == pytest.approx(statistics.stdev(exact))
+    lines = [line for line in (tmp_path / "t.tex").read_text().splitlines() if line.startswith(("ours", "base"))]
+    assert [line.split(" & ")[0] for line in lines] == ["base", "ours"]
+    assert rf"50.0 {{\small $\pm$ {statistics.stdev(exact):.1f}}}" in lines[1]
+
+
+def test_names_are_told_from_paths(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    odd = written(tmp_path / "lr=3" / "predictions.jsonl", HYPOTHESES)
+    out = ["--samples", 0, "--out", tmp_path / "s.json"]
+    assert signllava("eval", odd, *out).code == 0
+    assert json.loads((tmp_path / "s.json").read_text())["results"][0]["name"] == "lr=3"
+    ended = signllava("eval", f"a={odd}", odd, f"={odd}", *out)
+    assert (ended.code, "expected NAME=FILE" in ended.err) == (2, True)
+    ended = signllava("eval", f"a={odd}", f"b={odd}", *out)
+    assert (ended.code, "b says of every clip what a says" in " ".join(ended.out.split())) == (0, True)
+
+
 def test_bleu_n_is_a_corpus_bleu_of_that_order() -> None:
     from sacrebleu.metrics import BLEU
 
@@ -100,7 +145,16 @@ def test_a_file_is_scored_whole_and_an_empty_hypothesis_counts(
         for reference, hypothesis in zip(REFERENCES, HYPOTHESES, strict=True)
     ]
     assert result["scores"]["rougeL"] == pytest.approx(25 * sum(expected))
-    assert set(result["signatures"]) == {"Bleu", "Chrf", "ChrfPlusPlus", "Ter", "RougeL", "Wer", "ExactMatch"}
+    assert set(result["signatures"]) == {
+        "Bleu",
+        "Chrf",
+        "ChrfPlusPlus",
+        "Ter",
+        "RougeL",
+        "RougeLMscoco",
+        "Wer",
+        "ExactMatch",
+    }
 
 
 def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:
@@ -113,6 +167,7 @@ def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended
     scores = json.loads((tmp_path / "a" / "scores.json").read_text())
     assert [result["scores"]["exact_match"] for result in scores["results"]] == [25.0, 100.0]
     assert [result["scores"]["context_bound_accuracy"] for result in scores["results"]] == [25.0, 25.0]
+    assert scores["results"][1]["against_first"]["context_bound_accuracy"]["randomisation_p"] == 1.0
 
 
 def test_what_cannot_be_compared_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:

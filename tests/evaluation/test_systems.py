@@ -12,7 +12,7 @@ import pytest
 from conftest import Ended
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from signllava_cli.evaluation.answers import YesNo
+from signllava_cli.evaluation.metrics.answers import YesNo
 from signllava_cli.generation.prediction import Prediction
 
 Command = Callable[..., Ended]

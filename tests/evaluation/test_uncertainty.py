@@ -11,7 +11,7 @@ from conftest import Ended
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, _bootstrap_resample, estimate_ci
 
-from signllava_cli.evaluation.metrics import TEXT_METRICS, Bleu, Chrf, RougeL, Ter, TextMetric
+from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, Bleu, Chrf, RougeL, Ter, TextMetric
 from signllava_cli.evaluation.resampling import Units, comparisons, intervals
 from signllava_cli.generation.prediction import Prediction
 
@@ -76,7 +76,10 @@ def test_resampling_clips_gives_sacrebleus_intervals_and_p_values(ours: TextMetr
     assert (interval.high - interval.low) / 2 == pytest.approx(half_width, abs=1e-3)
     found = comparisons(ours, one, two, units, samples=1000, trials=2000)[key]
     systems = [("one", ONE), ("two", TWO)]
-    for kind, samples, p_value in (("bs", 1000, found.sacrebleu_bootstrap_p), ("ar", 2000, found.randomisation_p)):
+    for kind, samples, p_value in (
+        ("bs", 1000, found.sacrebleu_bootstrap_p),
+        ("ar", 2000, found.sacrebleu_randomisation_p),
+    ):
         _, scores = PairedTest(systems, {"metric": theirs}, [REFERENCES], kind, samples)()
         (name,) = [name for name in scores if name != "System"]
         assert p_value == pytest.approx(scores[name][1].p_value, abs=1e-9)
@@ -117,6 +120,17 @@ def test_planted_nulls_are_found_significant_as_often_as_the_level_says() -> Non
     assert 2 <= false["bootstrap"] <= 20, false
     assert 2 <= false["randomisation"] <= 20, false
     assert false["clips"] > 20, false
+
+
+def test_few_units_and_equal_systems_are_not_called_significant() -> None:
+    """Four recordings can be shared out in 16 ways, of which 2 are as extreme as the best there is."""
+    counts = [np.column_stack([np.full(40, score), np.ones(40)]) for score in (0.3, 0.4)]
+    units = Units([f"r{n // 10}" for n in range(40)])
+    found = comparisons(RougeL(), *counts, units, samples=200, trials=5000)["rougeL"]
+    assert found.difference == pytest.approx(10)
+    assert found.randomisation_p == pytest.approx(2 / 16, abs=0.02)
+    same = comparisons(RougeL(), counts[0], counts[0], units, samples=200, trials=200)["rougeL"]
+    assert (same.bootstrap_p, same.randomisation_p) == (1.0, 1.0)
 
 
 def test_a_thousand_resamples_of_a_test_set_take_seconds() -> None:

@@ -1,8 +1,6 @@
-"""The metrics, as `evaluate.Metric` subclasses that need no hub and keep everything in memory.
+"""The metrics of texts that need no model: the figures are sacreBLEU's and rouge_score's, in percent.
 
-Scores are in percent. Each result carries, beside its figures, a `signature` that says which variant it is. Every
-metric is a function of sums of what it counts in each clip (`counts`), so that thousands of resamples cost a matrix
-product (`scores`); the figures themselves are sacreBLEU's and rouge_score's.
+Each result carries, beside its figures, a `signature` that says which variant it is.
 """
 
 import re
@@ -10,63 +8,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-import datasets
-import evaluate
 import numpy as np
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from signllava_cli.evaluation.presets import Preset
+from signllava_cli.evaluation.metrics.metric import Figures, SentenceMean, TextMetric
+from signllava_cli.evaluation.metrics.presets import Preset
 
-TEXTS = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
 ORDERS = (1, 2, 3, 4)
-Figures = dict[str, np.ndarray]
-
-
-class OfflineMetric(evaluate.Metric):
-    """A metric of this package: one process, in memory, nothing fetched."""
-
-    features = TEXTS
-
-    def __init__(self) -> None:
-        super().__init__(keep_in_memory=True)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "", citation="", inputs_description="", features=self.features
-        )
-
-
-class TextMetric(OfflineMetric):
-    """A metric of hypotheses against references: what it counts in each clip, and what the sums come to.
-
-    `labels`: key of a figure -> its name in tables. `lower_is_better`: of error rates.
-    """
-
-    labels: ClassVar[dict[str, str]]
-    lower_is_better: ClassVar[bool] = False
-
-    def __init__(self, preset: Preset | None = None) -> None:
-        super().__init__()
-        self.preset = preset or Preset()
-
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Float64 (N, K): what is counted in each of N clips."""
-        raise NotImplementedError
-
-    def scores(self, sums: np.ndarray) -> Figures:
-        """The figures (...) that sums (..., K) of counts come to, by key."""
-        raise NotImplementedError
-
-    @property
-    def signature(self) -> str:
-        """The variant, in the form of sacreBLEU's signatures."""
-        raise NotImplementedError
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
-        sums = self.counts(predictions, references).sum(axis=0)
-        return {**{key: float(value) for key, value in self.scores(sums).items()}, "signature": self.signature}
+MSCOCO_BETA = 1.2  # weight of recall in the ROUGE-L of the caption evaluation of MS COCO
 
 
 class Bleu(TextMetric):
@@ -194,7 +145,7 @@ class Wer(TextMetric):
         return f"wer|{self.preset.words_signature}|rapidfuzz:{version('rapidfuzz')}"
 
 
-class RougeL(TextMetric):
+class RougeL(SentenceMean):
     """Mean sentence ROUGE-L F1 of the package rouge_score (Lin 2004), without stemming.
 
     That package reads a-z and 0-9 alone; other presets than English read the words that BLEU reads.
@@ -210,15 +161,10 @@ class RougeL(TextMetric):
         """What rouge_score calls for the words of a text."""
         return self.preset.words(text)
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """F1, and one."""
+    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """F1."""
         pairs = zip(hypotheses, references, strict=True)
-        scored = (self._scorer.score(reference, hypothesis)["rougeL"].fmeasure for hypothesis, reference in pairs)
-        return np.array([[each, 1.0] for each in scored])
-
-    def scores(self, sums: np.ndarray) -> Figures:
-        """The mean."""
-        return {"rougeL": _rate(sums)}
+        return np.array([self._scorer.score(meant, said)["rougeL"].fmeasure for said, meant in pairs])
 
     @property
     def signature(self) -> str:
@@ -227,19 +173,47 @@ class RougeL(TextMetric):
         return f"rouge_score|rougeL|fmeasure|mean of sentences|words:{words}|stem:no|version:{version('rouge-score')}"
 
 
-class ExactMatch(TextMetric):
+class RougeLMscoco(SentenceMean):
+    """Mean sentence ROUGE-L of MS COCO's caption evaluation (Chen et al. 2015), which weighs recall more.
+
+    Papers on PHOENIX-2014T and CSL-Daily report it; it reads words between spaces, characters where words are those.
+    """
+
+    labels: ClassVar = {"rougeL_mscoco": "ROUGE-L (mscoco)"}
+
+    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """F of beta 1.2 over the longest common subsequence of the words."""
+        scored = np.zeros(len(hypotheses))
+        for place, (said, meant) in enumerate(zip(hypotheses, references, strict=True)):
+            ours, theirs = self.words(said), self.words(meant)
+            if common := LCSseq.similarity(ours, theirs):
+                precision, recall = common / len(ours), common / len(theirs)
+                scored[place] = (1 + MSCOCO_BETA**2) * precision * recall / (recall + MSCOCO_BETA**2 * precision)
+        return scored
+
+    def words(self, text: str) -> list[str]:
+        """The words of `text`."""
+        if self.preset.asian:
+            return self.preset.words(text)
+        return (text.lower() if self.preset.lowercase else text).split()
+
+    @property
+    def signature(self) -> str:
+        """The variant."""
+        case = "lc" if self.preset.lowercase else "mixed"
+        words = self.preset.words_signature if self.preset.asian else f"case:{case}|tok:spaces"
+        return f"mscoco|rougeL|beta:{MSCOCO_BETA}|mean of sentences|{words}|rapidfuzz:{version('rapidfuzz')}"
+
+
+class ExactMatch(SentenceMean):
     """Share of hypotheses that equal their reference, white space at the ends aside."""
 
     labels: ClassVar = {"exact_match": "exact %"}
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Whether it is equal, and one."""
+    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """Whether it is equal."""
         pairs = zip(hypotheses, references, strict=True)
-        return np.array([[float(hypothesis.strip() == reference.strip()), 1.0] for hypothesis, reference in pairs])
-
-    def scores(self, sums: np.ndarray) -> Figures:
-        """The share."""
-        return {"exact_match": _rate(sums)}
+        return np.array([float(hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs])
 
     @property
     def signature(self) -> str:
@@ -285,37 +259,7 @@ class ReducedBleu(Bleu):
 
 
 # what every evaluation of texts computes
-TEXT_METRICS: tuple[type[TextMetric], ...] = (Bleu, Chrf, ChrfPlusPlus, Ter, RougeL, Wer, ExactMatch)
-
-
-class ContextBoundAccuracy(OfflineMetric):
-    """Share of context-bound clips whose hypothesis holds the reading that the context gives, and no other.
-
-    `references` are the readings and `others` the readings of other contexts; words are compared whole and
-    case-folded.
-    """
-
-    signature: ClassVar[str] = "reading:present|others:absent|match:word|case:no"
-    features = datasets.Features(
-        {
-            "predictions": datasets.Value("string"),
-            "references": datasets.Value("string"),
-            "others": datasets.Sequence(datasets.Value("string")),
-        }
-    )
-
-    def _compute(self, predictions: list[str], references: list[str], others: list[list[str]]) -> dict[str, Any]:
-        right = sum(
-            is_read_right(hypothesis, reading, wrong)
-            for hypothesis, reading, wrong in zip(predictions, references, others, strict=True)
-        )
-        return {"context_bound_accuracy": 100 * right / len(predictions), "signature": self.signature}
-
-
-def is_read_right(hypothesis: str, reading: str, others: Sequence[str]) -> bool:
-    """Whether `reading` is a word of the hypothesis and none of `others` is."""
-    words = set(re.findall(r"\w+", hypothesis.casefold()))
-    return reading.casefold() in words and not words & {other.casefold() for other in others}
+TEXT_METRICS: tuple[type[TextMetric], ...] = (Bleu, Chrf, ChrfPlusPlus, Ter, RougeL, RougeLMscoco, Wer, ExactMatch)
 
 
 def _rate(sums: np.ndarray) -> np.ndarray:

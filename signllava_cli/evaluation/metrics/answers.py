@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from signllava_cli.evaluation.metrics import Figures, TextMetric
+from signllava_cli.evaluation.metrics.metric import Figures, TextMetric
 
 RIGHT_YES, WRONG_YES, WRONG_NO, RIGHT_NO, MALFORMED, MALFORMED_YES = range(6)
 

@@ -4,17 +4,20 @@ const $ = (id) => document.getElementById(id);
 const PER_PAGE = 50, WORDS_COMPARED = 400;
 let shown = [], page = 0;
 
-for (const [number, name] of data.systems.entries()) $("system").append(new Option(name, number));
-if (data.systems.length < 2) for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((each) => each.remove());
+for (const [number, name] of data.systems.entries()) for (const list of ["system", "against"]) $(list).append(new Option(name, number));
+if (data.systems.length < 2) {
+  $("against-label").hidden = true;
+  for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((each) => each.remove());
+} else $("system").value = "1";
 
-const gain = (clip, system) => clip.score[system] - clip.score[0];
+const gain = (clip, system) => clip.score[system] - clip.score[Number($("against").value)];
 const filters = {
   all: () => true,
   exact: (clip, s) => clip.said[s].trim() === clip.meant.trim(),
   wrong: (clip, s) => clip.said[s].trim() !== clip.meant.trim(),
   empty: (clip, s) => !clip.said[s].trim(),
   context: (clip, s) => clip.saw[s].length > 0,
-  leaked: (clip, s) => clip.saw[s].some((sentence) => sentence.trim() === clip.meant.trim()),
+  leaked: (clip, s) => clip.leaked[s],
   gained: (clip, s) => gain(clip, s) > 0,
   lost: (clip, s) => gain(clip, s) < 0,
 };
@@ -52,12 +55,14 @@ function element(tag, text, name) {
 }
 
 function item(clip) {
-  const system = Number($("system").value), made = element("li");
-  made.append(element("p", `${clip.id}, chrF2 ${clip.score[system].toFixed(1)}`, "text meta"));
+  const system = Number($("system").value), other = Number($("against").value), made = element("li");
+  const change = system === other ? "" : ` (${gain(clip, system) < 0 ? "" : "+"}${gain(clip, system).toFixed(1)})`;
+  made.append(element("p", `${clip.id}, ${data.score} ${clip.score[system].toFixed(1)}${change}`, "text meta"));
+  if (clip.asked) made.append(line("question", [clip.asked], clip.asked));
   const [meant, said] = compared(clip.meant, clip.said[system]);
   made.append(line("reference", meant, clip.meant), line(data.systems[system], said, clip.said[system]));
   for (const [number, name] of data.systems.entries()) {
-    if (number !== system && data.systems.length < 6) made.append(line(name, [clip.said[number]], clip.said[number]));
+    if (number !== system && (number === other || data.systems.length < 6)) made.append(line(name, [clip.said[number]], clip.said[number]));
   }
   if (clip.saw[system].length) {
     const context = element("details");
@@ -91,7 +96,7 @@ function compared(meant, said) {
   return [left, right];
 }
 
-for (const name of ["system", "filter", "sort"]) $(name).addEventListener("change", find);
+for (const name of ["system", "against", "filter", "sort"]) $(name).addEventListener("change", find);
 $("search").addEventListener("input", find);
 $("find").addEventListener("submit", (event) => event.preventDefault());
 $("before").addEventListener("click", () => { page--; draw(); });

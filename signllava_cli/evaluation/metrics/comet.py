@@ -1,0 +1,102 @@
+"""COMET (Rei et al. 2022), a learned metric, by its own command and from a local checkpoint.
+
+Its package needs older libraries than this one, so it lives in an environment of its own, and its command
+`comet-score` on the PATH: `pipx install unbabel-comet`. COMET wants the source sentence, and signing has none in
+writing: it is given empty ones, which its signature says.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from signllava_cli.console import say
+from signllava_cli.errors import UserError, printable
+from signllava_cli.evaluation.metrics.metric import SentenceMean
+from signllava_cli.evaluation.metrics.presets import Preset
+from signllava_cli.files import sha256_of
+
+COMMAND = "comet-score"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+class Comet(SentenceMean):
+    """Mean COMET, times 100, with empty sources, under the checkpoint in a local file.
+
+    Args:
+        checkpoint: the .ckpt file of a model with references, such as Unbabel/wmt22-comet-da; what its hparams.yaml
+            names as `pretrained_model` must be in the cache of Hugging Face, or a local folder.
+
+    Raises:
+        UserError: there is no such file, or no `comet-score`.
+    """
+
+    labels: ClassVar = {"comet": "COMET"}
+
+    def __init__(self, checkpoint: Path, preset: Preset | None = None) -> None:
+        super().__init__(preset)
+        command = shutil.which(COMMAND)
+        if command is None:
+            raise UserError(
+                f"--comet runs the command {COMMAND}, which is not on the PATH; its package needs older libraries, "
+                "so give it an environment of its own: pipx install unbabel-comet."
+            )
+        if not checkpoint.is_file():
+            raise UserError(f"--comet {checkpoint}: no such file; it takes COMET's checkpoint, model.ckpt.")
+        self._command, self._checkpoint = command, checkpoint.absolute()
+        self._hash = sha256_of(checkpoint)[:8]
+
+    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """What COMET says to each pair.
+
+        Raises:
+            UserError: the command fails; with the last line that it said.
+        """
+        import torch
+
+        say(f"COMET: {self._command} scores {len(hypotheses)} clips")
+        gpus = min(1, torch.cuda.device_count())
+        with tempfile.TemporaryDirectory() as folder:
+            for name, texts in (("src", [""] * len(references)), ("hyp", hypotheses), ("ref", references)):
+                lines = "".join(" ".join(text.split()) + "\n" for text in texts)
+                (Path(folder) / name).write_text(lines, encoding="utf-8")
+            options = [
+                "-s",
+                "src",
+                "-t",
+                "hyp",
+                "-r",
+                "ref",
+                "--to_json",
+                "scores.json",
+                "--gpus",
+                str(gpus),
+                "--quiet",
+            ]
+            ended = subprocess.run(
+                [self._command, *options, "--model", str(self._checkpoint)],
+                cwd=folder,
+                env={**os.environ, **OFFLINE},
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
+            file = Path(folder) / "scores.json"
+            if ended.returncode or not file.is_file():
+                said = (ended.stderr.strip() or ended.stdout.strip() or "it said nothing").splitlines()[-1]
+                raise UserError(f"{COMMAND} ended with {ended.returncode}: {printable(said)}")
+            (rows,) = json.loads(file.read_text(encoding="utf-8")).values()
+        if len(rows) != len(hypotheses):
+            raise UserError(f"{COMMAND} scored {len(rows)} of {len(hypotheses)} clips.")
+        return np.array([row["COMET"] for row in rows], np.float64)
+
+    @property
+    def signature(self) -> str:
+        """The checkpoint, and what stood for the source."""
+        return f"comet|checkpoint:{self._checkpoint.parent.parent.name}|weights:{self._hash}|source:empty"

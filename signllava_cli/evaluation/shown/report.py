@@ -1,0 +1,125 @@
+"""One HTML page of an evaluation: it needs no network and no server, and shows what the data says as text."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from signllava_cli.evaluation.behaviour import sentence_scores
+from signllava_cli.evaluation.kinds import kinds_of
+from signllava_cli.evaluation.metrics.answers import YesNo
+from signllava_cli.evaluation.metrics.metric import TextMetric
+from signllava_cli.evaluation.metrics.presets import find_preset
+from signllava_cli.evaluation.score import TRANSLATION, Evaluation, Scored, labels_of
+from signllava_cli.evaluation.shown.tables import as_p
+from signllava_cli.files import write_text
+
+LONGEST_TITLE = 60  # characters of the names
+
+
+def write_report(file: Path, evaluation: Evaluation) -> None:
+    """Write the page to `file`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    page = files("signllava_cli.evaluation.shown") / "page"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    content = evaluation.to_dict()
+    systems = content["results"]
+    shown = evaluation.shown()
+    html = environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
+        title=_title([each["name"] for each in systems]),
+        as_p=as_p,
+        made=time.strftime("%Y-%m-%d"),
+        first=systems[0],
+        systems=systems,
+        seeds=content["seeds"],
+        keys=shown,
+        more_keys=[key for key in systems[0]["scores"] if key not in shown],
+        scale=_scale(evaluation),
+        labels=labels_of(),
+        kinds=kinds_of(evaluation.scored),
+        signatures=content["signatures"],
+        versions=content["versions"],
+        preset=content["preset"],
+        resampling=content["resampling"],
+        outcomes=_outcomes(evaluation),
+        data=Markup(_embedded(_clips(evaluation))),
+        css=Markup((page / "report.css").read_text(encoding="utf-8")),
+        js=Markup((page / "report.js").read_text(encoding="utf-8")),
+    )
+    write_text(file, html)
+
+
+def _title(names: Sequence[str]) -> str:
+    listed = ", ".join(names)
+    return "signllava evaluation: " + (listed if len(listed) <= LONGEST_TITLE else f"{len(names)} systems")
+
+
+def _scale(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
+    """Key of a figure -> the least and the greatest value that an interval of any system reaches."""
+    scale: dict[str, tuple[float, float]] = {}
+    for each in evaluation.scored:
+        for key, interval in each.intervals.items():
+            low, high = scale.get(key, (interval.low, interval.high))
+            scale[key] = (min(low, interval.low), max(high, interval.high, low + 1e-9))
+    return scale
+
+
+def _outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Of each system but the first, how many clips it renders better, as well, or worse (sentence chrF2)."""
+    found = []
+    for each in evaluation.scored:
+        gains = np.array(list(each.behaviour.get("gains", {}).values()))
+        if len(gains):
+            counts = {
+                "better": int((gains > 0).sum()),
+                "equal": int((gains == 0).sum()),
+                "worse": int((gains < 0).sum()),
+            }
+            found.append({"name": each.system.name, "clips": len(gains), "mean": float(gains.mean()), **counts})
+    return found
+
+
+def _clips(evaluation: Evaluation) -> dict[str, Any]:
+    """What the clip browser holds: what each system said, saw and scored, and whether it saw the answer."""
+    scored = evaluation.scored
+    name, scores = _scores_of_clips(scored, evaluation.scoring.preset)
+    leaked = [set(each.behaviour.get("leaked", ())) for each in scored]
+    clips = [
+        {
+            "id": rows[0].id,
+            "meant": rows[0].reference,
+            "asked": rows[0].question,
+            "said": [row.hypothesis for row in rows],
+            "saw": [row.context for row in rows],
+            "leaked": [row.id in ids for row, ids in zip(rows, leaked, strict=True)],
+            "score": [round(float(each[place]), 1) for each in scores],
+        }
+        for place, rows in enumerate(zip(*(each.system.rows for each in scored), strict=True))
+    ]
+    return {"systems": [each.system.name for each in scored], "score": name, "clips": clips}
+
+
+def _scores_of_clips(scored: tuple[Scored, ...], preset: str) -> tuple[str, list[np.ndarray]]:
+    """The name of a clip's own score, and for each system those of its clips."""
+    if scored[0].system.task == TRANSLATION:
+        return "chrF2", [sentence_scores(each.system.rows, find_preset(preset)) for each in scored]
+    metric: TextMetric = YesNo()
+    answers = [
+        [[getattr(row, side) for row in each.system.rows] for side in ("hypothesis", "reference")] for each in scored
+    ]
+    return "accuracy", [metric.scores(metric.counts(*pair))["accuracy"] for pair in answers]
+
+
+def _embedded(content: Mapping[str, Any]) -> str:
+    """JSON that may stand inside a script element: nothing in it can end the element."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

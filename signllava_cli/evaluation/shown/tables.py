@@ -1,0 +1,88 @@
+"""An evaluation on the screen."""
+
+from signllava_cli.console import say, show_table, warn
+from signllava_cli.errors import first_names
+from signllava_cli.evaluation.score import Evaluation, labels_of
+from signllava_cli.evaluation.systems import System
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print the scores, their intervals, the comparisons, the variants, and all that was missing or leaked."""
+    labels = labels_of()
+    shown = evaluation.shown()
+    rows = []
+    for each in evaluation.scored:
+        cells = [f"{each.figures[key]:.2f}" if key in each.figures else "-" for key in shown]
+        rows.append([each.system.name, each.system.rows[0].context_source, len(each.system.rows), *cells])
+    show_table("Scores", ["predictions", "context", "clips", *(labels[key] for key in shown)], rows)
+    if evaluation.seeds:
+        _show_seeds(evaluation, shown, labels)
+    if evaluation.scoring.samples:
+        _show_uncertainty(evaluation, shown, labels)
+    for metric, signature in evaluation.signatures.items():
+        say(f"{metric}: {signature}")
+    for each in evaluation.scored:
+        _tell_missing(each.system)
+        if leaked := each.behaviour.get("leaked"):
+            warn(
+                f"{each.system.name}: {len(leaked)} clips saw their own reference in their context "
+                f"({first_names(leaked)}); repetitions in the signing, or a leak."
+            )
+    _tell_equal(evaluation)
+    first = evaluation.scored[0].system
+    bound = sum(1 for row in first.rows if row.context_bound)
+    say(f"clips {len(first.rows)}, of which {bound} context-bound; hash of their ids {first.ids_hash}")
+
+
+def _show_seeds(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:
+    rows = []
+    for system in evaluation.seeds:
+        spreads = [system.scores.get(key) for key in shown]
+        cells = [f"{each.mean:.2f} ± {each.standard_deviation:.2f}" if each else "-" for each in spreads]
+        rows.append([system.name, len(system.runs), *cells])
+    title = "Several seeds: mean ± standard deviation of the runs"
+    show_table(title, ["system", "runs", *(labels[key] for key in shown)], rows)
+
+
+def _show_uncertainty(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:
+    scoring, scored = evaluation.scoring, evaluation.scored
+    keys = [key for key in shown if key in scored[0].intervals]
+    rows = [
+        [each.system.name, *(f"{each.intervals[key].low:.2f} to {each.intervals[key].high:.2f}" for key in keys)]
+        for each in scored
+    ]
+    title = f"95 % intervals, {scoring.samples:,} bootstrap samples of {scoring.resample}"
+    show_table(title, ["predictions", *(labels[key] for key in keys)], rows)
+    rows = [
+        [system.system.name, *(f"{each.difference:+.2f} ({as_p(each.randomisation_p)})" for each in cells)]
+        for system in scored[1:]
+        if (cells := [system.comparisons[key] for key in keys])
+    ]
+    if rows:
+        title = f"Against {scored[0].system.name} (p by paired approximate randomisation)"
+        show_table(title, ["predictions", *(labels[key] for key in keys)], rows)
+
+
+def as_p(value: float) -> str:
+    """A p-value to three places, `<0.001` where these would be 0."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _tell_missing(system: System) -> None:
+    kept = {row.id for row in system.rows}
+    done = "score as empty hypotheses" if kept.issuperset(system.missing) else "are left out"
+    for ids, what in (
+        (system.missing, f"no hypothesis, and {done}"),
+        (system.extra, "no reference, and are left out"),
+    ):
+        if ids:
+            warn(f"{system.name}: {len(ids)} clips have {what} ({first_names(ids)}).")
+
+
+def _tell_equal(evaluation: Evaluation) -> None:
+    """Name systems that say the same of every clip: a file that was given twice, or a setting without effect."""
+    said: dict[tuple[str, ...], str] = {}
+    for each in evaluation.scored:
+        hypotheses = tuple(row.hypothesis for row in each.system.rows)
+        if (other := said.setdefault(hypotheses, each.system.name)) != each.system.name:
+            warn(f"{each.system.name} says of every clip what {other} says; is one file given twice?")

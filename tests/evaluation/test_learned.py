@@ -1,0 +1,93 @@
+"""BLEURT and COMET under local checkpoints, against the programs they come from."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+
+from signllava_cli.evaluation.metrics.bleurt import Bleurt
+
+COMET = shutil.which("comet-score")
+TINY = Path(__file__).parent / "tiny_bleurt"
+SCORED = json.loads((TINY / "scores.json").read_text())
+
+
+def pair_of_files(folder: Path) -> list[object]:
+    for option, key in (("hyp", "hypothesis"), ("ref", "reference")):
+        (folder / option).write_text("\n".join(row[key] for row in SCORED) + "\n")
+    return ["--hyp", folder / "hyp", "--ref", folder / "ref", "--resample", "clips", "--out", folder / "s.json"]
+
+
+def test_bleurt_is_that_of_bleurt_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
+    metric = Bleurt(TINY)
+    found = metric.of_clips([row["hypothesis"] for row in SCORED], [row["reference"] for row in SCORED])
+    assert found == pytest.approx([row["score"] for row in SCORED], abs=1e-5)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 pairs are longer, and were cut" in printed
+
+
+def test_a_checkpoint_that_is_not_published_is_not_called_bleurt_20(
+    signllava: Callable[..., Ended], tmp_path: Path
+) -> None:
+    ended = signllava("eval", *pair_of_files(tmp_path), "--bleurt", TINY)
+    assert ended.code == 0, ended.err
+    assert "as no published BLEURT-20 does" in ended.out
+    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
+    assert result["scores"]["bleurt"] == pytest.approx(
+        sum(100 * row["score"] for row in SCORED) / len(SCORED), abs=1e-3
+    )
+    assert result["intervals"]["bleurt"]["low"] < result["scores"]["bleurt"] < result["intervals"]["bleurt"]["high"]
+    assert result["signatures"]["Bleurt"].startswith("bleurt|checkpoint:none that is published|weights:")
+
+
+def test_what_is_no_bleurt_checkpoint_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    options = pair_of_files(tmp_path)
+    folder = tmp_path / "bleurt"
+    assert "lucadiliello/BLEURT-20" in signllava("eval", *options, "--bleurt", folder).err
+    for spoilt, content, said in (
+        ("spm.model", b"no", "is no sentencepiece model"),
+        ("config.json", b'{"model_type": "bert"}', "none of the BLEURT-20 family's"),
+        (
+            "config.json",
+            json.dumps({**json.loads((TINY / "config.json").read_text()), "hidden_size": 8}).encode(),
+            "fit",
+        ),
+        ("model.safetensors", b"no", "no readable safetensors file"),
+    ):
+        shutil.copytree(TINY, folder, dirs_exist_ok=True)
+        (folder / spoilt).write_bytes(content)
+        ended = signllava("eval", *options, "--bleurt", folder)
+        assert (ended.code, said in " ".join(ended.err.split())) == (2, True), ended.err
+        assert "Traceback" not in ended.err
+
+
+@pytest.mark.skipif(COMET is None, reason="no comet-score on the PATH (pipx install unbabel-comet)")
+def test_comet_is_that_of_its_command(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    """Its own scores, of the same pairs with empty sources."""
+    assert COMET is not None
+    python = Path(COMET).resolve().parent / "python"
+    subprocess.run([python, Path(__file__).parent / "tiny_comet.py", tmp_path], check=True, capture_output=True)
+    checkpoint = tmp_path / "tiny-comet" / "checkpoints" / "model.ckpt"
+    ended = signllava("eval", *pair_of_files(tmp_path), "--comet", checkpoint)
+    assert ended.code == 0, ended.err
+    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
+    (tmp_path / "src").write_text("\n" * len(SCORED))
+    command = [COMET, "-s", tmp_path / "src", "-t", tmp_path / "hyp", "-r", tmp_path / "ref", "--model", checkpoint]
+    theirs = subprocess.run([*command, "--gpus", "0", "--only_system"], check=True, capture_output=True, text=True)
+    assert result["scores"]["comet"] == pytest.approx(100 * float(theirs.stdout.split()[-1]), abs=0.01)
+    assert result["signatures"]["Comet"].endswith("source:empty")
+    checkpoint.write_bytes(b"no")
+    ended = signllava("eval", *pair_of_files(tmp_path), "--comet", checkpoint)
+    assert (ended.code, "comet-score ended with" in ended.err) == (2, True)
+
+
+def test_comet_without_its_command_says_how_to_get_it(
+    signllava: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = signllava("eval", *pair_of_files(tmp_path), "--comet", tmp_path / "hyp")
+    assert (ended.code, "pipx install unbabel-comet" in " ".join(ended.err.split())) == (2, True)
