@@ -85,8 +85,8 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def _range(value: int, bounds: Sequence[int]) -> str:
-    """The bucket of `value`: from one of the `bounds`, which begin with the least value, to before the next."""
-    at = max(place for place, bound in enumerate(bounds) if value >= bound)
+    """The bucket of `value`: from one of the `bounds` to before the next; what lies below the first is in its."""
+    at = max((place for place, bound in enumerate(bounds) if value >= bound), default=0)
     if at == len(bounds) - 1:
         return f"{bounds[at]}+"
     last = bounds[at + 1] - 1

@@ -13,8 +13,10 @@ from signllava_cli.files import read_json
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import META, find_predictions, ids_hash, read_predictions
 from signllava_cli.generation.questions import NOT_ASKED
+from signllava_cli.generation.research_predictions import NO_HYPOTHESIS, read_research_file
 
 Missing = Literal["empty", "exclude"]
+UNKNOWN = "unknown"  # the context of a system whose files do not say
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class System:
 
     `missing`: ids that the references have and the file has not, or without features; they are among `rows` with an
     empty hypothesis, unless they are excluded. `extra`: ids of the file that the references have not; they are not.
+    `unscored`: ids that the file names without any text, so that there is nothing to score.
     `seed_of`: the name that it shares with other runs of one system, which differ in their seed.
     """
 
@@ -31,12 +34,18 @@ class System:
     rows: list[Prediction]
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
     seed_of: str | None = None
 
     @property
     def ids_hash(self) -> str:
         """A hash of the clip ids that are scored."""
         return ids_hash(row.id for row in self.rows)
+
+    @property
+    def context_source(self) -> str:
+        """Where the context of its hypotheses came from; of files that do not say, `unknown`."""
+        return "+".join(sorted({row.context_source for row in self.rows if not row.missing})) or UNKNOWN
 
     @property
     def task(self) -> str:
@@ -89,7 +98,9 @@ def read_text_pair(hypotheses: Path, references: Path) -> System:
     if len(said) != len(meant):
         raise UserError(f"{hypotheses} has {len(said)} lines and {references} has {len(meant)}; they must be pairs.")
     pairs = enumerate(zip(said, meant, strict=True))
-    rows = [Prediction(f"line{n + 1}", "0", 0, "translation", ref, hyp) for n, (hyp, ref) in pairs]
+    rows = [
+        Prediction(f"line{n + 1}", "0", 0, "translation", ref, hyp, context_source=UNKNOWN) for n, (hyp, ref) in pairs
+    ]
     return System(hypotheses.name, hypotheses, _required(rows, hypotheses))
 
 
@@ -128,30 +139,32 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
 
 
 def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -> System:
+    unscored: tuple[str, ...] = ()
     if file.suffix == ".csv":
         if gold is None:
             raise UserError(f"{file} holds no references; name a file that does with --references.")
-        rows = _of_csv(_csv(file), gold)
+        rows = _of_csv(file, gold)
+    elif file.suffix == ".json":
+        rows, unscored = _of_research(file)
     else:
         file = find_predictions(file)
         rows = read_predictions(file)
-        if gold is None and file.suffix == ".jsonl":
+        if gold is None:
             _require_complete(file, rows)
         rows = [row for row in rows if row.missing != NOT_ASKED]
     if gold is None:
         absent = [row.id for row in rows if row.missing]
         kept = [row for row in rows if not row.missing] if missing == "exclude" else rows
-        return System("", file, _required(kept, file), missing=tuple(absent))
+        return System("", file, _required(kept, file), missing=tuple(absent), unscored=unscored)
     said = {row.id: row for row in rows}
     absent = [id_ for id_ in gold if id_ not in said or said[id_].missing]
-    kept = []
-    for id_, meant in gold.items():
-        if id_ in absent and missing == "exclude":
-            continue
-        row = said.get(id_, replace(meant, hypothesis="", missing="a hypothesis"))
-        kept.append(replace(row, reference=meant.reference))
     if len(absent) == len(gold):
         raise UserError(f"{file}: none of its clips is among the references ({first_names(said)}).")
+    kept = [
+        replace(said[id_] if id_ in said else _of_other(meant, "", NO_HYPOTHESIS), reference=meant.reference)
+        for id_, meant in gold.items()
+        if missing == "empty" or id_ not in absent
+    ]
     return System("", file, _required(kept, file), tuple(absent), tuple(id_ for id_ in said if id_ not in gold))
 
 
@@ -161,15 +174,46 @@ def _gold(file: Path) -> dict[str, Prediction]:
         rows = [_row(uid, reference=text) for uid, text in _csv(file).items()]
     else:
         rows = read_predictions(find_predictions(file))
-    return {row.id: row for row in rows}
+    return {row.id: row for row in rows if row.missing != NOT_ASKED}
 
 
-def _of_csv(texts: Mapping[str, str], gold: Mapping[str, Prediction]) -> list[Prediction]:
+def _of_csv(file: Path, gold: Mapping[str, Prediction]) -> list[Prediction]:
     """A row for each text; its uid is `recording/clip`, or the name of a clip that only one recording has."""
     names = Counter(row.clip for row in gold.values())
     known = {row.clip: row for row in gold.values() if names[row.clip] == 1} | dict(gold)
     known |= {row.recording: row for row in gold.values() if not row.clip}
-    return [replace(known.get(uid, _row(uid)), hypothesis=text, missing=None) for uid, text in texts.items()]
+    rows: dict[str, Prediction] = {}
+    for uid, text in _csv(file).items():
+        row = _of_other(known.get(uid, _row(uid)), text)
+        if row.id in rows:
+            raise UserError(f"{file}: clip {printable(row.id)} stands twice, as {printable(uid)} the second time.")
+        rows[row.id] = row
+    return list(rows.values())
+
+
+def _of_research(file: Path) -> tuple[list[Prediction], tuple[str, ...]]:
+    """The rows of the research system's file, and ids that it names alone."""
+    found = read_research_file(file)
+    if found.is_gold:
+        raise UserError(f"{file} holds no hypotheses, only references: name it with --references.")
+    return [replace(row, context_source=UNKNOWN) for row in found.rows], found.absent
+
+
+def _of_other(clip: Prediction, hypothesis: str, missing: str | None = None) -> Prediction:
+    """The row of another system: what the clip is, without what the system that it comes from did with it."""
+    return Prediction(
+        clip.recording,
+        clip.clip,
+        clip.position,
+        clip.task,
+        clip.reference,
+        hypothesis,
+        context_source=UNKNOWN,
+        missing=missing,
+        context_bound=clip.context_bound,
+        frames=clip.frames,
+        question=clip.question,
+    )
 
 
 def _row(uid: str, reference: str = "") -> Prediction:

@@ -9,6 +9,7 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.generation.predictions import find_predictions, read_predictions
+from signllava_cli.generation.research_predictions import NO_HYPOTHESIS
 
 PREPARED = "prepared:"
 
@@ -81,7 +82,7 @@ def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
     """
     rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
     mend = f"run `signllava generate --split {split.name}` to its end, on this data"
-    absent = [clip.id for clip in split.clips if clip.id not in rows]
+    absent = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
     if absent:
         raise UserError(
             f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({first_names(absent)}); "

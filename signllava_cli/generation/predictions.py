@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import only_process, read_json, take, write_json, write_text
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.research_predictions import read_research_predictions
+from signllava_cli.generation.research_predictions import read_research_file
 from signllava_cli.generation.shares import Share
 
 PREDICTIONS, META, PARTS = "predictions.jsonl", "predictions.meta.json", "parts"
@@ -49,9 +49,9 @@ def read_predictions(file: Path) -> list[Prediction]:
         UserError: the file is missing, or a line is not a prediction, or a clip stands twice.
     """
     if file.suffix == ".json":
-        return read_research_predictions(file)
+        return read_research_file(file).rows
     try:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() knows too many
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")  # splitlines() knows too many
     except (OSError, UnicodeDecodeError) as fault:
         unfinished = (file.parent / PARTS).is_dir() and not file.exists()
         mend = "; it is not finished: run `signllava generate` again" if unfinished else ""

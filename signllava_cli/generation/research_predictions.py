@@ -1,30 +1,48 @@
 """The research system's JSON: its annotation file with a `hypothesis` in each clip; or without, gold text."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import read_json
 from signllava_cli.generation.prediction import Prediction
 
+NO_HYPOTHESIS = "a hypothesis"  # what a clip lacks, in `Prediction.missing`
 
-def read_research_predictions(file: Path) -> list[Prediction]:
-    """The clips of the file, each with its hypothesis; in a file without hypotheses, with its reference as such.
 
-    The reference of a clip is its `reference`, else its `translation`. Clips that `clip_order` names and the file
-    lacks, as it does those without features, are left out.
+@dataclass(frozen=True)
+class ResearchFile:
+    """`rows`: the clips of the file, each with its hypothesis; in a gold file, with its reference as such.
+
+    `absent`: ids of clips that `clip_order` names and the file lacks, as it does those that the system dropped.
+    """
+
+    rows: list[Prediction]
+    absent: tuple[str, ...]
+    is_gold: bool
+
+
+def read_research_file(file: Path) -> ResearchFile:
+    """The file taken apart. The reference of a clip is its `reference`, else its `translation`.
+
+    A clip without a hypothesis in a file that has some is `missing` it.
 
     Raises:
-        UserError: it is not such a file.
+        UserError: it is not such a file, or `clip_order` names a clip twice.
     """
     content = read_json(file)
     gold = not any("hypothesis" in clip for clips in content.values() for clip in _clips(clips))
-    return [
-        _prediction(file, recording, name, position, clips[name], gold)
-        for recording, clips in content.items()
-        for position, name in enumerate(_order(file, recording, clips))
-        if name in clips
-    ]
+    rows: list[Prediction] = []
+    absent: list[str] = []
+    for recording, clips in content.items():
+        for position, name in enumerate(_order(file, recording, clips)):
+            if name in clips:
+                rows.append(_prediction(file, recording, name, position, clips[name], gold))
+            else:
+                absent.append(f"{recording}/{name}")
+    return ResearchFile(rows, tuple(absent), gold)
 
 
 def _clips(clips: Any) -> list[dict[str, Any]]:
@@ -38,6 +56,11 @@ def _order(file: Path, recording: str, clips: Any) -> list[str]:
             f"{file}, recording {recording}: no `clip_order` with the names of its clips; expected "
             "predictions.jsonl, or the research system's JSON (the annotation file with a `hypothesis` in each clip)."
         )
+    twice = sorted(name for name, count in Counter(order).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{file}, recording {recording}: clip_order names clips twice ({first_names(twice)})."
+        )
     return order
 
 
@@ -45,7 +68,9 @@ def _prediction(file: Path, recording: str, name: str, position: int, clip: Any,
     texts = clip if isinstance(clip, dict) else {}
     reference = texts.get("reference", texts.get("translation"))
     hypothesis = reference if gold else texts.get("hypothesis")
-    if not isinstance(reference, str) or not isinstance(hypothesis, str):
-        lacking = "reference or translation" if not isinstance(reference, str) else "hypothesis"
-        raise UserError(f"{file}, clip {recording}/{name}: no {lacking}.")
-    return Prediction(recording, name, position, "translation", reference, hypothesis)
+    if not isinstance(reference, str):
+        raise UserError(f"{file}, clip {recording}/{name}: no reference or translation.")
+    if not isinstance(hypothesis, str | None):
+        raise UserError(f"{file}, clip {recording}/{name}: its hypothesis is no text.")
+    missing = NO_HYPOTHESIS if hypothesis is None else None
+    return Prediction(recording, name, position, "translation", reference, hypothesis or "", missing=missing)

@@ -184,3 +184,40 @@ def test_a_run_is_compared_under_its_context_sources_in_one_command(
     assert "bleu4" in results[2]["against_first"]
     again = signllava("eval", copy, *options)
     assert again.out.count("0 clips in 0.0 s") == 3
+
+
+def test_a_research_file_counts_what_its_system_dropped(signllava: Command, tmp_path: Path) -> None:
+    """A clip without a hypothesis is missing; one that only clip_order names has no reference to score against."""
+    file = research(tmp_path / "research.json")
+    content = json.loads(file.read_text())
+    del content["v1"]["b"]["hypothesis"], content["v2"]["c"]
+    file.write_text(json.dumps(content))
+    result = scored(signllava, tmp_path, file)
+    assert (result["clips"], result["missing"], result["unscored"]) == (2, ["v1/b"], ["v2/c"])
+    assert "v2/c" in result["said"]
+    whole = scored(signllava, tmp_path, file, "--references", jsonl(tmp_path / "all.jsonl", list(TEXTS)))
+    assert (whole["clips"], whole["missing"], whole["context_source"]) == (3, ["v1/b", "v2/c"], "unknown")
+
+
+def test_gold_text_is_never_scored_as_if_a_system_had_said_it(signllava: Command, tmp_path: Path) -> None:
+    file = research(tmp_path / "annotation.json")
+    content = json.loads(file.read_text())
+    for clips in content.values():
+        for clip in clips.values():
+            if isinstance(clip, dict):
+                del clip["hypothesis"]
+    file.write_text(json.dumps(content))
+    ended = signllava("eval", file)
+    assert (ended.code, "holds no hypotheses" in ended.err) == (2, True)
+
+
+def test_another_system_does_not_inherit_the_context_of_the_references(signllava: Command, tmp_path: Path) -> None:
+    """Nor two texts of one clip, whichever way it is named."""
+    file = jsonl(tmp_path / "all.jsonl", list(TEXTS))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    seen = [{**row, "context": [row["reference"]], "context_source": "gold"} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in seen))
+    result = scored(signllava, tmp_path, table(tmp_path / "h.csv", {"v1/a": "x", "b": "y"}), "--references", file)
+    assert (result["context_source"], result["behaviour"]["leaked"]) == ("unknown", [])
+    ended = signllava("eval", table(tmp_path / "twice.csv", {"v1/a": "x", "a": "y"}), "--references", file)
+    assert (ended.code, "v1/a stands twice" in ended.err) == (2, True)

@@ -13,7 +13,7 @@ def show(evaluation: Evaluation) -> None:
     rows = []
     for each in evaluation.scored:
         cells = [f"{each.figures[key]:.2f}" if key in each.figures else "-" for key in shown]
-        rows.append([each.system.name, each.system.rows[0].context_source, len(each.system.rows), *cells])
+        rows.append([each.system.name, each.system.context_source, len(each.system.rows), *cells])
     show_table("Scores", ["predictions", "context", "clips", *(labels[key] for key in shown)], rows)
     if evaluation.seeds:
         _show_seeds(evaluation, shown, labels)
@@ -74,6 +74,7 @@ def _tell_missing(system: System) -> None:
     for ids, what in (
         (system.missing, f"no hypothesis, and {done}"),
         (system.extra, "no reference, and are left out"),
+        (system.unscored, "no text in the file, and are not scored (with --references, they score as empty)"),
     ):
         if ids:
             warn(f"{system.name}: {len(ids)} clips have {what} ({first_names(ids)}).")
