@@ -16,6 +16,7 @@ from signllava_cli.console import say
 from signllava_cli.errors import UserError
 
 HALF_WRITTEN, REMOVED = ".tmp", ".removed"
+LONGEST_NAME = 255  # bytes, of a file or folder
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -179,8 +180,8 @@ def pointed_at(link: Path) -> Path | None:
     """What `point` made `link` point at, if it is there."""
     if link.is_dir():
         return link.resolve()
-    if link.is_file():
-        target = link.parent / link.read_text(encoding="utf-8").strip()
+    if link.is_file() and link.stat().st_size <= LONGEST_NAME:
+        target = link.parent / link.read_text(encoding="utf-8", errors="replace").strip()
         return target if target.is_dir() else None
     return None
 

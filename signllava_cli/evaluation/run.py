@@ -62,7 +62,7 @@ class Outputs:
         beside = systems[0].file.parent
         given = self.scores
         scores = beside / "scores.json" if given is None else given / "scores.json" if given.is_dir() else given
-        if scores.exists() and not (scores.is_file() and "results" in read_json(scores)):
+        if scores.exists() and not _holds_scores(scores):
             raise UserError(f"--out {scores} is there and holds no scores: choose another name.")
         for option, file, endings in (
             ("--latex", self.latex, (".tex",)),
@@ -73,6 +73,13 @@ class Outputs:
         if self.charts is not None and self.charts.exists() and not self.charts.is_dir():
             raise UserError(f"--charts {self.charts} is a file; name a folder.")
         return scores
+
+
+def _holds_scores(file: Path) -> bool:
+    try:
+        return "results" in read_json(file)
+    except UserError:
+        return False
 
 
 def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, overrides: Sequence[str]) -> list[str]:

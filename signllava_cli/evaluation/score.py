@@ -77,6 +77,7 @@ class Scored:
             "extra": list(self.system.extra),
             "unscored": list(self.system.unscored),
             "empty_hypotheses": sum(1 for row in rows if not row.hypothesis.strip()),
+            "empty_references": sum(1 for row in rows if not row.reference.strip()),
             "context_bound_clips": sum(1 for row in rows if row.context_bound),
             "scores": self.figures,
             "intervals": {key: asdict(interval) for key, interval in self.intervals.items()},
@@ -137,6 +138,9 @@ def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:
     if task == FREE:
         raise UserError("Answers to a question of one's own have no references, so nothing can be scored.")
     if task != TRANSLATION:
+        given = {"--stop-list": scoring.stop_list, "--bleurt": scoring.bleurt, "--comet": scoring.comet}
+        if useless := [option for option, value in given.items() if value is not None]:
+            raise UserError(f"{' and '.join(useless)}: for translations; these are answers of the task {task}.")
         return [YesNo()]
     preset = find_preset(scoring.preset)
     metrics = [kind(preset) for kind in TEXT_METRICS]

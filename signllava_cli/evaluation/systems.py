@@ -159,6 +159,8 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
     said = {row.id: row for row in rows}
     absent = [id_ for id_ in gold if id_ not in said or said[id_].missing]
     if len(absent) == len(gold):
+        if not said:
+            raise UserError(f"{file} holds no texts.")
         raise UserError(f"{file}: none of its clips is among the references ({first_names(said)}).")
     kept = [
         replace(said[id_] if id_ in said else _of_other(meant, "", NO_HYPOTHESIS), reference=meant.reference)
@@ -231,8 +233,9 @@ def _csv(file: Path) -> dict[str, str]:
             if not {"uid", "text"} <= set(reader.fieldnames or ()):
                 raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
             for row in reader:
-                if row["text"] is None:
-                    raise UserError(f"{file}, line {reader.line_num}: no text.")
+                if row["text"] is None or None in row:
+                    wrong = "no text" if row["text"] is None else "more columns than names; quote texts with commas"
+                    raise UserError(f"{file}, line {reader.line_num}: {wrong}.")
                 if row["uid"] in found:
                     raise UserError(f"{file}, line {reader.line_num}: clip {printable(row['uid'])} stands twice.")
                 found[row["uid"]] = row["text"]

@@ -58,9 +58,7 @@ def _order(file: Path, recording: str, clips: Any) -> list[str]:
         )
     twice = sorted(name for name, count in Counter(order).items() if count > 1)
     if twice:
-        raise UserError(
-            f"{file}, recording {recording}: clip_order names clips twice ({first_names(twice)})."
-        )
+        raise UserError(f"{file}, recording {recording}: clip_order names clips twice ({first_names(twice)}).")
     return order
 
 

@@ -104,6 +104,8 @@ def test_different_clips_are_compared_only_where_all_have_them(signllava: Comman
         ("uid,text\nv1/a,x\nv1/a,y\n", "stands twice"),
         ("uid,text\nnobody,x\n", "none of its clips is among the references"),
         ('uid,text\nv1/a,"x\n', "cannot be read"),
+        ("uid,text\nv1/a,Yes, one man.\n", "line 2: more columns than names"),
+        ("uid,text\n", "holds no texts"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(

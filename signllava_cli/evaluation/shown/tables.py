@@ -28,6 +28,8 @@ def show(evaluation: Evaluation) -> None:
                 f"{each.system.name}: {len(leaked)} clips saw their own reference in their context "
                 f"({first_names(leaked)}); repetitions in the signing, or a leak."
             )
+    if empty := [row.id for row in evaluation.scored[0].system.rows if not row.reference.strip()]:
+        warn(f"{len(empty)} clips have an empty reference ({first_names(empty)}): whatever is said there is wrong.")
     _tell_equal(evaluation)
     first = evaluation.scored[0].system
     bound = sum(1 for row in first.rows if row.context_bound)
