@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from signllava_cli.cli.options import SetOption
+from signllava_cli.errors import UserError
 
-FILES, COUNTING, UNCERTAINTY = "What is scored", "Which clips count", "Uncertainty"
+FILES, METRICS, COUNTING, UNCERTAINTY = "What is scored", "Metrics", "Which clips count", "Uncertainty"
 
 
 def evaluate(
@@ -41,18 +42,23 @@ def evaluate(
     ref: Annotated[Path | None, typer.Option(help="The references to --hyp.", rich_help_panel=FILES)] = None,
     preset: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Words of how2sign, phoenix14t, csl-daily.", rich_help_panel=FILES),
+        typer.Option(metavar="NAME", help="Words of how2sign, phoenix14t, csl-daily.", rich_help_panel=METRICS),
     ] = "how2sign",
     stop_list: Annotated[
-        Path | None, typer.Option(help="A file of words, one a line: also score reduced BLEU.", rich_help_panel=FILES)
+        Path | None,
+        typer.Option(help="A file of words, one a line: also score reduced BLEU.", rich_help_panel=METRICS),
+    ] = None,
+    meteor: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A local copy of WordNet: also score METEOR.", rich_help_panel=METRICS),
     ] = None,
     bleurt: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A local copy of BLEURT-20: also score BLEURT.", rich_help_panel=FILES),
+        typer.Option(metavar="FOLDER", help="A local copy of BLEURT-20: also score BLEURT.", rich_help_panel=METRICS),
     ] = None,
     comet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score that.", rich_help_panel=FILES),
+        typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score that.", rich_help_panel=METRICS),
     ] = None,
     missing: Annotated[
         str, typer.Option(metavar="empty|exclude", help="Clips without a hypothesis.", rich_help_panel=COUNTING)
@@ -80,15 +86,18 @@ def evaluate(
     """Score predictions, with 95 % intervals; several are compared with the first, clip by clip.
 
     BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
-    accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant.
+    accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant. METEOR,
+    BLEURT and COMET want data on this machine.
     """
     from signllava_cli.evaluation import run
     from signllava_cli.evaluation.score import Scoring
 
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
-    scoring = Scoring(preset, stop_list, bleurt, comet, resample, samples, trials)  # type: ignore[arg-type]
+    scoring = Scoring(preset, stop_list, meteor, bleurt, comet, resample, samples, trials)  # type: ignore[arg-type]
     given = predictions or []
+    if context_sources is None and (split is not None or set_):
+        raise UserError("--split and --set are of what --context-sources generates; predictions are of one split.")
     if context_sources is not None:
         given = run.generated(given, context_sources.split(","), split, set_ or [])
     sources = run.Sources(given, hyp, ref, references, missing, intersection)  # type: ignore[arg-type]
@@ -101,7 +110,5 @@ def one_of(option: str, given: str, *known: str) -> None:
     Raises:
         UserError: it is another word.
     """
-    from signllava_cli.errors import UserError
-
     if given not in known:
         raise UserError(f"{option} {given}: expected {' or '.join(known)}.")

@@ -5,14 +5,14 @@ are recordings, unless clips are asked for: clips of a recording share their sig
 interval that takes them for independent is too narrow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from signllava_cli.evaluation.metrics.metric import CountedMetric, Figures
 
-TRIALS_AT_ONCE = 500
+AT_ONCE = 512  # a multiple of 32: numpy draws bits by words, so that portions draw what one call does
 SEED = 12345  # sacreBLEU's, so that its own tests draw the same samples
 
 
@@ -56,17 +56,20 @@ class Units:
         self.numbers = np.array([names[name] for name in of_clip])
         self.count = len(names)
 
-    def draws(self, samples: int, seed: int = SEED) -> np.ndarray:
-        """Float64 (samples, N): how often each clip stands in each resample of as many units as there are."""
-        drawn = np.random.default_rng(seed).choice(self.count, size=(samples, self.count), replace=True)
-        times = np.zeros((samples, self.count))
-        for sample, units in enumerate(drawn):
-            times[sample] = np.bincount(units, minlength=self.count)
-        return times
+    def draws(self, samples: int) -> Iterator[np.ndarray]:
+        """How often each unit stands in each resample of as many units: float64 (some samples, units)."""
+        draw = np.random.default_rng(SEED)
+        for size in _portions(samples):
+            times = np.zeros((size, self.count))
+            for sample, units in enumerate(draw.choice(self.count, size=(size, self.count), replace=True)):
+                times[sample] = np.bincount(units, minlength=self.count)
+            yield times
 
-    def sides(self, trials: int, seed: int = SEED) -> np.ndarray:
-        """Bool (trials, units): whether a unit stays with the first of two systems."""
-        return np.random.default_rng(seed).integers(2, size=(trials, self.count), dtype=bool)
+    def sides(self, trials: int) -> Iterator[np.ndarray]:
+        """Whether each unit stays with the first of two systems in each trial: float64 (some trials, units)."""
+        draw = np.random.default_rng(SEED)
+        for size in _portions(trials):
+            yield draw.integers(2, size=(size, self.count), dtype=bool).astype(np.float64)
 
     def sums(self, counts: np.ndarray) -> np.ndarray:
         """Counts (N, K) of clips -> (units, K)."""
@@ -77,7 +80,8 @@ class Units:
 
 def intervals(metric: CountedMetric, counts: np.ndarray, units: Units, samples: int) -> dict[str, Interval]:
     """The bootstrap interval of each figure of `metric`, given its `counts` (N, K)."""
-    figures = metric.scores(units.draws(samples) @ units.sums(counts))
+    sums = units.sums(counts)
+    figures = _joined(metric.scores(times @ sums) for times in units.draws(samples))
     return {key: _middle(values) for key, values in figures.items()}
 
 
@@ -87,9 +91,11 @@ def comparisons(
     """`system` against `baseline`, both counts (N, K) of the same clips, in each figure of `metric`."""
     ours, theirs = units.sums(system), units.sums(baseline)
     observed = _differences(metric, ours.sum(axis=0), theirs.sum(axis=0))
-    times = units.draws(samples)
-    resampled = _differences(metric, times @ ours, times @ theirs)
-    shuffled = _shuffled_differences(metric, ours, theirs, units.sides(trials))
+    resampled = _joined(_differences(metric, times @ ours, times @ theirs) for times in units.draws(samples))
+    shuffled = _joined(
+        _differences(metric, first @ theirs + (1 - first) @ ours, (1 - first) @ theirs + first @ ours)
+        for first in units.sides(trials)
+    )
     found = {}
     for key, difference in observed.items():
         size, sizes = abs(float(difference)), np.abs(resampled[key])
@@ -109,13 +115,15 @@ def _differences(metric: CountedMetric, ours: np.ndarray, theirs: np.ndarray) ->
     return {key: first[key] - second[key] for key in first}
 
 
-def _shuffled_differences(metric: CountedMetric, ours: np.ndarray, theirs: np.ndarray, stays: np.ndarray) -> Figures:
-    """The differences when units change sides, some trials at a time: a product takes 8 bytes a unit and trial."""
-    parts = []
-    for start in range(0, len(stays), TRIALS_AT_ONCE):
-        first = stays[start : start + TRIALS_AT_ONCE].astype(np.float64)
-        parts.append(_differences(metric, first @ theirs + (1 - first) @ ours, (1 - first) @ theirs + first @ ours))
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+def _portions(number: int) -> Iterator[int]:
+    """`number` in portions that fit into memory: a product takes 8 bytes a unit and sample."""
+    for start in range(0, number, AT_ONCE):
+        yield min(AT_ONCE, number - start)
+
+
+def _joined(parts: Iterable[Figures]) -> Figures:
+    listed = list(parts)
+    return {key: np.concatenate([part[key] for part in listed]) for key in listed[0]}
 
 
 def _middle(values: np.ndarray) -> Interval:

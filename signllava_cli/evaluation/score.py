@@ -16,6 +16,7 @@ from signllava_cli.evaluation.metrics.answers import YesNo
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
 from signllava_cli.evaluation.metrics.comet import Comet
 from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy
+from signllava_cli.evaluation.metrics.meteor import Meteor
 from signllava_cli.evaluation.metrics.metric import CountedMetric, TextMetric
 from signllava_cli.evaluation.metrics.presets import find_preset, read_stop_list
 from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, ReducedBleu
@@ -26,7 +27,19 @@ from signllava_cli.generation.questions import FREE
 
 TRANSLATION = "translation"  # the task; all others are yes/no questions
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
-OF_TEXTS = ("bleu1", "bleu2", "bleu3", "bleu4", "chrf2", "rougeL", "rbleu", "bleurt", "comet", "exact_match")
+OF_TEXTS = (
+    "bleu1",
+    "bleu2",
+    "bleu3",
+    "bleu4",
+    "chrf2",
+    "rougeL",
+    "meteor",
+    "rbleu",
+    "bleurt",
+    "comet",
+    "exact_match",
+)
 OF_ANSWERS = ("accuracy", "precision", "recall", "f1", "malformed")
 FEW = 10  # units, with which resampling tells little
 SHOWN = (*OF_TEXTS, *ContextBoundAccuracy.labels, *OF_ANSWERS)  # in tables, where there are any
@@ -36,13 +49,14 @@ SHOWN = (*OF_TEXTS, *ContextBoundAccuracy.labels, *OF_ANSWERS)  # in tables, whe
 class Scoring:
     """How systems are scored.
 
-    `bleurt`, `comet`: local checkpoints of these metrics, computed where they are named.
+    `meteor`, `bleurt`, `comet`: the data of these metrics on this machine; they are computed where it is named.
     `resample`: what an interval takes for independent. `samples` of the bootstrap, `trials` of the randomisation; no
     intervals and no comparison with 0 samples.
     """
 
     preset: str = "how2sign"
     stop_list: Path | None = None
+    meteor: Path | None = None
     bleurt: Path | None = None
     comet: Path | None = None
     resample: Literal["recordings", "clips"] = "recordings"
@@ -130,7 +144,15 @@ def score_systems(systems: Sequence[System], scoring: Scoring) -> Evaluation:
 
 def labels_of() -> dict[str, str]:
     """Key of a figure -> its name in tables, for every figure that there is."""
-    kinds: list[type[CountedMetric]] = [*TEXT_METRICS, ReducedBleu, Bleurt, Comet, ContextBoundAccuracy, YesNo]
+    kinds: list[type[CountedMetric]] = [
+        *TEXT_METRICS,
+        ReducedBleu,
+        Meteor,
+        Bleurt,
+        Comet,
+        ContextBoundAccuracy,
+        YesNo,
+    ]
     return {key: label for kind in kinds for key, label in kind.labels.items()}
 
 
@@ -138,7 +160,12 @@ def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:
     if task == FREE:
         raise UserError("Answers to a question of one's own have no references, so nothing can be scored.")
     if task != TRANSLATION:
-        given = {"--stop-list": scoring.stop_list, "--bleurt": scoring.bleurt, "--comet": scoring.comet}
+        given = {
+            "--stop-list": scoring.stop_list,
+            "--meteor": scoring.meteor,
+            "--bleurt": scoring.bleurt,
+            "--comet": scoring.comet,
+        }
         if useless := [option for option, value in given.items() if value is not None]:
             raise UserError(f"{' and '.join(useless)}: for translations; these are answers of the task {task}.")
         return [YesNo()]
@@ -146,6 +173,8 @@ def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:
     metrics = [kind(preset) for kind in TEXT_METRICS]
     if scoring.stop_list is not None:
         metrics.append(ReducedBleu(*read_stop_list(scoring.stop_list), preset))
+    if scoring.meteor is not None:
+        metrics.append(Meteor(scoring.meteor, preset))
     if scoring.bleurt is not None:
         metrics.append(Bleurt(scoring.bleurt, preset))
     if scoring.comet is not None:

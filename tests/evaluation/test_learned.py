@@ -1,4 +1,4 @@
-"""BLEURT and COMET under local checkpoints, against the programs they come from."""
+"""METEOR, BLEURT and COMET, which need local data, against the programs they come from."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import pytest
 from conftest import Ended
 
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
+from signllava_cli.evaluation.metrics.meteor import Meteor
 
 COMET = shutil.which("comet-score")
+WORDNET = Path("/usr/share/wordnet")  # of Debian's package wordnet-base
 TINY = Path(__file__).parent / "tiny_bleurt"
 SCORED = json.loads((TINY / "scores.json").read_text())
 
@@ -91,3 +93,26 @@ def test_comet_without_its_command_says_how_to_get_it(
     monkeypatch.setenv("PATH", str(tmp_path))
     ended = signllava("eval", *pair_of_files(tmp_path), "--comet", tmp_path / "hyp")
     assert (ended.code, "pipx install unbabel-comet" in " ".join(ended.err.split())) == (2, True)
+
+
+@pytest.mark.skipif(
+    not (WORDNET / "index.sense").is_file(),
+    reason="no WordNet on this machine (Debian: apt install wordnet-base wordnet-sense-index)",
+)
+def test_meteor_is_nltks_with_the_wordnet_that_is_named(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    """The pair and the score of the documentation of NLTK's meteor_score."""
+    ended = signllava("eval", *pair_of_files(tmp_path), "--meteor", tmp_path)
+    assert (ended.code, "has no corpora/wordnet" in " ".join(ended.err.split())) == (2, True)
+    shutil.copytree(WORDNET, tmp_path / "corpora" / "wordnet")
+    parts = ["adj", "adj", "adv", *["noun"] * 26, *["verb"] * 15, "adj"]  # of NLTK's copy; Debian leaves the list out
+    lines = (f"{number:02}\t{part}.{number}\t1\n" for number, part in enumerate(parts))
+    (tmp_path / "corpora" / "wordnet" / "lexnames").write_text("".join(lines))
+    said = "It is a guide to action which ensures that the military always obeys the commands of the party"
+    meant = "It is a guide to action that ensures that the military will forever heed Party commands"
+    result = Meteor(tmp_path).compute(predictions=[said], references=[meant])
+    assert result["meteor"] == pytest.approx(69.44, abs=0.01)
+    synonym, other = Meteor(tmp_path).of_clips(["the car", "the cat"], ["the auto"] * 2)
+    assert synonym > 2 * other
+    ended = signllava("eval", *pair_of_files(tmp_path), "--meteor", tmp_path)
+    assert ended.code == 0, ended.err
+    assert "|stem:porter|" in " ".join(ended.out.split())

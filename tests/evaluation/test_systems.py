@@ -125,6 +125,8 @@ def test_options_that_contradict_are_refused(signllava: Command, tmp_path: Path)
         [file, "--preset", "klingon"],
         [file, "--missing", "maybe"],
         [file, "--resample", "x"],
+        [file, "--split", "test"],
+        [file, "--bleurt", tmp_path],
     ):
         ended = signllava("eval", *options)
         assert (ended.code, ended.err.count("\n")) == (2, 1), options
