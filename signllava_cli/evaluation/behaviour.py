@@ -38,8 +38,8 @@ def behaviour(rows: Sequence[Prediction], preset: Preset) -> dict[str, Any]:
         "by": {name: _by(rows, bucket, preset) for name, bucket in BUCKETS.items()},
         "without_content_word": _percent(sum(1 for ours, wanted in judged if not wanted & set(ours)), len(judged)),
         "repeated": _percent(sum(count for count in texts.values() if count > 1), len(rows)),
-        "missed": sum((theirs - ours for ours, theirs in pairs), Counter()).most_common(WORDS_NAMED),
-        "invented": sum((ours - theirs for ours, theirs in pairs), Counter()).most_common(WORDS_NAMED),
+        "missed": _most_common(theirs - ours for ours, theirs in pairs),
+        "invented": _most_common(ours - theirs for ours, theirs in pairs),
         "leaked": [row.id for row in rows if is_leaked(row.reference, row.context)],
     }
 
@@ -96,7 +96,7 @@ def _range(value: int, bounds: Sequence[int]) -> str:
 BUCKETS: dict[str, Bucket] = {
     "context_sentences": lambda row: _range(len(row.context), (0, 1, 2, 3, 5, 9)),
     "position": lambda row: _range(row.position, (0, 1, 2, 5, 10, 20, 50)),
-    "reference_words": lambda row: _range(len(row.reference.split()), (0, 4, 8, 13, 21, 31)),
+    "reference_words": lambda row: _range(len(words(row.reference)), (0, 4, 8, 13, 21, 31)),
     "frames": lambda row: None if row.frames is None else _range(row.frames, (0, 50, 100, 200, 400, 800)),
     "recording": lambda row: row.recording,
 }
@@ -105,6 +105,13 @@ BUCKETS: dict[str, Bucket] = {
 def _content_words(texts: Sequence[Counter[str]]) -> set[str]:
     in_texts = Counter(word for text in texts for word in text)
     return {word for word, count in in_texts.items() if count <= max(1, FUNCTION_WORD_SHARE * len(texts))}
+
+
+def _most_common(counts: Iterable[Counter[str]]) -> list[tuple[str, int]]:
+    total = Counter[str]()
+    for each in counts:
+        total.update(each)
+    return total.most_common(WORDS_NAMED)
 
 
 def _percent(part: int, whole: int) -> float:

@@ -40,3 +40,11 @@ def test_gains_are_of_each_clip_against_the_same_clip() -> None:
     assert gained["r/0"] == gained["r/2"] == gained["r/3"] == 0
     assert gained["r/1"] > 50
     assert gains(ROWS, better, Preset())["r/1"] == -gained["r/1"]
+
+
+def test_words_without_spaces_are_counted() -> None:
+    facts = behaviour(
+        [row(0, "我今天很好", "我很好"), row(1, "你好", "你好")], Preset("csl-daily", "zh", english=False)
+    )
+    assert facts["missed"] == [("今", 1), ("天", 1)]
+    assert list(facts["by"]["reference_words"]) == ["0-3", "4-7"]

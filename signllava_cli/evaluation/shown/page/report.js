@@ -80,9 +80,12 @@ function line(label, parts, whole) {
   return made;
 }
 
+/** The words and the space between them; characters, where words stand without spaces. */
+const words = (text) => (/[\u3040-\u30ff\u3400-\u9fff]/.test(text) ? [...text] : text.split(/(\s+)/));
+
 /** Both texts as nodes: words that the other lacks are marked (longest common subsequence). */
 function compared(meant, said) {
-  const a = meant.split(/(\s+)/), b = said.split(/(\s+)/);
+  const a = words(meant), b = words(said);
   if (a.length > WORDS_COMPARED || b.length > WORDS_COMPARED) return [[meant], [said]];
   const best = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
   for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--) best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
