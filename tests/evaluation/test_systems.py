@@ -137,6 +137,8 @@ def test_a_stop_list_gives_reduced_bleu_with_the_number_of_pairs(signllava: Comm
     file = jsonl(tmp_path / "all.jsonl", list(TEXTS))
     found = scored(signllava, tmp_path, file, "--stop-list", tmp_path / "stop.txt")
     assert found["scores"]["rbleu_pairs"] == 2  # of "No." nothing is left
+    assert "reduced BLEU counts 2 of 3 pairs" in found["said"]
+    assert "preset how2sign" in found["said"]
     assert "stop:stop.txt-" in found["signatures"]["ReducedBleu"]
 
 

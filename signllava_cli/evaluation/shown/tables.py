@@ -2,7 +2,7 @@
 
 from signllava_cli.console import say, show_table, warn
 from signllava_cli.errors import first_names
-from signllava_cli.evaluation.score import Evaluation, labels_of
+from signllava_cli.evaluation.score import TRANSLATION, Evaluation, labels_of
 from signllava_cli.evaluation.systems import System
 
 
@@ -22,6 +22,8 @@ def show(evaluation: Evaluation) -> None:
     for metric, signature in evaluation.signatures.items():
         say(f"{metric}: {signature}")
     for each in evaluation.scored:
+        if (pairs := each.figures.get("rbleu_pairs")) is not None:
+            say(f"{each.system.name}: reduced BLEU counts {pairs:.0f} of {len(each.system.rows)} pairs")
         _tell_missing(each.system)
         if leaked := each.behaviour.get("leaked"):
             warn(
@@ -33,7 +35,8 @@ def show(evaluation: Evaluation) -> None:
     _tell_equal(evaluation)
     first = evaluation.scored[0].system
     bound = sum(1 for row in first.rows if row.context_bound)
-    say(f"clips {len(first.rows)}, of which {bound} context-bound; hash of their ids {first.ids_hash}")
+    preset = f"; preset {evaluation.scoring.preset}" if first.task == TRANSLATION else ""
+    say(f"clips {len(first.rows)}, of which {bound} context-bound; hash of their ids {first.ids_hash}{preset}")
 
 
 def _show_seeds(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:
