@@ -44,10 +44,11 @@ def pairs(count: int, seed: int) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def report(signllava: Command, tmp_path: Path) -> Path:
-    """Two systems on 120 clips; the hypotheses of the first begin with hostile ones."""
-    one, two = pairs(120, 1), pairs(120, 2)
+    """A system and two seeds of another on 120 clips; the hypotheses of the first begin with hostile ones."""
+    one = pairs(120, 1)
     one[: len(HOSTILE)] = [(meant, bad) for (meant, _), bad in zip(one, HOSTILE, strict=False)]
-    files = [file_of(tmp_path / "one.jsonl", one, context=True), file_of(tmp_path / "two.jsonl", two)]
+    seeds = [f"<u>ours={file_of(tmp_path / f'{seed}.jsonl', pairs(120, seed))}" for seed in (2, 3)]
+    files = [file_of(tmp_path / "one.jsonl", one, context=True), *seeds]
     options = ["--samples", 100, "--trials", 100, "--out", tmp_path / "s.json", "--report", tmp_path / "report.html"]
     ended = signllava("eval", *files, *options)
     assert ended.code == 0, ended.err
@@ -71,7 +72,7 @@ def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(repo
         assert page.title().startswith("signllava evaluation")
         for bad, item in zip(HOSTILE, page.locator("#list > li").all(), strict=False):
             assert bad.strip() in item.evaluate("each => each.textContent")
-        assert page.locator("#list script, #list img, #list b").count() == 0
+        assert page.locator("#list script, #list img, #list b, main u").count() == 0
         page.select_option("#filter", "exact")
         exact = page.locator("#count").inner_text()
         assert 20 < int(exact.split()[0]) < 60
