@@ -37,7 +37,10 @@ def evaluate(
         Path | None, typer.Option(help="A file with the references, of any of these kinds.", rich_help_panel=FILES)
     ] = None,
     hyp: Annotated[
-        Path | None, typer.Option(help="Plain text, a line a clip, with --ref.", rich_help_panel=FILES)
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE", help="Plain text, a line a clip, with --ref. Repeatable.", rich_help_panel=FILES
+        ),
     ] = None,
     ref: Annotated[Path | None, typer.Option(help="The references to --hyp.", rich_help_panel=FILES)] = None,
     preset: Annotated[
@@ -64,14 +67,22 @@ def evaluate(
         str, typer.Option(metavar="empty|exclude", help="Clips without a hypothesis.", rich_help_panel=COUNTING)
     ] = "empty",
     intersection: Annotated[
-        bool, typer.Option("--intersection", help="Score the clips that all files have.", rich_help_panel=COUNTING)
+        bool,
+        typer.Option(
+            "--intersection", help="Score the clips of which all files have a hypothesis.", rich_help_panel=COUNTING
+        ),
     ] = False,
     resample: Annotated[
         str, typer.Option(metavar="recordings|clips", help="What is resampled.", rich_help_panel=UNCERTAINTY)
     ] = "recordings",
     samples: Annotated[
         int,
-        typer.Option(min=0, max=1_000_000, help="Of the bootstrap; 0: none.", rich_help_panel=UNCERTAINTY),
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            help="Of the bootstrap; 0: no intervals, no comparisons.",
+            rich_help_panel=UNCERTAINTY,
+        ),
     ] = 1000,
     trials: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
@@ -80,7 +91,7 @@ def evaluate(
     charts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw charts for papers, PNG files.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where scores.json goes. Default: beside the first predictions file.")
+        Path | None, typer.Option(help="A folder for scores.json, or a .json file. Default: beside the predictions.")
     ] = None,
 ) -> None:
     """Score predictions, with 95 % intervals; several are compared with the first, clip by clip.
@@ -100,7 +111,7 @@ def evaluate(
         raise UserError("--split and --set are of what --context-sources generates; predictions are of one split.")
     if context_sources is not None:
         given = run.generated(given, context_sources.split(","), split, set_ or [])
-    sources = run.Sources(given, hyp, ref, references, missing, intersection)  # type: ignore[arg-type]
+    sources = run.Sources(given, hyp or [], ref, references, missing, intersection)  # type: ignore[arg-type]
     run.evaluate(sources, scoring, run.Outputs(out, latex, report, charts))
 
 

@@ -10,6 +10,7 @@ from signllava_cli.data.leaks import is_leaked
 from signllava_cli.data.words import words
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.evaluation.metrics.texts import Bleu, Chrf
+from signllava_cli.evaluation.systems import UNKNOWN
 from signllava_cli.generation.prediction import Prediction
 
 WORDS_NAMED = 20
@@ -94,7 +95,9 @@ def _range(value: int, bounds: Sequence[int]) -> str:
 
 
 BUCKETS: dict[str, Bucket] = {
-    "context_sentences": lambda row: _range(len(row.context), (0, 1, 2, 3, 5, 9)),
+    "context_sentences": lambda row: (
+        None if row.context_source == UNKNOWN else _range(len(row.context), (0, 1, 2, 3, 5, 9))
+    ),
     "position": lambda row: _range(row.position, (0, 1, 2, 5, 10, 20, 50)),
     "reference_words": lambda row: _range(len(words(row.reference)), (0, 4, 8, 13, 21, 31)),
     "frames": lambda row: None if row.frames is None else _range(row.frames, (0, 50, 100, 200, 400, 800)),

@@ -82,7 +82,7 @@ def intervals(metric: CountedMetric, counts: np.ndarray, units: Units, samples: 
     """The bootstrap interval of each figure of `metric`, given its `counts` (N, K)."""
     sums = units.sums(counts)
     figures = _joined(metric.scores(times @ sums) for times in units.draws(samples))
-    return {key: _middle(values) for key, values in figures.items()}
+    return {key: _middle(values) for key, values in figures.items() if key not in metric.numbers}
 
 
 def comparisons(
@@ -98,6 +98,8 @@ def comparisons(
     )
     found = {}
     for key, difference in observed.items():
+        if key in metric.numbers:
+            continue
         size, sizes = abs(float(difference)), np.abs(resampled[key])
         found[key] = Comparison(
             difference=float(difference),

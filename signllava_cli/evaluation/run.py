@@ -1,30 +1,33 @@
 """From files to scores: what `signllava eval` does."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from signllava_cli.console import say
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.score import Evaluation, Scoring, score_systems
 from signllava_cli.evaluation.shown.latex import latex_table
 from signllava_cli.evaluation.shown.tables import show
-from signllava_cli.evaluation.systems import Missing, System, read_systems, read_text_pair, require_same_clips
+from signllava_cli.evaluation.systems import Missing, System, read_systems, read_texts, require_same_clips
 from signllava_cli.files import read_json, write_json, write_text
+from signllava_cli.generation.predictions import PREDICTIONS
 from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What is scored: `predictions` (`FILE` or `NAME=FILE`), or `hypotheses` with `meant`, plain text.
+    """What is scored: `predictions`, or `texts` with `meant`, plain text; each is `FILE` or `NAME=FILE`.
 
     `references`: where those of the predictions are, if not in them. `missing`: whether clips without a hypothesis
-    count as empty or are left out. `intersection`: of files with different clips, score those of all.
+    count as empty or are left out. `intersection`: score the clips of which all files have a hypothesis.
     """
 
     predictions: Sequence[str] = ()
-    hypotheses: Path | None = None
+    texts: Sequence[str] = ()
     meant: Path | None = None
     references: Path | None = None
     missing: Missing = "empty"
@@ -36,17 +39,30 @@ class Sources:
         Raises:
             UserError: a file is missing, damaged, unfinished, or of other clips than the first.
         """
-        if (self.hypotheses is None) != (self.meant is None) or (self.hypotheses is None) == (not self.predictions):
-            raise UserError("Name predictions files, or --hyp FILE with --ref FILE.")
-        if self.hypotheses is not None and self.meant is not None:
-            return [read_text_pair(self.hypotheses.expanduser(), self.meant.expanduser())]
+        if bool(self.texts) != (self.meant is not None):
+            raise UserError("--hyp FILE and --ref FILE belong together.")
+        if bool(self.texts) == bool(self.predictions):
+            raise UserError("Name predictions files, or --hyp FILE with --ref FILE, and not both.")
+        if self.meant is not None:
+            return read_texts(self.texts, self.meant.expanduser())
         return require_same_clips(read_systems(self.predictions, self.references, self.missing), self.intersection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in scores.json."""
+        references = self.meant or self.references
+        return {
+            "references": None if references is None else str(references.absolute()),
+            "missing": self.missing,
+            "intersection": self.intersection,
+        }
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where an evaluation goes: scores.json (by default beside the first file), and, if named, a LaTeX table, an HTML
-    page, and a folder of charts."""
+    """Where an evaluation goes: scores.json, and, if named, a LaTeX table, an HTML page, and a folder of charts.
+
+    By default scores.json goes beside the first file; of folders of predictions side by side, into theirs.
+    """
 
     scores: Path | None = None
     latex: Path | None = None
@@ -59,9 +75,13 @@ class Outputs:
         Raises:
             UserError: a name is that of something else.
         """
-        beside = systems[0].file.parent
-        given = self.scores
-        scores = beside / "scores.json" if given is None else given / "scores.json" if given.is_dir() else given
+        scores = self.scores
+        if scores is None:
+            folders = {system.file.parent.parent for system in systems}
+            together = len(systems) > 1 and len(folders) == 1 and systems[0].file.name == PREDICTIONS
+            scores = folders.pop() if together else systems[0].file.parent
+        if scores.suffix.lower() != ".json":
+            scores /= "scores.json"
         if scores.exists() and not _holds_scores(scores):
             raise UserError(f"--out {scores} is there and holds no scores: choose another name.")
         for option, file, endings in (
@@ -112,7 +132,7 @@ def evaluate(sources: Sources, scoring: Scoring, outputs: Outputs) -> Evaluation
     scores = outputs.require_safe(systems)
     evaluation = score_systems(systems, scoring)
     show(evaluation)
-    write_json(scores, evaluation.to_dict())
+    write_json(scores, {**evaluation.to_dict(), "sources": sources.to_dict(), "date": time.strftime("%F %T %z")})
     say(f"scores in {scores}")
     if outputs.latex is not None:
         write_text(outputs.latex, latex_table(evaluation))

@@ -10,6 +10,7 @@ import numpy as np
 
 from signllava_cli import __version__
 from signllava_cli.console import warn
+from signllava_cli.data.annotations import ContextBound
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.behaviour import behaviour, gains
 from signllava_cli.evaluation.metrics.answers import YesNo
@@ -20,7 +21,7 @@ from signllava_cli.evaluation.metrics.meteor import Meteor
 from signllava_cli.evaluation.metrics.metric import CountedMetric, TextMetric
 from signllava_cli.evaluation.metrics.presets import find_preset, read_stop_list
 from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, ReducedBleu
-from signllava_cli.evaluation.resampling import Comparison, Interval, Units, comparisons, intervals
+from signllava_cli.evaluation.resampling import SEED, Comparison, Interval, Units, comparisons, intervals
 from signllava_cli.evaluation.seeds import Seeds, summarised
 from signllava_cli.evaluation.systems import System
 from signllava_cli.generation.questions import FREE
@@ -40,7 +41,8 @@ OF_TEXTS = (
     "comet",
     "exact_match",
 )
-OF_ANSWERS = ("accuracy", "precision", "recall", "f1", "malformed")
+OF_ANSWERS = ("items", "accuracy", "precision", "recall", "f1", "malformed")
+NUMBERS = ReducedBleu.numbers | YesNo.numbers
 FEW = 10  # units, with which resampling tells little
 SHOWN = (*OF_TEXTS, *ContextBoundAccuracy.labels, *OF_ANSWERS)  # in tables, where there are any
 
@@ -102,10 +104,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All systems on the same clips, those of several seeds summarised, and how it was done."""
+    """All systems on the same clips, those of several seeds summarised, and how it was done.
+
+    `figures`: for each key its name in tables, its metric, and whether less is better; `signatures`: by metric.
+    """
 
     scored: tuple[Scored, ...]
     seeds: tuple[Seeds, ...]
+    figures: dict[str, dict[str, Any]]
     signatures: dict[str, str]
     scoring: Scoring
 
@@ -119,8 +125,14 @@ class Evaluation:
         return {
             "results": [{**each.to_dict(), "signatures": self.signatures} for each in self.scored],
             "seeds": [each.to_dict() for each in self.seeds],
+            "figures": self.figures,
             "signatures": self.signatures,
-            "resampling": {"units": scoring.resample, "samples": scoring.samples, "trials": scoring.trials},
+            "resampling": {
+                "units": scoring.resample,
+                "samples": scoring.samples,
+                "trials": scoring.trials,
+                "seed": SEED,
+            },
             "preset": scoring.preset,
             "versions": {"signllava": __version__, **{name: version(name) for name in LIBRARIES}},
         }
@@ -130,16 +142,23 @@ def score_systems(systems: Sequence[System], scoring: Scoring) -> Evaluation:
     """Score `systems`, which hold the same clips.
 
     Raises:
-        UserError: they are of several tasks, or the preset, the stop list or a checkpoint is none.
+        UserError: the preset, the stop list or the data of a metric is none.
     """
-    tasks = sorted({system.task for system in systems})
-    if len(tasks) > 1:
-        raise UserError(f"The files are of several tasks ({', '.join(tasks)}); score them apart.")
-    measured = _measured(systems, _metrics(tasks[0], scoring))
+    measured = _measured(systems, _metrics(systems[0].task, scoring))
     units = _units(systems, scoring)
     scored = tuple(_scored(systems, place, measured, units, scoring) for place in range(len(systems)))
     signatures = {type(each.metric).__name__: each.metric.signature for each in measured}
-    return Evaluation(scored, _seeds(scored), signatures, scoring)
+    figures = {
+        key: {"label": label, "metric": type(each.metric).__name__, "lower_is_better": each.metric.lower_is_better}
+        for each in measured
+        for key, label in each.metric.labels.items()
+    }
+    return Evaluation(scored, _seeds(scored), figures, signatures, scoring)
+
+
+def as_figure(key: str, value: float) -> str:
+    """A figure as tables show it: a score with two places, a number of items or pairs with none."""
+    return f"{value:.0f}" if key in NUMBERS else f"{value:.2f}"
 
 
 def labels_of() -> dict[str, str]:
@@ -195,11 +214,18 @@ def _measured(systems: Sequence[System], metrics: Sequence[TextMetric]) -> list[
     hypotheses = [[row.hypothesis for row in system.rows] for system in systems]
     references = [row.reference for row in systems[0].rows]
     found = [Measured(each, tuple(each.counts(said, references) for said in hypotheses)) for each in metrics]
-    marks = next((marks for system in systems if any(marks := [row.context_bound for row in system.rows])), None)
-    if marks is not None and systems[0].task == TRANSLATION:
+    marks = marks_of(systems)
+    if any(marks):
         accuracy = ContextBoundAccuracy()
         found.append(Measured(accuracy, tuple(accuracy.counts(said, marks) for said in hypotheses)))
     return found
+
+
+def marks_of(systems: Sequence[System]) -> list[ContextBound | None]:
+    """The corpus's mark of each clip, from the first system whose file has any; of translations alone."""
+    listed = [[row.context_bound for row in system.rows] for system in systems]
+    nothing: list[ContextBound | None] = [None] * len(listed[0])
+    return next((marks for marks in listed if any(marks)), nothing) if systems[0].task == TRANSLATION else nothing
 
 
 def _units(systems: Sequence[System], scoring: Scoring) -> Units:
@@ -208,7 +234,7 @@ def _units(systems: Sequence[System], scoring: Scoring) -> Units:
     if units.count == 1 and scoring.samples:
         warn("all clips are of one recording, so resampling recordings tells nothing; see --resample clips.")
     elif units.count < FEW and scoring.samples:
-        least = f", and no p-value of the randomisation is below {2 ** (1 - units.count):.2g}" if systems[1:] else ""
+        least = f", p-values too; by randomisation none is below {2 ** (1 - units.count):.3g}" if systems[1:] else ""
         warn(f"there are but {units.count} {scoring.resample} to resample: intervals are rough{least}.")
     return units
 

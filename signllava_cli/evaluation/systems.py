@@ -88,30 +88,40 @@ def _named(given: str) -> tuple[str | None, Path]:
     return name.strip(), Path(file).expanduser()
 
 
-def read_text_pair(hypotheses: Path, references: Path) -> System:
-    """A system of two plain text files, line by line; each line is a recording of its own.
+def read_texts(given: Sequence[str], references: Path) -> list[System]:
+    """The systems in plain text files, `FILE` or `NAME=FILE`, line by line; each line is a recording of its own.
 
     Raises:
-        UserError: they cannot be read, or have different numbers of lines.
+        UserError: they cannot be read, or have another number of lines than the references.
     """
-    said, meant = _lines(hypotheses), _lines(references)
+    names, files = zip(*map(_named, given), strict=True)
+    meant = _lines(references)
+    return _labelled([_text_system(file, references, meant) for file in files], names)
+
+
+def _text_system(file: Path, references: Path, meant: Sequence[str]) -> System:
+    said = _lines(file)
     if len(said) != len(meant):
-        raise UserError(f"{hypotheses} has {len(said)} lines and {references} has {len(meant)}; they must be pairs.")
-    pairs = enumerate(zip(said, meant, strict=True))
+        raise UserError(f"{file} has {len(said)} lines and {references} has {len(meant)}; they must be pairs.")
     rows = [
-        Prediction(f"line{n + 1}", "0", 0, "translation", ref, hyp, context_source=UNKNOWN) for n, (hyp, ref) in pairs
+        Prediction(f"line{n}", "0", 0, "translation", ref, hyp, context_source=UNKNOWN)
+        for n, (hyp, ref) in enumerate(zip(said, meant, strict=True), start=1)
     ]
-    return System(hypotheses.name, hypotheses, _required(rows, hypotheses))
+    return System("", file, _required(rows, file))
 
 
 def require_same_clips(systems: Sequence[System], intersection: bool) -> list[System]:
-    """The systems on the same clips: those of all of them, if asked for.
+    """The systems on the same clips: if asked for, those of which all of them have a hypothesis.
 
     Raises:
-        UserError: they hold different clips or references, or share none.
+        UserError: they are of several tasks, hold different clips or references, or share none.
     """
     first = systems[0]
+    if len(tasks := sorted({system.task for system in systems})) > 1:
+        raise UserError(f"The files are of several tasks ({', '.join(tasks)}); score them apart.")
     common = set.intersection(*({row.id for row in system.rows} for system in systems))
+    if intersection:
+        common -= {id_ for system in systems for id_ in system.missing}
     for system in systems:
         if len(common) < len(system.rows) and not intersection:
             other = next(each for each in systems if each.ids_hash != system.ids_hash)
@@ -146,6 +156,12 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
         rows = _of_csv(file, gold)
     elif file.suffix == ".json":
         rows, unscored = _of_research(file)
+    elif file.suffix in (".txt", ".hyp"):
+        raise UserError(f"{file}: plain text is scored with --hyp FILE --ref FILE.")
+    elif (file / "predictions").is_dir():
+        raise UserError(
+            f"{file} is a run: name {file}/predictions/*, or let `--context-sources none,gold,predicted` do so."
+        )
     else:
         file = find_predictions(file)
         rows = read_predictions(file)

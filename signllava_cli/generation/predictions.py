@@ -37,8 +37,6 @@ def find_predictions(path: Path) -> Path:
     """
     if not path.is_dir() or (path / PREDICTIONS).exists():
         return path / PREDICTIONS if path.is_dir() else path
-    if (path / "predictions").is_dir():
-        raise UserError(f"{path} is a run: name one of {path}/predictions/*.")
     if below := sorted(str(file.parent) for file in path.glob(f"*/{PREDICTIONS}")):
         raise UserError(f"{path} holds several predictions: name {path}/*, or one of {first_names(below)}.")
     return path / PREDICTIONS

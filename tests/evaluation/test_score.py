@@ -18,8 +18,10 @@ from signllava_cli.evaluation.metrics.texts import (
     Chrf,
     ChrfPlusPlus,
     ExactMatch,
+    RougeL,
     RougeLMscoco,
     Ter,
+    Wer,
 )
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import ids_hash
@@ -78,6 +80,26 @@ def test_rouge_l_of_mscoco_weighs_recall_and_reads_what_stands_between_spaces() 
     assert chinese["rougeL_mscoco"] > 70
 
 
+def test_every_metric_reads_the_words_of_its_preset() -> None:
+    """One of five characters, one of four words differ: who reads a-z alone, or sentences as words, fails."""
+    chinese, german = find_preset("csl-daily"), find_preset("phoenix14t")
+    for kind, key, expected in (
+        (RougeL, "rougeL", 80),
+        (RougeLMscoco, "rougeL_mscoco", 80),
+        (Ter, "ter", 20),
+        (Wer, "wer", 20),
+    ):
+        result = kind(chinese).compute(predictions=["他喜欢苹果"], references=["她喜欢苹果"])
+        assert result[key] == pytest.approx(expected), kind
+    texts = {"predictions": ["schönes Wetter über köln"], "references": ["schlechtes wetter über Köln"]}
+    for kind, key in ((RougeL, "rougeL"), (RougeLMscoco, "rougeL_mscoco")):
+        assert kind(german).compute(**texts)[key] == pytest.approx(75), kind
+    same = {"predictions": ["Schönes Wetter"], "references": ["schönes wetter"]}
+    for kind, key in ((Chrf, "chrf2"), (ExactMatch, "exact_match"), (Bleu, "bleu2")):
+        assert kind(german).compute(**same)[key] == pytest.approx(100), kind
+        assert kind().compute(**same)[key] < 100
+
+
 def test_several_seeds_are_summarised(signllava: Callable[..., Ended], tmp_path: Path) -> None:
     runs = [HYPOTHESES, REFERENCES, ["", "", "", "Yes."]]
     files = [written(tmp_path / str(n) / "predictions.jsonl", said) for n, said in enumerate(runs)]
@@ -96,7 +118,7 @@ def test_several_seeds_are_summarised(signllava: Callable[..., Ended], tmp_path:
     assert seeds["scores"]["exact_match"]["standard_deviation"] == pytest.approx(statistics.stdev(exact))
     lines = [line for line in (tmp_path / "t.tex").read_text().splitlines() if line.startswith(("ours", "base"))]
     assert [line.split(" & ")[0] for line in lines] == ["base", "ours"]
-    assert rf"50.0 {{\small $\pm$ {statistics.stdev(exact):.1f}}}" in lines[1]
+    assert rf"50.00 {{\small sd {statistics.stdev(exact):.2f}}}" in lines[1]
 
 
 def test_names_are_told_from_paths(signllava: Callable[..., Ended], tmp_path: Path) -> None:
@@ -164,7 +186,7 @@ def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended
     ended = signllava("eval", one.parent, two)
     assert ended.code == 0, ended.err
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp" in ended.out
-    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    scores = json.loads((tmp_path / "scores.json").read_text())  # where both folders lie
     assert [result["scores"]["exact_match"] for result in scores["results"]] == [25.0, 100.0]
     assert [result["scores"]["context_bound_accuracy"] for result in scores["results"]] == [25.0, 25.0]
     assert scores["results"][1]["against_first"]["context_bound_accuracy"]["randomisation_p"] == 1.0

@@ -174,7 +174,7 @@ def test_yes_no_predictions_of_generate_are_scored_without_what_was_not_asked(
     options = ["--split", "dev", "--max-new-tokens", 4, "--beams", 1, "--task", "one_word_present"]
     assert signllava("generate", "-c", run, *options, "--context-source", "none", "--out", tmp_path / "p").code == 0
     found = scored(signllava, tmp_path, tmp_path / "p")
-    assert set(found["scores"]) == {"accuracy", "precision", "recall", "f1", "malformed"}
+    assert set(found["scores"]) == {"items", "accuracy", "precision", "recall", "f1", "malformed"}
 
 
 def test_a_run_is_compared_under_its_context_sources_in_one_command(
@@ -227,3 +227,27 @@ def test_another_system_does_not_inherit_the_context_of_the_references(signllava
     assert (result["context_source"], result["behaviour"]["leaked"]) == ("unknown", [])
     ended = signllava("eval", table(tmp_path / "twice.csv", {"v1/a": "x", "a": "y"}), "--references", file)
     assert (ended.code, "v1/a stands twice" in ended.err) == (2, True)
+
+
+def test_the_intersection_is_of_clips_with_a_hypothesis_also_where_references_say_which_there_are(
+    signllava: Command, tmp_path: Path
+) -> None:
+    file = jsonl(tmp_path / "all.jsonl", list(TEXTS))
+    part = table(tmp_path / "part.csv", {"v1/a": "x", "v2/c": "y"})
+    options = ["--references", file, "--samples", 0, "--out", tmp_path / "s"]
+    for more, clips in (([], 3), (["--intersection"], 2)):
+        ended = signllava("eval", f"theirs={part}", f"ours={file}", *options, *more)
+        assert ended.code == 0, ended.err
+        content = json.loads((tmp_path / "s" / "scores.json").read_text())
+        assert [result["clips"] for result in content["results"]] == [clips, clips]
+        assert content["sources"] == {"references": str(file), "missing": "empty", "intersection": bool(more)}
+
+
+def test_several_plain_texts_share_their_references(signllava: Command, tmp_path: Path) -> None:
+    for name, text in (("ref", "a b\nc\n"), ("one", "a b\nc\n"), ("two", "a\nc\n")):
+        (tmp_path / name).write_text(text)
+    given = ["--hyp", tmp_path / "one", "--hyp", f"mine={tmp_path / 'two'}", "--ref", tmp_path / "ref"]
+    ended = signllava("eval", *given, "--samples", 50, "--trials", 50, "--out", tmp_path / "s.json")
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "s.json").read_text())["results"]
+    assert [(each["name"], each["scores"]["exact_match"]) for each in found] == [("one", 100), ("mine", 50)]

@@ -27,7 +27,10 @@ class YesNo(TextMetric):
         "recall": "recall",
         "f1": "F1",
         "malformed": "malformed %",
+        "items": "items",
     }
+
+    numbers: ClassVar = frozenset({"items"})
 
     def __init__(self, yes: str = "yes", no: str = "no") -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class YesNo(TextMetric):
         return counted
 
     def scores(self, sums: np.ndarray) -> Figures:
-        """In percent; precision without a "yes", and recall without one to find, are 0."""
+        """In percent, and the number of items; precision without a "yes", and recall without one to find, are 0."""
         right_yes, wrong_yes, wrong_no, right_no, malformed, malformed_yes = np.moveaxis(sums, -1, 0)
         items = right_yes + wrong_yes + wrong_no + right_no + malformed
         said, meant = right_yes + wrong_yes, right_yes + wrong_no + malformed_yes
@@ -57,6 +60,7 @@ class YesNo(TextMetric):
             "recall": _share(right_yes, meant),
             "f1": _share(2 * right_yes, said + meant),
             "malformed": _share(malformed, items),
+            "items": items,
         }
 
     def items(self, text: str) -> list[int] | None:

@@ -33,10 +33,12 @@ class OfflineMetric(evaluate.Metric):
 class CountedMetric(OfflineMetric):
     """A metric that is a function of sums of what it counts in each clip, so that it can be resampled.
 
-    `labels`: key of a figure -> its name in tables. `lower_is_better`: of error rates.
+    `labels`: key of a figure -> its name in tables. `numbers`: keys of those that only say how much was counted.
+    `lower_is_better`: of error rates.
     """
 
     labels: ClassVar[dict[str, str]]
+    numbers: ClassVar[frozenset[str]] = frozenset()
     lower_is_better: ClassVar[bool] = False
 
     def scores(self, sums: np.ndarray) -> Figures:

@@ -5,6 +5,7 @@ Each result carries, beside its figures, a `signature` that says which variant i
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -67,7 +68,7 @@ class Chrf(TextMetric):
 
     def __init__(self, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self._metric = CHRF(word_order=self.word_order)
+        self._metric = CHRF(word_order=self.word_order, lowercase=self.preset.lowercase)
 
     def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """For each order: n-grams of the hypothesis, of the reference, of both."""
@@ -106,7 +107,8 @@ class Ter(TextMetric):
 
     def __init__(self, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self._metric = TER(asian_support=self.preset.asian)
+        # sacreBLEU splits Asian characters only where it normalises
+        self._metric = TER(asian_support=self.preset.asian, normalized=self.preset.asian)
 
     def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """Edits, and words of the reference."""
@@ -145,6 +147,16 @@ class Wer(TextMetric):
         return f"wer|{self.preset.words_signature}|rapidfuzz:{version('rapidfuzz')}"
 
 
+@dataclass(frozen=True)
+class _Words:
+    """What rouge_score asks for the words of a text; it takes its own words if this is falsy, as a metric is."""
+
+    preset: Preset
+
+    def tokenize(self, text: str) -> list[str]:
+        return self.preset.words(text)
+
+
 class RougeL(SentenceMean):
     """Mean sentence ROUGE-L F1 of the package rouge_score (Lin 2004), without stemming.
 
@@ -155,11 +167,8 @@ class RougeL(SentenceMean):
 
     def __init__(self, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self._scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=None if self.preset.english else self)
-
-    def tokenize(self, text: str) -> list[str]:
-        """What rouge_score calls for the words of a text."""
-        return self.preset.words(text)
+        words = None if self.preset.english else _Words(self.preset)
+        self._scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=words)
 
     def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """F1."""
@@ -206,19 +215,24 @@ class RougeLMscoco(SentenceMean):
 
 
 class ExactMatch(SentenceMean):
-    """Share of hypotheses that equal their reference, white space at the ends aside."""
+    """Share of hypotheses that equal their reference, white space at the ends aside; in Asian scripts all of it."""
 
     labels: ClassVar = {"exact_match": "exact %"}
 
     def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """Whether it is equal."""
-        pairs = zip(hypotheses, references, strict=True)
-        return np.array([float(hypothesis.strip() == reference.strip()) for hypothesis, reference in pairs])
+        pairs = zip(map(self._compared, hypotheses), map(self._compared, references), strict=True)
+        return np.array([float(said == meant) for said, meant in pairs])
+
+    def _compared(self, text: str) -> str:
+        cased = text.lower() if self.preset.lowercase else text
+        return "".join(cased.split()) if self.preset.asian else cased.strip()
 
     @property
     def signature(self) -> str:
         """What is overlooked."""
-        return "exact|case:yes|strip:yes"
+        case = "lc" if self.preset.lowercase else "mixed"
+        return f"exact|case:{case}|space:{'no' if self.preset.asian else 'inside'}"
 
 
 class ReducedBleu(Bleu):
@@ -232,6 +246,7 @@ class ReducedBleu(Bleu):
     """
 
     labels: ClassVar = {"rbleu": "rBLEU", "rbleu_pairs": "rBLEU pairs"}
+    numbers: ClassVar = frozenset({"rbleu_pairs"})
 
     def __init__(self, stop_words: frozenset[str], source: str, preset: Preset | None = None) -> None:
         super().__init__(preset)

@@ -57,6 +57,8 @@ def _scores(evaluation: Evaluation) -> Figure:
         if (number - 1) % COLUMNS:
             axes.set_yticklabels([])
         _finish(axes, labels[key], grid="x")
+    if evaluation.scoring.samples:
+        figure.supxlabel("bars: 95 % intervals", fontsize=9)
     return figure
 
 

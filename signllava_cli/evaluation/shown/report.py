@@ -11,12 +11,13 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from signllava_cli.evaluation.behaviour import sentence_scores
+from signllava_cli.evaluation.behaviour import FUNCTION_WORD_SHARE, sentence_scores
 from signllava_cli.evaluation.kinds import kinds_of
 from signllava_cli.evaluation.metrics.answers import YesNo
+from signllava_cli.evaluation.metrics.context_bound import is_read_right
 from signllava_cli.evaluation.metrics.metric import TextMetric
 from signllava_cli.evaluation.metrics.presets import find_preset
-from signllava_cli.evaluation.score import TRANSLATION, Evaluation, Scored, labels_of
+from signllava_cli.evaluation.score import FEW, TRANSLATION, Evaluation, Scored, as_figure, labels_of, marks_of
 from signllava_cli.evaluation.shown.tables import as_p
 from signllava_cli.files import write_text
 
@@ -37,6 +38,10 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
     html = environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
         title=_title([each["name"] for each in systems]),
         as_p=as_p,
+        as_figure=as_figure,
+        units=systems[0]["recordings" if content["resampling"]["units"] == "recordings" else "clips"],
+        few=FEW,
+        content_share=f"{100 * FUNCTION_WORD_SHARE:g}",
         made=time.strftime("%Y-%m-%d"),
         first=systems[0],
         systems=systems,
@@ -93,6 +98,7 @@ def _clips(evaluation: Evaluation) -> dict[str, Any]:
     scored = evaluation.scored
     name, scores = _scores_of_clips(scored, evaluation.scoring.preset)
     leaked = [set(each.behaviour.get("leaked", ())) for each in scored]
+    marks = marks_of([each.system for each in scored])
     clips = [
         {
             "id": rows[0].id,
@@ -102,6 +108,8 @@ def _clips(evaluation: Evaluation) -> dict[str, Any]:
             "saw": [row.context for row in rows],
             "leaked": [row.id in ids for row, ids in zip(rows, leaked, strict=True)],
             "score": [round(float(each[place]), 1) for each in scores],
+            "reading": mark.reading if (mark := marks[place]) else None,
+            "right": [is_read_right(row.hypothesis, mark.reading, mark.others) for row in rows] if mark else [],
         }
         for place, rows in enumerate(zip(*(each.system.rows for each in scored), strict=True))
     ]

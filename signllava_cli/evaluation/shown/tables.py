@@ -2,7 +2,7 @@
 
 from signllava_cli.console import say, show_table, warn
 from signllava_cli.errors import first_names
-from signllava_cli.evaluation.score import TRANSLATION, Evaluation, labels_of
+from signllava_cli.evaluation.score import TRANSLATION, Evaluation, as_figure, labels_of, marks_of
 from signllava_cli.evaluation.systems import System
 
 
@@ -12,20 +12,25 @@ def show(evaluation: Evaluation) -> None:
     shown = evaluation.shown()
     rows = []
     for each in evaluation.scored:
-        cells = [f"{each.figures[key]:.2f}" if key in each.figures else "-" for key in shown]
+        cells = [as_figure(key, each.figures[key]) if key in each.figures else "-" for key in shown]
         rows.append([each.system.name, each.system.context_source, len(each.system.rows), *cells])
     show_table("Scores", ["predictions", "context", "clips", *(labels[key] for key in shown)], rows)
     if evaluation.seeds:
         _show_seeds(evaluation, shown, labels)
     if evaluation.scoring.samples:
         _show_uncertainty(evaluation, shown, labels)
+    elif evaluation.scored[1:]:
+        say("--samples 0: no intervals and no comparisons")
     for metric, signature in evaluation.signatures.items():
         say(f"{metric}: {signature}")
     for each in evaluation.scored:
         if (pairs := each.figures.get("rbleu_pairs")) is not None:
             say(f"{each.system.name}: reduced BLEU counts {pairs:.0f} of {len(each.system.rows)} pairs")
         _tell_missing(each.system)
-        if leaked := each.behaviour.get("leaked"):
+        leaked, with_context = each.behaviour.get("leaked"), any(row.context for row in each.system.rows)
+        if with_context and leaked == []:
+            say(f"{each.system.name}: no clip saw its own reference in its context")
+        if leaked:
             warn(
                 f"{each.system.name}: {len(leaked)} clips saw their own reference in their context "
                 f"({first_names(leaked)}); repetitions in the signing, or a leak."
@@ -34,9 +39,11 @@ def show(evaluation: Evaluation) -> None:
         warn(f"{len(empty)} clips have an empty reference ({first_names(empty)}): whatever is said there is wrong.")
     _tell_equal(evaluation)
     first = evaluation.scored[0].system
-    bound = sum(1 for row in first.rows if row.context_bound)
-    preset = f"; preset {evaluation.scoring.preset}" if first.task == TRANSLATION else ""
-    say(f"clips {len(first.rows)}, of which {bound} context-bound; hash of their ids {first.ids_hash}{preset}")
+    said = [f"clips {len(first.rows)}", f"hash of their ids {first.ids_hash}"]
+    if first.task == TRANSLATION:
+        said += [f"context-bound {sum(1 for mark in marks_of([each.system for each in evaluation.scored]) if mark)}"]
+        said += [f"preset {evaluation.scoring.preset}"]
+    say("; ".join(said))
 
 
 def _show_seeds(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:

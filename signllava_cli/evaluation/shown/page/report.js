@@ -5,6 +5,7 @@ const PER_PAGE = 50, WORDS_COMPARED = 400;
 let shown = [], page = 0;
 
 for (const [number, name] of data.systems.entries()) for (const list of ["system", "against"]) $(list).append(new Option(name, number));
+if (data.clips.every((clip) => clip.reading === null)) for (const name of ["bound", "unbound"]) document.querySelector(`option[value=${name}]`).remove();
 if (data.systems.length < 2) {
   $("against-label").hidden = true;
   for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((each) => each.remove());
@@ -18,6 +19,8 @@ const filters = {
   empty: (clip, s) => !clip.said[s].trim(),
   context: (clip, s) => clip.saw[s].length > 0,
   leaked: (clip, s) => clip.leaked[s],
+  bound: (clip) => clip.reading !== null,
+  unbound: (clip, s) => clip.reading !== null && !clip.right[s],
   gained: (clip, s) => gain(clip, s) > 0,
   lost: (clip, s) => gain(clip, s) < 0,
 };
@@ -42,8 +45,8 @@ function draw() {
   const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
   $("count").textContent = `${shown.length} of ${data.clips.length} clips`;
   $("page").textContent = `page ${page + 1} of ${pages}`;
-  $("before").disabled = page === 0;
-  $("after").disabled = page >= pages - 1;
+  $("before").setAttribute("aria-disabled", page === 0); // not disabled, which would lose the focus
+  $("after").setAttribute("aria-disabled", page >= pages - 1);
   $("list").replaceChildren(...shown.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(item));
 }
 
@@ -58,11 +61,12 @@ function item(clip) {
   const system = Number($("system").value), other = Number($("against").value), made = element("li");
   const change = system === other ? "" : ` (${gain(clip, system) < 0 ? "" : "+"}${gain(clip, system).toFixed(1)})`;
   made.append(element("p", `${clip.id}, ${data.score} ${clip.score[system].toFixed(1)}${change}`, "text meta"));
+  if (clip.reading !== null) made.append(element("p", `context-bound: “${clip.reading}”, read ${clip.right[system] ? "right" : "wrong"}`, "text meta"));
   if (clip.asked) made.append(line("question", [clip.asked], clip.asked));
   const [meant, said] = compared(clip.meant, clip.said[system]);
   made.append(line("reference", meant, clip.meant), line(data.systems[system], said, clip.said[system]));
   for (const [number, name] of data.systems.entries()) {
-    if (number !== system && (number === other || data.systems.length < 6)) made.append(line(name, [clip.said[number]], clip.said[number]));
+    if (number !== system && (number === other || data.systems.length < 6)) made.append(line(name, compared(clip.meant, clip.said[number])[1], clip.said[number]));
   }
   if (clip.saw[system].length) {
     const context = element("details");
@@ -102,6 +106,6 @@ function compared(meant, said) {
 for (const name of ["system", "against", "filter", "sort"]) $(name).addEventListener("change", find);
 $("search").addEventListener("input", find);
 $("find").addEventListener("submit", (event) => event.preventDefault());
-$("before").addEventListener("click", () => { page--; draw(); });
-$("after").addEventListener("click", () => { page++; draw(); $("clips").scrollIntoView(); });
+$("before").addEventListener("click", () => { if (page > 0) { page--; draw(); } });
+$("after").addEventListener("click", () => { if ((page + 1) * PER_PAGE < shown.length) { page++; draw(); } });
 find();
