@@ -82,8 +82,8 @@ class Outputs:
             scores = folders.pop() if together else systems[0].file.parent
         if scores.suffix.lower() != ".json":
             scores /= "scores.json"
-        if scores.exists() and not _holds_scores(scores):
-            raise UserError(f"--out {scores} is there and holds no scores: choose another name.")
+        if scores.parent.is_file() or (scores.exists() and not _holds_scores(scores)):
+            raise UserError(f"--out {self.scores} is there and holds no scores: choose another name.")
         for option, file, endings in (
             ("--latex", self.latex, (".tex",)),
             ("--report", self.report, (".html", ".htm")),

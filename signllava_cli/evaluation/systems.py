@@ -16,6 +16,7 @@ from signllava_cli.generation.questions import NOT_ASKED
 from signllava_cli.generation.research_predictions import NO_HYPOTHESIS, read_research_file
 
 Missing = Literal["empty", "exclude"]
+PLAIN_TEXT = (".txt", ".hyp", ".ref")
 UNKNOWN = "unknown"  # the context of a system whose files do not say
 
 
@@ -149,6 +150,7 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
 
 
 def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -> System:
+    _require_rows(file)
     unscored: tuple[str, ...] = ()
     if file.suffix == ".csv":
         if gold is None:
@@ -156,8 +158,6 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
         rows = _of_csv(file, gold)
     elif file.suffix == ".json":
         rows, unscored = _of_research(file)
-    elif file.suffix in (".txt", ".hyp"):
-        raise UserError(f"{file}: plain text is scored with --hyp FILE --ref FILE.")
     elif (file / "predictions").is_dir():
         raise UserError(
             f"{file} is a run: name {file}/predictions/*, or let `--context-sources none,gold,predicted` do so."
@@ -188,6 +188,7 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
 
 def _gold(file: Path) -> dict[str, Prediction]:
     """Clip id -> a row with its reference."""
+    _require_rows(file)
     if file.suffix == ".csv":
         rows = [_row(uid, reference=text) for uid, text in _csv(file).items()]
     else:
@@ -266,6 +267,11 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as fault:
         raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def _require_rows(file: Path) -> None:
+    if file.suffix in PLAIN_TEXT:
+        raise UserError(f"{file}: plain text, a line a clip, is scored with --hyp FILE --ref FILE.")
 
 
 def _required(rows: list[Prediction], file: Path) -> list[Prediction]:

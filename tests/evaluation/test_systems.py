@@ -126,6 +126,8 @@ def test_options_that_contradict_are_refused(signllava: Command, tmp_path: Path)
         [file, "--missing", "maybe"],
         [file, "--resample", "x"],
         [file, "--split", "test"],
+        [file, "--references", file.with_suffix(".txt")],
+        ["--ref", file],
         [file, "--bleurt", tmp_path],
     ):
         ended = signllava("eval", *options)
