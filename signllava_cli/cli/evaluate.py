@@ -105,6 +105,10 @@ def evaluate(
 
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
+    if 0 < samples < 20:
+        raise UserError(
+            f"--samples {samples}: an interval takes 20 at least; 0 leaves intervals and comparisons out."
+        )
     scoring = Scoring(preset, stop_list, meteor, bleurt, comet, resample, samples, trials)  # type: ignore[arg-type]
     given = predictions or []
     if context_sources is None and (split is not None or set_):

@@ -69,7 +69,7 @@ class Outputs:
     report: Path | None = None
     charts: Path | None = None
 
-    def require_safe(self, systems: Sequence[System]) -> Path:
+    def require_safe(self, systems: Sequence[System], inputs: Sequence[Path | None]) -> Path:
         """Check, before anything is computed, that nothing but earlier output is written over; where the scores go.
 
         Raises:
@@ -90,6 +90,14 @@ class Outputs:
         ):
             if file is not None and (file.suffix.lower() not in endings or file.is_dir()):
                 raise UserError(f"{option} {file}: give it the name of a file that ends in {endings[0]}.")
+            if file is not None and file.exists() and not _is_ours(file):
+                raise UserError(
+                    f"{option} {file} is there, and was not written by `signllava eval`: choose another name."
+                )
+        read = {file.expanduser().resolve() for file in (*(system.file for system in systems), *inputs) if file}
+        for file in (scores, self.latex, self.report):
+            if file is not None and file.resolve() in read:
+                raise UserError(f"{file} is scored, so nothing is written over it: choose another name.")
         if self.charts is not None and self.charts.exists() and not self.charts.is_dir():
             raise UserError(f"--charts {self.charts} is a file; name a folder.")
         return scores
@@ -97,9 +105,16 @@ class Outputs:
 
 def _holds_scores(file: Path) -> bool:
     try:
-        return "results" in read_json(file)
+        return {"results", "signatures", "versions"} <= read_json(file).keys()
     except UserError:
         return False
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a table or a page begins as those that are written here."""
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        beginning = opened.read(1000)
+    return "hash of their ids" in beginning or "<title>signllava evaluation" in beginning
 
 
 def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, overrides: Sequence[str]) -> list[str]:
@@ -129,7 +144,7 @@ def evaluate(sources: Sources, scoring: Scoring, outputs: Outputs) -> Evaluation
         UserError: something cannot be read, scored, or written.
     """
     systems = sources.read()
-    scores = outputs.require_safe(systems)
+    scores = outputs.require_safe(systems, [sources.references, sources.meant, scoring.stop_list])
     evaluation = score_systems(systems, scoring)
     show(evaluation)
     write_json(scores, {**evaluation.to_dict(), "sources": sources.to_dict(), "date": time.strftime("%F %T %z")})

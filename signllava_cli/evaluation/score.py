@@ -27,6 +27,7 @@ from signllava_cli.evaluation.systems import System
 from signllava_cli.generation.questions import FREE
 
 TRANSLATION = "translation"  # the task; all others are yes/no questions
+QUESTIONS = ("one_word_present", "multi_word_present", "is_reversed")
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
 OF_TEXTS = (
     "bleu1",
@@ -178,6 +179,8 @@ def labels_of() -> dict[str, str]:
 def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:
     if task == FREE:
         raise UserError("Answers to a question of one's own have no references, so nothing can be scored.")
+    if task not in (TRANSLATION, *QUESTIONS):
+        raise UserError(f"task {task}: known are {TRANSLATION}, {', '.join(QUESTIONS)}.")
     if task != TRANSLATION:
         given = {
             "--stop-list": scoring.stop_list,

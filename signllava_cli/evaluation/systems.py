@@ -133,12 +133,14 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
             )
     if not common:
         raise UserError("The files have no clip in common.")
-    meant = {row.id: row.reference for row in first.rows}
+    meant = {row.id: (row.reference, row.question) for row in first.rows}
     for system in systems[1:]:
-        others = [row.id for row in system.rows if row.id in common and row.reference != meant[row.id]]
+        others = [
+            row.id for row in system.rows if row.id in common and (row.reference, row.question) != meant[row.id]
+        ]
         if others:
             raise UserError(
-                f"{first.file} and {system.file} have different references for {len(others)} clips "
+                f"{first.file} and {system.file} have different references or questions for {len(others)} clips "
                 f"({first_names(others)}); they are of other data."
             )
     order = [row.id for row in first.rows if row.id in common]
@@ -178,6 +180,12 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
         if not said:
             raise UserError(f"{file} holds no texts.")
         raise UserError(f"{file}: none of its clips is among the references ({first_names(said)}).")
+    others = [id_ for id_, row in said.items() if id_ in gold and _asked(row) != _asked(gold[id_])]
+    if others:
+        raise UserError(
+            f"{file} and the references have different tasks or questions for {len(others)} clips "
+            f"({first_names(others)})."
+        )
     kept = [
         replace(said[id_] if id_ in said else _of_other(meant, "", NO_HYPOTHESIS), reference=meant.reference)
         for id_, meant in gold.items()
@@ -186,13 +194,20 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
     return System("", file, _required(kept, file), tuple(absent), tuple(id_ for id_ in said if id_ not in gold))
 
 
+def _asked(row: Prediction) -> tuple[str, str | None]:
+    return row.task, row.question
+
+
 def _gold(file: Path) -> dict[str, Prediction]:
     """Clip id -> a row with its reference."""
     _require_rows(file)
     if file.suffix == ".csv":
         rows = [_row(uid, reference=text) for uid, text in _csv(file).items()]
     else:
-        rows = read_predictions(find_predictions(file))
+        file = find_predictions(file)
+        rows = read_predictions(file)
+        if file.suffix != ".json":
+            _require_complete(file, rows)
     return {row.id: row for row in rows if row.missing != NOT_ASKED}
 
 
@@ -249,6 +264,8 @@ def _csv(file: Path) -> dict[str, str]:
             reader = csv.DictReader(opened, strict=True)
             if not {"uid", "text"} <= set(reader.fieldnames or ()):
                 raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
+            if len(set(reader.fieldnames or ())) < len(reader.fieldnames or ()):
+                raise UserError(f"{file}: a column stands twice: {reader.fieldnames}.")
             for row in reader:
                 if row["text"] is None or None in row:
                     wrong = "no text" if row["text"] is None else "more columns than names; quote texts with commas"

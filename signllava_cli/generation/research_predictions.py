@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import UserError, first_names, printable
 from signllava_cli.files import read_json
 from signllava_cli.generation.prediction import Prediction
 
@@ -16,7 +16,8 @@ NO_HYPOTHESIS = "a hypothesis"  # what a clip lacks, in `Prediction.missing`
 class ResearchFile:
     """`rows`: the clips of the file, each with its hypothesis; in a gold file, with its reference as such.
 
-    `absent`: ids of clips that `clip_order` names and the file lacks, as it does those that the system dropped.
+    Clips that `clip_order` forgets stand last. `absent`: ids of clips that it names and the file lacks, as it does
+    those that the system dropped.
     """
 
     rows: list[Prediction]
@@ -37,7 +38,9 @@ def read_research_file(file: Path) -> ResearchFile:
     rows: list[Prediction] = []
     absent: list[str] = []
     for recording, clips in content.items():
-        for position, name in enumerate(_order(file, recording, clips)):
+        order = _order(file, recording, clips)
+        forgotten = [name for name, clip in clips.items() if isinstance(clip, dict) and name not in set(order)]
+        for position, name in enumerate([*order, *forgotten]):
             if name in clips:
                 rows.append(_prediction(file, recording, name, position, clips[name], gold))
             else:
@@ -70,5 +73,9 @@ def _prediction(file: Path, recording: str, name: str, position: int, clip: Any,
         raise UserError(f"{file}, clip {recording}/{name}: no reference or translation.")
     if not isinstance(hypothesis, str | None):
         raise UserError(f"{file}, clip {recording}/{name}: its hypothesis is no text.")
+    if any("\ud800" <= each <= "\udfff" for text in (recording, name, reference, hypothesis or "") for each in text):
+        raise UserError(
+            f"{file}, clip {printable(f'{recording}/{name}')}: holds half a character (a lone surrogate)."
+        )
     missing = NO_HYPOTHESIS if hypothesis is None else None
     return Prediction(recording, name, position, "translation", reference, hypothesis or "", missing=missing)

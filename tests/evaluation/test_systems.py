@@ -94,7 +94,7 @@ def test_different_clips_are_compared_only_where_all_have_them(signllava: Comman
     other.write_text(one.read_text().replace("Two women go.", "Three."))
     ended = signllava("eval", one, other)
     assert ended.code == 2
-    assert "different references for 1 clips (v1/b)" in ended.err
+    assert "different references or questions for 1 clips (v1/b)" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -253,3 +253,34 @@ def test_several_plain_texts_share_their_references(signllava: Command, tmp_path
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "s.json").read_text())["results"]
     assert [(each["name"], each["scores"]["exact_match"]) for each in found] == [("one", 100), ("mine", 50)]
+
+
+def test_answers_are_scored_against_answers_to_the_same_question(signllava: Command, tmp_path: Path) -> None:
+    def file(name: str, question: str | None, task: str = "one_word_present") -> Path:
+        row = Prediction("r", "0", 0, task, "yes", "yes", question=question)
+        (tmp_path / name).write_text(json.dumps(vars(row)) + "\n")
+        return tmp_path / name
+
+    fish, cat = file("fish.jsonl", "fish?"), file("cat.jsonl", "cat?")
+    for options in (
+        [fish, "--references", cat],
+        [fish, cat],
+        [fish, "--references", file("t.jsonl", None, "translation")],
+    ):
+        ended = signllava("eval", *options)
+        assert (ended.code, "different" in ended.err) == (2, True), ended.err
+    assert "known are translation" in signllava("eval", file("odd.jsonl", None, "banana")).err
+
+
+def test_no_input_and_no_strangers_file_is_written_over(signllava: Command, tmp_path: Path) -> None:
+    for name in ("h.tex", "r.tex", "paper.tex", "site.html"):
+        (tmp_path / name).write_text("a b\n")
+    (tmp_path / "lm.json").write_text('{"results": {}}')
+    pair = ["--hyp", tmp_path / "h.tex", "--ref", tmp_path / "r.tex", "--samples", 0]
+    for more in (["--latex", "r.tex"], ["--latex", "paper.tex"], ["--report", "site.html"], ["--out", "lm.json"]):
+        ended = signllava("eval", *pair, more[0], tmp_path / more[1])
+        assert (ended.code, "choose another name" in " ".join(ended.err.split())) == (2, True), ended.err
+    assert (tmp_path / "r.tex").read_text() == "a b\n"
+    for _ in range(2):
+        outputs = ["--latex", tmp_path / "t.tex", "--report", tmp_path / "t.html", "--out", tmp_path / "s.json"]
+        assert signllava("eval", *pair, *outputs).code == 0

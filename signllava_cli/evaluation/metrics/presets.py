@@ -68,7 +68,7 @@ def read_stop_list(file: Path) -> tuple[frozenset[str], str]:
         UserError: it cannot be read, or holds no word.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as fault:
         raise UserError(f"--stop-list {file}: {getattr(fault, 'strerror', None) or fault}.") from None
     words = frozenset(word.casefold() for line in lines if (word := line.strip()) and not word.startswith("#"))
