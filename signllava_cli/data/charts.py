@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -99,19 +100,24 @@ def _mark_bound(axes: Axes, description: Description) -> None:
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, loc="left", fontweight="bold")
+    dress(axes, title, grid="y")
     axes.set_xlabel(unit)
     axes.set_ylabel("share of clips")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.grid(True, alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     _legend(axes)
 
 
 def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def dress(axes: Axes, title: str, grid: Literal["x", "y", "both"], size: float | None = None) -> None:
+    """What all charts share: a bold title (of `size` points) at the left, a faint grid behind, no box."""
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=size)
+    axes.grid(True, axis=grid, alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_chart(figure: Figure, file: Path) -> None:

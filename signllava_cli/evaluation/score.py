@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from signllava_cli import __version__
 from signllava_cli.console import warn
 from signllava_cli.data.annotations import ContextBound
+from signllava_cli.data.tasks import Task
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.behaviour import behaviour, gains
 from signllava_cli.evaluation.metrics.answers import YesNo
@@ -26,8 +27,7 @@ from signllava_cli.evaluation.seeds import Seeds, summarised
 from signllava_cli.evaluation.systems import System
 from signllava_cli.generation.questions import FREE
 
-TRANSLATION = "translation"  # the task; all others are yes/no questions
-QUESTIONS = ("one_word_present", "multi_word_present", "is_reversed")
+TRANSLATION, *QUESTIONS = get_args(Task)  # all tasks but the first are yes/no questions
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
 OF_TEXTS = (
     "bleu1",
@@ -120,6 +120,11 @@ class Evaluation:
         """The keys of the figures that tables show."""
         return [key for key in SHOWN if any(key in each.figures for each in self.scored)]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Key of a figure -> its name in tables."""
+        return {key: figure["label"] for key, figure in self.figures.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """scores.json."""
         scoring = self.scoring
@@ -160,20 +165,6 @@ def score_systems(systems: Sequence[System], scoring: Scoring) -> Evaluation:
 def as_figure(key: str, value: float) -> str:
     """A figure as tables show it: a score with two places, a number of items or pairs with none."""
     return f"{value:.0f}" if key in NUMBERS else f"{value:.2f}"
-
-
-def labels_of() -> dict[str, str]:
-    """Key of a figure -> its name in tables, for every figure that there is."""
-    kinds: list[type[CountedMetric]] = [
-        *TEXT_METRICS,
-        ReducedBleu,
-        Meteor,
-        Bleurt,
-        Comet,
-        ContextBoundAccuracy,
-        YesNo,
-    ]
-    return {key: label for kind in kinds for key, label in kind.labels.items()}
 
 
 def _metrics(task: str, scoring: Scoring) -> list[TextMetric]:

@@ -39,7 +39,8 @@ def read_research_file(file: Path) -> ResearchFile:
     absent: list[str] = []
     for recording, clips in content.items():
         order = _order(file, recording, clips)
-        forgotten = [name for name, clip in clips.items() if isinstance(clip, dict) and name not in set(order)]
+        known = set(order)
+        forgotten = [name for name, clip in clips.items() if isinstance(clip, dict) and name not in known]
         for position, name in enumerate([*order, *forgotten]):
             if name in clips:
                 rows.append(_prediction(file, recording, name, position, clips[name], gold))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from signllava_cli.data.charts import COLOURS, DPI, as_label, save_chart
+from signllava_cli.data.charts import COLOURS, DPI, as_label, dress, save_chart
 from signllava_cli.training.record import Record, smoothed
 
 WIDTH, HEIGHT = 6.0, 3.0  # inches of one panel
@@ -75,9 +75,6 @@ def _draw_panel(axes: Axes, panel: Panel, records: Mapping[str, Record], smooth:
         axes.legend(lines, figures, frameon=False)
     if panel.is_logarithmic and axes.dataLim.ymin > 0:
         axes.set_yscale("log")
-    axes.set_title(panel.title, loc="left", fontweight="bold")
+    dress(axes, panel.title, grid="both")
     axes.set_xlabel("optimiser steps")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(True, alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

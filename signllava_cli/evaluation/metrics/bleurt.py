@@ -4,7 +4,6 @@ Its network is RemBERT with one output; transformers has RemBERT, so the checkpo
 its text come from the package sentencepiece (the extra `bleurt`).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -165,7 +164,7 @@ def _opened_network(folder: Path) -> tuple[Any, str]:
     try:
         network.load_state_dict({name: tensors[name] for name in expected})
     except RuntimeError as fault:
-        raise UserError(f"{file} does not fit its config.json: {json.dumps(str(fault).splitlines()[1:2])}.") from None
+        raise UserError(f"{file} does not fit its config.json: {str(fault).splitlines()[-1].strip()}") from None
     return network.to("cuda" if torch.cuda.is_available() else "cpu"), sha256_of(file)[:8]
 
 

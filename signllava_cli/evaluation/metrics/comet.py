@@ -5,7 +5,6 @@ Its package needs older libraries than this one, so it lives in an environment o
 writing: it is given empty ones, which its signature says.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from signllava_cli.console import say
 from signllava_cli.errors import UserError, printable
 from signllava_cli.evaluation.metrics.metric import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
-from signllava_cli.files import sha256_of
+from signllava_cli.files import read_json, sha256_of
 
 COMMAND = "comet-score"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -66,19 +65,7 @@ class Comet(SentenceMean):
             for name, texts in (("src", [""] * len(references)), ("hyp", hypotheses), ("ref", references)):
                 lines = "".join(" ".join(text.split()) + "\n" for text in texts)
                 (Path(folder) / name).write_text(lines, encoding="utf-8")
-            options = [
-                "-s",
-                "src",
-                "-t",
-                "hyp",
-                "-r",
-                "ref",
-                "--to_json",
-                "scores.json",
-                "--gpus",
-                str(gpus),
-                "--quiet",
-            ]
+            options = f"-s src -t hyp -r ref --to_json scores.json --gpus {gpus} --quiet".split()
             ended = subprocess.run(
                 [self._command, *options, "--model", str(self._checkpoint)],
                 cwd=folder,
@@ -91,7 +78,7 @@ class Comet(SentenceMean):
             if ended.returncode or not file.is_file():
                 said = (ended.stderr.strip() or ended.stdout.strip() or "it said nothing").splitlines()[-1]
                 raise UserError(f"{COMMAND} ended with {ended.returncode}: {printable(said)}")
-            (rows,) = json.loads(file.read_text(encoding="utf-8")).values()
+            (rows,) = read_json(file).values()
         if len(rows) != len(hypotheses):
             raise UserError(f"{COMMAND} scored {len(rows)} of {len(hypotheses)} clips.")
         return np.array([row["COMET"] for row in rows], np.float64)

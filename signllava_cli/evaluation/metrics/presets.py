@@ -32,12 +32,21 @@ class Preset:
 
     def words(self, text: str) -> list[str]:
         """The words of `text`, as BLEU reads them."""
-        return self._tokenizer((text.lower() if self.lowercase else text).rstrip()).split()
+        return self._tokenizer(self.cased(text).rstrip()).split()
+
+    def cased(self, text: str) -> str:
+        """`text` with the case that counts."""
+        return text.lower() if self.lowercase else text
+
+    @property
+    def case(self) -> str:
+        """How `cased` treats it, in the words of sacreBLEU's signatures."""
+        return "lc" if self.lowercase else "mixed"
 
     @property
     def words_signature(self) -> str:
         """How `words` tells them."""
-        return f"case:{'lc' if self.lowercase else 'mixed'}|tok:{self.tokenize}"
+        return f"case:{self.case}|tok:{self.tokenize}"
 
 
 PRESETS = {

@@ -204,13 +204,12 @@ class RougeLMscoco(SentenceMean):
         """The words of `text`."""
         if self.preset.asian:
             return self.preset.words(text)
-        return (text.lower() if self.preset.lowercase else text).split()
+        return self.preset.cased(text).split()
 
     @property
     def signature(self) -> str:
         """The variant."""
-        case = "lc" if self.preset.lowercase else "mixed"
-        words = self.preset.words_signature if self.preset.asian else f"case:{case}|tok:spaces"
+        words = self.preset.words_signature if self.preset.asian else f"case:{self.preset.case}|tok:spaces"
         return f"mscoco|rougeL|beta:{MSCOCO_BETA}|mean of sentences|{words}|rapidfuzz:{version('rapidfuzz')}"
 
 
@@ -225,14 +224,13 @@ class ExactMatch(SentenceMean):
         return np.array([float(said == meant) for said, meant in pairs])
 
     def _compared(self, text: str) -> str:
-        cased = text.lower() if self.preset.lowercase else text
+        cased = self.preset.cased(text)
         return "".join(cased.split()) if self.preset.asian else cased.strip()
 
     @property
     def signature(self) -> str:
         """What is overlooked."""
-        case = "lc" if self.preset.lowercase else "mixed"
-        return f"exact|case:{case}|space:{'no' if self.preset.asian else 'inside'}"
+        return f"exact|case:{self.preset.case}|space:{'no' if self.preset.asian else 'inside'}"
 
 
 class ReducedBleu(Bleu):

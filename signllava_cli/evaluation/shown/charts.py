@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from signllava_cli.data.charts import COLOURS, DPI, as_label, save_chart
+from signllava_cli.data.charts import COLOURS, DPI, as_label, dress, save_chart
 from signllava_cli.evaluation.kinds import Kind, kinds_of
-from signllava_cli.evaluation.score import Evaluation, Scored, labels_of
+from signllava_cli.evaluation.score import Evaluation, Scored
 
 COLUMNS = 3
 WIDTH, ROW = 3.2, 0.42  # inches of a panel, and of a system in it
+TITLE = 10  # points
 GAIN_BINS = np.arange(-100, 101, 10)
 
 
@@ -40,7 +40,7 @@ def draw_charts(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def _scores(evaluation: Evaluation) -> Figure:
     """A panel a figure: of each system the score, and its 95 % interval."""
-    keys, labels, scored = evaluation.shown(), labels_of(), evaluation.scored
+    keys, labels, scored = evaluation.shown(), evaluation.labels, evaluation.scored
     rows = -(-len(keys) // COLUMNS)
     figure = Figure(figsize=(WIDTH * COLUMNS, rows * (ROW * len(scored) + 0.9)), dpi=DPI, layout="constrained")
     for number, key in enumerate(keys, start=1):
@@ -56,7 +56,7 @@ def _scores(evaluation: Evaluation) -> Figure:
         axes.set_ylim(len(scored) - 0.5, -0.5)
         if (number - 1) % COLUMNS:
             axes.set_yticklabels([])
-        _finish(axes, labels[key], grid="x")
+        dress(axes, labels[key], grid="x", size=TITLE)
     if evaluation.scoring.samples:
         figure.supxlabel("bars: 95 % intervals", fontsize=9)
     return figure
@@ -78,7 +78,7 @@ def _by_kind(scored: Sequence[Scored], kind: Kind) -> Figure:
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("chrF2")
-    _finish(axes, f"chrF2 by {kind.title}", grid="y")
+    dress(axes, f"chrF2 by {kind.title}", grid="y", size=TITLE)
     axes.set_xlabel(f"{kind.title}; number of clips")
     if len(scored) > 1:
         axes.legend(frameon=False)
@@ -103,13 +103,6 @@ def _gains(scored: Sequence[Scored]) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("sentence chrF2 gained")
     axes.set_ylabel("% of clips")
-    _finish(axes, f"Clips that differ from {as_label(scored[0].system.name)}", grid="y")
+    dress(axes, f"Clips that differ from {as_label(scored[0].system.name)}", grid="y", size=TITLE)
     axes.legend(frameon=False)
     return figure
-
-
-def _finish(axes: Axes, title: str, grid: str) -> None:
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
-    axes.grid(True, axis=grid, alpha=0.3)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from signllava_cli.evaluation.score import Evaluation, Scored, as_figure, labels_of
+from signllava_cli.evaluation.score import Evaluation, Scored, as_figure
 from signllava_cli.evaluation.seeds import Seeds
 
 SPECIAL = {
@@ -19,7 +19,7 @@ def latex_table(evaluation: Evaluation) -> str:
     That is its 95 % interval, [low, high]; in the line of a system of several seeds, the standard deviation of its
     runs (sd). What was scored, and how, stands in comments.
     """
-    keys, labels = evaluation.shown(), labels_of()
+    keys, labels = evaluation.shown(), evaluation.labels
     seeds = {each.name: each for each in evaluation.seeds}
     lines = [
         *(f"% {line}" for line in _comments(evaluation)),

@@ -17,7 +17,7 @@ from signllava_cli.evaluation.metrics.answers import YesNo
 from signllava_cli.evaluation.metrics.context_bound import is_read_right
 from signllava_cli.evaluation.metrics.metric import TextMetric
 from signllava_cli.evaluation.metrics.presets import find_preset
-from signllava_cli.evaluation.score import FEW, TRANSLATION, Evaluation, Scored, as_figure, labels_of, marks_of
+from signllava_cli.evaluation.score import FEW, TRANSLATION, Evaluation, Scored, as_figure, marks_of
 from signllava_cli.evaluation.shown.tables import as_p
 from signllava_cli.files import write_text
 
@@ -49,7 +49,7 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
         keys=shown,
         more_keys=[key for key in systems[0]["scores"] if key not in shown],
         scale=_scale(evaluation),
-        labels=labels_of(),
+        labels=evaluation.labels,
         kinds=kinds_of(evaluation.scored),
         signatures=content["signatures"],
         versions=content["versions"],

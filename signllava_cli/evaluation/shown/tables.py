@@ -2,13 +2,13 @@
 
 from signllava_cli.console import say, show_table, warn
 from signllava_cli.errors import first_names
-from signllava_cli.evaluation.score import TRANSLATION, Evaluation, as_figure, labels_of, marks_of
+from signllava_cli.evaluation.score import TRANSLATION, Evaluation, as_figure, marks_of
 from signllava_cli.evaluation.systems import System
 
 
 def show(evaluation: Evaluation) -> None:
     """Print the scores, their intervals, the comparisons, the variants, and all that was missing or leaked."""
-    labels = labels_of()
+    labels = evaluation.labels
     shown = evaluation.shown()
     rows = []
     for each in evaluation.scored:
