@@ -27,7 +27,17 @@ Neighbour = tuple[str, float]
 
 # Settings of `generate` that say which clips are shown, how, and what is asked: here the methods are told.
 OF_THE_COMMAND = frozenset(
-    ("split", "context_source", "missing_context", "task", "task_prompt", "ablate", "features", "tokens_per_batch")
+    (
+        "split",
+        "context_source",
+        "context_from",
+        "missing_context",
+        "task",
+        "task_prompt",
+        "ablate",
+        "features",
+        "tokens_per_batch",
+    )
 )
 ROWS_AT_ONCE = 8192  # of the embedding table, in float32
 

@@ -38,6 +38,14 @@ def generate(
             metavar="SOURCE", help="none, gold, predicted or prepared:FILE. Repeatable.", rich_help_panel=CONTEXT
         ),
     ] = None,
+    context_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT,SPLIT...",
+            help="Gold context also comes from these splits, where a benchmark divides recordings over splits.",
+            rich_help_panel=CONTEXT,
+        ),
+    ] = None,
     missing_context: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +126,7 @@ def generate(
         "context.prelude": prelude,
         "generate.split": split,
         "generate.missing_context": missing_context,
+        "generate.context_from": None if context_from is None else [name.strip() for name in context_from.split(",")],
         "generate.beams": beams,
         "generate.temperature": temperature,
         "generate.num_return": num_return,

@@ -1,5 +1,6 @@
 """The annotation file of a split: recordings, their clips in signing order, and the text of each clip."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Recording:
     clips: tuple[Clip, ...]
 
 
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """The key of natural order, in which `clip9` stands before `clip10`."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"([0-9]+)", name)]
+
+
 def annotation_file(root: Path, split: str) -> Path:
     """`annotation.{split}.json` in the dataset folder `root`."""
     return root / f"annotation.{split}.json"
@@ -94,7 +100,7 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
         there = sorted(path.name for path in root.glob("annotation.*.json"))
         raise UserError(
             f"No {file.name} in {root}; annotation files there: {', '.join(there) or 'none'}. Name a split that is "
-            "there: data.train, data.dev, generate.split, or --split."
+            "there: data.train, data.dev, generate.split, generate.context_from, --split, --context-from."
         )
     recordings, faults = parse_annotations(read_json(file))
     if faults:

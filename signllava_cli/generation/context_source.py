@@ -1,11 +1,12 @@
 """What a clip sees of the sentences before it: nothing, the references, or hypotheses."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.data.annotations import Clip
+from signllava_cli.data.context_splits import SplitsContext
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.generation.predictions import find_predictions, read_predictions
@@ -18,7 +19,10 @@ PREPARED = "prepared:"
 class ContextSource:
     """`none`, `gold`, `predicted`, or `prepared:FILE` with the hypotheses of an earlier predictions file.
 
+    The name of gold context out of several splits is `gold:SPLIT,SPLIT...`.
+
     `gold_where_missing`: a clip without features has no hypothesis; its reference stands in its place, or nothing.
+    `splits`: gold context out of several splits; None: out of the split that is translated alone.
 
     Raises:
         UserError: the name is none of these, or a prepared file lacks a sentence that some clip would see.
@@ -29,12 +33,23 @@ class ContextSource:
     prelude: int
     prepared: Mapping[str, str]
     gold_where_missing: bool = False
+    splits: SplitsContext | None = None
 
     @classmethod
     def open(
-        cls, name: str, window: int, prelude: int, split: Split, gold_where_missing: bool = False
+        cls,
+        name: str,
+        window: int,
+        prelude: int,
+        split: Split,
+        gold_where_missing: bool = False,
+        context_from: Sequence[str] = (),
     ) -> "ContextSource":
-        """The source of this name, its prepared file read and checked against `split`."""
+        """The source of this name, its prepared file read and checked against `split`.
+
+        Args:
+            context_from: splits that gold context comes from, besides `split` itself.
+        """
         prepared: dict[str, str] = {}
         if name.startswith(PREPARED):
             prepared = prepared_sentences(name.removeprefix(PREPARED), split, f"--context-source {name}")
@@ -42,6 +57,10 @@ class ContextSource:
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
             return cls("none", 0, 0, {})
+        others = sorted({*context_from} - {split.name})
+        if name == "gold" and others:
+            splits = SplitsContext(split.root, split.name, others)
+            return cls(f"gold:{','.join(sorted(splits.splits))}", window, prelude, {}, splits=splits)
         return cls(name, window, prelude, prepared, gold_where_missing)
 
     @property
@@ -64,11 +83,13 @@ class ContextSource:
 
         An empty hypothesis leaves no sentence.
         """
+        if self.splits:
+            return self.splits.sentences(clip, self.window, self.prelude)
         texts = self.prepared if self.prepared else hypotheses
         sentences = []
         for row in split.before(clip, self.window, self.prelude):
             stands_in = self.gold_where_missing and not split.has_features[row]
-            gold = self.name == "gold" or stands_in
+            gold = self.kind == "gold" or stands_in
             sentences.append(split.index.translation(row) if gold else texts.get(split.index.id(row), ""))
         return [sentence for sentence in sentences if sentence]
 

@@ -1,7 +1,7 @@
 """Translate a split with a checkpoint, under one context source after another."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,11 +176,40 @@ def _opened_sources(recipe: Recipe, split: Split, names: Sequence[str]) -> dict[
     for name in names:
         if name == "predicted" and (recipe.generate.task_prompt or recipe.generate.task != "translation"):
             raise UserError("--context-source predicted: answers are no context; use none, gold or prepared:FILE.")
-        source = ContextSource.open(name, settings.window, settings.prelude, split, gold_where_missing)
+        source = ContextSource.open(
+            name, settings.window, settings.prelude, split, gold_where_missing, recipe.generate.context_from
+        )
         if _label(source) in opened:
             warn(f"--context-source {name} gives the same context as another one, and is done once.")
         opened[_label(source)] = source
+    if {*recipe.generate.context_from} - {split.name}:
+        _say_context_from(opened, split)
     return opened
+
+
+def _say_context_from(opened: Mapping[str, ContextSource], split: Split) -> None:
+    """Say which context comes from several splits, how many clips it concerns, and how many see their reference.
+
+    Raises:
+        UserError: no source is gold context.
+    """
+    joined = [source for source in opened.values() if source.splits]
+    if not joined:
+        raise UserError(
+            "--context-from has no effect without gold context: add --context-source gold with a --context or "
+            "--prelude above 0, or drop it."
+        )
+    (source,) = joined
+    assert source.splits is not None
+    extended, leaked = source.splits.count(source.window, source.prelude)
+    clips = len(source.splits.own)
+    others = ", ".join(source.splits.splits[1:])
+    say(f"gold context: {extended} of {clips} clips of split {split.name} have earlier sentences in split {others}")
+    if leaked:
+        warn(f"{leaked} of {clips} clips ({leaked / clips:.1%}) see their own reference in this gold context.")
+    for other in opened.values():
+        if not other.splits and other.name != "none":
+            say(f"{other.kind} context stays within split {split.name}: --context-from is for gold context")
 
 
 def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
@@ -188,7 +217,7 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
     ids = [clip.id for clip in split.annotated]
     settings = recipe.to_dict()
     decoding = {**settings["generate"], "context_source": source.kind}
-    _forget(decoding, "split", "batch_size", "tokens_per_batch")
+    _forget(decoding, "split", "context_from", "batch_size", "tokens_per_batch")
     _forget(settings["llm"], "path")
     _forget(settings["tasks"], "train", "dev", "paraphrases")
     for stream in settings["streams"].values():
@@ -202,6 +231,7 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
         "data": split.fingerprint(),
         "window": source.window,
         "prelude": source.prelude,
+        "context_from": sorted(source.splits.splits) if source.splits else [split.name],
         "prepared": source.prepared_hash,
         "decoding": decoding,
         "llm": settings["llm"],
@@ -221,5 +251,6 @@ def _forget(settings: dict[str, object], *keys: str) -> None:
 def _label(source: ContextSource) -> str:
     if source.name == "none":
         return "none"
-    kind = f"prepared-{source.prepared_hash}" if source.prepared else source.name
-    return f"{kind}-n{source.window}-m{source.prelude}"
+    kind = f"prepared-{source.prepared_hash}" if source.prepared else source.kind
+    splits = f"-from-{'-'.join(sorted(source.splits.splits))}" if source.splits else ""
+    return f"{kind}-n{source.window}-m{source.prelude}{splits}"

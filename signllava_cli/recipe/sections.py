@@ -233,6 +233,7 @@ class Generate:
 
     `batch_size` clips are decoded at a time, fewer where they would take more than `tokens_per_batch` positions.
     A clip before, without features, leaves nothing in the context (`missing_context: skip`) or its reference.
+    Gold context may also come from the splits `context_from`, where a benchmark divides recordings over splits.
 
     `task` is what is asked, or `task_prompt`, a question of your own. `ablate` leaves streams out, and `features`
     shows another clip's frames or zeros instead: a model that looks at the video must be worse for it.
@@ -241,6 +242,7 @@ class Generate:
     split: str = "test"
     context_source: str = "gold"
     missing_context: Literal["skip", "gold"] = "skip"
+    context_from: list[str] = dataclasses.field(default_factory=list)
     task: Literal["translation", "one_word_present", "multi_word_present", "is_reversed"] = "translation"
     task_prompt: Annotated[str, Field(min_length=1)] | None = None
     beams: Positive = 5

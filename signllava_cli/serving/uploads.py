@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from signllava_cli.data.annotations import natural_key
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
 from signllava_cli.data.packing.features import read_features
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
@@ -58,7 +59,7 @@ def read_uploads(files: Sequence[tuple[str, Path]], streams: Mapping[str, int], 
             raise UserError(f"{shown}: {fault}.") from None
     if not found:
         raise UserError("The files hold no clip.")
-    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=_natural)]
+    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=natural_key)]
 
 
 def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, np.ndarray]]:
@@ -136,8 +137,3 @@ def _without(stem: str, stream: str) -> str:
     """The file's name less that of its stream."""
     words = rf"(^|[^0-9A-Za-z]){re.escape(stream)}(?=$|[^0-9A-Za-z])"
     return re.sub(words, "", stem, flags=re.IGNORECASE).strip("._- ")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts `clip10` behind `clip9`."""
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"([0-9]+)", name)]

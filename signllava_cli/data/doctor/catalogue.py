@@ -98,7 +98,8 @@ _AILMENTS = (
           "Nothing, if it is a common phrase."),
     _error("clip-shared", "A clip of one recording stands in two splits.", "Take it out of the training split."),
     _warning("recording-shared", "A recording stands in two splits: they share a signer and a story.",
-             "Keep each recording in one split."),
+             "Keep each recording in one split, except in official splits such as PHOENIX-2014T's: leave these as "
+             "they are. `generate --context-from` takes gold context out of several splits."),
     _note("data-path", "The path holds `metadata_` or `.json`. It does no harm here, but breaks the research code.",
           "Rename the folder if the research code reads it."),
     # the files of a stream
