@@ -1,7 +1,8 @@
 """A source's annotations, written as `annotation.{split}.json` with a report of what became of every row."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from signllava_cli.data.importers.gathering import GatheredSplit, gather
 from signllava_cli.data.importers.source import Source
 from signllava_cli.data.writing import write_annotations
 from signllava_cli.errors import UserError, first_names
-from signllava_cli.files import only_process, sha256_of, write_json
+from signllava_cli.files import only_process, read_json, sha256_of, write_json
 
 
 def import_annotations(
@@ -21,7 +22,8 @@ def import_annotations(
 ) -> dict[str, list[Recording]]:
     """Write `out/annotation.{split}.json` and `out/import.{split}.json` for every split in `paths`.
 
-    Nothing is written unless all of it can be. Returns the recordings by split.
+    Nothing is written unless all of it can be. An annotation that the same import made before stays as it is, with
+    the keywords and paraphrases it has got since. Returns the imported recordings by split.
 
     Raises:
         UserError: a file is not what it should be, a split cannot be told, has no usable row, or is there already.
@@ -40,8 +42,6 @@ def _write(
     gathered: Mapping[str, GatheredSplit],
     overwrite: bool,
 ) -> dict[str, list[Recording]]:
-    if not overwrite:
-        _require_free(out, gathered)
     recordings = {name: here.recordings() for name, here in gathered.items()}
     checksums = {file: _checksum(file) for here in gathered.values() for file in here.files}
     reports = {
@@ -53,7 +53,10 @@ def _write(
         }
         for name, here in gathered.items()
     }
-    for name in gathered:
+    done = [] if overwrite else _imported_before(out, reports)
+    for name in done:
+        say(f"{name}: imported before from the same files by the same settings; {annotation_file(out, name)} stays.")
+    for name in (name for name in reports if name not in done):
         write_json(report_file(out, name), reports[name])  # first: no annotation file without its report
         write_annotations(out, name, recordings[name])
         first_state(annotation_file(out, name)).unlink(missing_ok=True)  # of the file that this one replaces
@@ -76,10 +79,29 @@ def _require_clips(gathered: Mapping[str, GatheredSplit]) -> None:
             raise UserError(f"{file}: none of the {len(here.rejected)} rows of {name} is usable{example}.")
 
 
-def _require_free(out: Path, splits: Iterable[str]) -> None:
-    there = [str(annotation_file(out, name)) for name in splits if annotation_file(out, name).exists()]
-    if there:
-        raise UserError(f"{', '.join(there)} is there already: --overwrite replaces it, or choose another --out.")
+def _imported_before(out: Path, reports: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The splits whose annotation was made by the import that `reports` tell of.
+
+    Raises:
+        UserError: an annotation was made otherwise.
+    """
+    there = [name for name in reports if annotation_file(out, name).exists()]
+    others = [
+        str(annotation_file(out, name))
+        for name in there
+        if not report_file(out, name).exists() or read_json(report_file(out, name)) != _as_read(reports[name])
+    ]
+    if others:
+        raise UserError(
+            f"{', '.join(others)} is there already, and was not made by this import: --overwrite replaces it, or "
+            "choose another --out."
+        )
+    return there
+
+
+def _as_read(report: dict[str, Any]) -> Any:
+    """`report` as JSON gives it back."""
+    return json.loads(json.dumps(report))
 
 
 def _checksum(file: Path) -> dict[str, Any]:

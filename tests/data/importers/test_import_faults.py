@@ -194,6 +194,18 @@ def test_an_existing_annotation_is_replaced_only_when_asked(signllava: Command, 
     assert b"New." in (tmp_path / "out/annotation.train.json").read_bytes()
 
 
+def test_the_same_import_again_changes_nothing(signllava: Command, tmp_path: Path) -> None:
+    text = "uid,text\na,One oven.\nb,Two ovens.\n"
+    run(signllava, tmp_path, text, name="train.csv")
+    signllava("prepare", "keywords", tmp_path / "out", "--split", "train", "--min-count", 1)
+    files = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    ended = run(signllava, tmp_path, text, name="train.csv")
+    assert ended.code == 0, ended.err
+    assert "imported before" in ended.out
+    assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == files
+    assert run(signllava, tmp_path, text, "--text", "text", name="train.csv").code == 2  # other settings
+
+
 def test_captions_that_are_none(signllava: Command, tmp_path: Path) -> None:
     words = ("prepare", "youtube-asl", "--out", tmp_path / "out", "--split", "train", "--annotations")
     assert "holds no .vtt files" in signllava(*words, tmp_path).err
