@@ -103,12 +103,15 @@ def phoenix14t(
 ) -> None:
     """Import Phoenix14T corpus files.
 
-    Columns: name (broadcast-n), translation; separated by |, without quoting.
+    Columns: name (broadcast-n), translation; separated by |, without quoting. The file of the complex annotation,
+    whose texts differ, is skipped.
     """
-    from signllava_cli.data.importers.phoenix14t import phoenix14t_rows
+    from signllava_cli.data.importers.phoenix14t import official_files, phoenix14t_rows
     from signllava_cli.data.importers.source import Source
 
-    _import(Source("phoenix14t", phoenix14t_rows), annotations, more, out, split, overwrite)
+    official, skipped = official_files([*annotations, *(more or ())])
+    settings = {"skipped": [str(path) for path in skipped]}
+    _import(Source("phoenix14t", phoenix14t_rows, settings=settings), official, None, out, split, overwrite)
 
 
 def csv(

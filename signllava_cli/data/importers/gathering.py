@@ -16,12 +16,16 @@ from signllava_cli.errors import UserError
 
 @dataclass
 class GatheredSplit:
-    """What the rows of one split came to, and the files that they stood in."""
+    """What the rows of one split came to, and the files that they stood in.
+
+    `conflicts`: clips to which two files give different texts, as the first row and the later one.
+    """
 
     files: dict[Path, None] = field(default_factory=dict)
     clips: dict[tuple[str, str], UsableClip] = field(default_factory=dict)
     rejected: list[Unusable] = field(default_factory=list)
     left_out: list[Unusable] = field(default_factory=list)
+    conflicts: list[tuple[UsableClip, UsableClip]] = field(default_factory=list)
 
     def add(self, row: UsableClip | Unusable) -> None:
         """Take `row` in; of clips of one recording and name the first is kept."""
@@ -34,6 +38,8 @@ class GatheredSplit:
             self.left_out += row.left_out
             return
         same = first.clip.translation == clip.translation
+        if not same and first.file != row.file:
+            self.conflicts.append((first, row))
         reason = "clip given twice" if same else "clip given twice, with another text"
         self.rejected.append(Unusable(row.where, clip.name, reason, f"{clip.translation!r}; first at {first.where}"))
 

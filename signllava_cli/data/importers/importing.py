@@ -26,10 +26,12 @@ def import_annotations(
     the keywords and paraphrases it has got since. Returns the imported recordings by split.
 
     Raises:
-        UserError: a file is not what it should be, a split cannot be told, has no usable row, or is there already.
+        UserError: a file is not what it should be, a split cannot be told, has no usable row, or is there already;
+            two files give a clip different texts.
     """
     gathered = gather(source, paths, split)
     _require_clips(gathered)
+    _require_one_text(gathered)
     with only_process(out):
         return _write(source, paths, out, split, gathered, overwrite)
 
@@ -102,6 +104,18 @@ def _imported_before(out: Path, reports: Mapping[str, dict[str, Any]]) -> list[s
 def _as_read(report: dict[str, Any]) -> Any:
     """`report` as JSON gives it back."""
     return json.loads(json.dumps(report))
+
+
+def _require_one_text(gathered: Mapping[str, GatheredSplit]) -> None:
+    for name, here in gathered.items():
+        if here.conflicts:
+            first, other = here.conflicts[0]
+            count = f"{len(here.conflicts)} clip{'s' if here.conflicts[1:] else ''}"
+            texts = f"{first.clip.translation!r} and {other.clip.translation!r}"
+            raise UserError(
+                f"{first.file} and {other.file} give {count} of {name} different texts"
+                f" (first {first.clip.name}: {texts}): name one of them alone."
+            )
 
 
 def _checksum(file: Path) -> dict[str, Any]:

@@ -1,11 +1,34 @@
 """RWTH-PHOENIX-Weather 2014 T."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from signllava_cli.console import say
 from signllava_cli.data.importers.source import SourceClip, Unusable
 from signllava_cli.data.importers.tables import Row, read_table
+from signllava_cli.errors import UserError
+
+COMPLEX = "-complex-annotation"  # in the name of the file of train that is not the benchmark's
+
+
+def official_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The benchmark's own files among `paths`, and the skipped ones, each said in a line.
+
+    The release holds `PHOENIX-2014-T.train-complex-annotation.corpus.csv` beside them: the clips of train once more,
+    with other glosses, and texts that end in " .".
+
+    Raises:
+        UserError: `paths` names such files alone.
+    """
+    skipped = [path for path in paths if COMPLEX in path.name]
+    official = [path for path in paths if path not in skipped]
+    if not official:
+        instead = skipped[0].name.replace(COMPLEX, "")
+        raise UserError(f"{skipped[0]} is the complex annotation, whose texts end in ' .'; name {instead} instead.")
+    for path in skipped:
+        say(f"{path} is skipped: the complex annotation repeats clips of train with other texts.")
+    return official, skipped
 
 
 def phoenix14t_rows(file: Path) -> Iterator[SourceClip | Unusable]:

@@ -16,6 +16,11 @@ class UsableClip:
     where: str
     left_out: tuple[Unusable, ...]
 
+    @property
+    def file(self) -> str:
+        """The file that the row stands in."""
+        return self.where.rpartition(":")[0]
+
 
 def usable(row: SourceClip) -> UsableClip | Unusable:
     """The clip that `row` describes, or why it describes none."""

@@ -183,6 +183,19 @@ def test_files_of_several_splits_in_one_call(signllava: Command, tmp_path: Path)
     assert "named twice" in ended.err
 
 
+def test_two_files_that_give_a_clip_two_texts_are_refused(signllava: Command, tmp_path: Path) -> None:
+    """Which of them is meant only the user knows; the order of their names must not decide."""
+    one, other = tmp_path / "train_a.csv", tmp_path / "train_b.csv"
+    one.write_text("uid,text\na,The same.\nb,Rain .\nc,Sun .\n")
+    other.write_text("uid,text\na,The same.\nb,Rain\nc,Sun\n")
+    ended = signllava("prepare", "csv", "--annotations", one, other, "--out", tmp_path / "out")
+    assert ended.code == 2, ended.out
+    assert len(ended.err.strip().splitlines()) == 1
+    for words in (str(one), str(other), "2 clips of train", "b: 'Rain .'", "'Rain'", "name one of them"):
+        assert words in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_annotation_is_replaced_only_when_asked(signllava: Command, tmp_path: Path) -> None:
     assert run(signllava, tmp_path, "uid,text\na,Old.\n").code == 0
     before = (tmp_path / "out/annotation.train.json").read_bytes()

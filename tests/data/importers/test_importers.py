@@ -1,6 +1,7 @@
 """Every source becomes the layout: its recordings, names, order, texts and times, through the command."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -202,10 +203,16 @@ def test_split_selects_from_a_split_column(signllava: Command, tmp_path: Path) -
     assert [path.name for path in tmp_path.glob("annotation.*")] == ["annotation.dev.json"]
 
 
+PHOENIX = ("name", "video", "start", "end", "speaker", "orth", "translation")
+
+
+def phoenix(file: Path, texts: dict[int, str]) -> Path:
+    rows = [(f"news_tagesschau-{n}", "-", -1, -1, "S1", "WETTER", text) for n, text in texts.items()]
+    return table(file, PHOENIX, *rows, separator="|")
+
+
 def test_phoenix14t_orders_a_broadcast_by_number(signllava: Command, tmp_path: Path) -> None:
-    columns = ("name", "video", "start", "end", "speaker", "orth", "translation")
-    rows = [(f"news_tagesschau-{n}", "-", -1, -1, "S1", "WETTER", f'satz {n} "so') for n in (10, 2, 1)]
-    file = table(tmp_path / "PHOENIX-2014-T.dev.corpus.csv", columns, *rows, separator="|")
+    file = phoenix(tmp_path / "PHOENIX-2014-T.dev.corpus.csv", {n: f'satz {n} "so' for n in (10, 2, 1)})
     imported(signllava, "phoenix14t", "--annotations", file, "--out", tmp_path)
     assert clips(tmp_path, "dev") == {"news_tagesschau": [f"news_tagesschau-{n}" for n in (1, 2, 10)]}
     assert entries(tmp_path, "dev")["news_tagesschau-1"] == {
@@ -213,6 +220,34 @@ def test_phoenix14t_orders_a_broadcast_by_number(signllava: Command, tmp_path: P
         "paraphrases": [],
         "keywords": [],
     }
+
+
+@pytest.mark.parametrize("corpus_name", ["PHOENIX-2014T", "PHOENIX-2014-T"])
+def test_phoenix14t_takes_the_folder_as_it_is_and_skips_the_complex_annotation(
+    signllava: Command, tmp_path: Path, corpus_name: str
+) -> None:
+    """The complex file of train lies beside the official ones, sorts first, and ends each text in " ."."""
+    texts = {1: "und nun die wettervorhersage", 2: "am tag wechselhaft"}
+    for split in ("train", "dev", "test"):
+        phoenix(tmp_path / f"{corpus_name}.{split}.corpus.csv", texts)
+    hard = tmp_path / f"{corpus_name}.train-complex-annotation.corpus.csv"
+    phoenix(hard, {n: f"{text} ." for n, text in texts.items()})
+    page = (Path(__file__).parents[3] / "docs/importing.md").read_text()
+    (pattern,) = re.findall(r"phoenix14t +--annotations (\S+)", page)
+    files = sorted(tmp_path.glob(pattern))
+    assert len(files) == 4, "the command of the docs matches the files of the release"
+    out = imported(signllava, "phoenix14t", "--annotations", *files, "--out", tmp_path / "out")
+    for split in ("train", "dev", "test"):
+        assert [entry["translation"] for entry in entries(tmp_path / "out", split).values()] == list(texts.values())
+    assert [line for line in out.splitlines() if "complex" in line] == [
+        f"{hard} is skipped: the complex annotation repeats clips of train with other texts."
+    ]
+    report = json.loads((tmp_path / "out" / "import.train.json").read_text())
+    assert report["settings"]["skipped"] == [str(hard)]
+    assert (report["clips"], report["rejected"]) == (2, {})
+    alone = signllava("prepare", "phoenix14t", "--annotations", hard, "--out", tmp_path / "alone")
+    assert alone.code == 2
+    assert "train.corpus.csv" in alone.err
 
 
 def test_csv_reads_a_table_as_it_comes(signllava: Command, tmp_path: Path) -> None:
