@@ -233,7 +233,7 @@ def test_phoenix14t_takes_the_folder_as_it_is_and_skips_the_complex_annotation(
     hard = tmp_path / f"{corpus_name}.train-complex-annotation.corpus.csv"
     phoenix(hard, {n: f"{text} ." for n, text in texts.items()})
     page = (Path(__file__).parents[3] / "docs/importing.md").read_text()
-    (pattern,) = re.findall(r"phoenix14t +--annotations (\S+)", page)
+    pattern, *_ = re.findall(r"phoenix14t +--annotations (\S+)", page)
     files = sorted(tmp_path.glob(pattern))
     assert len(files) == 4, "the command of the docs matches the files of the release"
     out = imported(signllava, "phoenix14t", "--annotations", *files, "--out", tmp_path / "out")
