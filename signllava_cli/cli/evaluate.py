@@ -87,6 +87,15 @@ def evaluate(
     trials: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
     ] = 10_000,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The system that the others are compared with. Default: the one without context, if there is one; "
+            "else the first.",
+            rich_help_panel=UNCERTAINTY,
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page: scores, charts, every clip.")] = None,
     charts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw charts for papers, PNG files.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
@@ -94,7 +103,7 @@ def evaluate(
         Path | None, typer.Option(help="A folder for scores.json, or a .json file. Default: beside the predictions.")
     ] = None,
 ) -> None:
-    """Score predictions, with 95 % intervals; several are compared with the first, clip by clip.
+    """Score predictions, with 95 % intervals; several are compared with a baseline, clip by clip.
 
     BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
     accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant. METEOR,
@@ -115,7 +124,7 @@ def evaluate(
         raise UserError("--split and --set are of what --context-sources generates; predictions are of one split.")
     if context_sources is not None:
         given = run.generated(given, context_sources.split(","), split, set_ or [])
-    sources = run.Sources(given, hyp or [], ref, references, missing, intersection)  # type: ignore[arg-type]
+    sources = run.Sources(given, hyp or [], ref, references, missing, intersection, baseline)  # type: ignore[arg-type]
     run.evaluate(sources, scoring, run.Outputs(out, latex, report, charts))
 
 

@@ -105,7 +105,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All systems on the same clips, those of several seeds summarised, and how it was done.
+    """All systems on the same clips, the baseline first, those of several seeds summarised, and how it was done.
 
     `figures`: for each key its name in tables, its metric, and whether less is better; `signatures`: by metric.
     """
@@ -130,6 +130,7 @@ class Evaluation:
         scoring = self.scoring
         return {
             "results": [{**each.to_dict(), "signatures": self.signatures} for each in self.scored],
+            "baseline": self.scored[0].system.name,
             "seeds": [each.to_dict() for each in self.seeds],
             "figures": self.figures,
             "signatures": self.signatures,
@@ -145,7 +146,7 @@ class Evaluation:
 
 
 def score_systems(systems: Sequence[System], scoring: Scoring) -> Evaluation:
-    """Score `systems`, which hold the same clips.
+    """Score `systems`, which hold the same clips; the others are compared with the first.
 
     Raises:
         UserError: the preset, the stop list or the data of a metric is none.

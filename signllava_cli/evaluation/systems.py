@@ -74,12 +74,12 @@ def read_systems(given: Sequence[str], references: Path | None, missing: Missing
         UserError: a file cannot be read, is unfinished, holds no clip that has a reference, or has another's name.
     """
     gold = None if references is None else _gold(references.expanduser())
-    names, files = zip(*map(_named, given), strict=True)
+    names, files = zip(*map(split_name, given), strict=True)
     found = [_read(file, gold, missing) for file in files]
     return _labelled(found, names)
 
 
-def _named(given: str) -> tuple[str | None, Path]:
+def split_name(given: str) -> tuple[str | None, Path]:
     """`NAME=FILE` taken apart; a path that is there, or whose `=` stands behind a `/`, is a path."""
     name, equals, file = given.partition("=")
     if not equals or "/" in name or Path(given).expanduser().exists():
@@ -95,7 +95,7 @@ def read_texts(given: Sequence[str], references: Path) -> list[System]:
     Raises:
         UserError: they cannot be read, or have another number of lines than the references.
     """
-    names, files = zip(*map(_named, given), strict=True)
+    names, files = zip(*map(split_name, given), strict=True)
     meant = _lines(references)
     return _labelled([_text_system(file, references, meant) for file in files], names)
 
@@ -109,6 +109,27 @@ def _text_system(file: Path, references: Path, meant: Sequence[str]) -> System:
         for n, (hyp, ref) in enumerate(zip(said, meant, strict=True), start=1)
     ]
     return System("", file, _required(rows, file))
+
+
+def baseline_first(systems: Sequence[System], name: str | None) -> list[System]:
+    """The systems, the one that the others are compared with first.
+
+    Args:
+        name: of that system. By default it is the one called `none`; else, where all files say what context their
+            system saw, the first that saw none; else the first.
+
+    Raises:
+        UserError: no system has that name.
+    """
+    names = [system.name for system in systems]
+    if name is not None and name not in names:
+        raise UserError(f"--baseline {name}: no system has this name; there are {', '.join(names)}.")
+    if name is None and "none" in names:
+        name = "none"
+    if name is None:
+        contexts = [system.context_source for system in systems]
+        name = names[contexts.index("none") if "none" in contexts and UNKNOWN not in contexts else 0]
+    return sorted(systems, key=lambda system: system.name != name)
 
 
 def require_same_clips(systems: Sequence[System], intersection: bool) -> list[System]:

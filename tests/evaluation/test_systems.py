@@ -284,3 +284,59 @@ def test_no_input_and_no_strangers_file_is_written_over(signllava: Command, tmp_
     for _ in range(2):
         outputs = ["--latex", tmp_path / "t.tex", "--report", tmp_path / "t.html", "--out", tmp_path / "s.json"]
         assert signllava("eval", *pair, *outputs).code == 0
+
+
+def context_experiment(folder: Path) -> Path:
+    """Predictions under three context sources side by side, as `generate` writes them; `gold` sorts first."""
+    for source in ("gold", "none", "predicted"):
+        file = folder / f"step-000004.test.{source}" / "predictions.jsonl"
+        file.parent.mkdir(parents=True)
+        rows = [
+            Prediction(*id_.split("/"), 0, "translation", *texts, context_source=source)  # type: ignore[arg-type]
+            for id_, texts in TEXTS.items()
+        ]
+        file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+    return folder
+
+
+def test_a_folder_of_predictions_is_scored_again_although_the_output_lies_there(
+    signllava: Command, tmp_path: Path
+) -> None:
+    """`signllava eval predictions/* ...` twice gives the same, against the system without context."""
+    folder = context_experiment(tmp_path / "predictions")
+    options = ["--samples", 20, "--trials", 20, "--report", folder / "report.html", "--latex", folder / "table.tex"]
+    found = []
+    for _ in range(2):
+        ended = signllava("eval", *sorted(folder.iterdir()), *options, "--charts", folder / "charts")
+        assert ended.code == 0, ended.err
+        found.append(json.loads((folder / "scores.json").read_text()))
+        found[-1].pop("date")
+    assert found[0] == found[1]
+    names = [f"step-000004.test.{source}" for source in ("none", "gold", "predicted")]
+    assert [result["name"] for result in found[0]["results"]] == names
+    assert [bool(result["against_first"]) for result in found[0]["results"]] == [False, True, True]
+    for output in ("scores.json", "report.html", "table.tex", "charts"):
+        assert f"{folder / output}: written by `signllava eval`, skipped" in ended.out
+    ended = signllava("eval", folder / "scores.json", folder / "charts")
+    assert (ended.code, "no predictions are given" in ended.err) == (2, True)
+    ended = signllava("eval", f"ours={folder / 'scores.json'}", folder / "step-000004.test.none")
+    assert (ended.code, "written by `signllava eval`; name predictions" in ended.err) == (2, True)
+
+
+def test_the_baseline_is_named_or_the_system_without_context_or_the_first(signllava: Command, tmp_path: Path) -> None:
+    folders = sorted(context_experiment(tmp_path / "predictions").iterdir())
+    unknown = table(tmp_path / "t5.csv", {id_: hypothesis for id_, (_, hypothesis) in TEXTS.items()})
+    options = ["--samples", 0, "--out", tmp_path / "s.json"]
+    references = ["--references", folders[0]]
+    for given, first in (
+        ([*folders, "--baseline", "step-000004.test.predicted"], "step-000004.test.predicted"),
+        ([f"a={folders[0]}", f"none={folders[2]}", f"b={folders[1]}"], "none"),
+        ([f"t5={unknown}", *folders, *references], "t5"),
+        ([folders[2], f"t5={unknown}", *references, "--baseline", "t5"], "t5"),
+    ):
+        ended = signllava("eval", *given, *options)
+        assert ended.code == 0, ended.err
+        content = json.loads((tmp_path / "s.json").read_text())
+        assert (content["results"][0]["name"], content["baseline"]) == (first, first)
+    ended = signllava("eval", *folders, "--baseline", "gold")
+    assert (ended.code, "no system has this name; there are step-000004.test.gold" in ended.err) == (2, True)
