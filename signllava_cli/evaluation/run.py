@@ -70,6 +70,8 @@ class Sources:
 def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, overrides: Sequence[str]) -> list[str]:
     """The predictions of a run under each of `sources`, as `SOURCE=FOLDER`; what is missing is generated first.
 
+    Predictions made with other settings, such as another number of beams, are not taken, and not overwritten.
+
     Raises:
         UserError: `runs` are not one, or generation cannot be done.
     """
@@ -80,7 +82,7 @@ def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, ov
     checkpoint = find_checkpoint(Path(runs[0]))
     named = [] if split is None else [f"generate.split={json.dumps(split)}"]
     recipe = recipe_of(checkpoint, [*FOR_GENERATION, *overrides, *named])
-    folders = generate(recipe, checkpoint, [source.strip() for source in sources])
+    folders = generate(recipe, checkpoint, [source.strip() for source in sources], keep_others=True)
     kinds = [source.partition(":")[0].strip() for source in sources]  # of prepared:FILE, the first
     if len(set(kinds)) < len(kinds):
         return [str(folder) for folder in folders]

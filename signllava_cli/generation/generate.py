@@ -14,7 +14,7 @@ from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.decoding import Hypothesis
 from signllava_cli.generation.frontier import Frontier
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import PredictionsFolder, ids_hash
+from signllava_cli.generation.predictions import PredictionsFolder, folder_for, ids_hash
 from signllava_cli.generation.questions import NOT_ASKED
 from signllava_cli.generation.ranks import device_of_rank, main_rank_first
 from signllava_cli.generation.shares import Share
@@ -32,6 +32,7 @@ def generate(
     out: Path | None = None,
     overwrite: bool = False,
     shard: str | None = None,
+    keep_others: bool = False,
 ) -> list[Path]:
     """Translate `recipe.generate.split`, once for each context source, each into a predictions folder.
 
@@ -41,6 +42,7 @@ def generate(
         sources: names as `ContextSource.open` takes them.
         out: the folder of the predictions; default `RUN/predictions/STEP.SPLIT.SOURCE`.
         shard: "i/n", i from 1 on: this is job i of n.
+        keep_others: where a folder holds predictions made with other settings, write into one beside it.
 
     Returns:
         The predictions files, in the order of `sources`.
@@ -63,6 +65,7 @@ def generate(
             folder = out / label
         with main_rank_first() as first:
             meta = _meta(recipe, checkpoint, split, source)
+            folder = folder_for(folder, meta) if keep_others else folder
             folders.append(PredictionsFolder(folder, meta, share, overwrite and first))
     with StopRequest().listening() as request:
         for source, predictions in zip(opened.values(), folders, strict=True):

@@ -7,6 +7,7 @@ back by the next run, which goes on where this one stopped. Whoever finds all cl
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from signllava_cli.console import say
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import only_process, read_json, take, write_json, write_text
 from signllava_cli.generation.prediction import Prediction
@@ -79,6 +81,38 @@ def ids_hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
+def different_settings(folder: Path, meta: Mapping[str, Any]) -> list[str]:
+    """Settings of the predictions in `folder` that `meta` has otherwise, each as `generate.beams 2, not 1`."""
+    before, ours = _settings(read_json(folder / META)), _settings(json.loads(json.dumps(meta)))
+    return [
+        f"{key} {before.get(key, 'unset')}, not {ours.get(key, 'unset')}"
+        for key in sorted(before.keys() | ours.keys())
+        if before.get(key) != ours.get(key)
+    ]
+
+
+def _settings(meta: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of a meta file by their dotted keys, those of `decoding` as the recipe calls them."""
+    found: dict[str, Any] = {}
+    for key, value in meta.items():
+        if key == SECONDS:
+            continue
+        name = prefix + ("generate" if key == "decoding" else key)
+        found |= _settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return found
+
+
+def folder_for(folder: Path, meta: Mapping[str, Any]) -> Path:
+    """`folder`; or, where it holds predictions made otherwise than `meta` says, the first of FOLDER.2, FOLDER.3, ...
+    that does not. Nothing is overwritten."""
+    if not (folder / META).exists() or not (different := different_settings(folder, meta)):
+        return folder
+    others = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(2))
+    free = next(each for each in others if not (each / META).exists() or not different_settings(each, meta))
+    say(f"{folder} was made with {first_names(different)}; using {free}")
+    return free
+
+
 class PredictionsFolder:
     """The predictions of a split in `folder`, being written by this process and perhaps by others.
 
@@ -100,7 +134,7 @@ class PredictionsFolder:
                 folder / PARTS / f"{share}.lock",
                 f"Another process is writing to {folder}: wait for it, or choose another folder.",
             )
-            if overwrite or not self._holds(json.loads(json.dumps(meta))):
+            if overwrite or not self._holds(meta):
                 for file in [self.file, *self._parts()]:
                     file.unlink(missing_ok=True)  # first, so that a kill never leaves old lines under a new meta file
                 write_json(self.meta_file, meta)
@@ -143,11 +177,9 @@ class PredictionsFolder:
         """Whether predictions were begun here, by these settings."""
         if not self.meta_file.exists():
             return False
-        before = read_json(self.meta_file)
-        keys = (before.keys() | meta.keys()) - {SECONDS}
-        if differing := sorted(key for key in keys if before.get(key) != meta.get(key)):
+        if different := different_settings(self.folder, meta):
             raise UserError(
-                f"{self.folder} holds predictions made otherwise ({', '.join(differing)} differ); "
+                f"{self.folder} holds predictions made with {first_names(different)}; "
                 "name another --out, or pass --overwrite."
             )
         return True

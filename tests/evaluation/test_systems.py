@@ -194,6 +194,26 @@ def test_a_run_is_compared_under_its_context_sources_in_one_command(
     assert again.out.count("0 clips in 0.0 s") == 3
 
 
+def test_predictions_of_other_settings_are_named_and_kept(signllava: Command, run: Path, tmp_path: Path) -> None:
+    """After `generate --beams 2`, eval decodes as the recipe says, into a folder of its own; and does so once."""
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    settings = ["--set", "generate.max_new_tokens=5", "--set", "generate.beams=1"]
+    generate = ["generate", "-c", copy, "--split", "dev", *settings, "--context-source", "none"]
+    assert signllava(*generate, "--beams", 2).code == 0
+    (made,) = (copy / "predictions").iterdir()
+    before = (made / "predictions.jsonl").read_bytes()
+    options = [copy, "--split", "dev", *settings, "--samples", 0, "--context-sources", "none"]
+    for decoded in (len(before.splitlines()), 0):
+        ended = signllava("eval", *options, "--out", tmp_path / "s.json")
+        assert ended.code == 0, ended.err
+        said = " ".join(ended.out.split())
+        assert f"{made} was made with generate.beams 2, not 1; using {made}.2" in said
+        assert f" {decoded} clips in " in said
+    assert (made / "predictions.jsonl").read_bytes() == before
+    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
+    assert (result["name"], result["file"]) == ("none", f"{made}.2/predictions.jsonl")
+
+
 def test_a_research_file_counts_what_its_system_dropped(signllava: Command, tmp_path: Path) -> None:
     """A clip without a hypothesis is missing; one that only clip_order names has no reference to score against."""
     file = research(tmp_path / "research.json")
