@@ -32,6 +32,8 @@ class Clip:
 
     `position` counts from 0 in signing order; `start` and `end` are seconds in the recording's video, where the
     source told them. `row` counts the clips of the split in dataset order, for a clip of an opened split.
+    `source` holds the identifying columns of the table that the clip was imported from, by their names in lower
+    case, as in `{"video_id": "v"}`; patterns of `prepare pack` may use them. The index does not hold it.
     """
 
     recording: str
@@ -44,6 +46,7 @@ class Clip:
     start: float | None = None
     end: float | None = None
     row: int = field(default=-1, compare=False)
+    source: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def id(self) -> str:
@@ -179,6 +182,7 @@ def _clip(recording: str, position: int, name: str, entry: Any) -> Clip:
         context_bound=_context_bound(entry.get("context_bound")),
         start=_seconds("start", entry.get("start")),
         end=_seconds("end", entry.get("end")),
+        source=_source(entry.get("source")),
     )
 
 
@@ -206,6 +210,12 @@ def _seconds(key: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
         raise _Fault("clip-malformed", f"`{key}` is no number of seconds")
     return float(value)
+
+
+def _source(value: Any) -> dict[str, str]:
+    """The texts of `source`, a key that other tools may use for something else."""
+    columns = value.items() if isinstance(value, dict) else ()
+    return {column: cell for column, cell in columns if isinstance(cell, str) and is_unicode(cell)}
 
 
 def _context_bound(mark: Any) -> ContextBound | None:

@@ -53,6 +53,8 @@ def _entry(clip: Clip) -> dict[str, Any]:
     }
     if clip.start is not None and clip.end is not None:
         entry |= {"start": clip.start, "end": clip.end}
+    if clip.source:
+        entry["source"] = dict(clip.source)
     if clip.context_bound:
         bound = clip.context_bound
         entry["context_bound"] = {

@@ -26,6 +26,13 @@ def test_reads_clips_in_clip_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_source_that_is_not_ours_is_no_fault(tmp_path: Path) -> None:
+    source = {"video_id": "v", "year": 2020, "half": "\ud83d"}
+    content = {"r": {"clip_order": ["a", "b"], "a": {**CLIP, "source": "web"}, "b": {**CLIP, "source": source}}}
+    (recording,) = read_annotations(written(tmp_path, content), "train")
+    assert [dict(clip.source) for clip in recording.clips] == [{}, {"video_id": "v"}]
+
+
 def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
     root = tmp_path / "metadata_x.json"
     root.mkdir()

@@ -134,6 +134,9 @@ def csv(
     keywords: Annotated[str | None, typer.Option(help="Column of keywords, separated by commas.")] = None,
     paraphrases: Annotated[list[str] | None, typer.Option(help="Column of a paraphrase. Repeatable.")] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of the split.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to keep, for patterns of `prepare pack`. Repeatable.")
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="The split of all rows, or the one wanted from --split-column.")
     ] = None,
@@ -161,6 +164,7 @@ def csv(
         keywords=keywords,
         paraphrases=tuple(paraphrases or ()),
         split=split_column,
+        keep=tuple(keep or ()),
         separator=_separator(separator),
         names=tuple(name.strip() for name in columns.split(",")) if columns else (),
     )

@@ -11,6 +11,7 @@ from signllava_cli.data.importers.tables import Row, read_table
 from signllava_cli.data.leaks import leaked_references
 
 RECORDING_COLUMN = {"video-name": "VIDEO_NAME", "video-id": "VIDEO_ID"}
+IDENTIFYING_COLUMNS = ("VIDEO_ID", "VIDEO_NAME", "SENTENCE_ID", "SENTENCE_NAME")
 RESEARCH_CONTEXT = {"window": 2, "prelude": 2}
 
 
@@ -41,6 +42,7 @@ def how2sign_rows(file: Path, group_by: Literal["video-name", "video-id"]) -> It
             paraphrases=tuple(row.cells[column] for column in rephrases),
             keywords=row.cells.get("KEYWORDS", ""),
             state=row.cells.get("STATE"),
+            columns=row.pick(IDENTIFYING_COLUMNS),
         )
 
     return table.clips(clip)

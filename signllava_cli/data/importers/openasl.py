@@ -25,6 +25,7 @@ def openasl_rows(file: Path) -> Iterator[SourceClip | Unusable]:
             start=row.cells["start"],
             end=row.cells["end"],
             split=row.cells["split"],
+            columns=row.pick(("vid", "yid")),
         )
 
     return table.clips(clip)

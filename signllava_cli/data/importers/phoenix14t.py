@@ -54,6 +54,7 @@ def phoenix14t_rows(file: Path) -> Iterator[SourceClip | Unusable]:
             name=name,
             translation=row.cells["translation"],
             order=numbered[2],
+            columns=row.pick(("name", "speaker")),
         )
 
     return table.clips(clip)

@@ -1,6 +1,6 @@
 """What a source of annotations says, before anything of it is judged."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ class SourceClip:
 
     `where` is `file:line`. Times are seconds or `HH:MM:SS.mmm`; without `end`, `start` and `duration` give it.
     Clips are ordered by `order` (a number), else by `start`, else as they stand. `keywords` is a comma-separated
-    list that holds only where `state` is `OK` or None.
+    list that holds only where `state` is `OK` or None. `columns` are the cells that identify the clip or its
+    video, by the names of their columns.
     """
 
     where: str
@@ -27,6 +28,7 @@ class SourceClip:
     keywords: str = ""
     state: str | None = None
     split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

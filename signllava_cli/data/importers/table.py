@@ -16,7 +16,8 @@ SEPARATORS = "\t,;|"
 class ColumnsToRead:
     """Which column holds what; None: the table has none such. `text` None: the first of TEXT_COLUMNS.
 
-    `separator` None is sniffed from the first line; `names` are those of a file without a header.
+    `keep`: columns that stay with the clips, besides those of clip and recording. `separator` None is sniffed from
+    the first line; `names` are those of a file without a header.
     """
 
     clip: str
@@ -29,6 +30,7 @@ class ColumnsToRead:
     keywords: str | None = None
     paraphrases: tuple[str, ...] = ()
     split: str | None = None
+    keep: tuple[str, ...] = ()
     separator: str | None = None
     names: tuple[str, ...] = ()
 
@@ -43,8 +45,11 @@ def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusabl
         raise UserError("--end and --duration mean nothing without --start: name its column.")
     table = read_table(file, read.separator or SEPARATORS, columns=read.names)
     named = (read.clip, read.text, read.recording, read.start, read.end, read.duration, read.order)
-    table.require(*(column for column in (*named, read.keywords, *read.paraphrases, read.split) if column))
+    table.require(
+        *(column for column in (*named, read.keywords, *read.paraphrases, read.split, *read.keep) if column)
+    )
     text = read.text or _text_column(table)
+    kept = _columns_to_keep(read)
 
     def clip(row: Row) -> SourceClip:
         def cell(column: str | None) -> str | None:
@@ -62,9 +67,24 @@ def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusabl
             paraphrases=tuple(row.cells[column] for column in read.paraphrases),
             keywords=cell(read.keywords) or "",
             split=cell(read.split),
+            columns=row.pick(kept),
         )
 
     return table.clips(clip)
+
+
+def _columns_to_keep(read: ColumnsToRead) -> list[str]:
+    """The columns of clip and recording, unless the layout calls them so anyway, and those of `--keep`."""
+    kept = {"clip": "", "recording": ""}  # name in lower case -> column
+    for column in (read.clip, read.recording or read.clip):
+        kept.setdefault(column.lower(), column)
+    for column in read.keep:
+        if kept.setdefault(column.lower(), column) != column:
+            raise UserError(
+                f"--keep {column}: `{{{column.lower()}}}` has another meaning in patterns of `prepare pack`;"
+                " rename the column."
+            )
+    return [column for column in kept.values() if column]
 
 
 def _text_column(table: Table) -> str:

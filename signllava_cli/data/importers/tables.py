@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,10 @@ class Row:
 
     where: str
     cells: dict[str, str]
+
+    def pick(self, columns: Iterable[str]) -> dict[str, str]:
+        """The cells of those `columns` that the table has."""
+        return {column: self.cells[column] for column in columns if column in self.cells}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def usable(row: SourceClip) -> UsableClip | Unusable:
         keywords=_keywords(row, left_out),
         start=start,
         end=end,
+        source={column.lower(): cell.strip() for column, cell in row.columns.items() if cell.strip()},
     )
     return UsableClip(clip, order, row.where, tuple(left_out))
 

@@ -11,6 +11,8 @@ from signllava_cli.errors import UserError
 # The table without a header, in the words of the one that has one.
 COLUMNS = ("Beg(s)", "Dur(s)", "YouTubeID", "StartFrame", "EndFrame", "FPS", "Caption", "State", "Keywords")
 
+IDENTIFYING_COLUMNS = ("ClipID", "YouTubeID", "StartFrame", "EndFrame")
+
 
 def youtube_asl_files(path: Path) -> list[Path]:
     """`path` itself, or the caption files in that folder."""
@@ -53,6 +55,7 @@ def _table_rows(file: Path) -> Iterator[SourceClip | Unusable]:
             paraphrases=tuple(cells[column] for column in rephrases),
             keywords=cells.get("Keywords", ""),
             state=cells.get("State"),
+            columns=row.pick(IDENTIFYING_COLUMNS),
         )
 
     return table.clips(clip)

@@ -64,6 +64,12 @@ def test_how2sign_keeps_signers_apart_and_orders_by_start(signllava: Command, tm
         "keywords": [],
         "start": 4.25,
         "end": 5.25,
+        "source": {
+            "video_id": "v",
+            "video_name": "v-5-rgb_front",
+            "sentence_id": "v_9",
+            "sentence_name": "v_9-5-rgb_front",
+        },
     }
     assert "Split val is called dev here." in out
 
@@ -76,6 +82,41 @@ def test_how2sign_by_video_id_says_how_many_references_leak(signllava: Command, 
     assert list(clips(tmp_path / "id", "test")) == ["v"]
     assert "5 of 10 clips (50.0%) have their own reference in their gold context" in out
     assert "gold context" not in imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "name")
+
+
+def test_identifying_columns_stay_with_the_clips(signllava: Command, tmp_path: Path) -> None:
+    """Feature files may be named after a column that the layout has no place for."""
+    rows = (("a", "v1", "S3", "Hi.", ""), ("b", "v1", "", "Bye.", "cam2"))
+    file = table(tmp_path / "train.csv", ("uid", "Video", "signer", "text", "Camera"), *rows, separator=",")
+    options = ("--recording", "Video", "--keep", "Camera", "--keep", "signer")
+    imported(signllava, "csv", "-a", file, "--out", tmp_path, *options)
+    written = {name: entry["source"] for name, entry in entries(tmp_path, "train").items()}
+    assert written == {
+        "a": {"uid": "a", "video": "v1", "signer": "S3"},
+        "b": {"uid": "b", "video": "v1", "camera": "cam2"},
+    }
+    (recording,) = read_annotations(tmp_path, "train")
+    assert {clip.name: dict(clip.source) for clip in recording.clips} == written
+    report = json.loads((tmp_path / "import.train.json").read_text())
+    assert report["source_columns"] == ["uid", "video", "signer", "camera"]
+    checked = signllava("prepare", "check", tmp_path, "--report", tmp_path / "check.json")
+    assert checked.code == 0, checked.out
+    findings = json.loads((tmp_path / "check.json").read_text())["findings"]
+    assert [finding["name"] for finding in findings if finding["severity"] == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"), [(("Clip",), "--keep Clip"), (("set", "Set"), "--keep Set"), (("zoo",), "has no column zoo")]
+)
+def test_a_column_to_keep_that_cannot_stand_in_a_pattern(
+    signllava: Command, tmp_path: Path, columns: tuple[str, ...], says: str
+) -> None:
+    """`{clip}` and `{recording}` are names of the layout; other columns are known by their names in lower case."""
+    file = table(tmp_path / "train.csv", ("uid", "Clip", "set", "Set", "text"), ("a", "1", "2", "3", "Hi."))
+    words = [word for column in columns for word in ("--keep", column)]
+    ended = signllava("prepare", "csv", "-a", file, "--out", tmp_path / "out", *words)
+    assert ended.code == 2
+    assert says in ended.err
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -125,8 +166,10 @@ def test_youtube_asl_tables_with_and_without_a_header(signllava: Command, tmp_pa
     imported(signllava, "youtube-asl", "--annotations", header, headless, "--out", tmp_path)
     assert clips(tmp_path, "train") == {"id": ["id.000030-000060", "id.000322-000351"]}
     hello = {"translation": "Hello, you!", "paraphrases": [], "keywords": ["self", "esteem"], "start": 10.74}
-    assert entries(tmp_path, "train")["id.000322-000351"] == {**hello, "end": 11.71}
-    assert entries(tmp_path, "dev") == {"id.000322-000351": {**hello, "end": 11.71}}
+    source = {"youtubeid": "id", "startframe": "322", "endframe": "351"}
+    named = {"clipid": "id.000322-000351", **source}
+    assert entries(tmp_path, "train")["id.000322-000351"] == {**hello, "end": 11.71, "source": named}
+    assert entries(tmp_path, "dev") == {"id.000322-000351": {**hello, "end": 11.71, "source": source}}
 
 
 VTT = """WEBVTT
@@ -194,6 +237,7 @@ def test_openasl_writes_every_split_of_its_column(signllava: Command, tmp_path: 
     assert clips(tmp_path, "dev") == {"z": ["z-1"]}
     last = entries(tmp_path, "train")["y-2"]
     assert (last["translation"], last["start"], last["end"]) == ('"Stop, she said.', 3602.5, 3603.0)
+    assert last["source"] == {"vid": "y-2", "yid": "y"}
 
 
 def test_split_selects_from_a_split_column(signllava: Command, tmp_path: Path) -> None:
@@ -219,6 +263,7 @@ def test_phoenix14t_orders_a_broadcast_by_number(signllava: Command, tmp_path: P
         "translation": 'satz 1 "so',
         "paraphrases": [],
         "keywords": [],
+        "source": {"name": "news_tagesschau-1", "speaker": "S1"},
     }
 
 
@@ -283,6 +328,7 @@ def test_csv_reads_the_columns_that_are_named(signllava: Command, tmp_path: Path
         "keywords": ["a", "b"],
         "start": 10.0,
         "end": 12.0,
+        "source": {"id": "2", "video": "r"},
     }
 
 
