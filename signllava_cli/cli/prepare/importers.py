@@ -8,7 +8,6 @@ import typer
 from signllava_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from signllava_cli.data.annotations import Recording
     from signllava_cli.data.importers.source import Source
 
 AnnotationsOption = Annotated[
@@ -22,6 +21,10 @@ SplitOption = Annotated[
 WantedSplitOption = Annotated[
     str | None, typer.Option(help="The one split to import. Default: all in the split column; val is called dev.")
 ]
+OrderOption = Annotated[
+    Literal["time", "name"],
+    typer.Option(help="Order of the clips of a recording: by start, or by natural sort of their names."),
+]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace annotation files that are there.")]
 
 
@@ -32,8 +35,9 @@ def how2sign(
     split: SplitOption = None,
     group_by: Annotated[
         Literal["video-name", "video-id"],
-        typer.Option(help="video-id puts both signers of a script into one recording, as the research code did."),
+        typer.Option(help="video-id puts both signers of a script into one recording, as Sign_LLaVA did."),
     ] = "video-name",
+    order: OrderOption = "time",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import How2Sign tables.
@@ -41,14 +45,13 @@ def how2sign(
     Columns: VIDEO_NAME, SENTENCE_NAME, START_REALIGNED, END_REALIGNED (or START, END), SENTENCE, and if there
     STATE, KEYWORDS, GPT_Rephrase1, GPT_Rephrase2 ...; separated by TAB or comma.
     """
-    from signllava_cli.data.importers.how2sign import how2sign_rows, warn_of_leaks
+    from signllava_cli.data.importers.how2sign import how2sign_rows
     from signllava_cli.data.importers.source import Source
 
-    settings = {"group_by": group_by}
-    source = Source("how2sign", lambda file: how2sign_rows(file, group_by), settings=settings)
-    recordings = _import(source, annotations, more, out, split, overwrite)
-    if group_by == "video-id":
-        warn_of_leaks(recordings)
+    settings = {"group_by": group_by, "order": order}
+    source = Source("how2sign", lambda file: how2sign_rows(file, group_by), settings=settings, order=order)
+    keep_apart = "--group-by video-name keeps signers apart" if group_by == "video-id" else ""
+    _import(source, annotations, more, out, split, overwrite, keep_apart)
 
 
 def youtube_asl(
@@ -59,6 +62,7 @@ def youtube_asl(
     fps: Annotated[
         float | None, typer.Option(help="Name the clips of .vtt captions by frames, not milliseconds.")
     ] = None,
+    order: OrderOption = "time",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import YouTube-ASL tables, or a folder of .vtt captions.
@@ -71,7 +75,11 @@ def youtube_asl(
 
     captions_read: dict[str, Path] = {}
     source = Source(
-        "youtube-asl", lambda path: youtube_asl_rows(path, fps, captions_read), youtube_asl_files, {"fps": fps}
+        "youtube-asl",
+        lambda path: youtube_asl_rows(path, fps, captions_read),
+        youtube_asl_files,
+        {"fps": fps, "order": order},
+        order=order,
     )
     _import(source, annotations, more, out, split, overwrite)
 
@@ -81,6 +89,7 @@ def openasl(
     out: OutOption,
     more: MoreArgument = None,
     split: WantedSplitOption = None,
+    order: OrderOption = "time",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import OpenASL's table, all of its splits at once.
@@ -90,7 +99,7 @@ def openasl(
     from signllava_cli.data.importers.openasl import openasl_rows
     from signllava_cli.data.importers.source import Source
 
-    source = Source("openasl", openasl_rows, has_split_column=True)
+    source = Source("openasl", openasl_rows, settings={"order": order}, has_split_column=True, order=order)
     _import(source, annotations, more, out, split, overwrite)
 
 
@@ -186,8 +195,19 @@ def _separator(named: str | None) -> str | None:
 
 
 def _import(
-    source: "Source", annotations: list[Path], more: list[Path] | None, out: Path, split: str | None, overwrite: bool
-) -> "dict[str, list[Recording]]":
+    source: "Source",
+    annotations: list[Path],
+    more: list[Path] | None,
+    out: Path,
+    split: str | None,
+    overwrite: bool,
+    leak_fix: str = "",
+) -> None:
+    """Import, and count the leak of an order by name, or where `leak_fix` says how it could be less."""
     from signllava_cli.data.importers.importing import import_annotations
+    from signllava_cli.data.importers.leak_warning import warn_of_leaks
 
-    return import_annotations(source, [*annotations, *(more or ())], out, split, overwrite)
+    recordings = import_annotations(source, [*annotations, *(more or ())], out, split, overwrite)
+    fixes = [leak_fix, "--order time puts sentences in the order of signing" if source.order == "name" else ""]
+    if fix := ", ".join(filter(None, fixes)):
+        warn_of_leaks(recordings, fix)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signllava_cli.console import say
-from signllava_cli.data.annotations import Recording
-from signllava_cli.data.importers.source import Source, Unusable
+from signllava_cli.data.annotations import Recording, natural_key
+from signllava_cli.data.importers.source import ClipOrder, Source, Unusable
 from signllava_cli.data.importers.splits import is_plain, split_in_file_name, split_in_layout
 from signllava_cli.data.importers.usable import UsableClip, usable
 from signllava_cli.errors import UserError
@@ -43,12 +43,12 @@ class GatheredSplit:
         reason = "clip given twice" if same else "clip given twice, with another text"
         self.rejected.append(Unusable(row.where, clip.name, reason, f"{clip.translation!r}; first at {first.where}"))
 
-    def recordings(self) -> list[Recording]:
-        """The recordings in the order of their first rows, each one's clips by order key (stable)."""
+    def recordings(self, order: ClipOrder) -> list[Recording]:
+        """The recordings in the order of their first rows, each one's clips by order key (stable) or by name."""
         by_recording: dict[str, list[UsableClip]] = {}
         for row in self.clips.values():
             by_recording.setdefault(row.clip.recording, []).append(row)
-        return [_in_order(name, rows) for name, rows in by_recording.items()]
+        return [_in_order(name, rows, order) for name, rows in by_recording.items()]
 
 
 def gather(source: Source, paths: Sequence[Path], split: str | None) -> dict[str, GatheredSplit]:
@@ -130,8 +130,11 @@ def _require_distinct(paths: Sequence[Path]) -> None:
         raise UserError(f"{twice[0]} is named twice: name each file once.")
 
 
-def _in_order(name: str, rows: Sequence[UsableClip]) -> Recording:
-    ordered = sorted(rows, key=lambda row: row.order)
+def _in_order(name: str, rows: Sequence[UsableClip], order: ClipOrder) -> Recording:
+    if order == "name":
+        ordered = sorted(rows, key=lambda row: natural_key(row.clip.name))
+    else:
+        ordered = sorted(rows, key=lambda row: row.order)
     return Recording(
         name, tuple(dataclasses.replace(row.clip, position=position) for position, row in enumerate(ordered))
     )

@@ -44,7 +44,7 @@ def _write(
     gathered: Mapping[str, GatheredSplit],
     overwrite: bool,
 ) -> dict[str, list[Recording]]:
-    recordings = {name: here.recordings() for name, here in gathered.items()}
+    recordings = {name: here.recordings(source.order) for name, here in gathered.items()}
     checksums = {file: _checksum(file) for here in gathered.values() for file in here.files}
     reports = {
         name: {

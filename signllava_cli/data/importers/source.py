@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+ClipOrder = Literal["time", "name"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Source:
     """A kind of annotations, and the settings it is read with.
 
     `rows` reads what the user named, a file or a folder; `files` lists the files behind it. With
-    `has_split_column` each row tells its own split.
+    `has_split_column` each row tells its own split. `order` is that of the clips of a recording: by the order key
+    of `SourceClip`, or by the natural sort of their names.
     """
 
     name: str
@@ -65,3 +68,4 @@ class Source:
     files: Callable[[Path], list[Path]] = _itself
     settings: dict[str, Any] = field(default_factory=dict)
     has_split_column: bool = False
+    order: ClipOrder = "time"

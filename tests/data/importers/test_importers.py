@@ -74,49 +74,56 @@ def test_how2sign_keeps_signers_apart_and_orders_by_start(signllava: Command, tm
     assert "Split val is called dev here." in out
 
 
-def test_how2sign_by_video_id_says_how_many_references_leak(signllava: Command, tmp_path: Path) -> None:
-    """Two signers of one script: the second one's sentence follows the first one's."""
-    both = [how2sign_row("v", signer, n, n + signer / 10, f"Sentence {n}.") for n in range(5) for signer in (1, 2)]
-    file = table(tmp_path / "test.tsv", HOW2SIGN, *both)
-    out = imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "id", "--group-by", "video-id")
-    assert list(clips(tmp_path / "id", "test")) == ["v"]
-    assert "5 of 10 clips (50.0%) have their own reference in their gold context" in out
-    assert "gold context" not in imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "name")
+def two_signers(file: Path) -> Path:
+    """Two signers of one script, v, of four sentences: signer 8 begins 25 s after signer 5. And another script, w."""
+    script = [(f"Sentence {n}.", n, 10.0 * (n - 8)) for n in (8, 9, 10, 11)]
+    fast = [how2sign_row("v", 5, n, start, text) for text, n, start in script]
+    slow = [how2sign_row("v", 8, n, start + 25, text) for text, n, start in script]
+    return table(file, HOW2SIGN, *slow, *fast, *(how2sign_row("w", 5, n, n, f"Only {n}.") for n in (0, 1)))
 
 
-def test_identifying_columns_stay_with_the_clips(signllava: Command, tmp_path: Path) -> None:
-    """Feature files may be named after a column that the layout has no place for."""
-    rows = (("a", "v1", "S3", "Hi.", ""), ("b", "v1", "", "Bye.", "cam2"))
-    file = table(tmp_path / "train.csv", ("uid", "Video", "signer", "text", "Camera"), *rows, separator=",")
-    options = ("--recording", "Video", "--keep", "Camera", "--keep", "signer")
-    imported(signllava, "csv", "-a", file, "--out", tmp_path, *options)
-    written = {name: entry["source"] for name, entry in entries(tmp_path, "train").items()}
-    assert written == {
-        "a": {"uid": "a", "video": "v1", "signer": "S3"},
-        "b": {"uid": "b", "video": "v1", "camera": "cam2"},
+def test_how2sign_in_sign_llava_order_with_the_counted_leak(signllava: Command, tmp_path: Path) -> None:
+    """Sign_LLaVA sorts the clips of a VIDEO_ID by name: each sentence of signer 8 follows that of signer 5."""
+    file = two_signers(tmp_path / "test.tsv")
+    words = ("how2sign", "-a", file, "--group-by", "video-id", "--order", "name", "--out", tmp_path / "name")
+    out = imported(signllava, *words)
+    assert clips(tmp_path / "name", "test") == {
+        "v": [f"v_{n}-{signer}-rgb_front" for n in (8, 9, 10, 11) for signer in (5, 8)],
+        "w": ["w_0-5-rgb_front", "w_1-5-rgb_front"],
     }
-    (recording,) = read_annotations(tmp_path, "train")
-    assert {clip.name: dict(clip.source) for clip in recording.clips} == written
-    report = json.loads((tmp_path / "import.train.json").read_text())
-    assert report["source_columns"] == ["uid", "video", "signer", "camera"]
-    checked = signllava("prepare", "check", tmp_path, "--report", tmp_path / "check.json")
-    assert checked.code == 0, checked.out
-    findings = json.loads((tmp_path / "check.json").read_text())["findings"]
-    assert [finding["name"] for finding in findings if finding["severity"] == "error"] == []
+    assert "4 of 10 (40.0%) at window 1, prelude 0; 4 of 10 (40.0%) at window 2, prelude 2" in out
+    assert "warning: test: in the order written, clips with their own reference in their gold context" in out
+    assert "--order time" in out
+
+
+def test_how2sign_by_video_id_in_time_order_with_the_counted_leak(signllava: Command, tmp_path: Path) -> None:
+    """In time order the sentences are 8 9 10 8 11 9 10 11: clips 3 and 5 see theirs at window 2, prelude 2."""
+    file = two_signers(tmp_path / "test.tsv")
+    out = imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "time", "--group-by", "video-id")
+    assert [name.removesuffix("-rgb_front") for name in clips(tmp_path / "time", "test")["v"]] == [
+        *("v_8-5", "v_9-5", "v_10-5", "v_8-8"),
+        *("v_11-5", "v_9-8", "v_10-8", "v_11-8"),
+    ]
+    assert "0 of 10 (0.0%) at window 1, prelude 0; 2 of 10 (20.0%) at window 2, prelude 2" in out
+    assert "--order time" not in out
+    assert "gold context" not in imported(signllava, "how2sign", "-a", file, "--out", tmp_path / "apart")
 
 
 @pytest.mark.parametrize(
-    ("columns", "says"), [(("Clip",), "--keep Clip"), (("set", "Set"), "--keep Set"), (("zoo",), "has no column zoo")]
+    ("source", "columns"),
+    [
+        ("youtube-asl", ("ClipID", "Beg(s)", "Dur(s)", "YouTubeID", "Caption", "Keywords")),
+        ("openasl", ("vid", "start", "end", "yid", "raw-text", "split")),
+    ],
 )
-def test_a_column_to_keep_that_cannot_stand_in_a_pattern(
-    signllava: Command, tmp_path: Path, columns: tuple[str, ...], says: str
+def test_other_sources_take_the_order_of_names_too(
+    signllava: Command, tmp_path: Path, source: str, columns: tuple[str, ...]
 ) -> None:
-    """`{clip}` and `{recording}` are names of the layout; other columns are known by their names in lower case."""
-    file = table(tmp_path / "train.csv", ("uid", "Clip", "set", "Set", "text"), ("a", "1", "2", "3", "Hi."))
-    words = [word for column in columns for word in ("--keep", column)]
-    ended = signllava("prepare", "csv", "-a", file, "--out", tmp_path / "out", *words)
-    assert ended.code == 2
-    assert says in ended.err
+    rows = ("y-10", 1, 3, "y", "Hi.", "train"), ("y-2", 4, 6, "y", "Bye.", "train")
+    file = table(tmp_path / "train.tsv", columns, *rows)
+    for order, names in {"time": ["y-10", "y-2"], "name": ["y-2", "y-10"]}.items():
+        imported(signllava, source, "-a", file, "--order", order, "--out", tmp_path / order)
+        assert clips(tmp_path / order, "train") == {"y": names}
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
