@@ -127,7 +127,9 @@ def csv(
     annotations: AnnotationsOption,
     out: OutOption,
     more: MoreArgument = None,
-    clip: Annotated[str, typer.Option(help="Column of the clip's name.")] = "uid",
+    clip: Annotated[
+        str | None, typer.Option(help="Column of the clip's name. Default: uid, else made of recording and times.")
+    ] = None,
     text: Annotated[
         str | None, typer.Option(help="Column of the text. Default: translation, text, sentence, word or gloss.")
     ] = None,

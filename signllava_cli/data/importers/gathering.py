@@ -28,7 +28,11 @@ class GatheredSplit:
     conflicts: list[tuple[UsableClip, UsableClip]] = field(default_factory=list)
 
     def add(self, row: UsableClip | Unusable) -> None:
-        """Take `row` in; of clips of one recording and name the first is kept."""
+        """Take `row` in; of clips of one recording and name the first is kept.
+
+        Raises:
+            UserError: two clips would get one name that is made of recording and times.
+        """
         if isinstance(row, Unusable):
             self.rejected.append(row)
             return
@@ -37,6 +41,11 @@ class GatheredSplit:
         if first is row:
             self.left_out += row.left_out
             return
+        if row.named_by_times:
+            raise UserError(
+                f"{first.where} and {row.where}: both clips would be named {clip.name}, after recording and times:"
+                " remove one of the rows, or name a column of clip names with --clip."
+            )
         same = first.clip.translation == clip.translation
         if not same and first.file != row.file:
             self.conflicts.append((first, row))
@@ -88,7 +97,7 @@ def _by_column(source: Source, paths: Sequence[Path], wanted: str | None) -> dic
             if name not in called and is_plain(split_in_layout(name)):
                 called[name] = _split_called(name)
             if name not in called:
-                unplaced.append(Unusable(row.where, row.name, "split", f"the split is called {name!r}"))
+                unplaced.append(Unusable(row.where, row.name or "", "split", f"the split is called {name!r}"))
             elif wanted and called[name] != wanted:
                 elsewhere[called[name]] += 1
             else:

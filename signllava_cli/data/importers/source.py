@@ -12,15 +12,15 @@ ClipOrder = Literal["time", "name"]
 class SourceClip:
     """One row of a source, every field as the text that stands there; None where the source has no such column.
 
-    `where` is `file:line`. Times are seconds or `HH:MM:SS.mmm`; without `end`, `start` and `duration` give it.
-    Clips are ordered by `order` (a number), else by `start`, else as they stand. `keywords` is a comma-separated
-    list that holds only where `state` is `OK` or None. `columns` are the cells that identify the clip or its
-    video, by the names of their columns.
+    `where` is `file:line`. Without `name` the clip is named after its recording and times. Times are seconds or
+    `HH:MM:SS.mmm`; without `end`, `start` and `duration` give it. Clips are ordered by `order` (a number), else by
+    `start`, else as they stand. `keywords` is a comma-separated list that holds only where `state` is `OK` or None.
+    `columns` are the cells that identify the clip or its video, by the names of their columns.
     """
 
     where: str
     recording: str
-    name: str
+    name: str | None
     translation: str
     start: str | None = None
     end: str | None = None

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from signllava_cli.console import say
 from signllava_cli.data.importers.source import SourceClip, Unusable
 from signllava_cli.data.importers.tables import Row, Table, read_table
 from signllava_cli.errors import UserError
 
+CLIP_COLUMN = "uid"
 TEXT_COLUMNS = ("translation", "text", "sentence", "word", "gloss")
 SEPARATORS = "\t,;|"
 
@@ -16,11 +18,13 @@ SEPARATORS = "\t,;|"
 class ColumnsToRead:
     """Which column holds what; None: the table has none such. `text` None: the first of TEXT_COLUMNS.
 
+    `clip` None: `uid`, or, in a table without it, names made of recording and times.
+
     `keep`: columns that stay with the clips, besides those of clip and recording. `separator` None is sniffed from
     the first line; `names` are those of a file without a header.
     """
 
-    clip: str
+    clip: str | None = None
     text: str | None = None
     recording: str | None = None
     start: str | None = None
@@ -44,12 +48,13 @@ def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusabl
     if (read.end or read.duration) and not read.start:
         raise UserError("--end and --duration mean nothing without --start: name its column.")
     table = read_table(file, read.separator or SEPARATORS, columns=read.names)
-    named = (read.clip, read.text, read.recording, read.start, read.end, read.duration, read.order)
+    clip_column = read.clip or _clip_column(table, read)
+    named = (clip_column, read.text, read.recording, read.start, read.end, read.duration, read.order)
     table.require(
         *(column for column in (*named, read.keywords, *read.paraphrases, read.split, *read.keep) if column)
     )
     text = read.text or _text_column(table)
-    kept = _columns_to_keep(read)
+    kept = _columns_to_keep(clip_column, read)
 
     def clip(row: Row) -> SourceClip:
         def cell(column: str | None) -> str | None:
@@ -57,8 +62,8 @@ def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusabl
 
         return SourceClip(
             where=row.where,
-            recording=row.cells[read.recording or read.clip],
-            name=row.cells[read.clip],
+            recording=cell(read.recording or clip_column) or "",
+            name=cell(clip_column),
             translation=row.cells[text],
             start=cell(read.start),
             end=cell(read.end),
@@ -73,10 +78,28 @@ def table_rows(file: Path, read: ColumnsToRead) -> Iterator[SourceClip | Unusabl
     return table.clips(clip)
 
 
-def _columns_to_keep(read: ColumnsToRead) -> list[str]:
+def _clip_column(table: Table, read: ColumnsToRead) -> str | None:
+    """`uid`; None where the table has no such column, but recording and times, to name clips after.
+
+    Raises:
+        UserError: it has neither.
+    """
+    if CLIP_COLUMN in table.columns:
+        return CLIP_COLUMN
+    if read.recording and read.start and (read.end or read.duration):
+        names = "{recording}.{start}-{end}, in milliseconds"
+        say(f"{table.file} has no column {CLIP_COLUMN}: clips are named {names}.")
+        return None
+    raise UserError(
+        f"{table.file} has no column {CLIP_COLUMN}; its columns are {', '.join(table.columns)}. Name the column of"
+        " clip names with --clip; or let recording and times name clips: --recording, --start, --end (or --duration)."
+    )
+
+
+def _columns_to_keep(clip: str | None, read: ColumnsToRead) -> list[str]:
     """The columns of clip and recording, unless the layout calls them so anyway, and those of `--keep`."""
     kept = {"clip": "", "recording": ""}  # name in lower case -> column
-    for column in (read.clip, read.recording or read.clip):
+    for column in filter(None, (clip, read.recording)):
         kept.setdefault(column.lower(), column)
     for column in read.keep:
         if kept.setdefault(column.lower(), column) != column:

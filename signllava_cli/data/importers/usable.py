@@ -15,6 +15,7 @@ class UsableClip:
     order: float
     where: str
     left_out: tuple[Unusable, ...]
+    named_by_times: bool
 
     @property
     def file(self) -> str:
@@ -24,10 +25,11 @@ class UsableClip:
 
 def usable(row: SourceClip) -> UsableClip | Unusable:
     """The clip that `row` describes, or why it describes none."""
-    recording, name, text = row.recording.strip(), row.name.strip(), row.translation.strip()
+    recording, name, text = row.recording.strip(), (row.name or "").strip(), row.translation.strip()
     try:
         _require_plain_name("recording", recording)
-        _require_plain_name("clip", name)
+        if row.name is not None:
+            _require_plain_name("clip", name)
     except ValueError as fault:
         return Unusable(row.where, name, "name", str(fault))
     if says_nothing(text):
@@ -35,6 +37,8 @@ def usable(row: SourceClip) -> UsableClip | Unusable:
     try:
         start, end = _times(row)
         order = _number("order", row.order) if row.order is not None else start or 0.0
+        if row.name is None:
+            name = _name_by_times(recording, start, end)
     except ValueError as fault:
         return Unusable(row.where, name, "time", str(fault))
     left_out: list[Unusable] = []
@@ -43,13 +47,20 @@ def usable(row: SourceClip) -> UsableClip | Unusable:
         name=name,
         position=0,
         translation=text,
-        paraphrases=_paraphrases(row, text, left_out),
-        keywords=_keywords(row, left_out),
+        paraphrases=_paraphrases(row, name, text, left_out),
+        keywords=_keywords(row, name, left_out),
         start=start,
         end=end,
         source={column.lower(): cell.strip() for column, cell in row.columns.items() if cell.strip()},
     )
-    return UsableClip(clip, order, row.where, tuple(left_out))
+    return UsableClip(clip, order, row.where, tuple(left_out), named_by_times=row.name is None)
+
+
+def _name_by_times(recording: str, start: float | None, end: float | None) -> str:
+    """`{recording}.{start}-{end}` in milliseconds of 8 digits, so that names sort in the order of time."""
+    if start is None or end is None:
+        raise ValueError("the clip has no start and end to be named after")
+    return f"{recording}.{round(start * 1000):08d}-{round(end * 1000):08d}"
 
 
 def seconds(what: str, text: str) -> float:
@@ -96,7 +107,7 @@ def _require_plain_name(what: str, name: str) -> None:
         raise ValueError(f"the {what} is called {name!r}")
 
 
-def _paraphrases(row: SourceClip, translation: str, left_out: list[Unusable]) -> tuple[str, ...]:
+def _paraphrases(row: SourceClip, name: str, translation: str, left_out: list[Unusable]) -> tuple[str, ...]:
     kept: list[str] = []
     for text in (paraphrase.strip() for paraphrase in row.paraphrases):
         if not text:
@@ -110,17 +121,17 @@ def _paraphrases(row: SourceClip, translation: str, left_out: list[Unusable]) ->
         else:
             kept.append(text)
             continue
-        left_out.append(Unusable(row.where, row.name.strip(), reason, text))
+        left_out.append(Unusable(row.where, name, reason, text))
     return tuple(kept)
 
 
-def _keywords(row: SourceClip, left_out: list[Unusable]) -> tuple[str, ...]:
+def _keywords(row: SourceClip, name: str, left_out: list[Unusable]) -> tuple[str, ...]:
     cell = row.keywords.strip()
     if says_nothing(cell):
         return ()
     if row.state is not None and row.state.strip() != "OK":
         what = f"{cell}, state {row.state.strip()}"
-        left_out.append(Unusable(row.where, row.name.strip(), "keywords whose state is not OK", what))
+        left_out.append(Unusable(row.where, name, "keywords whose state is not OK", what))
         return ()
     if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "'\"":
         cell = cell[1:-1]

@@ -109,7 +109,7 @@ def test_the_report_tells_the_source(signllava: Command, tmp_path: Path) -> None
         }
     ]
     assert found["source"] == "csv"
-    assert (found["settings"]["clip"], found["settings"]["split"]) == ("uid", "test")
+    assert (found["settings"]["clip"], found["settings"]["split"]) == (None, "test")
 
 
 def test_a_quote_that_nothing_closes_swallows_no_rows(signllava: Command, tmp_path: Path) -> None:
@@ -143,7 +143,9 @@ def test_a_quote_that_nothing_closes_swallows_no_rows(signllava: Command, tmp_pa
         ("", (), "train.tsv is empty"),
         (b"uid,text\na,x\nb,\xff\n", (), "line 3, is not UTF-8"),
         ("uid,words\na,x\n", (), "its columns are uid, words. Name the column of the text with --text"),
-        ("name,text\na,x\n", (), "has no column uid; its columns are name, text"),
+        ("name,text\na,x\n", (), "has no column uid; its columns are name, text. Name the column of"),
+        ("v,s,text\na,1,x\n", ("--recording", "v", "--start", "s"), "--end (or --duration)"),
+        ("name,text\na,x\n", ("--clip", "uid"), "has no column uid; its columns are name, text."),
         ("uid,text,text\na,x,y\n", (), "gives the column text twice"),
         ("uid,text\na,x\n", ("--end", "text"), "without --start"),
         ("uid,text\na,x\n", ("--separator", "ab"), "--separator 'ab'"),

@@ -339,6 +339,43 @@ def test_csv_reads_the_columns_that_are_named(signllava: Command, tmp_path: Path
     }
 
 
+def test_csv_makes_clip_names_of_recording_and_times(signllava: Command, tmp_path: Path) -> None:
+    """As a table of subtitles has them; sorted as texts, the names are in the order of time."""
+    rows = [("v", "0:20", 2.5, "Three."), ("v", "9.9996", 1, "Two."), ("w", 0, 1, "Other."), ("v", 1, 0.5, "One.")]
+    file = table(tmp_path / "train.csv", ("video", "from", "lasts", "text"), *rows, separator=",")
+    options = ("--recording", "video", "--start", "from", "--duration", "lasts")
+    out = imported(signllava, "csv", "-a", file, "--out", tmp_path / "out", *options)
+    assert "{recording}.{start}-{end}, in milliseconds" in out
+    names = ["v.00001000-00001500", "v.00010000-00011000", "v.00020000-00022500"]
+    assert clips(tmp_path / "out", "train") == {"v": names, "w": ["w.00000000-00001000"]}
+    assert sorted(names) == names
+    assert entries(tmp_path / "out", "train")[names[0]]["source"] == {"video": "v"}
+
+
+@pytest.mark.parametrize("second", [("v", 1.0004, 2, "Other."), ("v", "0:01", 2, "Hi.")])
+def test_two_rows_that_would_get_one_made_name_are_refused(
+    signllava: Command, tmp_path: Path, second: tuple[object, ...]
+) -> None:
+    columns = ("video", "start", "end", "text")
+    file = table(tmp_path / "train.csv", columns, ("v", 1, 2, "Hi."), ("w", 1, 2, "Hi."), second)
+    options = ("--recording", "video", "--start", "start", "--end", "end")
+    ended = signllava("prepare", "csv", "-a", file, "--out", tmp_path / "out", *options)
+    assert ended.code == 2, ended.out
+    assert len(ended.err.strip().splitlines()) == 1
+    for words in (f"{file}:2", f"{file}:4", "v.00001000-00002000", "--clip"):
+        assert words in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_times_get_no_made_name(signllava: Command, tmp_path: Path) -> None:
+    columns = ("video", "start", "end", "text")
+    file = table(tmp_path / "train.csv", columns, ("v", "", 2, "Hi."), ("v", 1, 2, ""), ("v", 2, 3, "Bye."))
+    options = ("--recording", "video", "--start", "start", "--end", "end")
+    imported(signllava, "csv", "-a", file, "--out", tmp_path, *options)
+    assert clips(tmp_path, "train") == {"v": ["v.00002000-00003000"]}
+    assert json.loads((tmp_path / "import.train.json").read_text())["rejected"] == {"time": 1, "no text": 1}
+
+
 def test_csv_orders_by_a_number_and_reads_files_without_a_header(signllava: Command, tmp_path: Path) -> None:
     """ssvp_slt manifests; a caption may begin with a quote that nothing closes."""
     rows = [("r-10", 7, 'And "so" on.'), ("r-9", 3, '"I say'), ("r-8", 5, "so")]
