@@ -94,7 +94,7 @@ def openasl(
 ) -> None:
     """Import OpenASL's table, all of its splits at once.
 
-    Columns: vid, yid, start, end, raw-text, split; separated by TAB, without quoting.
+    Columns: vid, yid, start, end, raw-text, split; separated by TAB without quoting, or by commas with it.
     """
     from signllava_cli.data.importers.openasl import openasl_rows
     from signllava_cli.data.importers.source import Source

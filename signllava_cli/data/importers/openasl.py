@@ -8,12 +8,14 @@ from signllava_cli.data.importers.tables import Row, read_table
 
 
 def openasl_rows(file: Path) -> Iterator[SourceClip | Unusable]:
-    """The clips of `openasl-v1.0.tsv`, which has no quoting: a `"` is part of its text. A recording is a YouTube id.
+    """The clips of `openasl-v1.0.tsv`, or of a copy that was saved with commas. A recording is a YouTube id.
+
+    The original has no quoting: a `"` is part of its text. A copy with commas has.
 
     Raises:
         UserError: the file is no such table.
     """
-    table = read_table(file, separators="\t", quoted=False)
+    table = read_table(file, separators="\t,", unquoted="\t")
     table.require("vid", "yid", "start", "end", "raw-text", "split")
 
     def clip(row: Row) -> SourceClip:

@@ -40,7 +40,7 @@ def phoenix14t_rows(file: Path) -> Iterator[SourceClip | Unusable]:
     Raises:
         UserError: the file is no such table.
     """
-    table = read_table(file, separators="|", quoted=False)
+    table = read_table(file, separators="|", unquoted="|")
     table.require("name", "translation")
 
     def clip(row: Row) -> SourceClip | Unusable:

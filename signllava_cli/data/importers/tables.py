@@ -55,12 +55,13 @@ class Table:
             yield row if isinstance(row, Unusable) else clip_of(row)
 
 
-def read_table(file: Path, separators: str, quoted: bool = True, columns: Sequence[str] = ()) -> Table:
+def read_table(file: Path, separators: str, unquoted: str = "", columns: Sequence[str] = ()) -> Table:
     """The table in `file`.
 
     Args:
         separators: one character, or several, of which the first line's most frequent is taken.
-        quoted: whether `"` may enclose a cell (RFC 4180). A quote that does not fit stays as it is, in the text.
+        unquoted: the separators with which `"` never encloses a cell. With others it may (RFC 4180); a quote that
+            does not fit stays as it is, in the text.
         columns: the names where the file has no header. A first line that holds most of them is a header.
 
     Raises:
@@ -71,6 +72,7 @@ def read_table(file: Path, separators: str, quoted: bool = True, columns: Sequen
     if first is None:
         raise UserError(f"{file} is empty.")
     separator = max(separators, key=lines[first].count)
+    quoted = separator not in unquoted
     cells, used = _record(lines, first, separator, quoted)
     header = [" ".join(cell.split()) for cell in cells]
     if columns and len(set(columns) & set(header)) <= len(columns) / 2:

@@ -1,5 +1,6 @@
 """Every source becomes the layout: its recordings, names, order, texts and times, through the command."""
 
+import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -245,6 +246,20 @@ def test_openasl_writes_every_split_of_its_column(signllava: Command, tmp_path: 
     last = entries(tmp_path, "train")["y-2"]
     assert (last["translation"], last["start"], last["end"]) == ('"Stop, she said.', 3602.5, 3603.0)
     assert last["source"] == {"vid": "y-2", "yid": "y"}
+
+
+def test_openasl_resaved_with_commas_gives_the_same_annotation(signllava: Command, tmp_path: Path) -> None:
+    """A spreadsheet writes commas, and quotes the texts that hold commas or quotes."""
+    original = openasl(tmp_path / "openasl-v1.0.tsv")
+    rows = [line.split("\t") for line in original.read_text(encoding="utf-8").splitlines()]
+    resaved = tmp_path / "openasl-v1.0.csv"
+    with resaved.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows(rows)
+    for name, file in (("tab", original), ("comma", resaved)):
+        imported(signllava, "openasl", "-a", file, "--out", tmp_path / name)
+    for split in ("train", "dev"):
+        assert entries(tmp_path / "comma", split) == entries(tmp_path / "tab", split)
+    assert len(entries(tmp_path / "comma", "train")) == 2
 
 
 def test_split_selects_from_a_split_column(signllava: Command, tmp_path: Path) -> None:
