@@ -84,7 +84,9 @@ _AILMENTS = (
     _warning("clip-time-reversed", "A clip ends before it begins.",
              "Look its times up and extract its features again."),
     _warning("clips-overlap", f"A clip begins more than {OVERLAP} s before an earlier one has ended.",
-             "See whether two signers or two annotations share the recording; group by signer."),
+             "Nothing, if clips were cut loosely, as How2Sign's realigned ones; else look their times up."),
+    _warning("clips-overlap-signers", "Overlapping clips are of several signers, or annotated twice.",
+             "One recording per signer: import How2Sign with --group-by video-name; keep one annotation of a video."),
     _warning("clip-short", f"A clip is shorter than {SHORT_CLIP} s.", "Look its times up, or take it out."),
     # context and splits
     _warning("context-leak", "A clip's own reference stands in its gold context.",

@@ -1,12 +1,14 @@
 """When clips begin and end: out of order, overlapping, too short, or the same clip twice."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.doctor.catalogue import OVERLAP, SHORT_CLIP
 from signllava_cli.data.doctor.findings import Findings
+from signllava_cli.errors import first_names
 
 _FRAMES_IN_NAME = re.compile(r"\.(\d{6,})-(\d{6,})$")
 
@@ -40,8 +42,22 @@ def check_times(split: str, recordings: Iterable[Recording], fps: float, finding
                 findings.add("clip-time-reversed", [clip.id], split)
             elif times.end is not None and times.end - times.start < SHORT_CLIP:
                 findings.add("clip-short", [clip.id], split)
-        findings.add("clips-overlap", _overlapping(timed), split)
+        mixed = _mixed(recording)
+        kind = "clips-overlap-signers" if mixed else "clips-overlap"
+        findings.add(kind, _overlapping(timed), split, detail=f"{recording.name}: {mixed}" if mixed else "")
         findings.add("clip-duplicate", duplicates(recording.clips, fps), split)
+
+
+def _mixed(recording: Recording) -> str:
+    """What tells that several signers, or several annotations of one, are in `recording`; empty if nothing does."""
+    videos = dict.fromkeys(clip.source["video_name"] for clip in recording.clips if "video_name" in clip.source)
+    if len(videos) > 1:
+        return f"clips of {first_names(videos)}"
+    counts = Counter(clip.translation.strip() for clip in recording.clips)
+    repeated = sum(count for count in counts.values() if count > 1)
+    if repeated > len(recording.clips) / 2:
+        return f"{repeated} of {len(recording.clips)} clips say what another says"
+    return ""
 
 
 def _overlapping(timed: Iterable[tuple[Clip, Times]]) -> list[str]:

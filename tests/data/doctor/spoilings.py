@@ -133,6 +133,17 @@ def times(*seconds: tuple[float, float]) -> Spoil:
     return annotation("train", change)
 
 
+def two_signers(root: Path) -> None:
+    """Let the clips of train00 overlap, and be of two videos by turns."""
+
+    def change(content: dict[str, Any]) -> None:
+        for number, name in enumerate(content["train00"]["clip_order"]):
+            video = {"video_name": f"v-{number % 2}"}
+            content["train00"][name] |= {"start": number, "end": number + 2, "source": video}
+
+    annotation("train", change)(root)
+
+
 def frames_in_names(root: Path) -> None:
     """Name the first two clips of train00 by frames, the later one first."""
     for old, new in (("train00-00", "v.000100-000200"), ("train00-01", "v.000000-000090")):
@@ -255,6 +266,7 @@ SPOILINGS = [
     Spoiling("clip-order-time", "train00/v.000000-000090", frames_in_names),
     Spoiling("clip-time-reversed", CLIP, times((0, 2), (9, 4))),
     Spoiling("clips-overlap", CLIP, times((0, 5), (4, 9))),
+    Spoiling("clips-overlap-signers", CLIP, two_signers),
     Spoiling("clip-short", CLIP, times((0, 5), (6, 6.3))),
     Spoiling("context-leak", "dev00/dev00-02", annotation("dev", lambda all: all["dev00"].update(
         {"dev00-02": all["dev00"]["dev00-00"]}))),
