@@ -102,6 +102,10 @@ _AILMENTS = (
     _warning("recording-shared", "A recording stands in two splits: they share a signer and a story.",
              "Keep each recording in one split, except in official splits such as PHOENIX-2014T's: leave these as "
              "they are. `generate --context-from` takes gold context out of several splits."),
+    _error("style-differs-wholly", "The texts of a split are not written in the style of the training split.",
+           "Import all splits from one release, with one tokenization: scores would measure the style."),
+    _note("style-differs", "Texts of a split are written somewhat otherwise than those of the training split.",
+          "See whether the splits come from tables of one release."),
     _note("data-path", "The path holds `metadata_` or `.json`. It does no harm here, but breaks the research code.",
           "Rename the folder if the research code reads it."),
     # the files of a stream

@@ -20,6 +20,7 @@ from signllava_cli.data.doctor.lengths import check_agreement, check_fit
 from signllava_cli.data.doctor.shards import read_shards
 from signllava_cli.data.doctor.splits import check_between_splits, check_context
 from signllava_cli.data.doctor.stream_folder import StreamShards, check_leftovers, find_shards, streams_in
+from signllava_cli.data.doctor.style import check_style
 from signllava_cli.data.doctor.texts import check_texts
 from signllava_cli.data.doctor.times import check_times
 from signllava_cli.data.folder import splits_of
@@ -122,7 +123,9 @@ def _check_annotations(request: Request, findings: Findings) -> dict[str, Annota
             check_context(name, split.recordings, context.window, context.prelude, findings)
         if annotation_file(request.root, name).is_file():
             read[name] = split
-    check_between_splits([split for split in read.values() if split], request.recipe.data.train, findings)
+    readable = [split for split in read.values() if split]
+    check_between_splits(readable, request.recipe.data.train, findings)
+    check_style(readable, request.recipe.data.train, findings)
     return read
 
 

@@ -206,6 +206,17 @@ def renamed(recording: str, key: str, other: str) -> Callable[[dict[str, Any]], 
     return change
 
 
+def restyled(every: int) -> Callable[[dict[str, Any]], None]:
+    """Take the last character, a full stop, off every so many texts."""
+
+    def change(content: dict[str, Any]) -> None:
+        clips = [entry[name] for entry in content.values() for name in entry["clip_order"]]
+        for entry in clips[::every]:
+            entry["translation"] = entry["translation"][:-1]
+
+    return change
+
+
 def without_order(content: dict[str, Any]) -> None:
     del content["train00"]["clip_order"]
 
@@ -276,6 +287,8 @@ SPOILINGS = [
     Spoiling("text-shared-short", "dev00/dev00-01", shared_text(words=3)),
     Spoiling("clip-shared", "dev00/dev00-00", shared_clip),
     Spoiling("recording-shared", "dev00", shared_clip),
+    Spoiling("style-differs-wholly", DEV, annotation("dev", restyled(every=1))),
+    Spoiling("style-differs", DEV, annotation("dev", restyled(every=2))),
     Spoiling("stream-folder-missing", "mae", lambda root: shutil.rmtree(root / "mae")),
     Spoiling("metadata-missing", "metadata_mae.train.json", lambda root: (root / METADATA).unlink()),
     Spoiling("metadata-unreadable", "metadata_mae.train.json", cut(METADATA)),
