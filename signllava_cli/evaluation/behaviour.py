@@ -1,15 +1,16 @@
 """What the model does: where it is good and bad, what it misses and invents, and whether a reference leaked to it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from signllava_cli.data.keywords import STOP_WORDS, stop_words
 from signllava_cli.data.leaks import is_leaked
 from signllava_cli.data.words import words
-from signllava_cli.evaluation.metrics.presets import Preset
-from signllava_cli.evaluation.metrics.texts import Bleu, Chrf
+from signllava_cli.evaluation.metrics.metric import CountedMetric
 from signllava_cli.evaluation.systems import UNKNOWN
 from signllava_cli.generation.prediction import Prediction
 
@@ -18,14 +19,26 @@ FUNCTION_WORD_SHARE = 0.05  # a word in more of the references than this says li
 Bucket = Callable[[Prediction], str | None]
 
 
-def behaviour(rows: Sequence[Prediction], preset: Preset) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Counted:
+    """A metric, and what it counts in each clip of a system: float64 (N, K)."""
+
+    metric: CountedMetric
+    counts: np.ndarray
+
+    def score(self, key: str, clips: Sequence[int]) -> float:
+        """The figure `key` of the clips with these indices."""
+        return float(self.metric.scores(self.counts[list(clips)].sum(axis=0))[key])
+
+
+def behaviour(rows: Sequence[Prediction], counted: Mapping[str, Counted], language: str) -> dict[str, Any]:
     """Facts about the hypotheses of `rows`, for scores.json.
 
-    `by`: BLEU-4 and chrF2 of the clips in each bucket. `without_content_word`: how many hypotheses, in percent, have
-    no content word of their reference (one that stands in at most 5 % of the references). `repeated`: how many, in
-    percent, another clip has word for word. `missed` and `invented`: words that the references have and the
-    hypotheses lack, and the other way round, with how often. `leaked`: ids of clips whose reference stood in the
-    context that they really saw.
+    `by`: the figures of `counted`, BLEU-4 and chrF2, of the clips in each bucket. `without_content_word`: how many
+    hypotheses, in percent, have no content word of their reference (one that stands in at most 5 % of the
+    references). `repeated`: how many, in percent, another clip has word for word. `missed` and `invented`: words that
+    the references have and the hypotheses lack, and the other way round, with how often; without the function words
+    of `language`. `leaked`: ids of clips whose reference stood in the context that they really saw.
     """
     said = [Counter(words(row.hypothesis)) for row in rows]
     meant = [Counter(words(row.reference)) for row in rows]
@@ -35,44 +48,35 @@ def behaviour(rows: Sequence[Prediction], preset: Preset) -> dict[str, Any]:
         (ours, set(theirs) & content) for ours, theirs in zip(said, meant, strict=True) if set(theirs) & content
     ]
     pairs = list(zip(said, meant, strict=True))
+    function = _function_words(meant, language)
     return {
-        "by": {name: _by(rows, bucket, preset) for name, bucket in BUCKETS.items()},
+        "by": {name: _by(rows, bucket, counted) for name, bucket in BUCKETS.items()},
         "without_content_word": _percent(sum(1 for ours, wanted in judged if not wanted & set(ours)), len(judged)),
         "repeated": _percent(sum(count for count in texts.values() if count > 1), len(rows)),
-        "missed": _most_common(theirs - ours for ours, theirs in pairs),
-        "invented": _most_common(ours - theirs for ours, theirs in pairs),
+        "missed": _most_common((theirs - ours for ours, theirs in pairs), function),
+        "invented": _most_common((ours - theirs for ours, theirs in pairs), function),
         "leaked": [row.id for row in rows if is_leaked(row.reference, row.context)],
     }
 
 
-def gains(rows: Sequence[Prediction], baseline: Sequence[Prediction], preset: Preset) -> dict[str, float]:
-    """Clip id -> what its sentence chrF2 gains (or loses) against the same clip of `baseline`."""
-    difference = sentence_scores(rows, preset) - sentence_scores(baseline, preset)
-    return {row.id: round(float(each), 2) for row, each in zip(rows, difference, strict=True)}
+def gains(rows: Sequence[Prediction], own: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+    """Clip id -> what its score in `own` (N,) gains, or loses, against the same clip's in `baseline` (N,)."""
+    return {row.id: round(float(each), 2) for row, each in zip(rows, own - baseline, strict=True)}
 
 
-def sentence_scores(rows: Sequence[Prediction], preset: Preset) -> np.ndarray:
-    """The sentence chrF2 of each row, float64 (N,)."""
-    metric = Chrf(preset)
-    counts = metric.counts([row.hypothesis for row in rows], [row.reference for row in rows])
-    return metric.scores(counts)["chrf2"]
-
-
-def _by(rows: Sequence[Prediction], bucket: Bucket, preset: Preset) -> dict[str, dict[str, float]]:
-    """Bucket -> number of clips, BLEU-4, chrF2; the buckets in their order."""
-    groups: dict[str, list[Prediction]] = defaultdict(list)
-    for row in rows:
+def _by(rows: Sequence[Prediction], bucket: Bucket, counted: Mapping[str, Counted]) -> dict[str, dict[str, float]]:
+    """Bucket -> number of clips, and each figure of `counted`; the buckets in their order."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
         if (name := bucket(row)) is not None:
-            groups[name].append(row)
-    found = {}
-    for name in in_order(groups):
-        hypotheses, references = [row.hypothesis for row in groups[name]], [row.reference for row in groups[name]]
-        figures: dict[str, float] = {"clips": len(hypotheses)}
-        for metric, key in ((Bleu(preset), "bleu4"), (Chrf(preset), "chrf2")):
-            scores = metric.scores(metric.counts(hypotheses, references).sum(axis=0))
-            figures[key] = round(float(scores[key]), 2)
-        found[name] = figures
-    return found
+            groups[name].append(number)
+    return {
+        name: {
+            "clips": len(groups[name]),
+            **{key: round(each.score(key, groups[name]), 2) for key, each in counted.items()},
+        }
+        for name in in_order(groups)
+    }
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -110,11 +114,21 @@ def _content_words(texts: Sequence[Counter[str]]) -> set[str]:
     return {word for word, count in in_texts.items() if count <= max(1, FUNCTION_WORD_SHARE * len(texts))}
 
 
-def _most_common(counts: Iterable[Counter[str]]) -> list[tuple[str, int]]:
+def _function_words(texts: Sequence[Counter[str]], language: str) -> frozenset[str]:
+    """The stop words of `language`; where the package has none, the words in more than 5 % of `texts`.
+
+    A list, where there is one: in a small world such as the weather, words in many sentences are its content.
+    """
+    if (STOP_WORDS / f"{language}.txt").is_file():
+        return stop_words(language)
+    return frozenset(word for text in texts for word in text) - _content_words(texts)
+
+
+def _most_common(counts: Iterable[Counter[str]], left_out: frozenset[str]) -> list[tuple[str, int]]:
     total = Counter[str]()
     for each in counts:
         total.update(each)
-    return total.most_common(WORDS_NAMED)
+    return Counter({word: count for word, count in total.items() if word not in left_out}).most_common(WORDS_NAMED)
 
 
 def _percent(part: int, whole: int) -> float:

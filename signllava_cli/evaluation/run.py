@@ -22,7 +22,6 @@ from signllava_cli.evaluation.systems import (
     require_same_clips,
 )
 from signllava_cli.files import write_json, write_text
-from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ def generated(runs: Sequence[str], sources: Sequence[str], split: str | None, ov
     Raises:
         UserError: `runs` are not one, or generation cannot be done.
     """
-    from signllava_cli.generation.generate import generate
+    from signllava_cli.generation.generate import generate  # imports torch: only who generates waits for it
+    from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
 
     if len(runs) != 1:
         raise UserError("--context-sources takes one run or checkpoint, whose predictions it makes.")

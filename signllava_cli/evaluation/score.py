@@ -13,7 +13,7 @@ from signllava_cli.console import warn
 from signllava_cli.data.annotations import ContextBound
 from signllava_cli.data.tasks import Task
 from signllava_cli.errors import UserError
-from signllava_cli.evaluation.behaviour import behaviour, gains
+from signllava_cli.evaluation.behaviour import Counted, behaviour, gains
 from signllava_cli.evaluation.metrics.answers import YesNo
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
 from signllava_cli.evaluation.metrics.comet import Comet
@@ -21,7 +21,7 @@ from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy
 from signllava_cli.evaluation.metrics.meteor import Meteor
 from signllava_cli.evaluation.metrics.metric import CountedMetric, TextMetric
 from signllava_cli.evaluation.metrics.presets import find_preset, read_stop_list
-from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, ReducedBleu
+from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, Chrf, ChrfPlusPlus, ReducedBleu
 from signllava_cli.evaluation.resampling import SEED, Comparison, Interval, Units, comparisons, intervals
 from signllava_cli.evaluation.seeds import Seeds, summarised
 from signllava_cli.evaluation.systems import System
@@ -36,6 +36,8 @@ OF_TEXTS = (
     "bleu4",
     "chrf2",
     "rougeL",
+    "rougeL_mscoco",
+    "rougeL_seq2seq",
     "meteor",
     "rbleu",
     "bleurt",
@@ -44,7 +46,9 @@ OF_TEXTS = (
 )
 OF_ANSWERS = ("items", "accuracy", "precision", "recall", "f1", "malformed")
 NUMBERS = ReducedBleu.numbers | YesNo.numbers
+BY_KIND = ("bleu4", "chrf2")  # by kind of clip
 FEW = 10  # units, with which resampling tells little
+ROUGE = ("rougeL", "rougeL_mscoco", "rougeL_seq2seq")  # of which tables show the one of the preset
 SHOWN = (*OF_TEXTS, *ContextBoundAccuracy.labels, *OF_ANSWERS)  # in tables, where there are any
 
 
@@ -70,10 +74,12 @@ class Scoring:
 @dataclass(frozen=True)
 class Scored:
     """A system's figures by key, their intervals, the comparison with the first system (none for itself), and what
-    `behaviour.behaviour` tells, with the gain of each clip against the first system."""
+    `behaviour.behaviour` tells, with the gain of each clip against the first system. `clip_scores`: float64 (N,), the
+    sentence chrF2 of each translation, the accuracy of each answer."""
 
     system: System
     figures: dict[str, float]
+    clip_scores: np.ndarray
     intervals: dict[str, Interval]
     comparisons: dict[str, Comparison]
     behaviour: dict[str, Any]
@@ -117,8 +123,9 @@ class Evaluation:
     scoring: Scoring
 
     def shown(self) -> list[str]:
-        """The keys of the figures that tables show."""
-        return [key for key in SHOWN if any(key in each.figures for each in self.scored)]
+        """The keys of the figures that tables show; of ROUGE-L the variant of the preset."""
+        others = set(ROUGE) - {find_preset(self.scoring.preset).rouge}
+        return [key for key in SHOWN if key not in others and any(key in each.figures for each in self.scored)]
 
     @property
     def labels(self) -> dict[str, str]:
@@ -203,12 +210,23 @@ class Measured:
     metric: CountedMetric
     counts: tuple[np.ndarray, ...]
 
+    def of(self, place: int) -> Counted:
+        """What it counts in those of one system."""
+        return Counted(self.metric, self.counts[place])
+
 
 def _measured(systems: Sequence[System], metrics: Sequence[TextMetric]) -> list[Measured]:
     """Each of `metrics` on all systems; and, where the corpus marks clips as context-bound, the accuracy on them."""
     hypotheses = [[row.hypothesis for row in system.rows] for system in systems]
     references = [row.reference for row in systems[0].rows]
-    found = [Measured(each, tuple(each.counts(said, references) for said in hypotheses)) for each in metrics]
+    counts = {
+        type(each): tuple(each.counts(said, references) for said in hypotheses)
+        for each in metrics
+        if type(each) is not Chrf
+    }
+    if ChrfPlusPlus in counts:
+        counts[Chrf] = tuple(map(Chrf.of_plus_plus, counts[ChrfPlusPlus]))
+    found = [Measured(each, counts[type(each)]) for each in metrics]
     marks = marks_of(systems)
     if any(marks):
         accuracy = ContextBoundAccuracy()
@@ -247,8 +265,24 @@ def _scored(
             spread |= intervals(metric, counts, units, scoring.samples)
         if scoring.samples and place:
             against |= comparisons(metric, each.counts[0], counts, units, scoring.samples, scoring.trials)
-    facts = _facts(systems[place], systems[0], scoring) if systems[0].task == TRANSLATION else {}
-    return Scored(systems[place], figures, spread, against, facts)
+    own = _clip_scores(measured, place)
+    facts = {}
+    if systems[0].task == TRANSLATION:
+        by = {key: each.of(place) for each in measured for key in BY_KIND if key in each.metric.labels}
+        facts = behaviour(systems[place].rows, by, find_preset(scoring.preset).language)
+        if place:
+            facts["gains"] = gains(systems[place].rows, own, _clip_scores(measured, 0))
+    return Scored(systems[place], figures, own, spread, against, facts)
+
+
+def _clip_scores(measured: Sequence[Measured], place: int) -> np.ndarray:
+    """Float64 (N,): the sentence chrF2 of each translation of a system, or the accuracy of each answer."""
+    return next(
+        each.metric.scores(each.counts[place])[key]
+        for each in measured
+        for key in ("chrf2", "accuracy")
+        if key in each.metric.labels
+    )
 
 
 def _seeds(scored: Sequence[Scored]) -> tuple[Seeds, ...]:
@@ -257,9 +291,3 @@ def _seeds(scored: Sequence[Scored]) -> tuple[Seeds, ...]:
         summarised(name, {each.system.name: each.figures for each in scored if each.system.seed_of == name})
         for name in names
     )
-
-
-def _facts(system: System, first: System, scoring: Scoring) -> dict[str, Any]:
-    preset = find_preset(scoring.preset)
-    against = {} if system is first else {"gains": gains(system.rows, first.rows, preset)}
-    return {**behaviour(system.rows, preset), **against}

@@ -63,7 +63,7 @@ def dev_bleu(
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    from signllava_cli.evaluation.metrics.texts import Bleu  # imports pandas: only runs that want it wait for it
+    from signllava_cli.evaluation.metrics.texts import Bleu  # sacreBLEU: only runs that want it load it
 
     every = labelled.split.clips
     count = min(recipe.train.dev_clips or len(every), len(every))

@@ -1,5 +1,6 @@
 """Scores against the tools that people cite, and files that cannot be compared."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ from signllava_cli.evaluation.metrics.texts import (
     ExactMatch,
     RougeL,
     RougeLMscoco,
+    RougeLSeq2seq,
     Ter,
     Wer,
 )
@@ -78,6 +80,59 @@ def test_rouge_l_of_mscoco_weighs_recall_and_reads_what_stands_between_spaces() 
     assert RougeLMscoco().compute(predictions=["", "a."], references=["a", "a"])["rougeL_mscoco"] == 0.0
     chinese = RougeLMscoco(find_preset("csl-daily")).compute(predictions=["你好吗"], references=["你好"])
     assert chinese["rougeL_mscoco"] > 70
+
+
+def test_rouge_l_of_seq2seq_lies_near_the_smaller_of_precision_and_recall() -> None:
+    """The formula of google/seq2seq worked out by hand: F whose beta is precision over recall."""
+    for hypothesis, precision, recall in (("a b c d x", 4 / 5, 4 / 6), ("a b c x y z u v", 3 / 8, 3 / 6)):
+        beta = precision / recall
+        expected = 100 * (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+        result = RougeLSeq2seq().compute(predictions=[hypothesis], references=["a b c d e f"])
+        assert result["rougeL_seq2seq"] == pytest.approx(expected)
+        assert (
+            100 * min(precision, recall) < result["rougeL_seq2seq"] < 200 * precision * recall / (precision + recall)
+        )
+    assert "seq2seq|rougeL|beta:precision/recall" in result["signature"]
+    assert RougeLSeq2seq().compute(predictions=["", "a."], references=["a", "a"])["rougeL_seq2seq"] == 0.0
+
+
+def test_both_rouge_l_of_csl_daily_read_every_character_alone() -> None:
+    """3 of 4 characters; whoever reads 2010 as one word, as BLEU does, has 0 in common."""
+    for kind, key in ((RougeLMscoco, "rougeL_mscoco"), (RougeLSeq2seq, "rougeL_seq2seq")):
+        result = kind(find_preset("csl-daily")).compute(predictions=["2011"], references=["20 10"])
+        assert result[key] == pytest.approx(75), kind
+        assert "tok:characters" in result["signature"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "shown"), [("how2sign", "ROUGE-L"), ("phoenix14t", "mscoco"), ("csl-daily", "mscoco")]
+)
+def test_tables_show_the_rouge_l_of_their_preset(
+    signllava: Callable[..., Ended], tmp_path: Path, preset: str, shown: str
+) -> None:
+    file = written(tmp_path / "predictions.jsonl", HYPOTHESES)
+    outputs = ["--latex", tmp_path / "t.tex", "--report", tmp_path / "r.html", "--out", tmp_path / "s.json"]
+    ended = signllava("eval", file, "--preset", preset, "--resample", "clips", *outputs)
+    assert ended.code == 0, ended.err
+    (head,) = [line for line in (tmp_path / "t.tex").read_text().splitlines() if "BLEU-1 &" in line]
+    columns = head.removesuffix(r" \\").split(" & ")
+    content = json.loads((tmp_path / "s.json").read_text())
+    keys = {"ROUGE-L": "rougeL", "mscoco": "rougeL_mscoco", "seq2seq": "rougeL_seq2seq"}
+    figures = content["figures"]
+    assert [key for key in keys.values() if figures[key]["label"] in columns] == [keys[shown]]
+    assert f" {content['results'][0]['scores'][keys[shown]]:.2f} " in (tmp_path / "t.tex").read_text()
+    assert f"{content['results'][0]['scores'][keys[shown]]:.2f}" in ended.out
+    page = (tmp_path / "r.html").read_text()
+    assert all(f'<th scope="col">{figures[key]["label"]}</th>' in page for key in keys.values())
+
+
+def test_rouge_l_is_that_of_rouge_score_in_every_sentence() -> None:
+    """Which is read without the package's scorer, as that imports the whole of NLTK."""
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    texts = [*HYPOTHESES, *REFERENCES, "It's 3.5 %, naïve-ish", "...", "a a b a", "b a a B"]
+    pairs = list(itertools.product(texts, texts))
+    found = RougeL().of_clips([said for said, _ in pairs], [meant for _, meant in pairs])
+    assert found.tolist() == [scorer.score(meant, said)["rougeL"].fmeasure for said, meant in pairs]
 
 
 def test_every_metric_reads_the_words_of_its_preset() -> None:
@@ -174,6 +229,7 @@ def test_a_file_is_scored_whole_and_an_empty_hypothesis_counts(
         "Ter",
         "RougeL",
         "RougeLMscoco",
+        "RougeLSeq2seq",
         "Wer",
         "ExactMatch",
     }

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
 
 from signllava_cli.data.annotations import ContextBound
@@ -19,13 +18,7 @@ class ContextBoundAccuracy(CountedMetric):
     """
 
     labels: ClassVar = {"context_bound_accuracy": "context-bound %"}
-    features = datasets.Features(
-        {
-            "predictions": datasets.Value("string"),
-            "references": datasets.Value("string"),
-            "others": datasets.Sequence(datasets.Value("string")),
-        }
-    )
+    columns: ClassVar = {"predictions": "string", "references": "string", "others": ["string"]}
 
     def counts(self, hypotheses: Sequence[str], marks: Sequence[ContextBound | None]) -> np.ndarray:
         """Float64 (N, 2): whether it is read right, and whether the clip is context-bound."""
@@ -45,7 +38,10 @@ class ContextBoundAccuracy(CountedMetric):
         """What counts."""
         return "reading:present|others:absent|match:word|case:no"
 
-    def _compute(self, predictions: list[str], references: list[str], others: list[list[str]]) -> dict[str, Any]:
+    def compute(
+        self, *, predictions: Sequence[str], references: Sequence[str], others: Sequence[Sequence[str]] = (), **_: Any
+    ) -> dict[str, Any]:
+        """The share, and the signature."""
         pairs = zip(references, others, strict=True)
         return self.result(self.counts(predictions, [ContextBound("", read, tuple(wrong)) for read, wrong in pairs]))
 

@@ -1,45 +1,48 @@
-"""What a metric is: an `evaluate.Metric` that needs no hub, and a function of sums of what it counts in each clip.
+"""What a metric is: a function of sums of what it counts in each clip, and on request an `evaluate.Metric`.
 
-Counting once and summing often makes thousands of resamples cost a matrix product.
+Counting once and summing often makes thousands of resamples cost a matrix product. The package evaluate imports the
+pipelines of transformers, seconds of them, so only `CountedMetric.as_evaluate_metric` imports it.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import datasets
-import evaluate
 import numpy as np
 
 from signllava_cli.evaluation.metrics.presets import Preset
 
-TEXTS = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
+if TYPE_CHECKING:
+    from signllava_cli.evaluation.metrics.evaluate_metric import EvaluateMetric
+
 Figures = dict[str, np.ndarray]
 
 
-class OfflineMetric(evaluate.Metric):
-    """A metric of this package: one process, in memory, nothing fetched."""
-
-    features = TEXTS
-
-    def __init__(self) -> None:
-        super().__init__(keep_in_memory=True)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "", citation="", inputs_description="", features=self.features
-        )
-
-
-class CountedMetric(OfflineMetric):
+class CountedMetric:
     """A metric that is a function of sums of what it counts in each clip, so that it can be resampled.
 
     `labels`: key of a figure -> its name in tables. `numbers`: keys of those that only say how much was counted.
-    `lower_is_better`: of error rates.
+    `lower_is_better`: of error rates. `columns`: what `compute` takes, each with the type of its entries, a list
+    around it where an entry is a list.
     """
 
     labels: ClassVar[dict[str, str]]
     numbers: ClassVar[frozenset[str]] = frozenset()
     lower_is_better: ClassVar[bool] = False
+    columns: ClassVar[Mapping[str, Any]] = {"predictions": "string", "references": "string"}
+
+    def compute(self, *, predictions: Sequence[str], references: Sequence[str], **others: Any) -> dict[str, Any]:
+        """The figures of `predictions` against `references`, and the signature.
+
+        Raises:
+            ValueError: they are not equally many.
+        """
+        raise NotImplementedError
+
+    def as_evaluate_metric(self) -> "EvaluateMetric":
+        """This metric as an `evaluate.Metric`, for `evaluate.combine`, trainers, and the like."""
+        from signllava_cli.evaluation.metrics.evaluate_metric import EvaluateMetric
+
+        return EvaluateMetric(self)
 
     def scores(self, sums: np.ndarray) -> Figures:
         """The figures (...) that sums (..., K) of counts come to, by key; NaN where nothing was counted."""
@@ -60,14 +63,16 @@ class TextMetric(CountedMetric):
     """A metric of hypotheses against references."""
 
     def __init__(self, preset: Preset | None = None) -> None:
-        super().__init__()
         self.preset = preset or Preset()
 
     def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """Float64 (N, K): what is counted in each of N clips."""
         raise NotImplementedError
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
+    def compute(self, *, predictions: Sequence[str], references: Sequence[str], **others: Any) -> dict[str, Any]:
+        """The figures, and the signature."""
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} hypotheses, {len(references)} references: give one for each.")
         return self.result(self.counts(predictions, references))
 
 

@@ -11,12 +11,18 @@ from signllava_cli.errors import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """`tokenize` and `lowercase` are sacreBLEU's. `english`: rouge_score's own words will do."""
+    """`tokenize` and `lowercase` are sacreBLEU's. `rouge`: the key of the ROUGE-L that tables show."""
 
     name: str = "how2sign"
     tokenize: str = "13a"
     lowercase: bool = False
-    english: bool = True
+    language: str = "en"
+    rouge: str = "rougeL"
+
+    @property
+    def english(self) -> bool:
+        """Whether rouge_score's own words, a-z and 0-9, will do."""
+        return self.language == "en"
 
     @property
     def asian(self) -> bool:
@@ -53,8 +59,9 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset(),
-        Preset("phoenix14t", "none", lowercase=True, english=False),  # glosses and text come tokenised and lowercased
-        Preset("csl-daily", "zh", english=False),
+        # texts come tokenised and lowercased
+        Preset("phoenix14t", "none", lowercase=True, language="de", rouge="rougeL_mscoco"),
+        Preset("csl-daily", "zh", language="zh", rouge="rougeL_mscoco"),
     )
 }
 

@@ -5,17 +5,17 @@ Each result carries, beside its figures, a `signature` that says which variant i
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 from rapidfuzz.distance import LCSseq, Levenshtein
-from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenize import tokenize
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from signllava_cli.evaluation.metrics.metric import Figures, SentenceMean, TextMetric
 from signllava_cli.evaluation.metrics.presets import Preset
+from signllava_cli.evaluation.metrics.ter import count_edits
 
 ORDERS = (1, 2, 3, 4)
 MSCOCO_BETA = 1.2  # weight of recall in the ROUGE-L of the caption evaluation of MS COCO
@@ -86,6 +86,11 @@ class Chrf(TextMetric):
         score = 500 * precision * recall / np.where(below > 0, below, 1)
         return {key: np.where(below > 0, score, 0.0) for key in self.labels}
 
+    @staticmethod
+    def of_plus_plus(counts: np.ndarray) -> np.ndarray:
+        """What chrF2 counts, of the counts (N, K) of chrF++, which begin with the same character n-grams."""
+        return counts[:, : 3 * CHRF.CHAR_ORDER]
+
     @property
     def signature(self) -> str:
         """sacreBLEU's own."""
@@ -112,7 +117,13 @@ class Ter(TextMetric):
 
     def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """Edits, and words of the reference."""
-        return np.array(self._metric._extract_corpus_statistics(hypotheses, [list(references)]), np.float64)
+        said, meant = (map(self.words, texts) for texts in (hypotheses, references))
+        pairs = zip(said, meant, strict=True)
+        return np.array([[count_edits(ours, theirs), len(theirs)] for ours, theirs in pairs], np.float64)
+
+    def words(self, text: str) -> list[str]:
+        """The words of `text`, as sacreBLEU's TER reads them."""
+        return str(self._metric._preprocess_segment(text)).split()
 
     def scores(self, sums: np.ndarray) -> Figures:
         """Edits per word."""
@@ -147,70 +158,81 @@ class Wer(TextMetric):
         return f"wer|{self.preset.words_signature}|rapidfuzz:{version('rapidfuzz')}"
 
 
-@dataclass(frozen=True)
-class _Words:
-    """What rouge_score asks for the words of a text; it takes its own words if this is falsy, as a metric is."""
-
-    preset: Preset
-
-    def tokenize(self, text: str) -> list[str]:
-        return self.preset.words(text)
-
-
 class RougeL(SentenceMean):
-    """Mean sentence ROUGE-L F1 of the package rouge_score (Lin 2004), without stemming.
+    """Mean sentence ROUGE-L of the words that both sides have in order: how precision and recall make an F, and what
+    a word is, differs between programs, of which this is the package rouge_score (Lin 2004): F1, without stemming.
 
     That package reads a-z and 0-9 alone; other presets than English read the words that BLEU reads.
     """
 
     labels: ClassVar = {"rougeL": "ROUGE-L"}
 
-    def __init__(self, preset: Preset | None = None) -> None:
-        super().__init__(preset)
-        words = None if self.preset.english else _Words(self.preset)
-        self._scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=words)
-
     def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """F1."""
-        pairs = zip(hypotheses, references, strict=True)
-        return np.array([self._scorer.score(meant, said)["rougeL"].fmeasure for said, meant in pairs])
-
-    @property
-    def signature(self) -> str:
-        """The package's variant."""
-        words = "rouge_score" if self.preset.english else self.preset.words_signature
-        return f"rouge_score|rougeL|fmeasure|mean of sentences|words:{words}|stem:no|version:{version('rouge-score')}"
-
-
-class RougeLMscoco(SentenceMean):
-    """Mean sentence ROUGE-L of MS COCO's caption evaluation (Chen et al. 2015), which weighs recall more.
-
-    Papers on PHOENIX-2014T and CSL-Daily report it; it reads words between spaces, characters where words are those.
-    """
-
-    labels: ClassVar = {"rougeL_mscoco": "ROUGE-L (mscoco)"}
-
-    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """F of beta 1.2 over the longest common subsequence of the words."""
+        """F over the longest common subsequence of the words."""
         scored = np.zeros(len(hypotheses))
         for place, (said, meant) in enumerate(zip(hypotheses, references, strict=True)):
             ours, theirs = self.words(said), self.words(meant)
             if common := LCSseq.similarity(ours, theirs):
-                precision, recall = common / len(ours), common / len(theirs)
-                scored[place] = (1 + MSCOCO_BETA**2) * precision * recall / (recall + MSCOCO_BETA**2 * precision)
+                scored[place] = self.f_score(common / len(ours), common / len(theirs))
         return scored
 
     def words(self, text: str) -> list[str]:
         """The words of `text`."""
-        if self.preset.asian:
-            return self.preset.words(text)
-        return self.preset.cased(text).split()
+        return tokenize(text, None) if self.preset.english else self.preset.words(text)
+
+    def f_score(self, precision: float, recall: float) -> float:
+        """F1; neither is 0."""
+        return 2 * precision * recall / (precision + recall)
 
     @property
     def signature(self) -> str:
         """The variant."""
-        words = self.preset.words_signature if self.preset.asian else f"case:{self.preset.case}|tok:spaces"
-        return f"mscoco|rougeL|beta:{MSCOCO_BETA}|mean of sentences|{words}|rapidfuzz:{version('rapidfuzz')}"
+        words = "rouge_score" if self.preset.english else self.preset.words_signature
+        return f"rouge_score|rougeL|fmeasure|mean of sentences|words:{words}|stem:no|version:{version('rouge-score')}"
+
+
+class RougeLMscoco(RougeL):
+    """Mean sentence ROUGE-L of MS COCO's caption evaluation (Chen et al. 2015), which weighs recall more.
+
+    It is that of neccam/slt (Sign Language Transformers) and of what was built on it. It reads words between spaces;
+    characters, where a preset's words are those.
+    """
+
+    labels: ClassVar = {"rougeL_mscoco": "ROUGE-L (mscoco)"}
+    variant: ClassVar[str] = f"mscoco|rougeL|beta:{MSCOCO_BETA}"
+
+    def words(self, text: str) -> list[str]:
+        """The words of `text`."""
+        words = self.preset.cased(text).split()
+        return list("".join(words)) if self.preset.asian else words
+
+    def f_score(self, precision: float, recall: float) -> float:
+        """F of beta 1.2."""
+        return (1 + MSCOCO_BETA**2) * precision * recall / (recall + MSCOCO_BETA**2 * precision)
+
+    @property
+    def signature(self) -> str:
+        """The variant."""
+        words = "characters" if self.preset.asian else "spaces"
+        return (
+            f"{self.variant}|mean of sentences|case:{self.preset.case}|tok:{words}|rapidfuzz:{version('rapidfuzz')}"
+        )
+
+
+class RougeLSeq2seq(RougeLMscoco):
+    """Mean sentence ROUGE-L of google/seq2seq's metrics/rouge.py, whose beta is precision over recall.
+
+    So it lies near the smaller of both. It is that of FangyunWei/SLRT (TwoStreamNetwork: TwoStream-SLT and its
+    single-stream baseline), with the words of `RougeLMscoco`.
+    """
+
+    labels: ClassVar = {"rougeL_seq2seq": "ROUGE-L (seq2seq)"}
+    variant: ClassVar[str] = "seq2seq|rougeL|beta:precision/recall"
+
+    def f_score(self, precision: float, recall: float) -> float:
+        """F of beta = precision / recall."""
+        beta = precision / recall
+        return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
 
 
 class ExactMatch(SentenceMean):
@@ -272,7 +294,17 @@ class ReducedBleu(Bleu):
 
 
 # what every evaluation of texts computes
-TEXT_METRICS: tuple[type[TextMetric], ...] = (Bleu, Chrf, ChrfPlusPlus, Ter, RougeL, RougeLMscoco, Wer, ExactMatch)
+TEXT_METRICS: tuple[type[TextMetric], ...] = (
+    Bleu,
+    Chrf,
+    ChrfPlusPlus,
+    Ter,
+    RougeL,
+    RougeLMscoco,
+    RougeLSeq2seq,
+    Wer,
+    ExactMatch,
+)
 
 
 def _rate(sums: np.ndarray) -> np.ndarray:

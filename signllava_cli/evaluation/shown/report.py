@@ -11,13 +11,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from signllava_cli.evaluation.behaviour import FUNCTION_WORD_SHARE, sentence_scores
+from signllava_cli.evaluation.behaviour import FUNCTION_WORD_SHARE
 from signllava_cli.evaluation.kinds import kinds_of
-from signllava_cli.evaluation.metrics.answers import YesNo
 from signllava_cli.evaluation.metrics.context_bound import is_read_right
-from signllava_cli.evaluation.metrics.metric import TextMetric
-from signllava_cli.evaluation.metrics.presets import find_preset
-from signllava_cli.evaluation.score import FEW, TRANSLATION, Evaluation, Scored, as_figure, marks_of
+from signllava_cli.evaluation.score import FEW, TRANSLATION, Evaluation, as_figure, marks_of
 from signllava_cli.evaluation.shown.tables import as_p
 from signllava_cli.files import write_text
 
@@ -96,7 +93,7 @@ def _outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _clips(evaluation: Evaluation) -> dict[str, Any]:
     """What the clip browser holds: what each system said, saw and scored, and whether it saw the answer."""
     scored = evaluation.scored
-    name, scores = _scores_of_clips(scored, evaluation.scoring.preset)
+    name = "chrF2" if scored[0].system.task == TRANSLATION else "accuracy"
     leaked = [set(each.behaviour.get("leaked", ())) for each in scored]
     marks = marks_of([each.system for each in scored])
     clips = [
@@ -107,24 +104,13 @@ def _clips(evaluation: Evaluation) -> dict[str, Any]:
             "said": [row.hypothesis for row in rows],
             "saw": [row.context for row in rows],
             "leaked": [row.id in ids for row, ids in zip(rows, leaked, strict=True)],
-            "score": [round(float(each[place]), 1) for each in scores],
+            "score": [round(float(each.clip_scores[place]), 1) for each in scored],
             "reading": mark.reading if (mark := marks[place]) else None,
             "right": [is_read_right(row.hypothesis, mark.reading, mark.others) for row in rows] if mark else [],
         }
         for place, rows in enumerate(zip(*(each.system.rows for each in scored), strict=True))
     ]
     return {"systems": [each.system.name for each in scored], "score": name, "clips": clips}
-
-
-def _scores_of_clips(scored: tuple[Scored, ...], preset: str) -> tuple[str, list[np.ndarray]]:
-    """The name of a clip's own score, and for each system those of its clips."""
-    if scored[0].system.task == TRANSLATION:
-        return "chrF2", [sentence_scores(each.system.rows, find_preset(preset)) for each in scored]
-    metric: TextMetric = YesNo()
-    answers = [
-        [[getattr(row, side) for row in each.system.rows] for side in ("hypothesis", "reference")] for each in scored
-    ]
-    return "accuracy", [metric.scores(metric.counts(*pair))["accuracy"] for pair in answers]
 
 
 def _embedded(content: Mapping[str, Any]) -> str:
