@@ -130,6 +130,33 @@ def test_twenty_thousand_clips_are_painted_in_two_seconds(signllava: Command, tm
         assert not complaints
 
 
+@needs_chromium
+@pytest.mark.parametrize(("systems", "width"), [(3, 1300), (5, 1300), (2, 1024)])
+def test_no_column_of_a_system_is_cut_off(signllava: Command, tmp_path: Path, systems: int, width: int) -> None:
+    """Names as `generate` makes them: every table that sets systems side by side fits, each column within its box."""
+    files = [
+        f"step-004000.test.predicted-{n}={file_of(tmp_path / f'{n}.jsonl', pairs(120, n), context=n > 0)}"
+        for n in range(systems)
+    ]
+    options = ["--samples", 50, "--trials", 50, "--out", tmp_path / "s.json", "--report", tmp_path / "r.html"]
+    assert signllava("eval", *files, *options).code == 0
+    with opened_page((tmp_path / "r.html").as_uri(), viewport={"width": width, "height": 900}) as (page, _, _):
+        page: Any
+        page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+        cut = """[...document.querySelectorAll('.wide')].filter((each) => each.scrollWidth > each.clientWidth)
+                 .map((each) => each.getAttribute('aria-label') || each.getAttribute('aria-labelledby'))"""
+        kinds = [name for name in page.evaluate(cut) if name.startswith("By ")]
+        assert not kinds
+        if width >= 1300:
+            assert not page.evaluate(cut)
+        narrow = """[...document.querySelectorAll('.bars th, .bars td')]
+                    .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.textContent)"""
+        assert not page.evaluate(narrow)
+        assert page.locator(".bars thead tr").first.locator("th").all_text_contents()[1:] == [
+            f"step-004000.test.predicted-{n}" for n in range(systems)
+        ]
+
+
 def test_the_page_refers_to_nothing_outside_itself(report: Path) -> None:
     html = report.read_text()
     assert "default-src 'none'" in html

@@ -1,6 +1,7 @@
 """One HTML page of an evaluation: it needs no network and no server, and shows what the data says as text."""
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -36,6 +37,7 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
         title=_title([each["name"] for each in systems]),
         as_p=as_p,
         as_figure=as_figure,
+        breakable=_breakable,
         units=systems[0]["recordings" if content["resampling"]["units"] == "recordings" else "clips"],
         few=FEW,
         content_share=f"{100 * FUNCTION_WORD_SHARE:g}",
@@ -63,6 +65,11 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
 def _title(names: Sequence[str]) -> str:
     listed = ", ".join(names)
     return "signllava evaluation: " + (listed if len(listed) <= LONGEST_TITLE else f"{len(names)} systems")
+
+
+def _breakable(name: str) -> Markup:
+    """`name`, which a browser may break behind its punctuation."""
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[./_\-])", name) if part)
 
 
 def _scale(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
