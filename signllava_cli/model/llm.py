@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
+from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.sharding import gathered
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -28,8 +29,9 @@ def load_tokenizer(settings: recipes.LLM) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _said_plainly(settings):
-        return AutoTokenizer.from_pretrained(_location(settings), revision=settings.revision)
+    location = _location(settings)
+    with _said_plainly(settings), hub_options(location) as options:
+        return AutoTokenizer.from_pretrained(location, revision=settings.revision, **options)
 
 
 def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
@@ -43,16 +45,18 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    dtype = getattr(torch, settings.dtype)
-    with _said_plainly(settings), _built_in(dtype):
+    dtype, location = getattr(torch, settings.dtype), _location(settings)
+    with _said_plainly(settings), hub_options(location) as options, _built_in(dtype):
         llm = AutoModelForCausalLM.from_pretrained(
-            _location(settings),
+            location,
             revision=settings.revision,
             dtype=dtype,
             attn_implementation=settings.attention,
             quantization_config=_quantization(settings, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if settings.bits in (4, 8) else None,
+            adapter_kwargs=options,  # transformers also looks for an adapter of that name
+            **options,
         )
     if settings.bits in (16, 32):
         llm.to(device)
@@ -247,6 +251,8 @@ def _said_plainly(settings: recipes.LLM) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except UserError as fault:
+        raise UserError(f"llm.path: {fault}") from None
     except (OSError, ValueError, ImportError, SafetensorError) as fault:
         first_line = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
         raise UserError(f"llm.path: {settings.path} cannot be loaded: {first_line}") from None

