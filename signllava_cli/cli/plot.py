@@ -57,7 +57,8 @@ def _show_loss(name: str, record: "Record", smooth: float) -> None:
         label = {ROWS - 1: f"{high:.4g}", 0: f"{low:.4g}"}.get(row, "")
         filled = [min(max(level - row, 0.0 if row else 0.1), 1.0) for level in levels]
         say(f"{label:>8} {''.join(blocks[round(share * (len(blocks) - 1))] for share in filled)}".rstrip())
-    say(f"{'':8} {min(curve):<{width // 2}}{max(curve):>{width - width // 2}}")
+    first, last = str(min(curve)), str(max(curve))
+    say(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
 
 
 def _show_last(records: "dict[str, Record]") -> None:

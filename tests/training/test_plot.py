@@ -55,6 +55,13 @@ def test_a_real_run_is_drawn(signllava: Command, settings: list[str], tmp_path: 
     assert Image.open(tmp_path / "plot.png").format == "PNG"
 
 
+def test_the_first_and_the_last_step_stand_apart(signllava: Command, tmp_path: Path) -> None:
+    """... also below a curve of two columns."""
+    run = recorded(tmp_path / "run", [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}])
+    ended = signllava("plot", run, "--out", tmp_path / "plot.png")
+    assert ["10", "20"] in [line.split() for line in ended.out.splitlines()]
+
+
 def test_each_run_has_its_colour_and_what_is_not_recorded_no_panel(signllava: Command, tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", steps(5.0))
     two = recorded(tmp_path / "two", [*steps(3.0), {"step": 50, "dev_loss": 0.5, "dev_bleu": 20.0, "best": True}])
