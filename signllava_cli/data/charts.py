@@ -28,10 +28,9 @@ def draw_charts(description: Description, folder: Path) -> list[Path]:
     """
     lengths = description.lengths
     files = [folder / "words.png", folder / "preceding.png"]
-    save_chart(
-        _length_charts({"Sentences by length": {split: its.words for split, its in lengths.items()}}, "words"),
-        files[0],
-    )
+    are_characters = any(figures.texts.are_characters for figures in description.figures.values())
+    words = {"Sentences by length": {split: its.words for split, its in lengths.items()}}
+    save_chart(_length_charts(words, "characters" if are_characters else "words"), files[0])
     save_chart(_preceding_chart(description), files[1])
     frames = {
         f"Clips by length in {name}": {

@@ -15,7 +15,7 @@ from signllava_cli.data.index import Index
 from signllava_cli.data.indexing import open_index
 from signllava_cli.data.prompts import PromptWriter
 from signllava_cli.data.sequence_lengths import Lengths, UnderRecipe, measure_under_recipe
-from signllava_cli.data.words import words
+from signllava_cli.data.words import is_character, words
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
@@ -28,12 +28,14 @@ NO_CLIPS = np.empty(0, np.int64)
 class Texts:
     """The translations of a split, in words as `words.py` counts them.
 
+    `are_characters`: most of the words are single characters, as in Chinese: the texts have no spaces between words.
     `once`: words of the vocabulary that occur once. `unseen`: the share of the running words that train has not;
     None for train itself, and where there is no train. `repeated`: different sentences that occur more than once.
     `keywords` and `paraphrases`: how many a clip has on average.
     """
 
     words: int
+    are_characters: bool
     vocabulary: int
     once: int
     unseen: float | None
@@ -183,6 +185,7 @@ def _texts(index: Index, vocabulary: Counter[str], known: Collection[str] | None
     sentences = Counter(text.strip() for text in index.column("translation").to_pylist())
     return Texts(
         words=said,
+        are_characters=2 * sum(times for word, times in vocabulary.items() if is_character(word)) > said,
         vocabulary=len(vocabulary),
         once=sum(times == 1 for times in vocabulary.values()),
         unseen=unseen,

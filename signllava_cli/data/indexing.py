@@ -97,7 +97,8 @@ def _build(
         _write_arrow(temporary, table)
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - began
-    say(f"indexed {len(clips)} clips of split {split}, streams {', '.join(head)}, in {seconds:.1f} s: {file}")
+    of = f"streams {', '.join(head)}" if head else "no streams"
+    say(f"indexed {len(clips)} clips of split {split}, {of}, in {seconds:.1f} s: {file}")
 
 
 def _kept_streams(

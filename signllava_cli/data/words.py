@@ -15,6 +15,8 @@ _WORD = regex.compile(
     rf"(?:['\u2019\-][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+)*"
 )
 
+_CHARACTER = regex.compile(rf"[{_UNSPACED}]")
+
 # What a table or an LLM writes where it has no text.
 NO_TEXT = frozenset({"", "nan", "<none>"})
 
@@ -38,6 +40,15 @@ def words(text: str) -> list[str]:
 def written_words(text: str) -> list[str]:
     """The words of `text` in order, as they stand there."""
     return [str(word) for word in _WORD.findall(text)]
+
+
+def is_character(word: str) -> bool:
+    """Whether `word` is of a script without spaces between words, where each character is taken for a word.
+
+    >>> [is_character(word) for word in words("我 bake")]
+    [True, False]
+    """
+    return bool(_CHARACTER.match(word))
 
 
 def _folded(word: str) -> str:

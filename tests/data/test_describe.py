@@ -74,6 +74,7 @@ def test_the_figures_are_those_of_the_files(signllava: Command, copy: Path, spli
     assert figures["clips_of_recording"]["median"] == sizes[(len(sizes) - 1) // 2]
     assert figures["texts"] == {
         "words": said.total(),
+        "are_characters": False,
         "vocabulary": len(said),
         "once": list(said.values()).count(1),
         "unseen": None if split == "train" else sum(n for w, n in said.items() if w not in train) / said.total(),
@@ -255,6 +256,21 @@ def test_words_are_those_of_the_word_rule(signllava: Command, small: Path) -> No
     assert texts["unseen"] == pytest.approx(2 / 11)
     assert list(found["splits"]) == ["dev"]
     assert "│ train" not in out
+
+
+def test_words_that_are_characters_are_said_to_be(signllava: Command, small: Path) -> None:
+    """A figure of Chinese is not taken for one of words."""
+    clips = (Clip("c", "a", 0, "我今天去学校。"), Clip("c", "b", 1, "你好 OK"))
+    write_annotations(small, "zh", [Recording("c", clips)])
+    found, out = described(signllava, small, "--split", "zh", "--split", "train")
+    texts = found["splits"]["zh"]["texts"]
+    assert (texts["words"], texts["are_characters"]) == (9, True)
+    assert "zh: the texts have no spaces between words; each character is counted as a word." in out.splitlines()
+
+
+def test_without_streams_none_are_listed(signllava: Command, small: Path) -> None:
+    ended = signllava("prepare", "describe", small, "--split", "train")
+    assert re.search(r"indexed 1 clips of split train, no streams, in [\d.]+ s", ended.out)
 
 
 def test_clips_without_frames_are_counted(signllava: Command, small: Path) -> None:

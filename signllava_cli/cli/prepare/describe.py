@@ -72,6 +72,8 @@ def _show(description: "Description") -> None:
 
 
 def _show_splits(description: "Description") -> None:
+    from signllava_cli.console import say
+
     splits = description.figures.values()
     texts = [split.texts for split in splits]
     sizes = [split.clips_of_recording for split in splits]
@@ -91,6 +93,8 @@ def _show_splits(description: "Description") -> None:
         ("paraphrases of a clip", *(_rounded(each.paraphrases, 2) for each in texts)),
     ]
     _table("splits", ["", *description.figures], rows)
+    if unspaced := [split for split, its in description.figures.items() if its.texts.are_characters]:
+        say(f"{', '.join(unspaced)}: the texts have no spaces between words; each character is counted as a word.")
 
 
 def _show_preceding(description: "Description") -> None:

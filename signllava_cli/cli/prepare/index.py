@@ -23,4 +23,5 @@ def index(
     for split in splits or splits_of(data):
         streams = read_recipe(recipe).streams if recipe else streams_of(data, split)
         found = open_index(data, split, streams, workers)
-        typer.echo(f"split {split}: {len(found)} clips, streams {', '.join(found.streams)}: {found.file}")
+        of = f"streams {', '.join(found.streams)}" if found.streams else "no streams"
+        typer.echo(f"split {split}: {len(found)} clips, {of}: {found.file}")
