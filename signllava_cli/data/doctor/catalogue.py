@@ -65,6 +65,8 @@ _AILMENTS = (
     _error("text-nan", "A translation is `nan` or `<none>`: the model would learn to say so.",
            "Take the clip out.", True),
     _warning("text-no-words", "A translation has no letter and no digit.", "Take the clip out."),
+    _warning("text-is-sound-caption", "A translation is only a caption of sound: `[music]`, `(applause)`, `♪ ... ♪`.",
+             "Take the clip out: nobody signs it.", True),
     _note("text-is-number", "A translation is a bare number.", "See that no column was mistaken for the text."),
     _note("text-markup", "A text spells a tag or a special token. Plain text here; other tools lose the labels.",
           "Take the markup out if other tools read the file."),
@@ -73,6 +75,8 @@ _AILMENTS = (
     _warning("clip-duplicate", "A clip has text and times of another clip of its recording.", "Keep one.", True),
     _note("paraphrase-none", "A paraphrase says nothing (empty, `nan`, `<none>`). It is left out here.",
           "Take it out.", True),
+    _warning("paraphrases-shared", "Clips with different translations have the same list of paraphrases.",
+             "Look for the rows that were mixed up, and merge them again; else take these paraphrases out.", True),
     _note("paraphrase-equals-text", "A paraphrase is the translation itself.", "Take it out.", True),
     _warning("keyword-not-in-sentence", "A keyword does not stand in the translation: nothing is asked about it.",
              "Take it out, or choose keywords anew with `signllava prepare keywords --replace`.", True),
@@ -133,7 +137,9 @@ _AILMENTS = (
     _error("features-not-numbers", "An array does not hold numbers.", _PACK, True),
     _error("features-shape", "An array is not of shape (frames, width).", _PACK, True),
     _error("features-width", "An array has another width than its stream.",
-           "If all have it, set streams.NAME.width; else extract and pack them again, or take the clips out.", True),
+           "Extract and pack them again, or take the clips out.", True),
+    _error("stream-width", "All arrays of a stream have one width, and the recipe says another.",
+           "Give the recipe the width of the arrays: `--set streams.NAME.width=WIDTH`."),
     _error("features-empty", "An array has no frames.", _PACK, True),
     _error("features-nan", "An array holds NaN.", _PACK, True),
     _error("features-inf", "An array holds an infinite value, or one that float16 cannot hold.",
@@ -150,6 +156,11 @@ _AILMENTS = (
              "See that both were extracted from the same frames."),
     _warning("too-long", "A clip has more frames than data.max_positions leaves room for. It is thinned here; other "
              "tools lose its answer.", "Raise data.max_positions, or set stride or max_frames of a stream."),
+    _warning("context-too-long", "A clip's context leaves no room for its fewest frames (data.min_frames). Sentences "
+             "are cut from it.", "Raise data.max_positions, or lower context.window or context.prelude."),
+    _error("text-too-long", "A clip's prompt and translation leave no room for its fewest frames (data.min_frames), "
+           "even without context: training stops.",
+           "See that the translation is one sentence; take the clip out, or raise data.max_positions."),
     # leftovers
     _note("index-stale", "The index does not fit the files any more. It is made anew when it is needed.",
           "Leave it, or run `signllava prepare index`."),

@@ -12,6 +12,7 @@ from signllava_cli.data.doctor.features import (
     check_arrays,
     check_extra,
     check_repeated,
+    check_width,
     clip_arrays,
     usual_width,
 )
@@ -89,8 +90,9 @@ def examine(request: Request) -> Examined:
         name: streams[name].width if recipe.streams else usual_width(its.values()) for name, its in arrays.items()
     }
     for name, its in arrays.items():
+        recipe_is_wrong = bool(recipe.streams) and check_width(name, its, streams[name].width, findings)
         for in_split, of_clips in its.items():
-            check_arrays(in_split, name, of_clips, widths[name], findings)
+            check_arrays(in_split, name, of_clips, None if recipe_is_wrong else widths[name], findings)
         check_repeated(name, its, findings)
     for split in splits.values():
         of_split = {name: its[split.name] for name, its in arrays.items() if split.name in its}

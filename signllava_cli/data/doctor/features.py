@@ -91,6 +91,20 @@ def check_arrays(split: str, stream: str, arrays: Arrays, width: int | None, fin
             findings.add("features-width", [clip], split, stream, f"{clip}: {facts.width} in place of {width}")
 
 
+def check_width(stream: str, arrays: Mapping[str, Arrays], width: int, findings: Findings) -> bool:
+    """Whether the recipe's `width` is wrong: all arrays of the stream have one other width. `arrays`: by split."""
+    splits_of_width: dict[int, list[str]] = {}
+    for split, its in arrays.items():
+        for other in {facts.width for facts in its.values() if facts.width}:
+            splits_of_width.setdefault(other, []).append(split)
+    if len(splits_of_width) != 1 or width in splits_of_width:
+        return False
+    ((other, splits),) = splits_of_width.items()
+    setting = f"Give the recipe the width of the arrays: --set streams.{stream}.width={other}"
+    findings.add("stream-width", splits, None, stream, f"{other}, not {width}", setting)
+    return True
+
+
 def usual_width(arrays: Iterable[Arrays]) -> int | None:
     """The width that most arrays of a stream have."""
     widths = Counter(facts.width for its in arrays for facts in its.values() if facts.width)

@@ -32,16 +32,27 @@ class Findings:
     def __init__(self) -> None:
         self._names: dict[tuple[str, str | None, str | None], dict[str, None]] = {}
         self._detail: dict[tuple[str, str | None, str | None], str] = {}
+        self._fix: dict[tuple[str, str | None, str | None], str] = {}
 
     def add(
-        self, name: str, names: Iterable[str], split: str | None = None, stream: str | None = None, detail: str = ""
+        self,
+        name: str,
+        names: Iterable[str],
+        split: str | None = None,
+        stream: str | None = None,
+        detail: str = "",
+        fix: str = "",
     ) -> None:
-        """Count `names` to the finding `name`, and tell the first `detail` with it. No names: nothing is found."""
+        """Count `names` to the finding `name`, and tell the first `detail` with it. No names: nothing is found.
+
+        `fix`: in place of that of the catalogue, where this one can be said exactly.
+        """
         listed = dict.fromkeys(names)
         if listed:
             key = (name, split, stream)
             self._names.setdefault(key, {}).update(listed)
             self._detail.setdefault(key, detail)
+            self._fix.setdefault(key, fix)
 
     def sorted(self) -> list[Finding]:
         """The findings, the worst first, then as in the catalogue."""
@@ -53,7 +64,8 @@ class Findings:
         ailment, names = CATALOGUE[name], tuple(self._names[name, split, stream])
         detail = self._detail[name, split, stream].rstrip(".")
         what = f"{ailment.what.rstrip('.')} ({detail})." if detail else ailment.what
-        return Finding(name, ailment.severity, split, stream, len(names), names, what, ailment.mend, ailment.fixable)
+        fix = self._fix[name, split, stream] or ailment.mend
+        return Finding(name, ailment.severity, split, stream, len(names), names, what, fix, ailment.fixable)
 
 
 def counts_by_severity(findings: Sequence[Finding]) -> dict[Severity, int]:

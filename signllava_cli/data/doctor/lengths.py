@@ -42,12 +42,16 @@ def check_fit(
     prompts: PromptWriter | None,
     findings: Findings,
 ) -> None:
-    """Clips that need more positions than the recipe gives; without `prompts` the length of texts is estimated."""
+    """Clips that need more positions than there are; without `prompts` the length of texts is estimated.
+
+    As training cuts them: frames go first, then context; a clip that still does not fit is an error.
+    """
     settings = {name: recipe.streams[name] for name in arrays if name in recipe.streams}
-    room = recipe.data.max_positions
+    room, context = recipe.data.max_positions, recipe.context
+    limit = f"the recipe has {room}" if recipe.streams else f"a recipe has {room} by default"
+    about = "" if prompts else "about "
     for recording in recordings:
         for clip in recording.clips:
-            seen = gold_context(recording, clip.position, recipe.context.window, recipe.context.prelude)
             frames = [
                 int(kept_frames(np.array(its[clip.id].frames), settings[name]))
                 if name in settings
@@ -55,14 +59,22 @@ def check_fit(
                 for name, its in arrays.items()
                 if clip.id in its
             ]
-            needed = sum(frames) + BOUNDARIES * len(frames) + _text_positions(clip, seen, recipe.tasks, prompts)
-            if needed > room:
-                about = "" if prompts else "about "
-                detail = f"{clip.id}: {about}{needed} positions, {sum(frames)} of them frames; the recipe has {room}"
-                findings.add("too-long", [clip.id], split, detail=detail)
+            seen = gold_context(recording, clip.position, context.window, context.prelude)
+            text = _text_positions(clip, seen, recipe.tasks, prompts) + BOUNDARIES * len(frames)
+            if text + sum(frames) <= room:
+                continue
+            fewest = sum(min(count, recipe.data.min_frames) for count in frames)
+            if text + fewest <= room:
+                name = "too-long"
+            elif _text_positions(clip, [], recipe.tasks, prompts) + BOUNDARIES * len(frames) + fewest <= room:
+                name = "context-too-long"
+            else:
+                name = "text-too-long"
+            detail = f"{clip.id}: {about}{text} positions of text, {sum(frames)} frames; {limit}"
+            findings.add(name, [clip.id], split, detail=detail)
 
 
-def _text_positions(clip: Clip, context: list[str], tasks: Tasks, prompts: PromptWriter | None) -> int:
+def _text_positions(clip: Clip, context: Sequence[str], tasks: Tasks, prompts: PromptWriter | None) -> int:
     """The positions of prompt and answer, counted or estimated."""
     if prompts is None:
         texts = (tasks.system, tasks.streams, tasks.context, tasks.translation, clip.translation, *context)

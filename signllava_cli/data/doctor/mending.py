@@ -11,7 +11,7 @@ from signllava_cli.console import say, warn
 from signllava_cli.data.annotations import Clip, annotation_file, parse_annotations
 from signllava_cli.data.doctor.annotation import AnnotatedSplit
 from signllava_cli.data.doctor.findings import Finding
-from signllava_cli.data.doctor.texts import keywords_as_written, same_text
+from signllava_cli.data.doctor.texts import is_sound_caption, keywords_as_written, same_text, shared_paraphrases
 from signllava_cli.data.doctor.times import duplicates, times_of
 from signllava_cli.data.words import says_nothing
 from signllava_cli.files import write_text
@@ -73,6 +73,7 @@ def mend(split: AnnotatedSplit, findings: Iterable[Finding], fps: float) -> Mend
     _drop_unusable(mended, split.name, findings, fps)
     recordings, _ = parse_annotations(mended.content)
     forgotten = set(mended.done.get("clip-order-misses", ()))
+    shared = set(shared_paraphrases(recordings))
     for read in recordings:
         entry = mended.content[read.name]
         placed = [clip for clip in entry[ORDER] if f"{read.name}/{clip}" not in forgotten]
@@ -82,7 +83,7 @@ def mend(split: AnnotatedSplit, findings: Iterable[Finding], fps: float) -> Mend
             if before != after:
                 mended.note("clip-order-time", f"{read.name}/{after}")
         for clip in read.clips:
-            entry[clip.name] = _clip(clip, entry[clip.name], mended)
+            entry[clip.name] = _clip(clip, entry[clip.name], clip.id in shared, mended)
         if not entry[ORDER]:
             mended.note("recording-empty", read.name)
             del mended.content[read.name]
@@ -129,6 +130,8 @@ def _drop_unusable(mended: Mended, split: str, findings: Iterable[Finding], fps:
             reason = without_features.get(clip.id) or without_features.get(recording.name)
             if says_nothing(clip.translation):
                 reason = "text-nan"
+            elif is_sound_caption(clip.translation):
+                reason = "text-is-sound-caption"
             if reason:
                 _drop(mended, clip.recording, clip.name, reason)
             else:
@@ -167,10 +170,15 @@ def _by_time(clips: Sequence[Clip], forgotten: Container[str], fps: float) -> li
     return [*ordered, *waiting]
 
 
-def _clip(clip: Clip, entry: Mapping[str, Any], mended: Mended) -> dict[str, Any]:
-    """The entry of a clip with paraphrases that say something, and keywords as they stand in its sentence."""
+def _clip(clip: Clip, entry: Mapping[str, Any], has_shared: bool, mended: Mended) -> dict[str, Any]:
+    """The entry of a clip with paraphrases that say something, and keywords as they stand in its sentence.
+
+    `has_shared`: its paraphrases are also those of a clip with another translation.
+    """
+    if has_shared:
+        mended.note("paraphrases-shared", clip.id)
     paraphrases = []
-    for text in clip.paraphrases:
+    for text in clip.paraphrases if not has_shared else ():
         if says_nothing(text):
             mended.note("paraphrase-none", clip.id)
         elif same_text(text, clip.translation):

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from signllava_cli import __version__
 from signllava_cli.data.doctor.examination import Examined
 from signllava_cli.data.doctor.findings import counts_by_severity
 from signllava_cli.data.doctor.screen import shown_names, summary
+from signllava_cli.data.doctor.times import Times, times_of
 from signllava_cli.errors import UserError, printable
 from signllava_cli.files import write_text
 
 KINDS = (".json", ".html")
+LISTED = 1000  # names of one finding on the page
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -47,8 +49,44 @@ def write_report(file: Path, examined: Examined, arguments: Mapping[str, Any]) -
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"names": shown_names, "printable": printable}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    findings = examined.findings
-    write_text(file, template.render(**report | {"findings": findings}, summary=summary(findings, examined.seconds)))
+    findings = list(zip(examined.findings, _entries(examined, arguments["fps"]), strict=True))
+    told = summary(examined.findings, examined.seconds)
+    write_text(file, template.render(**report | {"findings": findings, "most": LISTED}, summary=told))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A name of a finding; where it is that of a clip, its times in the video (if known) and its sentence."""
+
+    name: str
+    time: str = ""
+    sentence: str = ""
+
+
+def _entries(examined: Examined, fps: float) -> list[list[_Entry]]:
+    """The first LISTED names of each finding."""
+    listed = [(finding.split, finding.names[:LISTED]) for finding in examined.findings]
+    wanted = {(split, name) for split, names in listed for name in names}
+    clips: dict[tuple[str | None, str], _Entry] = {
+        (split.name, clip.id): _Entry(clip.id, _time(times_of(clip, fps)), clip.translation)
+        for split in examined.splits
+        for recording in split.recordings
+        for clip in recording.clips
+        if (split.name, clip.id) in wanted
+    }
+    return [[clips.get((split, name)) or _Entry(name) for name in names] for split, names in listed]
+
+
+def _time(times: Times | None) -> str:
+    """`0:01:02.5-0:01:04.0`"""
+    if times is None:
+        return ""
+    return "-".join(_clock(seconds) for seconds in (times.start, times.end) if seconds is not None)
+
+
+def _clock(seconds: float) -> str:
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60}:{minutes % 60:02d}:{tenths / 10:04.1f}"
 
 
 def _content(examined: Examined, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,19 @@ from signllava_cli.data.doctor.findings import Findings
 from signllava_cli.data.words import says_nothing, words, written_words
 
 _MARKUP = re.compile(r"<\|[^<>|]*\|>|</?[A-Za-z][\w-]*/?>|\[/?INST\]|<</?SYS>>")
+_NOTE = "♩♪♫♬🎵🎶"
+_SOUND_CAPTION = re.compile(  # atomic groups: no text makes it slow
+    r"(?>[\s,.;:!>/–—-]*(?>"
+    r"\[[^\[\]]+\]|［[^［］]+］|【[^【】]+】"
+    # between round brackets a few words, and no sentence
+    r"|\((?>[^\s().!?]+)(?>\s+[^\s().!?]+){0,3}\s*\)|（(?>[^\s（）。！？]+)(?>\s+[^\s（）。！？]+){0,3}\s*）"
+    rf"|[{_NOTE}][^{_NOTE}]*[{_NOTE}]|[{_NOTE}]"
+    r"))+[\s,.;:!/–—-]*"
+)
 _NUMBER = re.compile(r"[\d\s.,:%+-]*\d[\d\s.,:%+-]*")
 
 
-def check_texts(split: str, recordings: Iterable[Recording], findings: Findings) -> None:
+def check_texts(split: str, recordings: Sequence[Recording], findings: Findings) -> None:
     """What is wrong with the texts of each clip, and with those that follow each other."""
     for recording in recordings:
         for clip in recording.clips:
@@ -21,11 +30,14 @@ def check_texts(split: str, recordings: Iterable[Recording], findings: Findings)
         for before, clip in itertools.pairwise(recording.clips):
             if same_text(before.translation, clip.translation):
                 findings.add("text-repeated", [clip.id], split)
+    findings.add("paraphrases-shared", shared_paraphrases(recordings), split)
 
 
 def _ailments(clip: Clip) -> Iterable[str]:
     if says_nothing(clip.translation):
         yield "text-nan"
+    elif is_sound_caption(clip.translation):
+        yield "text-is-sound-caption"
     elif not any(map(str.isalnum, clip.translation)):
         yield "text-no-words"
     elif _NUMBER.fullmatch(clip.translation):
@@ -46,6 +58,36 @@ def _ailments(clip: Clip) -> Iterable[str]:
 def same_text(one: str, other: str) -> bool:
     """Whether two texts are the same but for space around them."""
     return one.strip() == other.strip()
+
+
+def is_sound_caption(text: str) -> bool:
+    """Whether all of `text` stands between brackets or notes, as captions tell what is heard.
+
+    >>> [is_sound_caption(text) for text in ("[Music] [Applause]", "(audience laughs)", "♪ la la ♪", "【音乐】")]
+    [True, True, True, True]
+    >>> [is_sound_caption(text) for text in ("[Music] Hello.", "Bake it (slowly).", "(That was in May.)")]
+    [False, False, False]
+    """
+    return bool(_SOUND_CAPTION.fullmatch(text))
+
+
+def shared_paraphrases(recordings: Iterable[Recording]) -> list[str]:
+    """The clips that have the list of paraphrases of a clip with another translation: one of them has wrong labels.
+
+    A single paraphrase may well be that of two translations, but not of three.
+    """
+    sharing: dict[tuple[str, ...], list[Clip]] = {}
+    for recording in recordings:
+        for clip in recording.clips:
+            said = tuple(text.strip() for text in clip.paraphrases if not says_nothing(text))
+            if said:
+                sharing.setdefault(said, []).append(clip)
+    return [
+        clip.id
+        for said, clips in sharing.items()
+        if len({tuple(words(clip.translation)) for clip in clips}) >= (2 if len(said) > 1 else 3)
+        for clip in clips
+    ]
 
 
 def keywords_as_written(sentence: str, keywords: Sequence[str]) -> list[str | None]:

@@ -22,6 +22,11 @@ class Spoiling:
     named: str
     spoil: Spoil
 
+    @property
+    def exit_code(self) -> int:
+        """Of a training that reads the clip."""
+        return 0 if self.finding in TRAINABLE else 2
+
 
 def annotation(split: str, change: Callable[[dict[str, Any]], None]) -> Spoil:
     """Change the annotation of a split in place."""
@@ -106,6 +111,33 @@ def one_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
 def cut(file: str) -> Spoil:
     """Leave the first half of a file."""
     return lambda root: os.truncate(root / file, (root / file).stat().st_size // 2)
+
+
+def same_paraphrases(root: Path) -> None:
+    """Give two clips of train00 one list of paraphrases."""
+    for number in (1, 4):
+        clip({"translation": f"It is {number} o'clock.", "paraphrases": ["It is so.", "So it is."]}, number)(root)
+
+
+def all_narrower(root: Path) -> None:
+    """Leave 60 of 64 numbers of each frame of mae."""
+
+    def put(handle: h5py.File) -> None:
+        for recording in handle.values():
+            for name in list(recording):
+                frames = recording[name][:, :60]
+                del recording[name]
+                recording[name] = frames
+
+    for split in ("train", "dev"):
+        for number in (0, 1):
+            shard(put, number, split)(root)
+
+
+def long_texts(root: Path) -> None:
+    """Give clips of train00 texts that fit alone, but not all in the context of another."""
+    for number in range(5):
+        clip({"translation": f"{number} " + "bread is good " * 15}, number)(root)
 
 
 def damaged(root: Path) -> None:
@@ -233,6 +265,16 @@ def void(_: object) -> None:
 TRAIN, DEV, CLIP = "annotation.train.json", "annotation.dev.json", "train00/train00-01"
 SHARD, METADATA = "mae/mae.train.0.h5", "mae/metadata_mae.train.json"
 
+# Findings that training goes on with: it has a rule for them, or cannot tell.
+TRAINABLE = frozenset({
+    "recording-empty", "text-nan", "text-no-words", "text-is-sound-caption", "text-is-number", "text-markup",
+    "text-repeated", "clip-duplicate", "paraphrase-none", "paraphrases-shared", "paraphrase-equals-text",
+    "keyword-not-in-sentence", "keyword-case", "clip-order-time", "clip-time-reversed", "clips-overlap", "clip-short",
+    "context-leak", "context-leak-many", "text-shared", "text-shared-short", "shard-stray", "recording-in-two-shards",
+    "features-extra", "features-zero", "features-constant", "features-dtype", "features-repeated", "features-shared",
+    "lengths-disagree", "too-long", "context-too-long", "index-stale", "file-half-written",
+})  # fmt: skip
+
 SPOILINGS = [
     Spoiling("annotation-missing", DEV, lambda root: (root / DEV).unlink()),
     Spoiling("annotation-unreadable", TRAIN, cut(TRAIN)),
@@ -261,6 +303,9 @@ SPOILINGS = [
     Spoiling("text-nan", CLIP, clip({"translation": "nan"})),
     Spoiling("text-nan", CLIP, clip({"translation": "<none>"})),
     Spoiling("text-no-words", CLIP, clip({"translation": "..."})),
+    Spoiling("text-is-sound-caption", CLIP, clip({"translation": "[Music] [Applause]"})),
+    Spoiling("text-is-sound-caption", CLIP, clip({"translation": "(audience laughs)"})),
+    Spoiling("text-is-sound-caption", CLIP, clip({"translation": "♪ bread is good ♪"})),
     Spoiling("text-is-number", CLIP, clip({"translation": "12.50"})),
     Spoiling("text-markup", CLIP, clip({"translation": "Look at the <video> here."})),
     Spoiling("text-markup", CLIP, clip({"translation": "It ends.<|eot_id|> Or not.</s>"})),
@@ -271,6 +316,7 @@ SPOILINGS = [
         {name: {"translation": "Twice.", "start": 1, "end": 2} for name in ("train00-00", "train00-01")}))),
     Spoiling("paraphrase-none", CLIP, clip({"paraphrases": ["<none>", "It is so."]})),
     Spoiling("paraphrase-equals-text", CLIP, clip({"translation": "It is so.", "paraphrases": ["It is so. "]})),
+    Spoiling("paraphrases-shared", CLIP, same_paraphrases),
     Spoiling("keyword-not-in-sentence", CLIP, clip({"keywords": ["zebra"]})),
     Spoiling("keyword-case", CLIP, clip({"translation": "In New York.", "keywords": ["new york"]})),
     Spoiling("clip-order-time", CLIP, times((9, 10), (0, 2))),
@@ -318,6 +364,7 @@ SPOILINGS = [
     Spoiling("features-shape", CLIP, array(lambda frames: frames[0])),
     Spoiling("features-shape", CLIP, array(lambda frames: frames[None])),
     Spoiling("features-width", CLIP, array(lambda frames: frames[:, :63])),
+    Spoiling("stream-width", "train", all_narrower),
     Spoiling("features-shape", CLIP, array(lambda frames: frames[:, :0])),
     Spoiling("features-empty", CLIP, array(lambda frames: frames[:0])),
     Spoiling("features-nan", CLIP, array(one_value(np.nan))),
@@ -332,6 +379,8 @@ SPOILINGS = [
     Spoiling("features-shared", "dev00/dev00-01", shared_frames),
     Spoiling("lengths-disagree", CLIP, array(lambda frames: np.concatenate([frames] * 8))),
     Spoiling("too-long", CLIP, array(lambda frames: np.concatenate([frames] * 40))),
+    Spoiling("context-too-long", "train00/train00-04", long_texts),
+    Spoiling("text-too-long", CLIP, clip({"translation": "bread is good " * 200})),
     Spoiling("index-stale", "index.train.arrow", text("index.train.arrow", "no index")),
     Spoiling("file-half-written", "mae.train.9.h5.tmp", text("mae/mae.train.9.h5.tmp", "half")),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """`signllava prepare check` finds each way of spoiling a dataset, names it, and never stops at one."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 from conftest import Ended, sets
 from spoilings import SPOILINGS, Spoiling, annotation, array, clip, part_of, shard, text
 
 from signllava_cli.data.doctor.catalogue import CATALOGUE
 from signllava_cli.data.doctor.shard_reading import ShardFacts, read_shard
+from signllava_cli.data.training_set import ORDER
 
 Command = Callable[..., Ended]
 PLACES = [f"{each.finding}-{place}" for place, each in enumerate(SPOILINGS)]
@@ -42,6 +45,12 @@ def check(signllava: Command, data: Path, *more: str) -> tuple[Ended, dict[str, 
     return ended, json.loads(report.read_text())
 
 
+def seed_that_reads(place: int, of: int) -> int:
+    """A seed under which the first two clips of a training are that at `place` (train00-01 is at 1) and another."""
+    orders = ((seed, np.random.default_rng([seed, ORDER, 0]).permutation(of)) for seed in itertools.count())
+    return next(seed for seed, order in orders if place in order[:2])
+
+
 def severities(report: dict[str, Any]) -> set[str]:
     return {finding["severity"] for finding in report["findings"]}
 
@@ -63,10 +72,11 @@ def test_training_on_what_is_spoiled_ends_plainly(
 ) -> None:
     spoiling.spoil(part)
     quick = [*settings, f"data.root={part}", "train.max_steps=1", "train.batch_size=2", "train.micro_batch_size=2"]
+    quick.append(f"run.seed={seed_that_reads(1, of=401)}")
     ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick))
     assert "Traceback" not in ended.out + ended.err
+    assert ended.code == spoiling.exit_code, ended.err
     if ended.code:
-        assert ended.code == 2
         assert ended.err.startswith("error: ")
         assert len(ended.err.strip().splitlines()) == 1, ended.err
 
@@ -118,9 +128,90 @@ def test_splits_and_recipe_choose_what_is_checked(signllava: Command, data: Path
     (wrong,) = (finding for finding in report["findings"] if finding["name"] == "features-width")
     assert wrong["count"] == 400
     assert "in place of 5" in wrong["what"]
+    assert wrong["fixable"]
     ended, report = check(signllava, data, "--split", "valid", "--split", "dev")
     assert ended.code == 2
     assert [finding["name"] for finding in report["findings"]] == ["annotation-missing"]
+
+
+def test_a_recipe_of_another_width_is_told_the_width_of_the_files(signllava: Command, data: Path) -> None:
+    """--fix would take every clip out of the annotation."""
+    recipe = ["-r", "toy/tiny_pretrain", "--set", "streams.mae.width=384"]
+    ended, report = check(signllava, data, *recipe)
+    assert ended.code == 2
+    (wrong,) = (finding for finding in report["findings"] if finding["severity"] == "error")
+    assert (wrong["name"], wrong["stream"], wrong["fixable"]) == ("stream-width", "mae", False)
+    assert "(64, not 384)" in wrong["what"]
+    setting = wrong["mend"].partition("--set ")[2]
+    assert setting == "streams.mae.width=64"
+    assert "--fix" not in ended.out
+    assert check(signllava, data, *recipe, "--set", setting)[0].code == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[music]",
+        "(applause)",
+        "♪ la la ♪",
+        "♪",
+        "[Music] [Applause]",
+        ">> [Laughs]",
+        "【音乐】",
+        "（掌声）",
+        "［Music］",
+        "(loud music playing)",
+    ],
+)
+def test_captions_of_sounds_are_found(signllava: Command, part: Path, text: str) -> None:
+    clip({"translation": text, "keywords": []})(part)
+    _, report = check(signllava, part, "--fast")
+    assert ["train00/train00-01"] in [
+        finding["names"] for finding in report["findings"] if finding["name"] == "text-is-sound-caption"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Music] Hello.",
+        "Bake it (slowly).",
+        "(And then she moved to New York.)",
+        "Sing ♪ with me",
+        "[]",
+        "(a) and (b)",
+    ],
+)
+def test_sentences_with_brackets_are_no_captions_of_sounds(signllava: Command, part: Path, text: str) -> None:
+    clip({"translation": text, "keywords": []})(part)
+    _, report = check(signllava, part, "--fast")
+    assert "text-is-sound-caption" not in {finding["name"] for finding in report["findings"]}
+
+
+def test_clips_that_say_the_same_may_share_paraphrases(signllava: Command, part: Path) -> None:
+    for number, said in ((1, "It is so."), (4, "it is SO")):
+        clip({"translation": said, "paraphrases": ["So it is.", "Indeed."], "keywords": []}, number)(part)
+    _, report = check(signllava, part, "--fast")
+    assert "paraphrases-shared" not in {finding["name"] for finding in report["findings"]}
+
+
+def test_what_is_too_long_is_said(signllava: Command, part: Path) -> None:
+    """... and where the limit comes from."""
+
+    def whats(*more: str) -> dict[str, str]:
+        _, report = check(signllava, part, "--fast", *more)
+        return {finding["name"]: finding["what"] for finding in report["findings"]}
+
+    recipe = ("--recipe", "toy/tiny_pretrain")
+    clip({"translation": "bread is good " * 800})(part)
+    found = whats()
+    assert "positions of text" in found["text-too-long"]
+    assert "a recipe has 2048 by default" in found["text-too-long"]
+    assert "too-long" not in found
+    found = whats(*recipe)
+    assert "the recipe has 256" in found["text-too-long"]
+    assert "the recipe has 256" in found["context-too-long"], "of the clips after it"
+    assert "too-long" not in found
 
 
 def test_fast_reads_no_frames_but_knows_shapes(signllava: Command, data: Path) -> None:
@@ -212,6 +303,21 @@ def test_the_page_stands_alone(signllava: Command, data: Path) -> None:
         assert words in content
 
 
+def test_the_page_shows_the_sentence_and_the_times_of_a_clip(signllava: Command, data: Path) -> None:
+    said = {"translation": "[Music & more]", "start": 3725.04, "end": 3726.5, "keywords": []}
+    clip(said)(data)
+    for number in range(2, 9):
+        clip(said | {"translation": f"[Sound {number}]", "start": None, "end": None}, number)(data)
+    page = data.parent / "check.html"
+    signllava("prepare", "check", data, "--report", page)
+    listed = [
+        " ".join(re.sub(r"<[^>]*>", "", item).split()) for item in re.findall(r"<li>.*?</li>", page.read_text(), re.S)
+    ]
+    assert "train00/train00-01 1:02:05.0-1:02:06.5 [Music &amp; more]" in listed
+    assert "train00/train00-08 [Sound 8]" in listed
+    assert any(item.startswith("train10/train10-07 ") for item in listed), "of findings with few names, too"
+
+
 def test_the_json_says_how_it_came_about(signllava: Command, data: Path) -> None:
     _, report = check(signllava, data, "--fast", "--window", "1")
     assert report["versions"]["signllava"]
@@ -286,7 +392,9 @@ def test_too_long_agrees_with_what_describe_counts(
     report, figures = tmp_path / "check.json", tmp_path / "describe.json"
     signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
     signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", figures)
-    (found,) = (each for each in json.loads(report.read_text())["findings"] if each["name"] == "too-long")
+    found = {each["name"]: each["count"] for each in json.loads(report.read_text())["findings"]}
     sequences = json.loads(figures.read_text())["splits"]["dev"]["under_recipe"]["sequences"]
-    assert 0 < found["count"] < sequences["clips"]
-    assert found["count"] == sequences["thinned"], "whatever is cut loses frames first"
+    assert 0 < found["too-long"] < sequences["clips"]
+    shortened = found.get("context-too-long", 0)
+    assert shortened == sequences["lose_context"]
+    assert found["too-long"] + shortened == sequences["thinned"], "whatever is cut loses frames first"
