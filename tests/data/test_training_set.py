@@ -1,18 +1,22 @@
 """The training sequence is a function of (seed, position) alone."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import ALL_TASKS
 from transformers import AutoTokenizer
 
 from signllava_cli.data.batches import Batch, training_batches
-from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptWriter
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Recipe, build_recipe
+from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 
 def training_set(recipe: Recipe) -> TrainingSet:
@@ -20,9 +24,12 @@ def training_set(recipe: Recipe) -> TrainingSet:
     return TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
 
 
-def same(one: Batch, other: Batch) -> bool:
-    tensors = ("input_ids", "attention_mask", "targets", "predictors")
-    return one.clips == other.clips and all(torch.equal(getattr(one, t), getattr(other, t)) for t in tensors)
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """Every tensor of `batch`, those of its streams included."""
+    found = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return found | {
+        f"{name}.{key}": value for name, stream in batch.streams.items() for key, value in vars(stream).items()
+    }
 
 
 def test_an_epoch_holds_every_clip_once_and_each_has_its_own_order(recipe: Recipe) -> None:
@@ -65,16 +72,34 @@ def test_the_ranks_together_compute_each_position_once(recipe: Recipe, ranks: in
         assert {len(share) for share in shares} == {8 // (ranks * micro)}
 
 
-def test_workers_do_not_change_the_batches(recipe: Recipe) -> None:
-    settings = recipe.to_dict()
-    settings["data"]["workers"] = 2
-    alone = list(training_steps(recipe, training_set(recipe), 3, 6, training_batches(recipe, 0), 0, 1))
-    with_workers = list(
-        training_steps(recipe, training_set(build_recipe(settings)), 3, 6, training_batches(recipe, 0), 0, 1)
-    )
-    assert all(
-        same(a, b) for one, two in zip(alone, with_workers, strict=True) for a, b in zip(one, two, strict=True)
-    )
+def batches_and_processes(recipe: Recipe) -> tuple[list[Batch], set[int]]:
+    """The batches of steps 3 to 11, which cross the end of an epoch, and the processes that made them."""
+    collate = training_batches(recipe, 0)
+
+    def collate_here(examples: Sequence[Example]) -> Any:
+        return collate(examples), os.getpid()
+
+    steps: Any = training_steps(recipe, training_set(recipe), 3, 12, collate_here, 0, 1)
+    pairs = [pair for step in steps for pair in step]
+    return [batch for batch, _ in pairs], {process for _, process in pairs}
+
+
+def test_workers_do_not_change_the_batches(settings: list[str]) -> None:
+    """To the last bit of the frames, with every random choice that an example can hold."""
+    common = [*settings, *ALL_TASKS, "train.micro_batch_size=2"]
+    alone, here = batches_and_processes(read_recipe("toy/tiny_pretrain", common))
+    with_workers, workers = batches_and_processes(read_recipe("toy/tiny_pretrain", [*common, "data.workers=2"]))
+    assert here == {os.getpid()}
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert len(alone) == 18
+    for one, other in zip(alone, with_workers, strict=True):
+        assert one.clips == other.clips
+        ours, theirs = tensors(one), tensors(other)
+        assert {"targets", "sign2vec.frames", "mae.frames"} < ours.keys()
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -19,6 +19,7 @@ from signllava_cli.data.annotations import Clip, read_annotations
 from signllava_cli.generation.frontier import Frontier
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions import read_predictions
+from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
 
 Command = Callable[..., Ended]
 
@@ -158,9 +159,10 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     assert [(row.id, row.hypothesis, row.context) for row in ours] == [
         (row.id, row.hypothesis, row.context) for row in theirs
     ]
-    ended = signllava(*options, "--out", killed, "--beams", 2)
+    beams = recipe_of(find_checkpoint(run), []).generate.beams
+    ended = signllava(*options, "--out", killed, "--beams", beams + 1)
     assert ended.code == 2
-    assert "holds predictions made with generate.beams 4, not 2; name another --out" in ended.err
+    assert f"holds predictions made with generate.beams {beams}, not {beams + 1}; name another --out" in ended.err
 
 
 @pytest.mark.slow
