@@ -1,12 +1,16 @@
 """Recipes: every fault at once, overrides, and the shipped ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Ended, sets
 
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import build_recipe, read_recipe, require_stage, shipped_recipes
+
+Command = Callable[..., Ended]
 
 
 def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
@@ -48,6 +52,25 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
 def test_contradictions_are_faults(settings: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=key):
         build_recipe(settings)
+
+
+def test_epochs_without_a_number_name_max_steps() -> None:
+    with pytest.raises(UserError, match=r"train\.epochs: .*null.* train\.max_steps"):
+        read_recipe("pretrain", ["train.epochs=null"])
+
+
+def test_dev_bleu_with_sampling_is_an_error_of_a_training_recipe(signllava: Command) -> None:
+    """At once with the recipe's other errors, and not of `generate`, which may sample what such a run made."""
+    sampled = ["train.best=dev_bleu", "generate.temperature=0.7", "generate.num_return=20"]
+    read_recipe("toy/tiny_pretrain", sampled)
+    for stage, recipe in (("pretrain", "toy/tiny_pretrain"), ("finetune", "toy/tiny_finetune")):
+        ended = signllava(stage, "-r", recipe, *sets([*sampled, "llm.dtype=float16", "llm.bits=16"]))
+        assert ended.code == 2
+        assert f"{stage} recipe has 2 faults" in ended.err
+        assert "train.best: dev_bleu is computed without sampling; remove generate.temperature (0.7)" in ended.err
+        assert "llm.dtype: float16" in ended.err
+        ended = signllava("recipes", "validate", recipe, *sets(sampled))
+        assert (ended.code, "train.best: dev_bleu" in ended.err) == (2, True)
 
 
 def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:

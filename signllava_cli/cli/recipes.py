@@ -47,7 +47,8 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
 @app.command()
 def validate(recipe: Name, set_: SetOption = None) -> None:
     """Check a recipe; all faults are named at once."""
-    from signllava_cli.recipe import read_recipe
+    from signllava_cli.recipe import read_recipe, require_stage
 
-    read_recipe(recipe, set_ or [])
+    read = read_recipe(recipe, set_ or [])
+    require_stage(read, "finetune" if read.lora.enabled else "pretrain")
     typer.echo(f"{recipe}: no fault")

@@ -15,7 +15,8 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
     """Check that the recipe is one of this stage.
 
     Raises:
-        UserError: pretrain with a LoRA adapter, finetune without one, no streams to train on, or float16.
+        UserError: pretrain with a LoRA adapter, finetune without one, no streams to train on, float16, or a dev BLEU
+            of samples.
     """
     faults = []
     if not recipe.streams:
@@ -28,6 +29,11 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
         faults.append(
             "llm.dtype: float16 loses small gradients without loss scaling, which is not offered; "
             "train in bfloat16 or float32 (generation may use float16)"
+        )
+    if recipe.train.best == "dev_bleu" and recipe.generate.temperature is not None:
+        faults.append(
+            "train.best: dev_bleu is computed without sampling; remove generate.temperature "
+            f"({recipe.generate.temperature:g}) here and pass --temperature to `signllava generate`"
         )
     if faults:
         raise fault_report(f"{stage} recipe", faults)
@@ -52,6 +58,8 @@ def fault_line(fault: Any) -> str:
         return f"{key}: unknown key; " + (f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}")
     if fault["type"] == "missing":
         return f"{key}: missing"
+    if key == "train.epochs" and fault["input"] is None:
+        return f"{key}: must be a number, not null; for a number of steps, leave it out and set train.max_steps"
     if fault["type"] == "dataclass_type":
         return f"{key or 'recipe'}: expected a section with keys, got {fault['input']!r}"
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"

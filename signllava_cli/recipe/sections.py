@@ -187,10 +187,10 @@ class Train:
 
     `reuse_prefix` computes the constant text before the streams once instead of in every sequence. `best` names
     what decides which checkpoint is best; `dev_bleu` decodes `dev_clips` clips of the dev split (all of them unless
-    given). `patience` ends the run after so many evaluations without a better one. A step whose loss or gradients
-    are not finite stops the run, except that the first `skip_nonfinite` such steps are left out. `smoke_pass` tries
-    the longest batch, the dev split and a checkpoint before the first step. The run stops, saved, after
-    `stop_at_step` or `max_hours`.
+    given) by greedy or beam search, and so excludes `generate.temperature`. `patience` ends the run after so many
+    evaluations without a better one. A step whose loss or gradients are not finite stops the run, except that the
+    first `skip_nonfinite` such steps are left out. `smoke_pass` tries the longest batch, the dev split and a
+    checkpoint before the first step. The run stops, saved, after `stop_at_step` or `max_hours`.
     """
 
     epochs: Rate = 1.0

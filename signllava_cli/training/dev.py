@@ -59,7 +59,8 @@ def dev_bleu(
 ) -> float | None:
     """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spread over the split, under gold context.
 
-    They are decoded as `generate` does, by the recipe's section of that name.
+    They are decoded by greedy or beam search, with the recipe's section `generate`. (`require_stage` refuses its
+    `temperature`; its splits, sources, tasks and controls are not for this.)
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
