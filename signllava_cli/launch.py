@@ -24,13 +24,16 @@ SECONDS_FOR_THE_FIRST_TO_SPEAK = 10.0
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo, gloo, NCCL
 
 
-def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool = False) -> None:
-    """Train here, or under accelerate's launcher when the recipe names a profile; see `run_here_or_launched`."""
+def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool, source: str | Path) -> None:
+    """Train here, or under accelerate's launcher when the recipe names a profile; see `run_here_or_launched`.
+
+    `source` is the file or name that the recipe was read from.
+    """
 
     def train() -> None:
         from signllava_cli.training.loop import train
 
-        train(recipe, stage, resume, rehearse_only)
+        train(recipe, stage, resume, rehearse_only, source)
 
     if not is_launched():
         require_stage(recipe, stage)

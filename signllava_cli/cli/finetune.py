@@ -43,4 +43,4 @@ def finetune(
         *([f"init.projector={json.dumps(projector)}"] if projector else []),
         *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
     ]
-    run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run)
+    run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run, recipe)

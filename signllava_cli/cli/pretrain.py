@@ -33,4 +33,4 @@ def pretrain(
         *(set_ or []),
         *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
     ]
-    run_stage("pretrain", read_recipe(recipe, overrides), resume, dry_run)
+    run_stage("pretrain", read_recipe(recipe, overrides), resume, dry_run, recipe)

@@ -6,6 +6,7 @@ each other are reported together, each with its key.
 """
 
 from signllava_cli.recipe.checks import is_unicode, require_stage
+from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.reading import build_recipe, read_recipe
 from signllava_cli.recipe.sections import (
     LLM,
@@ -48,6 +49,7 @@ __all__ = [
     "find_recipe",
     "is_unicode",
     "read_recipe",
+    "recipe_differences",
     "require_stage",
     "shipped_folder",
     "shipped_recipes",

@@ -5,6 +5,7 @@ divided by the number of these tokens in the whole step. So 8x1 = 4x2 = 1x8 = tw
 """
 
 import contextlib
+from pathlib import Path
 
 import torch
 
@@ -21,13 +22,20 @@ from signllava_cli.training.step import optimiser_step, seed_step
 from signllava_cli.training.trackers import require_trackers
 
 
-def train(recipe: Recipe, stage: Stage, resume: str = "auto", rehearse_only: bool = False) -> None:
+def train(
+    recipe: Recipe,
+    stage: Stage,
+    resume: str = "auto",
+    rehearse_only: bool = False,
+    source: str | Path | None = None,
+) -> None:
     """Train the projectors (and, in finetune, the adapter) of `recipe` to the end of the run.
 
     Args:
         resume: `auto` goes on from the newest whole checkpoint of the run folder, or starts; `never` starts;
             a folder goes on from that checkpoint.
         rehearse_only: try what the run will need, say what it would take, and leave no trace of it.
+        source: the file or name that the recipe was read from.
 
     Raises:
         UserError: anything that the person at the terminal can mend.
@@ -40,7 +48,7 @@ def train(recipe: Recipe, stage: Stage, resume: str = "auto", rehearse_only: boo
     run = RunFolder(recipe.run.folder)
     log = contextlib.nullcontext() if rehearse_only else log_to(run.log)
     with log, request.listening(), contextlib.closing(run):
-        session = open_session(recipe, stage, accelerator, run, resume)
+        session = open_session(recipe, stage, accelerator, run, resume, source)
         if rehearse_only and not session.is_over:
             dry_run(session)
         if not rehearse_only:

@@ -1,6 +1,7 @@
 """From a recipe, and the checkpoint to resume if there is one, to a session that can take its next step."""
 
 import math
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +18,7 @@ from signllava_cli.model.assembly import assemble
 from signllava_cli.model.checkpoint import PROGRESS, load_weights, read_config
 from signllava_cli.model.llm import compile_layers, require_same_llm
 from signllava_cli.model.sharding import whole_size
-from signllava_cli.recipe import Recipe, Stage
+from signllava_cli.recipe import Recipe, Stage, recipe_differences
 from signllava_cli.training.engine import open_engine
 from signllava_cli.training.launcher import launched_as
 from signllava_cli.training.optimiser import make_optimiser, read_moments
@@ -27,8 +28,18 @@ from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import OPTIMISER, RESUME
 
 
-def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: RunFolder, resume: str) -> Session:
+def open_session(
+    recipe: Recipe,
+    stage: Stage,
+    accelerator: Accelerator,
+    run: RunFolder,
+    resume: str,
+    source: str | Path | None = None,
+) -> Session:
     """Open data and model, and restore what the checkpoint to resume holds.
+
+    Args:
+        source: the file or name that the recipe was read from.
 
     Raises:
         UserError: anything that recipe, data, LLM or checkpoint lack, or where they contradict each other.
@@ -79,6 +90,7 @@ def open_session(recipe: Recipe, stage: Stage, accelerator: Accelerator, run: Ru
         steps=total_steps(recipe, len(train_split.clips)),
         data=fingerprint,
     )
+    _print_recipe(recipe, source)
     _describe(session, has_prefix)
     if checkpoint is None:
         say(f"no checkpoint in {run.path}: starting at step 0")
@@ -113,9 +125,16 @@ def _say_what_differs(saved_on: int, ranks: int) -> None:
         )
 
 
+def _print_recipe(recipe: Recipe, source: str | Path | None) -> None:
+    """Print the settings that are not those of the shipped recipe; the run folder has them all."""
+    shipped, differences = recipe_differences(recipe, source)
+    say(f"recipe: {shipped}" + (f" except for {len(differences)} settings:" if differences else ""))
+    for line in differences:
+        say(f"  {line}")
+
+
 def _describe(session: Session, has_prefix: bool) -> None:
     """Say what is about to be trained, on what and how."""
-    say(session.recipe.to_yaml())
     recipe, train, ranks = session.recipe, session.recipe.train, session.ranks
     clips, dev_clips = len(session.examples.split.clips), len(session.dev.split.clips)
     say(

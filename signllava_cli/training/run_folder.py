@@ -157,6 +157,7 @@ class RunFolder:
         if not IS_MAIN_PROCESS:
             return
         write_text(self.path / RECIPE, recipe.to_yaml())
+        say(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, progress.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
