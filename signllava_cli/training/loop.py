@@ -81,10 +81,10 @@ def _run_steps(session: Session, request: StopRequest) -> None:
     batches = session.batches()
     with progress(session.stage, session.steps, state.step) as line:
         while not session.is_over:
-            micro_batches = next(batches)
+            micro_batches, waited = next(batches)
             seed_step(recipe.run.seed, state.step, rank)
             rates = set_learning_rate(session.optimiser, share_of_rate(state.step))
-            result = optimiser_step(session.engine, micro_batches, smoothing, accelerator)
+            result = optimiser_step(session.engine, micro_batches, smoothing, accelerator, waited)
             session.count(result)
             line.advance(note=f"loss {result.loss:.4f}  {result.positions / result.seconds:.0f} tokens/s")
 

@@ -19,8 +19,8 @@ class Progress:
     `skipped_steps`: left out because they were not finite. `loss_mean`, `loss_spread`: moving averages of the loss
     and of its distance from them. `best_score`: the lowest dev loss or highest dev BLEU, that of `best_step`;
     `stale_evaluations`: how many there were since. `evaluation_due`: the dev set has not been scored at this step
-    although it should be. `ranks`: the processes that took the last step. `seconds`: spent training, over all
-    restarts.
+    although it should be. `ranks`: the processes that took the last step. `seconds`: spent in
+    steps, over all restarts; `data_wait_seconds` of them waiting for data.
     """
 
     step: int = 0
@@ -39,6 +39,7 @@ class Progress:
     evaluation_due: bool = False
     ranks: int = 1
     seconds: float = 0.0
+    data_wait_seconds: float = 0.0
 
     @classmethod
     def read(cls, file: Path) -> "Progress":

@@ -21,7 +21,7 @@ from signllava_cli.training.progress import Progress
 from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.snapshot import Snapshot
 from signllava_cli.training.spikes import is_spike
-from signllava_cli.training.step import StepResult
+from signllava_cli.training.step import StepResult, timed
 
 
 @dataclass
@@ -54,11 +54,11 @@ class Session:
         has_run_dry = patience is not None and self.progress.stale_evaluations >= patience
         return has_run_dry or self.progress.step >= self.steps
 
-    def batches(self, last: int | None = None) -> Iterator[list[Batch]]:
-        """For each step from here to `last` (else the end), the micro-batches of this rank."""
+    def batches(self, last: int | None = None) -> Iterator[tuple[list[Batch], float]]:
+        """For each step from here to `last` (else the end), the micro-batches of this rank and the seconds waited."""
         first, last = self.progress.step, self.steps if last is None else last
         rank = self.accelerator.process_index
-        return training_steps(self.recipe, self.examples, first, last, self.collate, rank, self.ranks)
+        return timed(training_steps(self.recipe, self.examples, first, last, self.collate, rank, self.ranks))
 
     def count(self, result: StepResult) -> None:
         """Add a finished step to the progress, and watch over its loss.
@@ -75,6 +75,7 @@ class Session:
         state.cut_frames += result.cuts.frames
         state.cut_sentences += result.cuts.sentences
         state.seconds += result.seconds
+        state.data_wait_seconds += result.data_wait_seconds
         state.ranks = self.ranks
         if not result.is_finite:
             self._leave_out(result)
@@ -109,6 +110,7 @@ class Session:
             targets=result.targets,
             padding=round(result.padding / (result.positions + result.padding), 4),
             tokens_per_second=round(result.positions / result.seconds, 1),
+            data_wait_seconds=round(result.data_wait_seconds, 4),
         )
 
     def save(self) -> None:
@@ -152,7 +154,10 @@ class Session:
                 f"train.patience={self.recipe.train.patience} ended the run at step {state.step} of {self.steps}: "
                 f"no evaluation since step {state.best_step} was better."
             )
-        say(f"{self.stage} is at its end after {state.step} steps and {state.seconds:.0f} s of steps.")
+        say(
+            f"{self.stage} is at its end after {state.step} steps and {state.seconds:.0f} s of steps, "
+            f"{state.data_wait_seconds:.0f} s of them waiting for data."
+        )
         if state.cut_frames or state.cut_sentences:
             say(f"data.max_positions cut {state.cut_frames} frames and {state.cut_sentences} context sentences.")
         if state.skipped_steps:

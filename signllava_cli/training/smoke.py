@@ -23,6 +23,7 @@ from signllava_cli.training.snapshot import require_read_back, write_snapshot
 from signllava_cli.training.step import StepResult, optimiser_step, seed_step
 
 TIMED_STEPS = 3
+PREFETCHED = 2  # micro-batches that torch's loader lets each worker make ahead
 SMOKE = "smoke"
 
 
@@ -75,11 +76,14 @@ def dry_run(session: Session) -> None:
     """The smoke pass, then some steps of the run in time: what it would take, on the screen."""
     rehearsal, recipe, state = smoke_pass(session), session.recipe, session.progress
     before = session.engine.moments()
-    last = min(state.step + TIMED_STEPS, session.steps)
-    results = [_harmless_step(session, micro_batches) for micro_batches in session.batches(last)]
+    warm_up, last = _steps_to_time(session)
+    results = [_harmless_step(session, *batches) for batches in session.batches(last)]
+    results = results[warm_up:] or results
     session.engine.set_moments(before)
     tokens = float(session.examples.lengths.mean()) * recipe.train.batch_size
-    speed = sum(result.positions for result in results) / sum(result.seconds for result in results)
+    seconds = sum(result.seconds for result in results)
+    speed = sum(result.positions for result in results) / seconds
+    waiting = sum(result.data_wait_seconds for result in results) / seconds
     training = tokens / speed * (session.steps - state.step)
     evaluations = math.ceil(session.steps / recipe.train.eval_every)
     dev_batches = math.ceil(len(session.dev.split.clips) / recipe.train.micro_batch_size / session.ranks)
@@ -92,9 +96,23 @@ def dry_run(session: Session) -> None:
         ["tokens per step, expected", f"{tokens:,.0f}"],
         ["tokens per second", f"{speed:,.0f}"],
         ["training", _duration(training)],
+        ["of it waiting for data", f"{waiting:.0%}".replace("%", " %")],
         [f"{evaluations} dev losses", _duration(evaluation)],
     ]
     show_table("Dry run", ["", "measured or expected"], rows)
+
+
+def _steps_to_time(session: Session) -> tuple[int, int]:
+    """How many steps of a dry run are not timed, and the step that it ends before.
+
+    Loader workers start slowly, and then have some micro-batches ready: only after these does the time of a step show
+    how fast they are. They deliver in bursts, so as many steps again are timed.
+    """
+    step = session.progress.step
+    ahead = PREFETCHED * session.recipe.data.workers  # micro-batches
+    in_a_step = len(session.examples.micro_batches(step, session.accelerator.process_index, session.ranks))
+    warm_up = max(1, math.ceil(ahead / in_a_step))
+    return warm_up, min(step + warm_up + max(TIMED_STEPS, warm_up), session.steps)
 
 
 def _duration(seconds: float) -> str:
@@ -108,11 +126,12 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _harmless_step(session: Session, micro_batches: list[Batch]) -> StepResult:
+def _harmless_step(session: Session, micro_batches: list[Batch], waited: float = 0.0) -> StepResult:
     """An optimiser step with a learning rate of zero: AdamW's state changes, the weights do not."""
     seed_step(session.recipe.run.seed, session.progress.step, session.accelerator.process_index)
     set_learning_rate(session.optimiser, 0.0)
-    return optimiser_step(session.engine, micro_batches, session.recipe.train.label_smoothing, session.accelerator)
+    smoothing = session.recipe.train.label_smoothing
+    return optimiser_step(session.engine, micro_batches, smoothing, session.accelerator, waited)
 
 
 def _written_and_read(session: Session) -> int:

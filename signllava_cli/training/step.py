@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from signllava_cli.training.engine import Engine
 class StepResult:
     """One optimiser step over all ranks: mean loss per target, counts, gradient norm, what was cut, seconds.
 
-    `positions`: of all kinds, without the `padding` of its batches.
+    `positions`: of all kinds, without the `padding` of its batches. `seconds`: of the whole step, including
+    `data_wait_seconds`, the longest time that a rank waited for its micro-batches.
     """
 
     loss: float
@@ -27,6 +29,7 @@ class StepResult:
     gradient_norm: float
     cuts: Cuts
     seconds: float
+    data_wait_seconds: float
 
     @property
     def is_finite(self) -> bool:
@@ -35,11 +38,18 @@ class StepResult:
 
 
 def optimiser_step(
-    engine: Engine, micro_batches: list[Batch], label_smoothing: float, accelerator: Accelerator
+    engine: Engine,
+    micro_batches: list[Batch],
+    label_smoothing: float,
+    accelerator: Accelerator,
+    data_wait_seconds: float = 0.0,
 ) -> StepResult:
-    """Take one step on the mean loss per target token of all micro-batches on all ranks."""
-    began = time.monotonic()
-    targets, positions, padding, cuts = _counted(micro_batches, accelerator)
+    """Take one step on the mean loss per target token of all micro-batches on all ranks.
+
+    `data_wait_seconds`: how long this rank waited for the micro-batches.
+    """
+    began = time.monotonic() - data_wait_seconds
+    targets, positions, padding, cuts, longest_wait = _counted(micro_batches, accelerator, data_wait_seconds)
     # gradients are averaged over the ranks, while the loss is the sum over all of them
     scale = accelerator.num_processes / targets
     loss_sum = torch.zeros((), device=accelerator.device)
@@ -48,7 +58,15 @@ def optimiser_step(
         loss_sum += engine.add_gradients(on_device, label_smoothing, scale, is_last=number == len(micro_batches))
     loss = float(accelerator.reduce(loss_sum, "sum")) / targets
     norm = engine.step()
-    return StepResult(loss, targets, positions, padding, norm, cuts, time.monotonic() - began)
+    return StepResult(loss, targets, positions, padding, norm, cuts, time.monotonic() - began, longest_wait)
+
+
+def timed(batches: Iterable[list[Batch]]) -> Iterator[tuple[list[Batch], float]]:
+    """Each of `batches` and the seconds that were spent waiting for it."""
+    began = time.monotonic()
+    for micro_batches in batches:
+        yield micro_batches, time.monotonic() - began
+        began = time.monotonic()
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -56,13 +74,18 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
-def _counted(micro_batches: list[Batch], accelerator: Accelerator) -> tuple[int, int, int, Cuts]:
-    """Targets, positions, padding and cuts of the whole step, over all ranks."""
-    counts = torch.zeros(5, dtype=torch.int64, device=accelerator.device)
+def _counted(
+    micro_batches: list[Batch], accelerator: Accelerator, data_wait_seconds: float
+) -> tuple[int, int, int, Cuts, float]:
+    """Targets, positions, padding and cuts of the whole step, over all ranks, and the longest wait of a rank."""
+    counts = torch.zeros(6, dtype=torch.float64, device=accelerator.device)
     for batch in micro_batches:
-        counts += torch.tensor(
+        counts[:5] += torch.tensor(
             [len(batch.targets), batch.positions, batch.padding, batch.cuts.frames, batch.cuts.sentences],
+            dtype=counts.dtype,
             device=counts.device,
         )
-    targets, positions, padding, frames, sentences = accelerator.reduce(counts, "sum").tolist()
-    return targets, positions, padding, Cuts(frames, sentences)
+    counts[5] = data_wait_seconds
+    by_rank = accelerator.gather(counts[None])  # (ranks, 6)
+    targets, positions, padding, frames, sentences = map(int, by_rank[:, :5].sum(0).tolist())
+    return targets, positions, padding, Cuts(frames, sentences), float(by_rank[:, 5].max())

@@ -26,7 +26,8 @@ def weights(run: Path, step: str = "last") -> dict[str, torch.Tensor]:
 
 def metrics(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    timed = ("tokens_per_second", "data_wait_seconds")
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 def assert_same_run(one: Path, other: Path) -> None:

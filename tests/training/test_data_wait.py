@@ -1,0 +1,58 @@
+"""Steps that wait for data are slower steps: metrics.jsonl and the dry run's estimate count the wait."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Ended, sets
+
+from signllava_cli.data.split import Split
+
+Command = Callable[..., Ended]
+SECONDS = 1.0  # that reading a micro-batch takes at least
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading takes `SECONDS`, in this process and in the loader workers that it forks."""
+    read_all = Split.read_all
+
+    def slowly(split: Split, clips: Sequence[Any]) -> Any:
+        time.sleep(SECONDS)
+        return read_all(split, clips)
+
+    monkeypatch.setattr(Split, "read_all", slowly)
+
+
+@pytest.mark.usefixtures("slow_disk")
+def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    more = ["train.max_steps=1", "train.smoke_pass=false", "train.micro_batch_size=2"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    progress = json.loads((tmp_path / "run" / "last" / "progress.json").read_text())
+    assert line["data_wait_seconds"] >= 2 * SECONDS  # two micro-batches
+    assert progress["positions"] / line["tokens_per_second"] > line["data_wait_seconds"]
+    assert progress["seconds"] > progress["data_wait_seconds"] >= 2 * SECONDS
+    assert re.search(r"after 1 steps and [2-9] s of steps, [2-9] s of them waiting for data", ended.out)
+
+
+@pytest.mark.usefixtures("slow_disk")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_dry_runs_hours_count_the_wait_for_data(signllava: Command, settings: list[str], workers: int) -> None:
+    """Also where workers have made some batches ahead, which last for the first steps alone."""
+    steps, faster = 36_000, workers or 1
+    more = [f"train.max_steps={steps}", f"data.workers={workers}", f"train.eval_every={steps}"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--dry-run", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    hours = re.search(r"│ training +│ +([0-9.]+) h │", ended.out)
+    share = re.search(r"│ of it waiting for data +│ +([0-9]+) % │", ended.out)
+    assert hours
+    assert share
+    least = SECONDS * steps / 3600 / faster
+    assert float(hours[1]) > 0.75 * least  # the timed steps may have more tokens than the mean step
+    assert int(share[1]) > 25  # the rest is computing
