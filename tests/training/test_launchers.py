@@ -31,13 +31,21 @@ PAIRS = [
     ("finetune", "single"),
     ("finetune", "zero2"),
 ]
+COMPARED = [  # with one process
+    *(("pretrain", launcher) for launcher in LAUNCHERS if launcher != "single"),
+    ("finetune", "ddp"),
+    ("finetune", "zero1"),
+    ("finetune", "zero2"),
+]
 # The start of a run is most of its time: `make test` makes these, `make test-all` all of them.
 QUICKLY_MADE = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
 QUICKLY_KILLED = [("finetune", "zero2")]
+# The dropout of an adapter is drawn rank by rank, so a finetuning that is compared has none.
+WITHOUT_DROPOUT = ("lora.dropout=0", "train.max_steps=6")
 
 
-def slow_but(quick: list[tuple[str, str]]) -> list[Any]:
-    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow]) for pair in PAIRS]
+def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
+    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow]) for pair in pairs]
 
 
 @pytest.fixture(scope="session")
@@ -65,12 +73,15 @@ class Whole:
             return [sys.executable, "-m", *launch, *arguments]
         return [sys.executable, "-m", "signllava_cli", *arguments, *(["--launch", profile] if profile else [])]
 
-    def run(self, stage: str, launcher: str) -> Path:
+    def run(self, stage: str, launcher: str, *more: str) -> Path:
         def make(run: Path) -> None:
-            ended = finished(self.command(stage, launcher, run))
+            ended = finished(self.command(stage, launcher, run, *more))
             assert f"distributed type {LAUNCHERS[launcher][1]}, ranks {1 if launcher == 'single' else 2}," in ended
 
-        return self.made_once(f"{stage}-{launcher}", make)
+        return self.made_once("-".join((stage, launcher, *more)), make)
+
+    def comparable(self, stage: str, launcher: str) -> Path:
+        return self.run(stage, launcher, *(WITHOUT_DROPOUT if stage == "finetune" else ()))
 
 
 def finished(command: list[str]) -> str:
@@ -120,11 +131,21 @@ def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     assert figures(killed) == figures(expected)
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
-def test_every_launcher_gives_the_losses_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
-    if stage == "pretrain":  # the dropout of an adapter is drawn rank by rank
-        expected = figures(whole.run("pretrain", "single"))
-        assert figures(whole.run(stage, launcher)) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE, COMPARED))
+def test_every_launcher_gives_the_losses_and_weights_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
+    expected, run = whole.comparable(stage, "single"), whole.comparable(stage, launcher)
+    assert len(figures(expected)) >= 2 * 6 + 1
+    assert figures(run) == pytest.approx(figures(expected), rel=1e-5)
+    for file in trained_files(stage):
+        ours, theirs = load_file(run / "last" / file), load_file(expected / "last" / file)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert tensor.norm() > 0, name
+            assert (ours[name] - tensor).norm() < 1e-5 * tensor.norm(), name
+
+
+def trained_files(stage: str) -> list[str]:
+    return ["projector.safetensors", *(["adapter/adapter_model.safetensors"] if stage == "finetune" else [])]
 
 
 @pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
