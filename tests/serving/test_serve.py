@@ -1,9 +1,13 @@
 """The web app: driven in a browser from opening to a translated recording, and fuzzed by its own schema."""
 
+import asyncio
+import http.client
 import io
 import json
 import os
 import re
+import socket
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -21,6 +25,7 @@ from signllava_cli import SignLlava
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.serving import limits
 from signllava_cli.serving.uploads import read_uploads
 
 STREAMS = {"sign2vec": 48, "mae": 64}
@@ -139,6 +144,56 @@ def test_files_that_cannot_be_used_are_refused_in_one_line(
     detail = json.loads(text)["detail"]
     assert message in detail
     assert "\n" not in detail
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
+    address: str, is_chunked: bool
+) -> None:
+    """As urllib does: an answer that cuts it off is lost, and it reports a broken connection."""
+    blocks, block = 12 * UPLOAD_MB, b"x" * 2**20
+    host, port = re.findall(r"//(.+):([0-9]+)/", address)[0]
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {blocks * len(block)}"
+    head = f"POST /api/uploads/translate HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(head.encode())
+        time.sleep(0.5)  # a server that answers and closes has done so
+        for number in range(blocks):
+            part = form({"a.npy": b""})["body"][:80] if number == 0 else block
+            client.sendall(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else block)
+            if number == 3:
+                time.sleep(0.5)
+        client.sendall(b"0\r\n\r\n" if is_chunked else b"")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 413
+        assert "larger than" in json.loads(answer.read())["detail"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_body_that_does_not_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
+    monkeypatch.setattr(limits, "DISCARD_SECONDS", 0.2 if is_slow else 60.0)
+    read, sent = [0], []
+
+    async def receive() -> dict[str, Any]:
+        if is_slow:
+            await asyncio.sleep(60)
+        read[0] += 1000
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def app(*_: object) -> None:
+        raise AssertionError("the request was let through")
+
+    scope = {"type": "http", "headers": [(b"content-length", b"999999999999")]}
+    asyncio.run(asyncio.wait_for(limits.UploadLimit(app, 10_000)(scope, receive, send), 10))
+    assert sent[0]["status"] == 413
+    assert [message.get("more_body", False) for message in sent[1:]][-1] is False
+    assert 0 <= read[0] <= limits.DISCARDED * 10_000 + 1000
 
 
 def test_a_file_cannot_lead_to_other_files_of_the_machine(tmp_path: Path) -> None:
