@@ -1,5 +1,6 @@
 """Generation against the slow, obvious way: one clip at a time, in order."""
 
+import contextlib
 import functools
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Ended, sets, subprocess_command
+from conftest import Ended, interrupted, sets, subprocess_command
 from slow_reference import slow_predictions
 
 from signllava_cli.data.annotations import Clip, read_annotations
@@ -135,15 +136,9 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     options = ["generate", "-c", run, "--split", "dev", "--batch-size", 1, "--context-source", "predicted"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert signllava(*options, "--out", whole).code == 0
-    process = subprocess_command(*options, "--out", killed)
-    deadline = time.monotonic() + 120
     part = killed / "parts" / "1-of-1.jsonl"
-    while not part.exists() or part.read_text().count("\n") < 5:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.wait()
+    process = subprocess_command(*options, "--out", killed, env=interrupted(part.name, 6, number))
+    process.communicate(timeout=200)
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     with open(part, "a") as file:
         file.write('{"recording": "dev0')  # half a line
@@ -182,9 +177,11 @@ def test_ten_kills_at_random_moments_change_no_hypothesis(run: Path, tmp_path: P
         while process.poll() is None and done() < more:
             time.sleep(0.001)
         time.sleep(draw.random() * 0.02)
-        everyone = [*psutil.Process(process.pid).children(recursive=True), process]
-        for each in everyone:
-            os.kill(each.pid, signal.SIGKILL)
+        if process.poll() is None:  # else it was faster than these kills
+            everyone = [*psutil.Process(process.pid).children(recursive=True), process]
+            for each in everyone:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each.pid, signal.SIGKILL)
         process.communicate()
     process = subprocess_command(*options)
     out = process.communicate(timeout=300)[0]

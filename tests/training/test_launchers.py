@@ -1,19 +1,16 @@
 """Every launcher trains the same run, and a run killed under it ends as if nothing had happened."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from conftest import ALL_TASKS, MadeOnce, sets
+from conftest import ALL_TASKS, MadeOnce, interrupted, sets
 from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
@@ -101,17 +98,16 @@ def figures(run: Path) -> list[float]:
 
 
 def kill_after(command: list[str], run: Path, steps: int) -> None:
-    """SIGKILL the launcher and every rank once `steps` steps are logged."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 300
-    while len(lines(run)) < steps:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for each in everyone:
-        os.kill(each.pid, signal.SIGKILL)
-    process.wait()
+    """SIGKILL the launcher and every rank once `steps` lines are logged, as rank 0 is about to log another."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=interrupted("metrics.jsonl", steps + 1, signal.SIGKILL, "group"),
+    )
+    assert process.wait(timeout=400) == -signal.SIGKILL
+    assert len(lines(run)) == steps
 
 
 @pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_KILLED))

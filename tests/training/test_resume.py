@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_TASKS, Ended, sets, subprocess_command
+from conftest import ALL_TASKS, Ended, interrupted, sets, subprocess_command
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -65,20 +65,17 @@ def test_resume_equals_uninterrupted(
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """SIGKILL from outside, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
+    """SIGKILL, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
     common = [*settings, "train.max_steps=40", "train.save_every=3", "train.eval_every=10", "train.keep=3"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
     assert signllava(*command, *sets([*common, f"run.folder={whole}"])).code == 0
-    process = subprocess_command(*command, *sets([*common, f"run.folder={killed}"]))
-    deadline = time.monotonic() + 120
-    while not (killed / "step-000006").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert metrics(killed)[-1]["step"] < 40
+    environment = interrupted("metrics.jsonl", 9, signal.SIGKILL)  # step 9, before its checkpoint
+    process = subprocess_command(*command, *sets([*common, f"run.folder={killed}"]), env=environment)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, output
+    assert metrics(killed)[-1]["step"] == 8
+    assert os.readlink(killed / "last") == "step-000006"
     (killed / "step-000999.tmp").mkdir()  # what a kill in the middle of a save leaves
     ended = signllava(*command, *sets([*common, f"run.folder={killed}"]))
     assert ended.code == 0
