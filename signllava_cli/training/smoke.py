@@ -22,7 +22,7 @@ from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import require_read_back, write_snapshot
 from signllava_cli.training.step import StepResult, optimiser_step, seed_step
 
-TIMED_STEPS = 3
+TIMED_STEPS = 3  # for each step that warms up
 PREFETCHED = 2  # micro-batches that torch's loader lets each worker make ahead
 SMOKE = "smoke"
 
@@ -106,13 +106,13 @@ def _steps_to_time(session: Session) -> tuple[int, int]:
     """How many steps of a dry run are not timed, and the step that it ends before.
 
     Loader workers start slowly, and then have some micro-batches ready: only after these does the time of a step show
-    how fast they are. They deliver in bursts, so as many steps again are timed.
+    how fast they are. Three times as many steps are timed, since slow first steps let them get ahead again.
     """
     step = session.progress.step
     ahead = PREFETCHED * session.recipe.data.workers  # micro-batches
     in_a_step = len(session.examples.micro_batches(step, session.accelerator.process_index, session.ranks))
     warm_up = max(1, math.ceil(ahead / in_a_step))
-    return warm_up, min(step + warm_up + max(TIMED_STEPS, warm_up), session.steps)
+    return warm_up, min(step + warm_up + TIMED_STEPS * warm_up, session.steps)
 
 
 def _duration(seconds: float) -> str:

@@ -38,7 +38,7 @@ def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str]
     assert line["data_wait_seconds"] >= 2 * SECONDS  # two micro-batches
     assert progress["positions"] / line["tokens_per_second"] > line["data_wait_seconds"]
     assert progress["seconds"] > progress["data_wait_seconds"] >= 2 * SECONDS
-    assert re.search(r"after 1 steps and [2-9] s of steps, [2-9] s of them waiting for data", ended.out)
+    assert re.search(r"after 1 steps and [0-9]+ s of steps, [0-9]+ s of them waiting for data", ended.out)
 
 
 @pytest.mark.usefixtures("slow_disk")
@@ -54,5 +54,7 @@ def test_the_dry_runs_hours_count_the_wait_for_data(signllava: Command, settings
     assert hours
     assert share
     least = SECONDS * steps / 3600 / faster
-    assert float(hours[1]) > 0.75 * least  # the timed steps may have more tokens than the mean step
-    assert int(share[1]) > 25  # the rest is computing
+    if workers:  # which made at most a third of the timed batches ahead
+        assert float(hours[1]) > 0.6 * least
+    else:  # the timed steps may have more tokens than the mean step
+        assert float(hours[1]) * int(share[1]) / 100 > 0.75 * least
