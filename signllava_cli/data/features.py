@@ -107,7 +107,7 @@ class FeatureStream:
 
     def _read_hdf5(self, clip: Clip, wanted: np.ndarray) -> np.ndarray:
         """The `wanted` frames through HDF5: chunks that hold none of them are not read."""
-        dataset = self._opened(self._file(clip.row), direct=False)[f"{clip.recording}/{clip.name}"]
+        dataset = self._opened(self._file(clip.row), direct=False)[self.index.dataset(self.name, clip)]
         rows_at_once = dataset.chunks[0] if dataset.chunks else 1
         step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
         if step > rows_at_once and (np.diff(wanted) == step).all():

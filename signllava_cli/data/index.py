@@ -1,8 +1,8 @@
 """The index of a split: one Arrow file, mapped into memory, that says all of a clip but its frames.
 
-A row per clip, in dataset order: names, position, texts, times, and for each stream the file, the length, the width
-and the byte where the frames begin. The sources are named with their size and time of change, so that an index that
-no longer tells the truth is noticed. `indexing.py` makes it.
+A row per clip, in dataset order: names, position, texts, times, and for each stream the file, the HDF5 group, the
+length, the width and the byte where the frames begin. The sources are named with their size and time of change, so
+that an index that no longer tells the truth is noticed. `indexing.py` makes it.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from signllava_cli.data.stream_files import find_metadata
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream
 
-FORMAT = 2
+FORMAT = 3
+STREAM_COLUMNS = ("frames", "width", "file", "group", "offset")
 HEAD, VOCABULARY = b"signllava index", b"signllava vocabulary"
 
 
@@ -71,6 +72,11 @@ class Index:
             row=row,
         )
 
+    @property
+    def has_unique_names(self) -> bool:
+        """Whether no two clips have the same name."""
+        return bool(self._head["unique_names"])
+
     def id(self, row: int) -> str:
         """`recording/clip` of the clip in `row`."""
         return f"{self._value('recording', row)}/{self._value('clip', row)}"
@@ -109,6 +115,11 @@ class Index:
     def offsets(self, stream: str) -> np.ndarray:
         """The byte where each clip's float16 frames begin, int64 (clips,); -1 where only HDF5 can tell."""
         return self._numbers(f"{stream}/offset")
+
+    def dataset(self, stream: str, clip: Clip) -> str:
+        """The path of the array of `clip` in its HDF5 file."""
+        group = int(self._numbers(f"{stream}/group")[clip.row])
+        return f"{clip.recording if group < 0 else self._head['streams'][stream]['groups'][group]}/{clip.name}"
 
     def files(self, stream: str) -> list[Path]:
         """The shards of `stream`."""
@@ -173,7 +184,7 @@ class Index:
 
     def stream_columns(self, stream: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All that the index holds of `stream`: its columns by name, and what is said of its files."""
-        names = [f"{stream}/{column}" for column in ("frames", "width", "file", "offset")]
+        names = [f"{stream}/{column}" for column in STREAM_COLUMNS]
         return {name: self._numbers(name) for name in names}, self._head["streams"][stream]
 
     def _value(self, column: str, row: int) -> Any:

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from signllava_cli.console import progress, say, warn
 from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
-from signllava_cli.data.index import FORMAT, HEAD, VOCABULARY, Index, stamp
+from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
+from signllava_cli.data.index import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY, Index, stamp
 from signllava_cli.data.shard import StoredClip, list_shard
 from signllava_cli.data.stream_files import StreamFiles, find_stream
 from signllava_cli.data.words import says_nothing, words
@@ -75,9 +76,9 @@ def _build(
     began = time.monotonic()
     annotation = _annotation_stamp(root, split)
     clips = [clip for recording in read_annotations(root, split) for clip in recording.clips]
-    row_of = {clip.id: row for row, clip in enumerate(clips)}
+    names = ClipNames(clips)
     columns, head = _texts(clips), {}
-    for name, (kept, its_head) in _kept_streams(old, split, streams, clips).items():
+    for name, (kept, its_head) in _kept_streams(old, split, streams, names).items():
         columns, head[name] = columns | kept, its_head
     found = {name: find_stream(root, split, name, settings) for name, settings in streams.items() if name not in head}
     # before the shards are listed: one that changes while it is read must not look unchanged
@@ -86,10 +87,12 @@ def _build(
     at_once = workers if len(clips) * len(found) >= WORTH_A_POOL else 1
     listings = _list_shards({path for files in found.values() for path in files.files}, parts, at_once)
     for name, files in found.items():
-        columns |= _stream_columns(name, files, listings, row_of)
+        located, head[name]["groups"] = _stream_columns(name, files, listings, names)
+        columns |= located
     vocabulary = sorted({keyword.casefold() for clip in clips for keyword in clip.keywords if words(keyword)})
+    of_split = {"split": split, "annotation": annotation, "unique_names": names.repeated is None}
     metadata = {
-        HEAD: json.dumps({"format": FORMAT, "split": split, "annotation": annotation, "streams": head}),
+        HEAD: json.dumps({"format": FORMAT, **of_split, "streams": head}),
         VOCABULARY: json.dumps(vocabulary),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
@@ -102,13 +105,13 @@ def _build(
 
 
 def _kept_streams(
-    old: Index | None, split: str, streams: Mapping[str, Stream], clips: Sequence[Clip]
+    old: Index | None, split: str, streams: Mapping[str, Stream], names: ClipNames
 ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """What `old` still knows of streams whose files have not changed: columns for `clips`, and what is said of files.
 
     So a changed text, or another recipe's stream, costs no shard a second reading.
     """
-    if old is None:
+    if old is None or old.has_unique_names != (names.repeated is None):  # other arrays may be the clips' now
         return {}
     stale = {
         name: old.why_stream_stale(split, name, streams[name]) if name in streams else old.changed_file(name)
@@ -118,7 +121,7 @@ def _kept_streams(
     if not kept:
         return {}
     old_rows = {old.id(row): row for row in range(len(old))}
-    rows = np.array([old_rows.get(clip.id, -1) for clip in clips])
+    rows = np.array([old_rows.get(clip.id, -1) for clip in names.clips])
     if (rows < 0).any():
         return {}
     return {
@@ -162,32 +165,51 @@ def _texts(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def _stream_columns(
-    name: str, files: StreamFiles, listings: Mapping[Path, Path], row_of: Mapping[str, int]
-) -> dict[str, Any]:
-    """Where each clip's frames lie in one stream.
+    name: str, files: StreamFiles, listings: Mapping[Path, Path], names: ClipNames
+) -> tuple[dict[str, Any], list[str]]:
+    """Where each clip's frames lie in one stream, and the groups that are no recordings of their clips.
 
     Raises:
-        UserError: an annotated clip's array cannot be used.
+        UserError: an annotated clip's array cannot be used, or two arrays could be a clip's.
     """
-    frames, widths, numbers = (np.full(len(row_of), fill, np.int32) for fill in (0, 0, -1))
-    offsets = np.full(len(row_of), -1, np.int64)
+    count = len(names.clips)
+    frames, widths, numbers, groups = (np.full(count, fill, np.int32) for fill in (0, 0, -1, -1))
+    offsets = np.full(count, -1, np.int64)
+    number_of_file = {path: number for number, path in enumerate(files.files)}
+    number_of_group: dict[str, int] = {}
     faults = []
-    for number, path in enumerate(files.files):
-        for stored in _listing(path, listings[path]):
-            row = row_of.get(f"{stored.recording}/{stored.clip}")
-            shard = files.shard_of.get(stored.recording)
-            if row is None or shard is None or files.file_of[shard] != path:
-                continue
-            if stored.fault:
-                faults.append(f"clip {stored.recording}/{stored.clip} in {path}: {stored.fault}")
-            elif stored.frames:
-                frames[row], widths[row], numbers[row] = stored.frames, stored.width, number
-                offsets[row] = stored.offset
+    matcher: ArrayMatcher[StoredClip] = ArrayMatcher(names, files.shard_of, files.file_of)
+    listed = ((path, stored) for path in files.files for stored in _listing(path, listings[path]))
+    for row, path, stored in matcher.match(listed):
+        if stored.fault:
+            faults.append(f"clip {stored.recording}/{stored.clip} in {path}: {stored.fault}")
+        elif stored.frames:
+            frames[row], widths[row], numbers[row] = stored.frames, stored.width, number_of_file[path]
+            offsets[row] = stored.offset
+            if stored.recording != names.clips[row].recording:
+                groups[row] = number_of_group.setdefault(stored.recording, len(number_of_group))
     if faults:
         more = f" ({len(faults) - 1} more like it)" if faults[1:] else ""
         raise UserError(f"Stream {name}, {faults[0]}{more}; pack it again, or take the clip out of the annotation.")
-    columns = {"frames": frames, "width": widths, "file": numbers, "offset": offsets}
-    return {f"{name}/{column}": pa.array(values) for column, values in columns.items()}
+    _require_unambiguous(name, matcher)
+    if matcher.unidentified and names.repeated and not frames.all():
+        repeated, *recordings = names.repeated
+        warn(
+            f"Stream {name}: {matcher.unidentified} arrays of clip names lie in groups of other names than the "
+            f"recordings' and are not used, because names do not identify clips here: clip name {repeated} stands in "
+            f"recordings {' and '.join(recordings)}."
+        )
+    columns = {"frames": frames, "width": widths, "file": numbers, "group": groups, "offset": offsets}
+    return {f"{name}/{column}": pa.array(columns[column]) for column in STREAM_COLUMNS}, list(number_of_group)
+
+
+def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
+    for row in matcher.ambiguous:
+        more = f" ({len(matcher.ambiguous) - 1} more clips like it)" if len(matcher.ambiguous) > 1 else ""
+        raise UserError(
+            f"Stream {name}: clip {matcher.names.clips[row].id} lies in {matcher.both_places(row)}{more}; remove one "
+            "of them, or take one group out of the metadata."
+        )
 
 
 def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Path]:

@@ -131,6 +131,8 @@ _AILMENTS = (
     _error("recording-without-features", "A recording has no features at all.", _PACK, True),
     # arrays
     _error("features-missing", "A clip has no array.", _PACK, True),
+    _error("features-ambiguous", "Two groups of other names than the recording's hold an array of a clip's name.",
+           "Remove one of them, or take one group out of the metadata."),
     _note("features-extra", "An array belongs to no annotated clip.",
           "Nothing, if the clips were taken out on purpose."),
     _error("features-no-array", "A group or a broken link stands in place of an array.", _PACK, True),

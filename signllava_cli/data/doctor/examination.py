@@ -162,7 +162,7 @@ def _check_shards(
     for shards in opened:
         its = clip_arrays(shards, read, splits[shards.split], findings)
         arrays.setdefault(shards.stream, {})[shards.split] = its
-    check_extra(opened, read, {name: split for name, split in splits.items() if split}, findings)
+    check_extra(opened, read, {name: split for name, split in splits.items() if split}, arrays, findings)
     return arrays
 
 

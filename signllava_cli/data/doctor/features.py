@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
 from signllava_cli.data.doctor.annotation import AnnotatedSplit
 from signllava_cli.data.doctor.findings import Findings
 from signllava_cli.data.doctor.shard_reading import ArrayFacts, ShardFacts
@@ -36,12 +37,20 @@ def clip_arrays(
     if split is None:
         return {clip: facts for its in arrays.values() for clip, facts in its.items()}
     chosen: dict[str, ArrayFacts] = {}
+    elsewhere, ambiguous = _in_other_groups(shards, read, split)
+    for clip, both in ambiguous.items():
+        found("features-ambiguous", [clip], both)
     for recording in split.recordings:
         if not recording.clips or recording.name in shards.unclear:
             continue
+        grouped_otherwise = {clip.id for clip in recording.clips if clip.id in elsewhere or clip.id in ambiguous}
+        chosen |= {clip: elsewhere[clip] for clip in grouped_otherwise if clip in elsewhere}
         named = shards.shard_of.get(recording.name)
         file_named = shards.file_of.get(named) if named is not None else None
         here = lies_in.get(recording.name, [])
+        if grouped_otherwise and not here:
+            found("features-missing", (clip.id for clip in recording.clips if clip.id not in grouped_otherwise))
+            continue
         if named is not None and (file_named is None or (read[file_named].fault and not here)):
             continue  # the shard is missing or unreadable, which is a finding of its own
         if not here:
@@ -57,18 +66,40 @@ def clip_arrays(
             its = arrays[file_named]
             chosen |= {clip.id: its[clip.id] for clip in recording.clips if clip.id in its}
             if not read[file_named].fault:
-                found("features-missing", (clip.id for clip in recording.clips if clip.id not in its))
+                there = its.keys() | grouped_otherwise
+                found("features-missing", (clip.id for clip in recording.clips if clip.id not in there))
     return chosen
+
+
+def _in_other_groups(
+    shards: StreamShards, read: Mapping[Path, ShardFacts], split: AnnotatedSplit
+) -> tuple[Arrays, Mapping[str, str]]:
+    """By clip, the array that training finds in another group than its recording's; or two places of such arrays."""
+    names = ClipNames([clip for recording in split.recordings for clip in recording.clips])
+    matcher: ArrayMatcher[ArrayFacts] = ArrayMatcher(names, shards.shard_of, shards.file_of)
+    files = dict.fromkeys(shards.file_of.values())
+    listed = ((file, each) for file in files for each in read[file].arrays if each.clip)
+    matched = ((names.clips[row], facts) for row, _, facts in matcher.match(listed))
+    elsewhere = {clip.id: facts for clip, facts in matched if facts.recording != clip.recording}
+    return elsewhere, {names.clips[row].id: matcher.both_places(row) for row in matcher.ambiguous}
 
 
 def check_extra(
     opened: Sequence[StreamShards],
     read: Mapping[Path, ShardFacts],
     splits: Mapping[str, AnnotatedSplit],
+    chosen: Mapping[str, Mapping[str, Arrays]],
     findings: Findings,
 ) -> None:
-    """Arrays of no annotated clip. A file that several splits share is held against all of them."""
+    """Arrays of no annotated clip. A file that several splits share is held against all of them.
+
+    `chosen`: stream -> split -> the arrays of its clips, which may lie in groups of other names.
+    """
     ids = {name: split.clip_ids for name, split in splits.items()}
+    used = {
+        stream: {f"{facts.recording}/{facts.clip}" for arrays in its.values() for facts in arrays.values()}
+        for stream, its in chosen.items()
+    }
     sharing: dict[Path, list[StreamShards]] = {}
     for shards in opened:
         for file in dict.fromkeys(shards.file_of.values()):
@@ -77,7 +108,8 @@ def check_extra(
         if not all(shards.split in ids for shards in its_splits):
             continue
         clips = (f"{each.recording}/{each.clip}" for each in read[file].arrays if each.clip)
-        extra = (clip for clip in clips if not any(clip in ids[shards.split] for shards in its_splits))
+        known = [used[its_splits[0].stream], *(ids[shards.split] for shards in its_splits)]
+        extra = (clip for clip in clips if not any(clip in each for each in known))
         findings.add("features-extra", extra, its_splits[0].split, its_splits[0].stream)
 
 

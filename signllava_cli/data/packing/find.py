@@ -3,14 +3,15 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import h5py
 
 from signllava_cli.data.annotations import Clip
+from signllava_cli.data.clip_arrays import ClipNames
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.request import (
@@ -22,6 +23,7 @@ from signllava_cli.data.packing.request import (
 )
 from signllava_cli.errors import UserError, first_names
 
+DEEPEST_EXAMPLE = 8  # groups: a file may link a group into itself
 FOLDERS_REMEMBERED = 64  # clips come recording by recording
 
 
@@ -56,19 +58,21 @@ def _stamp(file: Path) -> str:
     return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def find_clips(request: PackRequest, clips: Iterable[Clip]) -> FoundClips:
+def find_clips(request: PackRequest, clips: Sequence[Clip]) -> FoundClips:
     """Look for the array of each of `clips` in all sources.
 
     A clip that two sources hold, or an array that two clips would share, is not chosen from.
 
     Raises:
-        UserError: a source is no HDF5 file, or --key is given and no file has keys.
+        UserError: a source is no HDF5 file, --key is given and no file has keys, or a pattern names an unknown
+            column.
     """
+    request.require_columns(dict.fromkeys(column for clip in clips for column in clip.source))
     files: dict[str, ClipFile] = {}
     unusable: dict[str, str] = {}
     missing: list[str] = []
     with OpenHdf5() as handles:
-        searches = _searches(request, handles)
+        searches = _searches(request, clips, handles)
         for clip in clips:
             try:
                 found = [source for search in searches if (source := search(clip))]
@@ -94,14 +98,24 @@ def find_clips(request: PackRequest, clips: Iterable[Clip]) -> FoundClips:
 _Search = Callable[[Clip], ClipFile | None]
 
 
-def _searches(request: PackRequest, handles: OpenHdf5) -> list[_Search]:
+def _searches(request: PackRequest, clips: Sequence[Clip], handles: OpenHdf5) -> list[_Search]:
     """One search per folder, and one for all HDF5 files together."""
     names_in = lru_cache(FOLDERS_REMEMBERED)(_names_in)
     searches = [_folder_search(request, source, names_in) for source in request.sources if source.is_dir()]
     hdf5_files = [source for source in request.sources if not source.is_dir()]
     if hdf5_files:
-        searches.append(_hdf5_search(request.key or OUR_LAYOUT, hdf5_files, handles))
+        by_key = _hdf5_search(request.key or OUR_LAYOUT, hdf5_files, handles)
+        in_any_group = _group_search(hdf5_files, ClipNames(clips), handles)
+        searches.append(by_key if request.key else lambda clip: by_key(clip) or in_any_group(clip))
     return searches
+
+
+def _filled(pattern: str, clip: Clip) -> str:
+    """`pattern` with the names of `clip` and the columns of its source in place of `{...}`."""
+    try:
+        return pattern.format_map({**clip.source, "recording": clip.recording, "clip": clip.name})
+    except KeyError as lacking:
+        raise Unreadable(f"the annotation gives it no {{{lacking.args[0]}}}") from None
 
 
 def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str], frozenset[str]]) -> _Search:
@@ -109,14 +123,14 @@ def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str],
 
     def search(clip: Clip) -> ClipFile | None:
         for pattern in patterns:
-            file = os.path.join(source, pattern.format(recording=clip.recording, clip=clip.name))
+            file = os.path.join(source, _filled(pattern, clip))
             folder, name = os.path.split(file)
             if name in names_in(folder):
                 if may_run_code(name):
                     raise Unreadable(f"{file} is not opened: {CAN_RUN_CODE}")
                 format = request.format_of(file)
                 key = request.key if format in KEYED_FORMATS else None
-                return ClipFile(Path(file), format, (key or "").format(recording=clip.recording, clip=clip.name))
+                return ClipFile(Path(file), format, _filled(key or "", clip))
         return None
 
     return search
@@ -139,7 +153,7 @@ def _hdf5_search(pattern: str, files: Sequence[Path], handles: OpenHdf5) -> _Sea
             files_of.setdefault(name, []).append(file)
 
     def search(clip: Clip) -> ClipFile | None:
-        names = [part.format(recording=clip.recording, clip=clip.name) for part in parts]
+        names = [_filled(part, clip) for part in parts]
         key = "/".join(names)
         holders = files_of.get(names[fixed], [])
         if fixed + 1 < len(parts):
@@ -149,6 +163,36 @@ def _hdf5_search(pattern: str, files: Sequence[Path], handles: OpenHdf5) -> _Sea
         return ClipFile(holders[0], "hdf5", key) if holders else None
 
     return search
+
+
+def _group_search(files: Sequence[Path], names: ClipNames, handles: OpenHdf5) -> _Search:
+    """By the clip's name in the groups of all files, which are listed on first use; not where names are repeated."""
+
+    @cache
+    def places() -> dict[str, list[tuple[Path, str]]]:
+        found: dict[str, list[tuple[Path, str]]] = {}
+        for file in files:
+            for group in _names_below(handles, file, ""):
+                for name in _names_below(handles, file, group):
+                    found.setdefault(name, []).append((file, f"{group}/{name}"))
+        return found
+
+    def search(clip: Clip) -> ClipFile | None:
+        holders = [] if names.repeated else places().get(clip.name, [])
+        if len(holders) > 1:
+            both = " and as ".join(f"{key} in {file}" for file, key in holders[:2])
+            raise Unreadable(f"stands as {both}; tell which with --key, or name one of the files alone")
+        return ClipFile(holders[0][0], "hdf5", holders[0][1]) if holders else None
+
+    return search
+
+
+def example_in(file: Path, handles: OpenHdf5) -> str:
+    """The path of an array in an HDF5 file, or of an empty group."""
+    path: list[str] = []
+    while len(path) < DEEPEST_EXAMPLE and (names := _names_below(handles, file, "/".join(path))):
+        path.append(names[0])
+    return "/".join(path)
 
 
 def _holds(handles: OpenHdf5, file: Path, key: str) -> bool:

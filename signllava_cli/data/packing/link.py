@@ -1,68 +1,117 @@
 """`signllava prepare link`: shards that lie elsewhere become the shards of a stream, without a copy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 
 from signllava_cli.console import say, warn
-from signllava_cli.data.annotations import read_annotations
+from signllava_cli.data.annotations import Recording, read_annotations
+from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
 from signllava_cli.data.packing.stream_out import StreamOut
 from signllava_cli.errors import UserError, first_names
 from signllava_cli.files import read_json, write_json
 
 
 def link(files: Sequence[Path], out: StreamOut, overwrite: bool) -> None:
-    """Link `files`, HDF5 with a group per recording and a dataset per clip, and write their metadata.
+    """Link `files`, HDF5 with groups of a dataset per clip, and write the shard of each group that holds a clip.
 
     Raises:
-        UserError: a file is none of this layout, two hold the same recording or none an annotated one, or
+        UserError: a file is none of this layout, two hold the same group or one clip, none holds a clip, or
             something is in the way.
     """
-    annotated = [recording.name for recording in read_annotations(out.root, out.split)]
-    file_of = _file_of_each_recording(files)
-    used = [file for file in files if any(file_of.get(name) == file for name in annotated)]
+    recordings = read_annotations(out.root, out.split)
+    groups = _groups_in(files)
+    clips = [clip.name for recording in recordings for clip in recording.clips]
+    used = _groups_used(groups, recordings)
     if not used:
         raise UserError(
-            f"None of the {len(files)} files holds a recording of split {out.split} ({first_names(annotated)}); "
-            f"they hold {first_names(file_of) or 'nothing'}."
+            f"None of the {len(files)} files holds a recording of split {out.split} "
+            f"({first_names(recording.name for recording in recordings)}), nor one of its clips "
+            f"({first_names(clips)}); they hold {first_names(groups) or 'nothing'}."
         )
-    targets = [file.resolve() for file in used]  # before earlier links go: they may be what was named
+    linked = [file for file in files if any(groups[group].file == file for group in used)]
+    targets = [file.resolve() for file in linked]  # before earlier links go: they may be what was named
     with out.taken():
         _make_room(out, overwrite)
         for number, target in enumerate(targets):
             out.shard(number).symlink_to(target)
-        number_of = {file: number for number, file in enumerate(used)}
-        shard_of = {name: number_of[file_of[name]] for name in annotated if name in file_of}
-        write_json(out.metadata, shard_of)
-    say(f"linked {len(used)} files as stream {out.stream} of split {out.split}: {len(shard_of)} recordings")
-    if others := len(file_of) - len(shard_of):
+        number_of = {file: number for number, file in enumerate(linked)}
+        write_json(out.metadata, {group: number_of[groups[group].file] for group in used})
+    linked_clips = {clip for its in used.values() for clip in its}
+    covered = {clip.recording for recording in recordings for clip in recording.clips if clip.id in linked_clips}
+    say(
+        f"linked {len(linked)} files as stream {out.stream} of split {out.split}: {len(covered)} recordings, "
+        f"{len(linked_clips)} clips"
+    )
+    if others := len(groups) - len(used):
         say(f"{others} recordings in them are not in {out.annotation.name}, and left aside")
-    if unused := [str(file) for file in files if file not in used]:
+    if unused := [str(file) for file in files if file not in linked]:
         warn(f"{len(unused)} files hold no recording of split {out.split} and are not linked ({first_names(unused)})")
-    if lacking := [name for name in annotated if name not in file_of]:
+    if lacking := [recording.name for recording in recordings if recording.name not in covered]:
         warn(
-            f"{len(lacking)} of {len(annotated)} annotated recordings are in none of the files "
+            f"{len(lacking)} of {len(recordings)} annotated recordings are in none of the files "
             f"({first_names(lacking)}); name the files that hold them, with --overwrite."
         )
 
 
-def _file_of_each_recording(files: Sequence[Path]) -> dict[str, Path]:
-    file_of: dict[str, Path] = {}
+@dataclass(frozen=True)
+class _Group:
+    """An HDF5 group: its file and the names in it."""
+
+    file: Path
+    clips: list[str]
+
+
+@dataclass(frozen=True)
+class _Array:
+    """The array `clip` of the group `recording`, as `ArrayMatcher` wants it."""
+
+    recording: str
+    clip: str
+
+
+def _groups_in(files: Sequence[Path]) -> dict[str, _Group]:
+    groups: dict[str, _Group] = {}
     for file in files:
-        for recording in _recordings_in(file):
-            if recording in file_of:
+        for name, group in _recordings_in(file).items():
+            if name in groups:
                 raise UserError(
-                    f"Recording {recording} stands in {file_of[recording]} and in {file}: name one of them alone."
+                    f"Recording {name} stands in {groups[name].file} and in {file}: name one of them alone."
                 )
-            file_of[recording] = file
-    return file_of
+            groups[name] = group
+    return groups
 
 
-def _recordings_in(file: Path) -> list[str]:
+def _groups_used(groups: Mapping[str, _Group], recordings: Sequence[Recording]) -> dict[str, list[str]]:
+    """The groups that are recordings or hold their clips, in the order of the annotation, and the ids of the clips.
+
+    Raises:
+        UserError: two groups hold a clip, and none is its recording.
+    """
+    names = ClipNames([clip for recording in recordings for clip in recording.clips])
+    matcher: ArrayMatcher[_Array] = ArrayMatcher(
+        names, {group: group for group in groups}, {name: group.file for name, group in groups.items()}
+    )
+    listed = ((group.file, _Array(name, clip)) for name, group in groups.items() for clip in group.clips)
+    matched = sorted((row, array.recording) for row, _, array in matcher.match(listed))
+    for row in matcher.ambiguous:
+        raise UserError(
+            f"Clip {names.clips[row].id} lies in {matcher.both_places(row)}: name one of the files alone, or remove "
+            "one array."
+        )
+    used: dict[str, list[str]] = {}
+    for row, group in matched:
+        used.setdefault(group, []).append(names.clips[row].id)
+    return used
+
+
+def _recordings_in(file: Path) -> dict[str, _Group]:
     try:
         with h5py.File(file, "r") as handle:
             kinds = {name: handle.get(name, getclass=True) for name in handle}
+            groups = {name: _Group(file, list(handle[name])) for name, kind in kinds.items() if kind is h5py.Group}
     except (OSError, RuntimeError, KeyError) as fault:
         raise UserError(f"{file} is no whole HDF5 file ({fault}).") from None
     if bare := [name for name, kind in kinds.items() if kind is not h5py.Group]:
@@ -70,7 +119,7 @@ def _recordings_in(file: Path) -> list[str]:
             f"{file} has {first_names(bare)} at its top level in place of a group per recording: copy it into our "
             "layout with `signllava prepare pack`, naming each clip's array with --key."
         )
-    return list(kinds)
+    return groups
 
 
 def _make_room(out: StreamOut, overwrite: bool) -> None:

@@ -11,10 +11,10 @@ from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.packing.arrays import shape_in_header
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
 from signllava_cli.data.packing.features import read_features
-from signllava_cli.data.packing.find import FoundClips
+from signllava_cli.data.packing.find import FoundClips, example_in
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.request import PackRequest
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import UserError, first_names, printable
 from signllava_cli.files import read_json
 
 BYTES_A_NUMBER = 2
@@ -104,7 +104,7 @@ def make_plan(asked: Asked, recordings: Sequence[Recording], found: FoundClips, 
     Raises:
         UserError: not one clip can be packed.
     """
-    width = _first_width(found, handles)
+    width = _first_width(asked, found, handles)
     sizes = _Sizes(width, handles)
     bound = asked.shard_mb * 2**20
     shard_of: dict[str, int] = {}
@@ -123,7 +123,7 @@ def make_plan(asked: Asked, recordings: Sequence[Recording], found: FoundClips, 
     return Plan(asked, width, shard_of)
 
 
-def _first_width(found: FoundClips, handles: OpenHdf5) -> int:
+def _first_width(asked: Asked, found: FoundClips, handles: OpenHdf5) -> int:
     """The width of the first clip that can be read: that of all."""
     faults = [f"{clip}: {why}" for clip, why in found.unusable.items()]
     for clip, source in found.files.items():
@@ -133,9 +133,11 @@ def _first_width(found: FoundClips, handles: OpenHdf5) -> int:
             faults.append(f"{clip} in {source.file}: {fault}")
     if faults:
         raise UserError(f"Nothing to pack: none of the {len(faults)} clips found is usable ({faults[0]}).")
+    hdf5 = next((Path(source) for source in asked.sources if Path(source).is_file()), None)
+    example = f"; {hdf5} holds {printable(example_in(hdf5, handles)) or 'nothing'}" if hdf5 else ""
     raise UserError(
         f"Nothing to pack: no SOURCE holds a file of any of the {len(found.missing)} annotated clips "
-        f"({first_names(found.missing)}); name where they lie with --pattern, or in HDF5 files with --key."
+        f"({first_names(found.missing)}){example}; name where they lie with --pattern, or in HDF5 files with --key."
     )
 
 

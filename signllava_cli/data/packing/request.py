@@ -1,5 +1,6 @@
 """What `prepare pack` is asked for, and which formats it reads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -30,8 +31,8 @@ class PackRequest:
     """Where the arrays of a stream's clips are looked for, and how large a shard may be.
 
     `sources` are folders with a file per clip, or HDF5 files with many clips. `pattern` is a clip's file in such a
-    folder, `key` its array in a file that may hold many; both may hold `{recording}` and `{clip}`. `shard_mb` is in
-    2**20 bytes.
+    folder, `key` its array in a file that may hold many; both may hold `{recording}`, `{clip}` and columns of the
+    table that the annotation was imported from. `shard_mb` is in 2**20 bytes.
 
     Raises:
         UserError: a source is not there or is a pickle, or a pattern names something else.
@@ -47,19 +48,31 @@ class PackRequest:
         for source in self.sources:
             _require_source(source)
         files = [source for source in self.sources if source.is_file()]
-        if self.key is not None:
-            _require_fields("--key", self.key)
+        fields = _fields("--key", self.key) if self.key is not None else set()
         if self.pattern is not None:
-            _require_fields("--pattern", self.pattern)
+            fields_of_both = fields | _fields("--pattern", self.pattern)
             if len(files) == len(self.sources):
                 raise UserError("--pattern finds files in a folder, but no SOURCE is a folder: leave it out.")
-            if "{clip}" not in self.pattern + (self.key or ""):
+            if not fields_of_both - {"recording"}:
                 raise UserError(f"--pattern {self.pattern} names one file for all clips: it must hold {{clip}}.")
             self.format_of(self.pattern)
         if files and self.format not in ("auto", "hdf5"):
             raise UserError(f"{files[0]}: --format {self.format} is read from folders of files, one per clip.")
-        if files and "{clip}" not in (self.key or OUR_LAYOUT):
+        if files and self.key is not None and not fields - {"recording"}:
             raise UserError(f"--key {self.key} names one array for all clips: it must hold {{clip}}.")
+
+    def require_columns(self, columns: Iterable[str]) -> None:
+        """Check that the patterns name nothing but the layout's names and `columns` of the source.
+
+        Raises:
+            UserError: one does; it lists what is there.
+        """
+        known = list(dict.fromkeys(["recording", "clip", *columns]))
+        for option, pattern in (("--pattern", self.pattern), ("--key", self.key)):
+            for field in sorted(_fields(option, pattern or "") - set(known)):
+                hint = "" if known[2:] else "; import the annotation again to keep the columns of its table"
+                there = ", ".join(f"{{{name}}}" for name in known)
+                raise UserError(f"{option} {pattern}: nothing is known as {{{field}}}; it may hold {there}{hint}.")
 
     @property
     def file_patterns(self) -> tuple[str, ...]:
@@ -99,11 +112,17 @@ def _require_source(source: Path) -> None:
         raise UserError(f"{source} is not opened: {CAN_RUN_CODE}.")
 
 
-def _require_fields(option: str, pattern: str) -> None:
+def _fields(option: str, pattern: str) -> set[str]:
+    """The names in braces in `pattern`.
+
+    Raises:
+        UserError: it is no pattern, or asks for more than the values of names.
+    """
     try:
         parsed = list(Formatter().parse(pattern))
     except ValueError as fault:
         raise UserError(f"{option} {pattern}: {fault}.") from None
     for _, field, spec, conversion in parsed:
-        if field is not None and (field not in ("recording", "clip") or spec or conversion):
-            raise UserError(f"{option} {pattern}: may hold {{recording}} and {{clip}} and no other {{...}}.")
+        if field is not None and (spec or conversion or not field or set(field) & set(".[")):
+            raise UserError(f"{option} {pattern}: may hold {{recording}}, {{clip}} and columns of the source alone.")
+    return {field for _, field, _, _ in parsed if field is not None}

@@ -151,8 +151,10 @@ def damaged(root: Path) -> None:
     file.write_bytes(content)
 
 
-def moved(handle: h5py.File) -> None:
+def in_two_groups(handle: h5py.File) -> None:
+    """The clips of train00 in two groups, and none is called train00."""
     handle.move("train00", "elsewhere")
+    handle.copy("elsewhere", "copy")
 
 
 def times(*seconds: tuple[float, float]) -> Spoil:
@@ -352,8 +354,9 @@ SPOILINGS = [
     Spoiling("recording-in-two-shards", "train00",
              shard(lambda one: one.create_dataset("train00/x", data=[[1.0]]), number=1)),
     Spoiling("recording-not-in-metadata", "train00", metadata({"train00": None})),
-    Spoiling("recording-without-features", "train00", shard(moved)),
+    Spoiling("recording-without-features", "train00", shard(lambda one: one.__delitem__("train00"))),
     Spoiling("features-missing", CLIP, shard(lambda one: one.__delitem__(CLIP))),
+    Spoiling("features-ambiguous", CLIP, shard(in_two_groups)),
     Spoiling("features-extra", "train00/extra", shard(lambda one: one.create_dataset("train00/extra", data=[[1.0]]))),
     Spoiling("features-no-array", CLIP, shard(lambda one: (one.__delitem__(CLIP), one.create_group(CLIP)))),
     Spoiling("features-no-array", CLIP, shard(link(h5py.SoftLink("/nowhere")))),

@@ -313,7 +313,7 @@ def test_wrong_words_are_refused_in_one_line(signllava: Command, tmp_path: Path)
         (tmp_path / "yes.h5", "--key", "x"): "must hold {clip}",
         (tmp_path / "yes.h5", "--pattern", "{clip}.npy"): "no SOURCE is a folder",
         (tmp_path / "yes.h5", "--format", "npy"): "--format npy is read from folders",
-        (source, "--pattern", "{clip.__class__}.npy"): "{recording} and {clip} and no other",
+        (source, "--pattern", "{clip.__class__}.npy"): "may hold {recording}, {clip} and columns of the source alone",
         (source, "--pattern", "{clip"): "--pattern {clip",
         (source, "--pattern", "x.npy"): "must hold {clip}",
         (source, "--pattern", "{clip}.bin"): "--format",
