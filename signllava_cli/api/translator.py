@@ -19,7 +19,7 @@ from signllava_cli.data.context import context_positions
 from signllava_cli.data.examples import Cuts, Example, ExampleBuilder
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.assembly import Assembled, assemble_checkpoint
-from signllava_cli.model.checkpoint import recipe_of
+from signllava_cli.model.checkpoint import read_config, recipe_of
 from signllava_cli.recipe import Recipe
 
 Features = Mapping[str, Any]
@@ -117,6 +117,11 @@ class SignLlava:
     def streams(self) -> dict[str, int]:
         """Stream name -> width of its frames, of all streams that the model knows."""
         return {name: stream.width for name, stream in self.recipe.streams.items()}
+
+    @cached_property
+    def layouts(self) -> dict[str, str]:
+        """Stream name -> the name of what its numbers were in training, where known; arrays cannot be checked."""
+        return read_config(self.checkpoint).layouts
 
     def translate(self, features: Features, context: Sequence[str] = (), prelude: int | None = None) -> Translation:
         """The translation of one clip.

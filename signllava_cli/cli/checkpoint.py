@@ -54,7 +54,11 @@ def _lines(found: "Inspection") -> list[tuple[str, str]]:
     """The facts of one line each."""
     config, recipe, llm = found.config, found.recipe, found.config.llm
     links = f", {' and '.join(found.links)} of its run" if found.links else ""
-    streams = [f"{name} ({stream.width}, {stream.projector})" for name, stream in recipe.streams.items()]
+    layouts = {name: f", layout {layout}" for name, layout in config.layouts.items()}
+    streams = [
+        f"{name} ({stream.width}, {stream.projector}{layouts.get(name, '')})"
+        for name, stream in recipe.streams.items()
+    ]
     context, lora = recipe.context, recipe.lora
     lines = [
         ("stage", f"{config.stage}, step {config.step}{links}"),

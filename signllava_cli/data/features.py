@@ -49,6 +49,11 @@ class FeatureStream:
                 f"streams.{name}.width={settings.width}."
             )
 
+    @property
+    def layout(self) -> str | None:
+        """The name of what the numbers are: the recipe's, else what the shards say."""
+        return self.settings.layout or self.index.layout(self.name)
+
     def kept_frames(self) -> np.ndarray:
         """How many frames of each clip are read under `stride` and `max_frames`, int64 (clips,)."""
         return kept_frames(self.frame_counts.astype(np.int64), self.settings)

@@ -125,6 +125,11 @@ class Index:
         """The shards of `stream`."""
         return [self.root / each["path"] for each in self._head["streams"][stream]["files"]]
 
+    def layout(self, stream: str) -> str | None:
+        """The name of what the numbers of the stream are, where its shards say so."""
+        layout: str | None = self._head["streams"][stream]["layout"]
+        return layout
+
     @cached_property
     def vocabulary(self) -> list[str]:
         """Every keyword of the split, case-folded, once, sorted."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from signllava_cli.console import progress, say, warn
 from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
 from signllava_cli.data.index import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY, Index, stamp
-from signllava_cli.data.shard import StoredClip, list_shard
+from signllava_cli.data.shard import LAYOUT, StoredClip, list_shard, read_layout
 from signllava_cli.data.stream_files import StreamFiles, find_stream
 from signllava_cli.data.words import says_nothing, words
 from signllava_cli.errors import UserError, first_names
@@ -88,6 +89,7 @@ def _build(
     listings = _list_shards({path for files in found.values() for path in files.files}, parts, at_once)
     for name, files in found.items():
         located, head[name]["groups"] = _stream_columns(name, files, listings, names)
+        head[name]["layout"] = _stream_layout(name, files, listings)
         columns |= located
     vocabulary = sorted({keyword.casefold() for clip in clips for keyword in clip.keywords if words(keyword)})
     of_split = {"split": split, "annotation": annotation, "unique_names": names.repeated is None}
@@ -203,6 +205,25 @@ def _stream_columns(
     return {f"{name}/{column}": pa.array(columns[column]) for column in STREAM_COLUMNS}, list(number_of_group)
 
 
+def _stream_layout(name: str, files: StreamFiles, listings: Mapping[Path, Path]) -> str | None:
+    """What the shards of a stream call their layout.
+
+    Raises:
+        UserError: two shards name different ones.
+    """
+    shard_of_layout: dict[str, Path] = {}
+    for path in files.files:
+        if layout := _listing_layout(listings[path]):
+            shard_of_layout.setdefault(layout, path)
+    if len(shard_of_layout) > 1:
+        (one, first), (other, second) = list(shard_of_layout.items())[:2]
+        raise UserError(
+            f"Stream {name}: {first} holds layout {one} and {second} layout {other}: pack the stream from features "
+            "of one layout."
+        )
+    return next(iter(shard_of_layout), None)
+
+
 def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
     for row in matcher.ambiguous:
         more = f" ({len(matcher.ambiguous) - 1} more clips like it)" if len(matcher.ambiguous) > 1 else ""
@@ -244,6 +265,8 @@ def _write_listing(shard: Path, part: Path) -> None:
     names = [field.name for field in fields(StoredClip)]
     columns = zip(*rows, strict=True) if rows else [[]] * len(names)
     table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})
+    with h5py.File(shard, "r") as handle:
+        table = table.replace_schema_metadata({LAYOUT: read_layout(handle) or ""})
     temporary = part.with_name(f"{part.name}.{os.getpid()}{HALF_WRITTEN}")
     _write_arrow(temporary, table)
     temporary.replace(part)
@@ -258,6 +281,11 @@ def _read_listing(part: Path) -> Iterator[StoredClip]:
     with pa.memory_map(str(part)) as source:
         columns = pa.ipc.open_file(source).read_all().to_pydict()
     return (StoredClip(*row) for row in zip(*columns.values(), strict=True))
+
+
+def _listing_layout(part: Path) -> str:
+    with pa.memory_map(str(part)) as source:
+        return str((pa.ipc.open_file(source).schema.metadata or {}).get(LAYOUT.encode(), b"").decode())
 
 
 def _key(shard: Path) -> str:

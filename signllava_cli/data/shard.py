@@ -10,6 +10,7 @@ import numpy as np
 from signllava_cli.errors import UserError
 
 STORED = np.dtype("<f2")
+LAYOUT = "layout"  # attribute of a shard: the name of what the numbers of its features are
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,12 @@ class StoredClip:
     dtype: str
     offset: int
     fault: str
+
+
+def read_layout(handle: h5py.File) -> str | None:
+    """The name of what the numbers of the features in a shard are, if the shard says so."""
+    layout = handle.attrs.get(LAYOUT)
+    return layout if isinstance(layout, str) and layout else None
 
 
 def list_shard(file: Path) -> Iterator[StoredClip]:

@@ -50,6 +50,11 @@ class Split:
             raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
         warn(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
 
+    @property
+    def layouts(self) -> dict[str, str]:
+        """Stream -> the name of what its numbers are, where it is known."""
+        return {stream.name: stream.layout for stream in self.streams if stream.layout}
+
     def lacking(self, row: int) -> str | None:
         """The names of the streams that have no frames of the clip in `row`, or None."""
         return ", ".join(stream.name for stream in self.streams if not stream.frame_counts[row]) or None

@@ -20,7 +20,8 @@ from signllava_cli.generation.ranks import device_of_rank, main_rank_first
 from signllava_cli.generation.shares import Share
 from signllava_cli.generation.work import Queue, Work
 from signllava_cli.model.assembly import assemble_checkpoint
-from signllava_cli.model.checkpoint import library_versions, weights_hash
+from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
+from signllava_cli.model.layouts import require_layouts
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe
 
@@ -56,6 +57,7 @@ def generate(
         raise UserError("--overwrite with --shard would remove what other jobs write: remove the folder yourself.")
     with main_rank_first():
         split = Split(recipe, recipe.generate.split)
+    require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
     opened = _opened_sources(recipe, split, sources)
     work = Work.of(recipe, split, assemble_checkpoint(checkpoint, recipe, device_of_rank()))
     folders = []
@@ -224,7 +226,7 @@ def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource)
     _forget(settings["llm"], "path")
     _forget(settings["tasks"], "train", "dev", "paraphrases")
     for stream in settings["streams"].values():
-        _forget(stream, "folder", "metadata", "shards")
+        _forget(stream, "folder", "metadata", "shards", "layout")
     return {
         "checkpoint": checkpoint.name,
         "weights": weights_hash(checkpoint),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class CheckpointConfig:
     """What a checkpoint says of itself, as in its config.json.
 
     `llm` is what `llm.identity` gives; `turns` is what the chat template said in training; `data` is the
-    fingerprint of the training split.
+    fingerprint of the training split; `layouts` are the names of what the numbers of its streams are, where known.
     """
 
     stage: str
@@ -61,6 +61,7 @@ class CheckpointConfig:
     turns: Turns
     data: str
     versions: dict[str, str]
+    layouts: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT
 
 
@@ -158,11 +159,14 @@ def find_projector(path: str | Path) -> Path:
 def recipe_of(checkpoint: Path, overrides: list[str]) -> Recipe:
     """The recipe that `checkpoint` was trained with, with overrides; its weights come from the checkpoint.
 
+    What it said of the layout of the training data is not said of other data.
+
     Raises:
         UserError: an override would change what the weights were trained for.
     """
     trained = read_recipe(checkpoint / RECIPE)
-    recipe = read_recipe(checkpoint / RECIPE, [*overrides, "init.projector=null"])
+    unknown = [f"streams.{name}.layout=null" for name, stream in trained.streams.items() if stream.layout]
+    recipe = read_recipe(checkpoint / RECIPE, [*unknown, *overrides, "init.projector=null"])
     for name in ("tasks", "lora"):
         if getattr(recipe, name) != getattr(trained, name):
             raise UserError(f"--set {name}.*: fixed by {checkpoint}, which was trained with other settings.")

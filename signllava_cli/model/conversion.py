@@ -14,10 +14,12 @@ from signllava_cli.model.assembly import Assembled, assemble
 from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, write_checkpoint
 from signllava_cli.model.conversion_report import (
     say_boundaries,
+    say_layouts,
     say_what_became,
     say_what_was_read,
     warn_of_other_embeddings,
 )
+from signllava_cli.model.layouts import layouts_of_conversion
 from signllava_cli.model.llm import require_same_tensors
 from signllava_cli.model.llm_folder import require_free
 from signllava_cli.model.research import LORA, ResearchParts, take_apart
@@ -70,6 +72,7 @@ def convert(
     _load(assembled, parts, streams, rows, found.files[0])
     say_what_became(found, parts, streams, rows, fitted)
     say_boundaries(streams, rows, parts)
+    layouts = _layouts(recipe, fitted)
     warn_of_other_embeddings(parts, table, fitted)
     config = CheckpointConfig(
         stage="finetune" if fitted.lora.enabled else "pretrain",
@@ -78,6 +81,7 @@ def convert(
         turns=assembled.prompts.turns,
         data=f"converted from {found.files[0].name}, SHA-256 {found.digest[:16]}",
         versions=library_versions(),
+        layouts=layouts,
     )
     weights = {name: weight.detach().cpu() for name, weight in assembled.model.trained_parameters().items()}
     with written_folder(out) as folder:
@@ -109,6 +113,7 @@ def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Rec
             "projector": parts.projectors[stream].kind,
             "normalise_input": False,
             "normalise_output": False,
+            "layout": None,  # what the user says of the checkpoint's training data is not said of other data
         }
         for stream in streams
     }
@@ -119,6 +124,14 @@ def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Rec
         if set(parts.adapter_targets) != set(recipe.lora.targets):
             settings["lora"]["targets"] = parts.adapter_targets
     return build_recipe(settings)
+
+
+def _layouts(recipe: Recipe, fitted: Recipe) -> dict[str, str]:
+    """What is known of the features that the projectors were trained on: what `recipe` says, else by their width."""
+    said = {name: stream.layout for name, stream in recipe.streams.items()}
+    layouts = layouts_of_conversion({name: (each.width, said.get(name)) for name, each in fitted.streams.items()})
+    say_layouts(layouts, fitted)
+    return layouts
 
 
 def _boundary_rows(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from signllava_cli.console import say, show_table, warn
 from signllava_cli.errors import first_names, printable
+from signllava_cli.model.layouts import SIGN_LLAVA
 from signllava_cli.model.research import ResearchParts
 from signllava_cli.model.research_file import ResearchCheckpoint
 from signllava_cli.recipe import Recipe
@@ -91,6 +92,21 @@ def say_boundaries(streams: Sequence[str], rows: Mapping[str, tuple[int, int]], 
         warn(
             "newly drawn boundary vectors have learnt nothing yet: a short pretrain from this projector teaches them."
         )
+
+
+def say_layouts(layouts: Mapping[str, str], recipe: Recipe) -> None:
+    """Which features the projectors were trained on, as far as it can be known."""
+    for stream, layout in layouts.items():
+        if layout == SIGN_LLAVA:
+            warn(
+                f"{stream}: {recipe.streams[stream].width} numbers: Sign_LLaVA's pose normalization, not what "
+                f"`prepare pack` makes, whose features are refused (layout {SIGN_LLAVA}, docs/checkpoints.md). If it "
+                f"was trained on another layout, --set streams.{stream}.layout=NAME."
+            )
+        else:
+            say(f"{stream}: trained on features of layout {layout}")
+    if unknown := [stream for stream in recipe.streams if stream not in layouts]:
+        say(f"trained on features of a layout that no tensor tells: {', '.join(unknown)}")
 
 
 @torch.no_grad()

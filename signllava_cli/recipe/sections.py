@@ -58,7 +58,8 @@ class Stream:
 
     `stride` keeps every n-th frame and `max_frames` thins a longer clip evenly. `folder` (default: the
     stream's name under `data.root`), `metadata` and `shards` name files that do not follow the layout of
-    the data folder; the last two are patterns with `{split}` and `{shard}`.
+    the data folder; the last two are patterns with `{split}` and `{shard}`. `layout` names what the numbers of
+    the features are (which points, how normalized), where the shards do not say so or are known to be wrong.
     """
 
     width: Positive
@@ -70,6 +71,7 @@ class Stream:
     folder: str | None = None
     metadata: str | None = None
     shards: str | None = None
+    layout: str | None = None
 
 
 @section

@@ -151,7 +151,7 @@ def make_app(served: Served) -> FastAPI:
                     while block := upload.file.read(1 << 20):
                         file.write(block)
                 kept.append((upload.filename or "", path))
-            clips = read_uploads(kept, served.model.streams, served.upload_limit)
+            clips = read_uploads(kept, served.model.streams, served.upload_limit, served.model.layouts)
         return _streamed(of_uploads(served.model, clips, window, prelude, source))
 
     page = files("signllava_cli.serving") / "page"

@@ -8,7 +8,8 @@ from signllava_cli.api.translator import SignLlava
 from signllava_cli.console import warn
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Recipe, build_recipe
+from signllava_cli.model.layouts import require_layouts
+from signllava_cli.recipe import build_recipe
 from signllava_cli.serving.app import Served
 
 
@@ -29,14 +30,16 @@ def open_served(
     if videos is not None and not videos.is_dir():
         raise UserError(f"--videos {videos} is no folder.")
     model = SignLlava.from_pretrained(checkpoint, **settings)
-    return Served(model, _opened_split(model.recipe, data, split), videos, upload_limit, hosts)
+    return Served(model, _opened_split(model, data, split), videos, upload_limit, hosts)
 
 
-def _opened_split(recipe: Recipe, data: str | None, split: str) -> Split | None:
-    content = recipe.to_dict()
+def _opened_split(model: SignLlava, data: str | None, split: str) -> Split | None:
+    content = model.recipe.to_dict()
     content["data"] |= {"missing": "skip"} | ({"root": data} if data else {})
     try:
-        return Split(build_recipe(json.loads(json.dumps(content))), split)
+        opened = Split(build_recipe(json.loads(json.dumps(content))), split)
+        require_layouts(model.layouts, opened, str(model.checkpoint))
+        return opened
     except UserError as fault:
         if data is not None:
             raise

@@ -11,7 +11,7 @@ import numpy as np
 
 from signllava_cli.data.annotations import natural_key
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
-from signllava_cli.data.packing.features import read_features
+from signllava_cli.data.packing.features import ClipFeatures, read_features
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.pose_file import require_pose_format
 from signllava_cli.errors import UserError, first_names, printable
@@ -29,7 +29,12 @@ class UploadedClip:
     features: dict[str, np.ndarray]
 
 
-def read_uploads(files: Sequence[tuple[str, Path]], streams: Mapping[str, int], limit: int) -> list[UploadedClip]:
+def read_uploads(
+    files: Sequence[tuple[str, Path]],
+    streams: Mapping[str, int],
+    limit: int,
+    layouts: Mapping[str, str] | None = None,
+) -> list[UploadedClip]:
     """The clips in `files`, in the order of their names.
 
     An HDF5 file holds one stream, a dataset for each clip; `.npz` one clip, an array for each stream; `.npy` and
@@ -40,17 +45,19 @@ def read_uploads(files: Sequence[tuple[str, Path]], streams: Mapping[str, int], 
         files: (the name that the file had, where it lies now).
         streams: those of the model, with their widths.
         limit: bytes that may be uploaded; files that would unpack to far more are refused.
+        layouts: those that the model was trained on, where known.
 
     Raises:
-        UserError: a file cannot be read, is of no stream, or gives a clip the same stream twice.
+        UserError: a file cannot be read, is of no stream or of another layout, or gives a clip a stream twice.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, file in files:
         shown = printable(name)
         try:
             arrays = _arrays(name, file, limit)
-            for clip, label, array in arrays:
-                stream = _stream_of(label, array, streams)
+            for clip, label, features in arrays:
+                stream, array = _stream_of(label, features.frames, streams), features.frames
+                _require_layout(features.layout, (layouts or {}).get(stream))
                 key = clip if clip is not None else _without(Path(name).stem, stream)
                 if stream in found.setdefault(key, {}):
                     raise Unreadable(f"clip {printable(key) or '-'} has stream {stream} twice")
@@ -62,26 +69,29 @@ def read_uploads(files: Sequence[tuple[str, Path]], streams: Mapping[str, int], 
     return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=natural_key)]
 
 
-def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, np.ndarray]]:
-    """(clip, a name that may tell the stream, the frames) of every array in `file`; no clip: the file's name says."""
+def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, ClipFeatures]]:
+    """(clip, a name that may tell the stream, features) of every array in `file`; no clip: the file's name says."""
     kind = FORMATS.get(Path(name).suffix.lower())
     stem = Path(name).stem
     with OpenHdf5() as handles:
         match kind:
             case "npy":
-                return [(None, stem, read_features(ClipFile(file, kind), handles).frames)]
+                return [(None, stem, read_features(ClipFile(file, kind), handles))]
             case "npz":
                 keys = _npz_keys(file, limit)
-                return [
-                    (stem, f"{stem}.{key}", read_features(ClipFile(file, kind, key), handles).frames) for key in keys
-                ]
+                return [(stem, f"{stem}.{key}", read_features(ClipFile(file, kind, key), handles)) for key in keys]
             case "hdf5":
                 keys = _hdf5_keys(file, limit)
-                return [(key, stem, read_features(ClipFile(file, kind, key), handles).frames) for key in keys]
+                return [(key, stem, read_features(ClipFile(file, kind, key), handles)) for key in keys]
             case "pose":
                 require_pose_format()
-                return [(None, f"{stem}.pose", read_features(ClipFile(file, kind), handles).frames)]
+                return [(None, f"{stem}.pose", read_features(ClipFile(file, kind), handles))]
     raise Unreadable(f"is none of {', '.join(FORMATS)}")
+
+
+def _require_layout(layout: str | None, trained: str | None) -> None:
+    if layout and trained and layout != trained:
+        raise Unreadable(f"layout {layout}, but the model was trained on layout {trained}")
 
 
 def _npz_keys(file: Path, limit: int) -> list[str]:

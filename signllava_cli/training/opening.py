@@ -15,7 +15,8 @@ from signllava_cli.data.training_set import TrainingSet
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import prepared_sentences, sentences_hash
 from signllava_cli.model.assembly import assemble
-from signllava_cli.model.checkpoint import PROGRESS, load_weights, read_config
+from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
+from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import compile_layers, require_same_llm
 from signllava_cli.model.sharding import whole_size
 from signllava_cli.recipe import Recipe, Stage, recipe_differences
@@ -50,6 +51,7 @@ def open_session(
     with accelerator.main_process_first():  # an index that is not there yet is made once
         train_split, dev_split = Split(recipe, recipe.data.train), Split(recipe, recipe.data.dev)
     config = None if checkpoint is None else read_config(checkpoint)
+    _require_same_layouts(recipe, train_split, dev_split)
     hypotheses, fingerprint = _predicted_context(recipe, train_split)
     assembled = assemble(recipe, accelerator.device, config)
     model = assembled.model
@@ -100,6 +102,15 @@ def open_session(
         if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= progress.step:
             say(f"train.stop_at_step={recipe.train.stop_at_step} is behind this run and stops it no more")
     return session
+
+
+def _require_same_layouts(recipe: Recipe, train_split: Split, dev_split: Split) -> None:
+    """Check that the dev split and the checkpoint to start from have the layouts of the training split."""
+    require_layouts(train_split.layouts, dev_split, f"split {train_split.name} of {train_split.root}")
+    if recipe.init.projector:
+        start = find_projector(recipe.init.projector).parent
+        if (start / CONFIG).is_file():
+            require_layouts(read_config(start).layouts, train_split, str(start))
 
 
 def _predicted_context(recipe: Recipe, split: Split) -> tuple[dict[str, str], str]:

@@ -133,6 +133,7 @@ class Session:
             turns=self.assembled.prompts.turns,
             data=self.data,
             versions=library_versions(),
+            layouts=self.examples.split.layouts,
         )
 
     def stopped(self) -> Stopped:

@@ -37,6 +37,10 @@ def pack(
         float, typer.Option(min=0, help="A shard's bound, in MiB. A recording is never split.")
     ] = 1024,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="The name of what the numbers are. Default: what key points or HDF5 sources tell."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run packed.")] = False,
 ) -> None:
     """Pack other tools' features into the shards of a stream. Run again after a kill, it goes on."""
@@ -45,7 +49,7 @@ def pack(
     from signllava_cli.data.packing.stream_out import StreamOut
     from signllava_cli.processes import cpu_cores
 
-    request = PackRequest(tuple(source.resolve() for source in sources), format, pattern, key, shard_mb)
+    request = PackRequest(tuple(source.resolve() for source in sources), format, pattern, key, shard_mb, layout)
     pack(request, StreamOut(out, stream, split), workers or cpu_cores(), overwrite)
 
 

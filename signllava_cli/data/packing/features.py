@@ -6,18 +6,23 @@ import numpy as np
 
 from signllava_cli.data.packing.arrays import read_array
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
-from signllava_cli.data.packing.landmarks import Normalisation, normalise
+from signllava_cli.data.packing.landmarks import LAYOUT, Normalisation, normalise
 from signllava_cli.data.packing.mediapipe_json import read_mediapipe_json
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.pose_file import read_pose_file
+from signllava_cli.data.shard import read_layout
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """`frames`, float16 of shape (T, D); `normalisation` for keypoints, else None."""
+    """`frames`, float16 of shape (T, D); `normalisation` for keypoints, else None.
+
+    `layout` names what the numbers are, where the source tells it.
+    """
 
     frames: np.ndarray
     normalisation: Normalisation | None = None
+    layout: str | None = None
 
 
 def read_features(source: ClipFile, handles: OpenHdf5) -> ClipFeatures:
@@ -32,8 +37,10 @@ def read_features(source: ClipFile, handles: OpenHdf5) -> ClipFeatures:
         case "pose":
             values, normalisation = normalise(read_pose_file(source.file))
         case _:
-            return ClipFeatures(_stored(read_array(source, handles)))
-    return ClipFeatures(_stored(values), normalisation)
+            frames = _stored(read_array(source, handles))
+            layout = read_layout(handles.open(source.file)) if source.format == "hdf5" else None
+            return ClipFeatures(frames, layout=layout)
+    return ClipFeatures(_stored(values), normalisation, LAYOUT)
 
 
 def _stored(values: np.ndarray) -> np.ndarray:

@@ -15,13 +15,13 @@ FACE_MESH_POINTS = (
     *(0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172, 178, 181, 263, 269, 276),
     *(282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473),
 )
+IRISES = (468, 473)  # which the mesh of 468 points lacks
 BODY, RIGHT_HAND, LEFT_HAND, FACE = "pose_landmarks", "right_hand_landmarks", "left_hand_landmarks", "face_landmarks"
 # part -> how many points a tool may give -> which of them are kept, in this order
 KEPT_POINTS: dict[str, dict[int, tuple[int, ...]]] = {
     BODY: {33: tuple(range(25)), 25: tuple(range(25))},
     RIGHT_HAND: {21: tuple(range(21))},
     LEFT_HAND: {21: tuple(range(21))},
-    # 468 and 473 are the irises, which the mesh of 468 points lacks
     FACE: {37: tuple(range(37)), 468: FACE_MESH_POINTS, 478: FACE_MESH_POINTS},
 }
 POINTS_OF = {BODY: 25, RIGHT_HAND: 21, LEFT_HAND: 21, FACE: 37}
@@ -29,7 +29,8 @@ POINTS = sum(POINTS_OF.values())
 START_OF = dict(zip(POINTS_OF, np.cumsum([0, *POINTS_OF.values()]).tolist(), strict=False))
 SHOULDERS = [11, 12]
 
-LAYOUT = (
+LAYOUT = "mediapipe-104-shoulders"
+LAYOUT_POINTS = (
     "MediaPipe Holistic, 104 points (x, y), point by point: body 0-24, right hand 0-20, left hand 0-20, "
     f"face mesh {' '.join(map(str, FACE_MESH_POINTS))}"
 )

@@ -30,6 +30,7 @@ class Outcome:
             "stream": out.stream,
             "split": out.split,
             "width": plan.width,
+            "layout": plan.layout,
             "shards": plan.shards,
             "clips_annotated": self.annotated,
             "clips_packed": len(self.packed),

@@ -88,7 +88,8 @@ def _make_room(out: StreamOut) -> None:
 
 
 def _shards(plan: Plan, recordings: Sequence[Recording], found: FoundClips, out: StreamOut) -> list[Shard]:
-    shards = [Shard(out.shard(number), {}, plan.width) for number in range(plan.shards)]
+    named = plan.asked.layout is not None
+    shards = [Shard(out.shard(number), {}, plan.width, plan.layout, named) for number in range(plan.shards)]
     for recording in recordings:
         for clip in recording.clips:
             if clip.id in found.files:

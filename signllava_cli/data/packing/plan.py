@@ -10,7 +10,7 @@ from signllava_cli.console import progress
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.packing.arrays import shape_in_header
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
-from signllava_cli.data.packing.features import read_features
+from signllava_cli.data.packing.features import ClipFeatures, read_features
 from signllava_cli.data.packing.find import FoundClips, example_in
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.request import PackRequest
@@ -34,6 +34,7 @@ class Asked:
     pattern: str | None
     key: str | None
     shard_mb: float
+    layout: str | None
     clips: str
     files: str
 
@@ -46,6 +47,7 @@ class Asked:
             pattern=request.pattern,
             key=request.key,
             shard_mb=request.shard_mb,
+            layout=request.layout,
             clips=hashlib.sha256("\n".join(clip.id for clip in clips).encode()).hexdigest(),
             files=found.digest(),
         )
@@ -53,10 +55,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """The width D of all clips, and the shard of each recording of which something was found."""
+    """The width D and the layout of all clips, and the shard of each recording of which something was found."""
 
     asked: Asked
     width: int
+    layout: str | None
     shard_of: dict[str, int]
 
     @property
@@ -77,7 +80,7 @@ def read_plan(file: Path) -> Plan:
     """
     content = read_json(file)
     try:
-        return Plan(Asked(**content["asked"]), int(content["width"]), dict(content["shard_of"]))
+        return Plan(Asked(**content["asked"]), int(content["width"]), content["layout"], dict(content["shard_of"]))
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} is no plan of `prepare pack`: give --overwrite to pack anew.") from None
 
@@ -104,7 +107,8 @@ def make_plan(asked: Asked, recordings: Sequence[Recording], found: FoundClips, 
     Raises:
         UserError: not one clip can be packed.
     """
-    width = _first_width(asked, found, handles)
+    first = _first_features(asked, found, handles)
+    width = first.frames.shape[1]
     sizes = _Sizes(width, handles)
     bound = asked.shard_mb * 2**20
     shard_of: dict[str, int] = {}
@@ -120,15 +124,15 @@ def make_plan(asked: Asked, recordings: Sequence[Recording], found: FoundClips, 
             shard_of[recording.name] = shard
             filled += size
             line.advance(len(files))
-    return Plan(asked, width, shard_of)
+    return Plan(asked, width, asked.layout or first.layout, shard_of)
 
 
-def _first_width(asked: Asked, found: FoundClips, handles: OpenHdf5) -> int:
-    """The width of the first clip that can be read: that of all."""
+def _first_features(asked: Asked, found: FoundClips, handles: OpenHdf5) -> ClipFeatures:
+    """The first clip that can be read: its width and layout are those of all."""
     faults = [f"{clip}: {why}" for clip, why in found.unusable.items()]
     for clip, source in found.files.items():
         try:
-            return read_features(source, handles).frames.shape[1]
+            return read_features(source, handles)
         except Unreadable as fault:
             faults.append(f"{clip} in {source.file}: {fault}")
     if faults:

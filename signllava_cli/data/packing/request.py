@@ -32,7 +32,8 @@ class PackRequest:
 
     `sources` are folders with a file per clip, or HDF5 files with many clips. `pattern` is a clip's file in such a
     folder, `key` its array in a file that may hold many; both may hold `{recording}`, `{clip}` and columns of the
-    table that the annotation was imported from. `shard_mb` is in 2**20 bytes.
+    table that the annotation was imported from. `shard_mb` is in 2**20 bytes. `layout` names what the numbers are,
+    whatever the sources say.
 
     Raises:
         UserError: a source is not there or is a pickle, or a pattern names something else.
@@ -43,10 +44,13 @@ class PackRequest:
     pattern: str | None = None
     key: str | None = None
     shard_mb: float = 1024
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         for source in self.sources:
             _require_source(source)
+        if self.layout is not None and not self.layout.strip():
+            raise UserError("--layout: expected a name, got none.")
         files = [source for source in self.sources if source.is_file()]
         fields = _fields("--key", self.key) if self.key is not None else set()
         if self.pattern is not None:

@@ -10,9 +10,10 @@ import h5py
 
 from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
 from signllava_cli.data.packing.features import ClipFeatures, read_features
-from signllava_cli.data.packing.landmarks import LAYOUT, NORMALISATION
+from signllava_cli.data.packing.landmarks import LAYOUT_POINTS, NORMALISATION
 from signllava_cli.data.packing.open_hdf5 import OpenHdf5
 from signllava_cli.data.packing.steady_file import SteadyFile
+from signllava_cli.data.shard import LAYOUT
 from signllava_cli.errors import UserError
 
 LEFT_OUT = "left_out"  # attribute of a shard: {recording/clip: why} as JSON
@@ -20,11 +21,16 @@ LEFT_OUT = "left_out"  # attribute of a shard: {recording/clip: why} as JSON
 
 @dataclass(frozen=True)
 class Shard:
-    """The work of one shard: `clips`, by `recording/clip`, go to `file` if they have the width D of all."""
+    """The work of one shard: `clips`, by `recording/clip`, go to `file` if they have the width D and layout of all.
+
+    Where the user named the layout (`is_layout_named`), that of a source does not count.
+    """
 
     file: Path
     clips: dict[str, ClipFile]
     width: int
+    layout: str | None = None
+    is_layout_named: bool = False
 
 
 def write_shard(shard: Shard, to: Path, after_clip: Callable[[], None]) -> None:
@@ -39,11 +45,13 @@ def write_shard(shard: Shard, to: Path, after_clip: Callable[[], None]) -> None:
             with h5py.File(written, "w", libver="v110") as handle, OpenHdf5() as sources:
                 for clip, source in shard.clips.items():
                     try:
-                        _store(handle, clip, _of_width(read_features(source, sources), shard.width))
+                        _store(handle, clip, _like_all(read_features(source, sources), shard))
                     except Unreadable as fault:
                         left_out[clip] = str(fault)
                     written.check()
                     after_clip()
+                if shard.layout is not None:
+                    handle.attrs[LAYOUT] = shard.layout
                 handle.attrs[LEFT_OUT] = json.dumps(left_out)
             written.check()
             os.fsync(written.fileno())
@@ -66,9 +74,14 @@ def read_left_out(file: Path) -> dict[str, str]:
         ) from None
 
 
-def _of_width(features: ClipFeatures, width: int) -> ClipFeatures:
-    if features.frames.shape[1] != width:
-        raise Unreadable(f"width {features.frames.shape[1]}, but the first clip's is {width}")
+def _like_all(features: ClipFeatures, shard: Shard) -> ClipFeatures:
+    if features.frames.shape[1] != shard.width:
+        raise Unreadable(f"width {features.frames.shape[1]}, but the first clip's is {shard.width}")
+    if features.layout != shard.layout and not shard.is_layout_named:
+        raise Unreadable(
+            f"layout {features.layout or 'unknown'}, but the first clip's is {shard.layout or 'unknown'}; if it is "
+            "the same, name it with --layout"
+        )
     return features
 
 
@@ -77,4 +90,4 @@ def _store(handle: h5py.File, clip: str, features: ClipFeatures) -> None:
     if features.normalisation is not None:
         dataset.attrs["centre"] = features.normalisation.centre
         dataset.attrs["scale"] = features.normalisation.scale
-        handle.attrs["layout"], handle.attrs["normalisation"] = LAYOUT, NORMALISATION
+        handle.attrs["points"], handle.attrs["normalisation"] = LAYOUT_POINTS, NORMALISATION

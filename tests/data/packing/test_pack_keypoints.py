@@ -13,6 +13,7 @@ from conftest import Ended
 from pose_format import Pose
 from pose_format.numpy import NumPyPoseBody
 from pose_format.pose_header import PoseHeader, PoseHeaderComponent, PoseHeaderDimensions
+from pose_format.utils.generic import reduce_holistic
 from test_pack import annotate, assert_refused, pack, packed, report
 
 from signllava_cli.serving.uploads import read_uploads
@@ -59,7 +60,7 @@ def write_json(file: Path, frames: object) -> Path:
 def stored(data: Path, clip: str = "rec/a") -> tuple[np.ndarray, np.ndarray]:
     """A clip's features, and the pixels (T, 104, 2) that its attributes bring back."""
     with h5py.File(data / "mae/mae.train.0.h5") as file:
-        assert "MediaPipe Holistic, 104 points (x, y)" in file.attrs["layout"]
+        assert "MediaPipe Holistic, 104 points (x, y)" in file.attrs["points"]
         assert "pixel = value * scale + centre" in file.attrs["normalisation"]
         values, attributes = file[clip][()], dict(file[clip].attrs)
     points = values.astype(float).reshape(len(values), 104, 2)
@@ -202,6 +203,77 @@ def test_a_pose_file_gives_the_same_208_numbers_as_json(signllava: Command, tmp_
     assert_pixels(back[:3], kept(points)[:3])
 
 
+BODY_NAMES = (
+    "NOSE LEFT_EYE_INNER LEFT_EYE LEFT_EYE_OUTER RIGHT_EYE_INNER RIGHT_EYE RIGHT_EYE_OUTER LEFT_EAR RIGHT_EAR"
+)
+BODY_NAMES += " MOUTH_LEFT MOUTH_RIGHT LEFT_SHOULDER RIGHT_SHOULDER LEFT_ELBOW RIGHT_ELBOW LEFT_WRIST RIGHT_WRIST"
+BODY_NAMES += " LEFT_PINKY RIGHT_PINKY LEFT_INDEX RIGHT_INDEX LEFT_THUMB RIGHT_THUMB LEFT_HIP RIGHT_HIP"
+BODY_NAMES += " LEFT_KNEE RIGHT_KNEE LEFT_ANKLE RIGHT_ANKLE LEFT_HEEL RIGHT_HEEL LEFT_FOOT_INDEX RIGHT_FOOT_INDEX"
+FINGERS = ("INDEX_FINGER", "MIDDLE_FINGER", "RING_FINGER", "PINKY")
+HAND_NAMES = ["WRIST", "THUMB_CMC", "THUMB_MCP", "THUMB_IP", "THUMB_TIP"]
+HAND_NAMES += [f"{finger}_{joint}" for finger in FINGERS for joint in ("MCP", "PIP", "DIP", "TIP")]
+NAMES_OF = {
+    "POSE_LANDMARKS": BODY_NAMES.split(),
+    "FACE_LANDMARKS": [str(point) for point in range(478)],
+    "LEFT_HAND_LANDMARKS": HAND_NAMES,
+    "RIGHT_HAND_LANDMARKS": HAND_NAMES,
+}
+
+
+def holistic(points: dict[str, np.ndarray]) -> Pose:
+    """A pose whose points have the names of MediaPipe, as pose-format's `video_to_pose` writes them."""
+    components = [PoseHeaderComponent(name, names, [], [], "XYZC") for name, names in NAMES_OF.items()]
+    part_of = dict(zip(COMPONENTS, PARTS, strict=True))
+    xyz = np.concatenate([points[part_of[name]] for name in NAMES_OF], axis=1)[:, None].astype(np.float32)
+    body = NumPyPoseBody(25.0, xyz, np.ones(xyz.shape[:3], np.float32))
+    return Pose(PoseHeader(0.2, PoseHeaderDimensions(1280, 1280, 0), components), body)
+
+
+def save_pose(file: Path, pose: Pose) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "wb") as opened:
+        pose.write(opened)
+
+
+def test_points_of_a_reduced_pose_file_are_found_by_name(signllava: Command, tmp_path: Path) -> None:
+    """What is left out beside the 104 points changes nothing, nor does the order of components and points."""
+    points = pixels(3)
+    whole = holistic(points)
+    save_pose(tmp_path / "source/whole.pose", whole)
+    kept_of = {
+        "POSE_LANDMARKS": BODY_NAMES.split()[24::-1],
+        "FACE_LANDMARKS": [str(point) for point in sorted({*FACE, 7, 10, 21})],
+    }
+    reduced = whole.get_components([*COMPONENTS[::-1]], kept_of)
+    assert reduced.body.data.shape[2] < whole.body.data.shape[2]
+    save_pose(tmp_path / "source/reduced.pose", reduced)
+    data = annotate(tmp_path / "data", {"rec": ["whole", "reduced"]})
+    ended = pack(signllava, data, tmp_path / "source")
+    assert ended.code == 0, ended.err
+    values = packed(data)
+    assert_pixels(stored(data, "rec/whole")[1], kept(points))
+    np.testing.assert_array_equal(values["rec/reduced"], values["rec/whole"])
+
+
+def test_points_that_a_pose_file_lacks_are_named(signllava: Command, tmp_path: Path) -> None:
+    whole = holistic(pixels(3))
+    save_pose(tmp_path / "source/whole.pose", whole)
+    save_pose(tmp_path / "source/reduced.pose", reduce_holistic(whole))  # 8 points of the body, 128 of the face
+    save_pose(tmp_path / "source/handless.pose", whole.get_components([*COMPONENTS[:2], "FACE_LANDMARKS"]))
+    no_wrist = {"LEFT_HAND_LANDMARKS": HAND_NAMES[1:]}
+    save_pose(tmp_path / "source/wristless.pose", whole.get_components([*COMPONENTS], no_wrist))
+    data = annotate(tmp_path / "data", {"rec": ["whole", "reduced", "handless", "wristless"]})
+    ended = pack(signllava, data, tmp_path / "source")
+    assert ended.code == 0, ended.err
+    assert list(packed(data)) == ["rec/whole"]
+    reasons = report(data)["faulty"]
+    assert isinstance(reasons, dict)
+    for words in ("POSE_LANDMARKS lacks", "NOSE", "and 12 more", "FACE_LANDMARKS lacks 4, 64, 151, 294", "reduced"):
+        assert words in reasons["rec/reduced"]
+    assert "no LEFT_HAND_LANDMARKS" in reasons["rec/handless"]
+    assert "LEFT_HAND_LANDMARKS lacks WRIST" in reasons["rec/wristless"]
+
+
 def test_other_pose_files_are_refused_by_name(signllava: Command, tmp_path: Path) -> None:
     write_pose(tmp_path / "source/good.pose", pixels(2))
     write_pose(tmp_path / "source/contours.pose", pixels(2, face=128))
@@ -221,7 +293,7 @@ def test_other_pose_files_are_refused_by_name(signllava: Command, tmp_path: Path
     assert list(packed(data)) == ["rec/good"]
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
-    assert "face_landmarks of 128 points" in reasons["rec/contours"]
+    assert "FACE_LANDMARKS lacks 133, 151," in reasons["rec/contours"]
     assert "holds pose_keypoints_2d, no POSE_LANDMARKS" in reasons["rec/other"]
     assert "cannot be read as .pose" in reasons["rec/cut"]
     assert "cannot be read as .pose" in reasons["rec/noise"]

@@ -1,0 +1,150 @@
+"""A checkpoint knows the layout of each stream that it was trained on, and refuses features of another one."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import Ended, sets
+from test_convert import convert, deepspeed_states, saved, sequential, tensors_of
+
+from signllava_cli import SignLlava
+from signllava_cli.data.annotations import read_annotations
+from signllava_cli.data.writing import write_stream
+from signllava_cli.errors import UserError
+from signllava_cli.model.checkpoint import read_config
+from signllava_cli.serving.opening import open_served
+from signllava_cli.serving.uploads import read_uploads
+
+Command = Callable[..., Ended]
+
+
+def label(root: Path, stream: str, layout: str | None) -> None:
+    for file in (root / stream).glob("*.h5"):
+        with h5py.File(file, "a") as handle:
+            handle.attrs.pop("layout", None)
+            if layout is not None:
+                handle.attrs["layout"] = layout
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the toy corpus whose mae features are of layout `mine`."""
+    root = Path(shutil.copytree(corpus, tmp_path / "data", ignore=shutil.ignore_patterns("index.*")))
+    label(root, "mae", "mine")
+    return root
+
+
+@pytest.fixture
+def trained(signllava: Command, settings: list[str], data: Path) -> Path:
+    """A run of one step on them."""
+    quick = [*settings, f"data.root={data}", "train.max_steps=1"]
+    ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick))
+    assert ended.code == 0, ended.err
+    assert "layout" not in ended.err
+    return Path(next(each for each in quick if each.startswith("run.folder=")).partition("=")[2])
+
+
+def assert_refused(ended: Ended, *says: str) -> None:
+    assert ended.code == 2, ended.out + ended.err
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    for words in says:
+        assert words in ended.err
+
+
+def test_a_checkpoint_refuses_features_of_another_layout(
+    signllava: Command, settings: list[str], data: Path, trained: Path
+) -> None:
+    assert read_config(trained / "step-000001").layouts == {"mae": "mine"}
+    assert SignLlava.from_pretrained(trained).layouts == {"mae": "mine"}
+    assert "mae (64, mlp2x_gelu, layout mine)" in signllava("checkpoint", "inspect", trained).out
+    command = ("generate", "-c", trained, "--split", "dev", "--context-source", "none")
+    ended = signllava(*command)
+    assert ended.code == 0, ended.err
+    assert "layout" not in ended.out
+    label(data, "mae", "theirs")
+    says = ("Stream mae", "layout mine", "layout theirs", "streams.mae.layout=mine")
+    assert_refused(signllava(*command), *says)
+    more = [*settings, f"data.root={data}", "run.folder=" + str(trained.parent / "more"), f"init.projector={trained}"]
+    assert_refused(signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(more)), *says)
+    with pytest.raises(UserError, match="layout theirs"):
+        open_served(str(trained), str(data), "dev", 1, None, (), {})
+    ended = signllava(*command, "--set", "streams.mae.layout=mine", "--overwrite")
+    assert ended.code == 0, ended.err
+    label(data, "mae", None)
+    ended = signllava(*command, "--overwrite")
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.out.splitlines() if "layout" in line]
+    assert line.startswith("warning: Stream mae")
+
+
+def test_dev_and_train_are_of_one_layout(signllava: Command, settings: list[str], data: Path) -> None:
+    for file in (data / "mae").glob("mae.dev.*.h5"):
+        with h5py.File(file, "a") as handle:
+            handle.attrs["layout"] = "theirs"
+    ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, f"data.root={data}"]))
+    assert_refused(ended, "Stream mae", "split train", "layout mine", "layout theirs", "split dev")
+
+
+def test_a_layout_that_the_recipe_names_is_that_of_unlabelled_features(
+    signllava: Command, settings: list[str], corpus: Path
+) -> None:
+    quick = [*settings, "streams.mae.layout=mine", "train.max_steps=1"]
+    assert signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick)).code == 0
+    run = Path(next(each for each in quick if each.startswith("run.folder=")).partition("=")[2])
+    assert read_config(run / "step-000001").layouts == {"mae": "mine"}
+    ended = signllava("generate", "-c", run, "--split", "dev", "--context-source", "none")
+    assert "warning: Stream mae" in ended.out  # what was said of the training data is not said of these
+
+
+@pytest.fixture
+def keypoints(data: Path) -> Path:
+    """The dev split with a stream `pose` as `prepare pack` makes it."""
+    rng = np.random.default_rng(0)
+    frames = {
+        recording.name: {clip.name: rng.normal(size=(4, 208)) for clip in recording.clips}
+        for recording in read_annotations(data, "dev")
+    }
+    shutil.rmtree(data / "pose", ignore_errors=True)
+    write_stream(data, "dev", "pose", frames, 1)
+    label(data, "pose", "mediapipe-104-shoulders")
+    return data
+
+
+def test_a_converted_pose_projector_refuses_what_pack_makes(
+    signllava: Command, settings: list[str], keypoints: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    source = saved(tmp_path, deepspeed_states(tensors_of({"pose": sequential(208), "mae": sequential(64)})))
+    settings = [*settings, f"data.root={keypoints}"]
+    out = tmp_path / "converted"
+    ended = convert(signllava, settings, source, out)
+    assert ended.code == 0, ended.err
+    said = " ".join(ended.out.split())
+    assert "pose: 208 numbers: Sign_LLaVA's pose normalization, not what `prepare pack` makes" in said
+    assert read_config(out).layouts == {"pose": "sign-llava"}
+    command = ("generate", "-c", out, "--split", "dev", "--context-source", "none", "--set", f"data.root={keypoints}")
+    assert_refused(signllava(*command), "Stream pose", "layout sign-llava", "mediapipe-104-shoulders")
+    ended = signllava(*command, "--set", "streams.pose.layout=sign-llava")
+    assert ended.code == 0, ended.err
+    ours = tmp_path / "ours"
+    known = [*settings, "streams.pose.width=208", "streams.pose.layout=mediapipe-104-shoulders"]
+    ended = convert(signllava, known, source, ours)
+    assert "Sign_LLaVA's pose normalization" not in ended.out
+    assert read_config(ours).layouts == {"pose": "mediapipe-104-shoulders"}
+    command = ("generate", "-c", ours, *command[3:])
+    ended = signllava(*command)
+    assert ended.code == 0, ended.err
+
+
+def test_dropped_files_of_another_layout_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.h5"
+    with h5py.File(file, "w") as handle:
+        handle["clip"], handle.attrs["layout"] = np.ones((2, 4), np.float16), "theirs"
+    for layouts in ({}, {"mae": "theirs"}):
+        assert len(read_uploads([("mae.h5", file)], {"mae": 4}, 2**20, layouts)) == 1
+    with pytest.raises(UserError, match=r"mae\.h5: layout theirs, but the model was trained on layout mine"):
+        read_uploads([("mae.h5", file)], {"mae": 4}, 2**20, {"mae": "mine"})
