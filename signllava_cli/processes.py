@@ -1,4 +1,11 @@
-"""Worker processes that end with the process they work for."""
+"""Worker processes that end with the process they work for.
+
+Fork or spawn: HDF5 can be used after a fork as long as each process opens its own files; h5py waits for its lock
+before a fork and releases it in the child. What does not survive is torch, whose OpenMP threads hang in a child once
+they have run in the parent. So workers that read HDF5 and NumPy alone are forked (`submitted`): spawn would run the
+script of whoever calls our functions a second time. `prepare pack`, whose workers read bfloat16 through torch, spawns
+them. tests/data/packing/test_workers.py holds both.
+"""
 
 import contextlib
 import os
@@ -27,8 +34,8 @@ def submitted(
 ) -> Iterator[dict[Future[Result], tuple[Any, ...]]]:
     """`work(*task)` for each of `tasks` in forked workers: the jobs, each with its task. Start a progress bar inside.
 
-    fork, as in torch's loader: spawn would run the script of whoever calls our functions a second time; so workers
-    start before a bar has its thread, and while signals wait. Jobs not begun are given up when the block fails.
+    Workers start before a bar has its thread, and while signals wait. Jobs not begun are given up when the block
+    fails. `work` must not use torch (see above).
     """
     count = min(workers, len(tasks))
     with ProcessPoolExecutor(count, get_context("fork"), initializer=begin_worker, initargs=(os.getpid(),)) as pool:

@@ -1,8 +1,8 @@
 """The frames of one stream, read clip by clip: only those that are wanted, wherever the file allows it.
 
 Float16 that lies row by row in the file, as `prepare pack` writes it, is read from its byte on; anything else through
-the HDF5 library. Files are opened on first use in each process: an HDF5 file opened before a fork reads wrong data
-after it.
+the HDF5 library. Files are opened on first use in each process: processes that share an opened one may share its
+place in the file.
 """
 
 import errno

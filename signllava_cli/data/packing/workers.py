@@ -28,7 +28,7 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
         UserError: a shard cannot be written, or a worker was killed.
         Stopped: a signal asked for it; the shards that are whole stay.
     """
-    context = multiprocessing.get_context("spawn")  # HDF5 and threads do not survive a fork
+    context = multiprocessing.get_context("spawn")  # processes.py says why not fork
     clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
     with (
         StopRequest().listening() as request,
