@@ -8,7 +8,7 @@ import typer
 
 from signllava_cli.cli.options import SetOption
 
-app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
+app = typer.Typer(help="List, show, copy, validate and import recipes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 
 
@@ -52,3 +52,37 @@ def validate(recipe: Name, set_: SetOption = None) -> None:
     read = read_recipe(recipe, set_ or [])
     require_stage(read, "finetune" if read.lora.enabled else "pretrain")
     typer.echo(f"{recipe}: no fault")
+
+
+@app.command("import")
+def import_(
+    old: Annotated[
+        Path, typer.Argument(help="A YAML file of Sign_LLaVA: pretrain.yaml, finetune.yaml, generate.yaml.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The new recipe. Without it, the recipe is printed, the account in comments.")
+    ] = None,
+    num_processes: Annotated[
+        int | None,
+        typer.Option("--num-processes", min=1, help="How many GPUs the old run had; its batch is per GPU."),
+    ] = None,
+) -> None:
+    """Turn a configuration of Sign_LLaVA into a recipe, and say for each of its keys what became of it."""
+    from signllava_cli.console import say, show_table, warn
+    from signllava_cli.errors import UserError
+    from signllava_cli.files import write_text
+    from signllava_cli.recipe.importing import import_recipe
+
+    if out is not None and out.exists():
+        raise UserError(f"{out} is already there: choose another name.")
+    imported = import_recipe(old, num_processes)
+    if out is None:
+        typer.echo(imported.to_yaml(), nl=False)
+        return
+    write_text(out, imported.to_yaml())
+    known = [report for report in imported.reports if report.fate != "to decide"]
+    open_ = [report for report in imported.reports if report.fate == "to decide"]
+    show_table(str(old), ["key", "became", "in the recipe"], [[each.key, each.fate, each.note] for each in known])
+    for report in open_:
+        warn(f"{report.key}: {report.note}")
+    say(f"recipe in {out}, with this account in its comments; {len(open_)} keys need a decision")

@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_names
 from signllava_cli.recipe.checks import contradictions, fault_line, fault_report
 from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.shipped import find_recipe
+from signllava_cli.recipe.sign_llava import sections_in
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -32,15 +33,29 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         UserError: the file is missing or not YAML, or the recipe has faults; all faults are named at once.
     """
     file = find_recipe(path)
-    try:
-        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: !!int abc, 2026-13-01, bytes
-        raise UserError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
+    settings = read_yaml(file)
     if settings is None:
         settings = {}
+    if sections := sections_in(settings):
+        raise UserError(
+            f"{file} is a configuration of Sign_LLaVA ({first_names(sections)}): "
+            f"`signllava recipes import {file} --out NEW.yaml` makes a recipe of it."
+        )
     if not isinstance(settings, dict):
         raise UserError(f"{file} is not a recipe: it must hold sections such as `llm:` and `streams:`.")
     return build_recipe(settings, overrides, source=str(file))
+
+
+def read_yaml(file: Path) -> Any:
+    """What the YAML file holds.
+
+    Raises:
+        UserError: it is not YAML, or gives a key twice.
+    """
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: !!int abc, 2026-13-01, bytes
+        raise UserError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
 
 
 def build_recipe(settings: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:

@@ -1,0 +1,356 @@
+"""`signllava recipes import`: a configuration of Sign_LLaVA becomes a recipe, and no key of it gets lost."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Ended
+
+from signllava_cli.recipe import Recipe, build_recipe, read_recipe, require_stage
+from signllava_cli.recipe.importing import import_recipe
+
+Signllava = Callable[..., Ended]
+
+PRETRAIN = """\
+ModelArguments:
+  model_name_or_path: some/llama
+  version: llava_sign_llama_3
+  tune_mm_mlp_adapter: True
+TrainingArguments:
+  output_dir: old/out
+  model_max_length: 1024
+  bf16: True
+  per_device_train_batch_size: 3
+  per_device_eval_batch_size: 1
+  resume_from_checkpoint: False
+  do_train: True
+  evaluation_strategy: steps
+  eval_steps: 7
+  save_steps: 9
+  save_total_limit: 4
+  logging_steps: 5
+  num_train_epochs: 6
+  learning_rate: 5e-4
+  lr_scheduler_type: linear
+  warmup_ratio: 0.03
+  weight_decay: 0.2
+  label_smoothing_factor: 0.1
+  dataloader_num_workers: 2
+  bits: 16
+  quant_type: nf4
+  double_quant: False
+  lora_enable: False
+  lora_r: 8
+  lora_alpha: 32
+  lora_dropout: 0.1
+  lora_weight_path: ""
+  lora_bias: "none"
+  seed: 42
+  data_seed: 42
+SignDataArguments:
+  use_paraphrases: False
+  context_window_size: 3
+  prelude_window_size: 1
+  data_dir: /data/H2S
+  annotation_path:
+    train: annotation.train.json
+    dev: annotation.val.json
+  visual_features:
+    pose:
+      enable_input: False
+      train: pose/metadata_pose.train.json
+      dev: pose/metadata_pose.val.json
+    sign2vec:
+      enable_input: True
+      train: sign2vec/metadata_sign2vec.train.json
+      dev: sign2vec/metadata_sign2vec.val.json
+    mae:
+      enable_input: True
+      train: from/elsewhere/H2S.mae.train.json
+      dev: from/elsewhere/H2S.mae.val.json
+SignModelArguments:
+  projectors:
+    sign2vec:
+      dim: 768
+      projector_type: mlp2x_gelu
+    mae:
+      dim: 640
+      projector_type: linear
+    pose:
+      dim: 208
+      projector_type: mlp2x_gelu
+SignMultiTaskArguments:
+  translation:
+    enable: True
+    sample_weight: 0.5
+  multi_word_present:
+    enable: True
+    sample_weight: 0.3
+    max_num_words: 4
+  is_reversed:
+    enable: False
+    sample_weight: 0.2
+"""
+
+FINETUNE = """\
+ModelArguments: {model_name_or_path: some/llama, tune_mm_mlp_adapter: True}
+TrainingArguments:
+  bits: 4
+  lora_enable: True
+  lora_r: 32
+  learning_rate: 1.0e-5
+  mm_projector_lr: 2.0e-5
+  auto_find_batch_size: True
+  deepspeed: zero2.json
+  metric_for_best_model: eval_bleu
+  surprise: 3
+SignDataArguments:
+  use_paraphrases: True
+  context_window_size: 0
+  prelude_window_size: 0
+  data_dir: H2S
+  annotation_path: {train: h2s.annotations.train.json, dev: annotation.dev.json}
+  visual_features:
+    mae: {enable_input: True, train: mae/metadata_mae.train.json, dev: mae/other.dev.json}
+SignModelArguments:
+  projectors:
+    pretrained_projector_ckpt: old/checkpoint-10/global_step10/mp_rank_00_model_states.pt
+    mae: {dim: 768, projector_type: identity}
+SignMultiTaskEvalArguments:
+  translation: {sample_weight: 1}
+  is_reversed: {sample_weight: 1}
+"""
+
+GENERATE = """\
+GenerateArguments:
+  model_path: old/out
+  checkpoint_num: 40
+  num_datapoints: -1
+  task: translation
+  generate_des: generation.json
+  model_base: some/llama
+  conv_mode: llava_sign_llama_3
+  top_p: 0.9
+  min_length: 2
+  temperature: 0.1
+  do_sample: False
+  skip_special_tokens: True
+  num_beams: 4
+  remove_invalid_values: True
+  max_new_tokens: 50
+  do_verbose: True
+  seed: 7
+  bf16: True
+LoraArguments: {bits: 16, quant_type: nf4, double_quant: True, lora_enable: False, lora_r: 64}
+SignDataArguments:
+  prepared_predicted_context: False
+  on_the_fly_predicted_context: False
+  context_window_size: 2
+  prelude_window_size: 2
+  data_dir: /data/H2S/
+  annotation_path: /data/H2S/annotation.dev.json
+  visual_features:
+    mae: {enable_input: True, test: mae/metadata_mae.dev.json}
+SignModelArguments:
+  projectors:
+    mae: {dim: 768, projector_type: mlp2x_gelu}
+"""
+
+
+def leaves(content: Any, prefix: str = "") -> list[str]:
+    """The whole key of every value of a YAML file."""
+    if not isinstance(content, dict) or not content:
+        return [prefix]
+    return [leaf for key, value in content.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else key)]
+
+
+def imported(signllava: Signllava, folder: Path, old: str, *options: object) -> tuple[Recipe, str, Ended]:
+    """The recipe, its file's text and what was said."""
+    (folder / "old.yaml").write_text(old)
+    ended = signllava("recipes", "import", folder / "old.yaml", "--out", folder / "new.yaml", *options)
+    assert ended.code == 0, ended.err
+    assert signllava("recipes", "validate", folder / "new.yaml").code == 0
+    return read_recipe(folder / "new.yaml"), (folder / "new.yaml").read_text(), ended
+
+
+def fate_of(key: str, text: str) -> str:
+    """What the account in the recipe's comments says of a key."""
+    return next(line for line in text.splitlines() if line.startswith("#") and f" {key}: " in line)
+
+
+def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp_path: Path) -> None:
+    recipe, text, _ = imported(signllava, tmp_path, PRETRAIN, "--num-processes", 4)
+    require_stage(recipe, "pretrain")
+    assert (recipe.run.folder, recipe.run.seed, recipe.llm.path, recipe.llm.bits) == ("old/out", 42, "some/llama", 16)
+    assert (recipe.llm.dtype, recipe.llm.double_quantization) == ("bfloat16", False)
+    train = recipe.train
+    assert (train.micro_batch_size, train.batch_size, train.epochs, train.learning_rate) == (3, 12, 6, 5e-4)
+    assert (train.schedule, train.warmup, train.weight_decay, train.label_smoothing) == ("linear", 0.03, 0.2, 0.1)
+    assert (train.eval_every, train.save_every, train.keep, recipe.track.every) == (7, 9, 4, 5)
+    assert (recipe.lora.enabled, recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout) == (False, 8, 32, 0.1)
+    assert (recipe.context.window, recipe.context.prelude, recipe.data.max_positions) == (3, 1, 1024)
+    assert (recipe.data.root, recipe.data.train, recipe.data.dev, recipe.data.workers) == (
+        "/data/H2S",
+        "train",
+        "val",
+        2,
+    )
+    weights = recipe.tasks.train
+    assert (weights.translation, weights.one_word_present, weights.multi_word_present) == (0.5, 0, 0.3)
+    assert (weights.is_reversed, recipe.tasks.max_words, recipe.tasks.paraphrases) == (0, 4, 0)
+    assert list(recipe.streams) == ["mae", "sign2vec"]  # the order of its code, whatever that of the file
+    mae, sign2vec = recipe.streams.values()
+    assert (mae.width, mae.projector, mae.normalise_input, mae.normalise_output) == (640, "linear", False, False)
+    assert (mae.folder, mae.metadata) == ("/data/H2S/from/elsewhere", "H2S.mae.{split}.json")
+    assert (sign2vec.folder, sign2vec.metadata) == (None, None)
+    assert "enable_input is false" in fate_of("SignModelArguments.projectors.pose.dim", text)
+
+
+def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
+    recipe, text, ended = imported(signllava, tmp_path, FINETUNE)
+    require_stage(recipe, "finetune")
+    assert (recipe.llm.bits, recipe.lora.r, recipe.lora.enabled) == (4, 32, True)
+    assert (recipe.train.learning_rate, recipe.train.projector_learning_rate) == (1e-5, 2e-5)
+    assert recipe.tasks.dev.is_reversed == 1
+    assert recipe.init.projector is not None
+    decisions = {
+        "ModelArguments.tune_mm_mlp_adapter": "adapter",
+        "TrainingArguments.auto_find_batch_size": "--dry-run",
+        "TrainingArguments.deepspeed": "--launch",
+        "TrainingArguments.metric_for_best_model": "train.best",
+        "TrainingArguments.surprise": "not known",
+        "TrainingArguments.label_smoothing_factor": "not in the file",
+        "SignDataArguments.use_paraphrases": "tasks.paraphrases",
+        "SignDataArguments.annotation_path.train": "annotation.train.json",
+        "SignDataArguments.visual_features.mae.dev": "streams.mae.metadata",
+        "SignModelArguments.projectors.mae.projector_type": "identity",
+        "SignModelArguments.projectors.pretrained_projector_ckpt": "signllava checkpoint convert old/checkpoint-10/",
+    }
+    for key, words in decisions.items():
+        assert f"to decide: {key}: " in fate_of(key, text)
+        assert words in fate_of(key, text)
+        assert f"warning: {key}: " in ended.out
+    # what the file does not say is as in its code, not as in ours
+    assert (recipe.train.schedule, recipe.train.epochs, recipe.run.seed) == ("linear", 3, 42)
+    assert (recipe.data.max_positions, recipe.track.every) == (512, 500)
+
+
+@pytest.mark.parametrize(
+    ("change", "source"),
+    [
+        ({}, "gold"),
+        (
+            {"context_window_size: 2": "context_window_size: 0", "prelude_window_size: 2": "prelude_window_size: 0"},
+            "none",
+        ),
+        ({"on_the_fly_predicted_context: False": "on_the_fly_predicted_context: True"}, "predicted"),
+        (
+            {
+                "prepared_predicted_context: False": "prepared_predicted_context: True",
+                "/data/H2S/annotation.dev.json": "old/generation.json",
+            },
+            "prepared:/data/H2S/old/generation.json",
+        ),
+    ],
+)
+def test_a_generate_configuration_keeps_its_context(
+    signllava: Signllava, tmp_path: Path, change: dict[str, str], source: str
+) -> None:
+    old = GENERATE
+    for before, after in change.items():
+        assert before in old
+        old = old.replace(before, after)
+    recipe, text, _ = imported(signllava, tmp_path, old)
+    generate = recipe.generate
+    assert (generate.context_source, generate.split, recipe.data.root) == (source, "dev", "/data/H2S/")
+    assert (generate.beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
+    assert (generate.temperature, generate.top_p) == (None, 1.0)  # it did not sample
+    assert "do_sample" in fate_of("GenerateArguments.temperature", text)
+    assert "signllava checkpoint convert old/out/checkpoint-40" in fate_of("GenerateArguments.model_path", text)
+
+
+@pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
+def test_every_key_is_accounted_for_on_the_screen_and_in_the_file(
+    signllava: Signllava, tmp_path: Path, old: str
+) -> None:
+    _, text, ended = imported(signllava, tmp_path, old)
+    for key in leaves(yaml.safe_load(old)):
+        assert fate_of(key, text)
+        assert key in ended.out
+    printed = signllava("recipes", "import", tmp_path / "old.yaml")
+    assert (printed.out, printed.err) == (text, "")  # without --out, the recipe goes where one can pipe it
+
+
+def test_values_that_a_recipe_cannot_hold_are_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
+    old = PRETRAIN.replace("bits: 16", "bits: 5").replace("weight_decay: 0.2", "weight_decay: [1]")
+    old = old.replace("lr_scheduler_type: linear", "lr_scheduler_type: reduce_lr_on_plateau")
+    old = old.replace("multi_word_present:", "sing_along:")
+    recipe, text, _ = imported(signllava, tmp_path, old)
+    assert recipe.llm.bits == 16
+    for key, value in (("bits", "5"), ("weight_decay", "[1]"), ("lr_scheduler_type", "'reduce_lr_on_plateau'")):
+        assert f"to decide: TrainingArguments.{key}: " in fate_of(f"TrainingArguments.{key}", text)
+        assert f"got {value}" in fate_of(f"TrainingArguments.{key}", text)
+    assert "to decide" in fate_of("SignMultiTaskArguments.sing_along.sample_weight", text)
+
+
+def test_a_recipe_that_is_a_sign_llava_configuration_hints_at_the_import(
+    signllava: Signllava, tmp_path: Path
+) -> None:
+    (tmp_path / "old.yaml").write_text(PRETRAIN)
+    for words in (["recipes", "validate"], ["pretrain", "--recipe"]):
+        ended = signllava(*words, tmp_path / "old.yaml")
+        assert ended.code == 2
+        assert f"signllava recipes import {tmp_path / 'old.yaml'}" in ended.err
+        assert "unknown key" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        ("run: {folder: x}\n", "none of the sections of Sign_LLaVA"),
+        ("- a\n", "none of the sections of Sign_LLaVA"),
+        ("TrainingArguments: [\n", "is not YAML"),
+        ("TrainingArguments: !!python/object/apply:os.system [touch /tmp/x]\n", "is not YAML"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_in_one_line(
+    signllava: Signllava, tmp_path: Path, old: str, message: str
+) -> None:
+    (tmp_path / "old.yaml").write_text(old)
+    ended = signllava("recipes", "import", tmp_path / "old.yaml", "--out", tmp_path / "new.yaml")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert message in ended.err
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def with_value(config: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[last] = value
+
+
+@pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
+def test_whatever_a_value_is_its_key_is_accounted_for(old: str, tmp_path: Path) -> None:
+    values = (None, True, -1, "x", [], {}, {"a": {"b": 1}}, float("inf"))
+    keys = leaves(yaml.safe_load(old))
+    changes = [dict.fromkeys(keys, value) for value in values]  # all of them, and each alone
+    changes += [{key: values[number % len(values)]} for number, key in enumerate(keys)]
+    for change in changes:
+        config = yaml.safe_load(old)
+        for key, value in change.items():
+            with_value(config, key, value)
+        (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
+        made = import_recipe(tmp_path / "old.yaml")
+        build_recipe(yaml.safe_load(made.to_yaml()))
+        assert set(leaves(config)) <= {report.key for report in made.reports}
+
+
+def test_an_import_writes_over_nothing(signllava: Signllava, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(PRETRAIN)
+    ended = signllava("recipes", "import", tmp_path / "old.yaml", "--out", tmp_path / "old.yaml")
+    assert (ended.code, (tmp_path / "old.yaml").read_text()) == (2, PRETRAIN)
+    assert "is already there" in ended.err
+    assert "No file" in signllava("recipes", "import", tmp_path / "none.yaml").err
