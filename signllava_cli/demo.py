@@ -1,20 +1,21 @@
 """The whole job on the toy corpus, each step through the command that a user would type."""
 
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import flush, say, show_table
-from signllava_cli.errors import UserError
+from signllava_cli.errors import Stopped, UserError
 from signllava_cli.files import read_json, write_json
 from signllava_cli.generation.predictions import META, SECONDS
 from signllava_cli.model.checkpoint import find_checkpoint, tensors_of
+from signllava_cli.processes import run_command
 
 SOURCES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # and how their folders end
 STAGES = ("pretrain", "finetune")
+GO_ON = "`signllava demo` again goes on where it stopped."
 RECIPES = {"smollm2": "toy/{stage}", "tiny": "toy/tiny_{stage}"}
 
 
@@ -23,6 +24,7 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
 
     Raises:
         UserError: a command failed; its own message stands above.
+        Stopped: a signal came; the command that ran has saved its state.
     """
     began = time.monotonic()
     corpus, llm_folder = out / "data", out / "llm" / llm
@@ -63,9 +65,12 @@ def _run(words: list[str], commands: list[str]) -> None:
     commands.append(command)
     say(f"\n$ {command}", style="bold cyan")
     flush()
-    code = subprocess.run([sys.executable, "-m", "signllava_cli", *words], check=False).returncode
+    try:
+        code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode
+    except Stopped as stop:
+        raise Stopped(f"the demo stopped in `{command}`; {GO_ON}") from stop
     if code != 0:
-        raise UserError(f"`{command}` ended with exit code {code}; `signllava demo` again goes on where it stopped.")
+        raise UserError(f"`{command}` ended with exit code {code}; {GO_ON}")
 
 
 def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:

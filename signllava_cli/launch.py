@@ -14,7 +14,8 @@ import yaml
 from signllava_cli.console import fail
 from signllava_cli.errors import UserError
 from signllava_cli.preemption import is_launched
-from signllava_cli.ranks import run_ranks, signals_passed_on
+from signllava_cli.processes import signals_passed_on
+from signllava_cli.ranks import run_ranks
 from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_folder
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process they work for.
+"""Processes that this one starts: workers end with it, commands get its signals.
 
 Fork or spawn: HDF5 can be used after a fork as long as each process opens its own files; h5py waits for its lock
 before a fork and releases it in the child. What does not survive is torch, whose OpenMP threads hang in a child once
@@ -10,17 +10,27 @@ them. tests/data/packing/test_workers.py holds both.
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
+
+import psutil
+
+from signllava_cli.console import say
+from signllava_cli.errors import Stopped
 
 Result = TypeVar("Result")
 
+INTERRUPTED = 130
 SECONDS_BETWEEN_LOOKS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 
 
 def cpu_cores() -> int:
@@ -73,3 +83,66 @@ def begin_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, as `subprocess.run` does; signals are passed on to it, and waited for.
+
+    Raises:
+        Stopped: the command stopped with its state saved, or it ended after a signal other than Ctrl-C.
+        KeyboardInterrupt: it was interrupted.
+    """
+    with signals_passed_on() as came:
+        process = subprocess.Popen(command, text=True, **options)
+        out, err = process.communicate()
+    code = process.returncode
+    if code == INTERRUPTED or (signal.SIGINT in came and code != Stopped.exit_code):
+        raise KeyboardInterrupt
+    if came or code == Stopped.exit_code:
+        by = f"stopped by {came[0].name}" if came else "stopped"
+        raise Stopped(f"{by}. Run the same command again.")
+    return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+@contextlib.contextmanager
+def signals_passed_on() -> Iterator[list[signal.Signals]]:
+    """Pass signals on to the processes that this one started; the list that comes back grows by those that came.
+
+    Ctrl-C goes on as SIGTERM, since a process of the same process group has had the SIGINT already. A second Ctrl-C
+    kills them.
+
+    Raises:
+        Stopped: a signal came while there was no such process.
+    """
+    came: list[signal.Signals] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number)
+        children = psutil.Process().children()
+        if name == signal.SIGINT and (name in came or not children):
+            _kill(children)
+            raise KeyboardInterrupt
+        if not children:
+            raise Stopped(f"stopped by {name.name} before the work began. Run the same command again.")
+        came.append(name)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(PASSED_ON[name])
+        if name == signal.SIGINT:
+            say("Ctrl-C: waiting until everything is saved. Ctrl-C again kills what still runs.")
+
+    before = {number: signal.signal(number, receive) for number in PASSED_ON}
+    try:
+        yield came
+    finally:
+        for number, owner in before.items():
+            signal.signal(number, owner)
+
+
+def _kill(children: list[psutil.Process]) -> None:
+    """Kill them and what they started themselves."""
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in (child, *child.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()

@@ -1,58 +1,17 @@
-"""The ranks as their launcher sees them: signals go to all of them, and their ends become one exit code."""
+"""The ranks as their launcher sees them: their ends become one exit code."""
 
-import contextlib
 import logging
 import signal
 import subprocess
 import threading
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from types import FrameType
 
-import psutil
-
-from signllava_cli.console import fail, say
+from signllava_cli.console import fail
 from signllava_cli.errors import Stopped, UserError
 from signllava_cli.preemption import LAUNCHER_THREAD
-
-INTERRUPTED = 130
-PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
-
-
-@contextlib.contextmanager
-def signals_passed_on() -> Iterator[list[signal.Signals]]:
-    """Pass signals on to the ranks; the list that comes back grows by those that came.
-
-    Ctrl-C goes on as SIGTERM, since a rank of the launcher's own process group has had the SIGINT already. A second
-    Ctrl-C kills the ranks.
-
-    Raises:
-        Stopped: a signal came before there were ranks.
-    """
-    came: list[signal.Signals] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number)
-        ranks = psutil.Process().children()
-        if name == signal.SIGINT and (name in came or not ranks):
-            _kill(ranks)
-            raise KeyboardInterrupt
-        if not ranks:
-            raise Stopped(f"stopped by {name.name} before the run began. Run the same command again.")
-        came.append(name)
-        for rank in ranks:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                rank.send_signal(PASSED_ON[name])
-        if name == signal.SIGINT:
-            say("Ctrl-C: all ranks stop at the next boundary, with everything saved. Ctrl-C again kills them.")
-
-    before = {number: signal.signal(number, receive) for number in PASSED_ON}
-    try:
-        yield came
-    finally:
-        for number, owner in before.items():
-            signal.signal(number, owner)
+from signllava_cli.processes import INTERRUPTED
 
 
 def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
@@ -98,15 +57,6 @@ def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
     except (ValueError, ImportError, ConnectionError) as fault:
         raise UserError(f"{arguments.config_file} cannot be launched: {fault}") from None
     return 0
-
-
-def _kill(ranks: list[psutil.Process]) -> None:
-    """Kill the ranks and the workers of their data loaders."""
-    for rank in ranks:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in (rank, *rank.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
 
 
 def _exit_code(ends: Mapping[int, int], passed_on: Sequence[signal.Signals]) -> int:

@@ -25,5 +25,7 @@ def demo(
     An interrupted demo goes on where it stopped.
     """
     from signllava_cli.demo import run_demo
+    from signllava_cli.processes import signals_passed_on
 
-    run_demo(llm.value, out)
+    with signals_passed_on():
+        run_demo(llm.value, out)

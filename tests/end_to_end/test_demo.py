@@ -1,12 +1,18 @@
 """The demo, whole, through its command, on the tiny LLM."""
 
+import contextlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from conftest import subprocess_command
 
 REAL_LLM_SECONDS, TINY_SECONDS = 15 * 60, 3 * 60  # alone on two cores; other tests run beside this one
 
@@ -48,6 +54,37 @@ def test_the_demo_on_the_tiny_llm(tmp_path: Path) -> None:
         assert scores["gold"]["context_bound_accuracy"] > scores["none"]["context_bound_accuracy"]
     again, _, _ = run_demo("tiny", tmp_path / "demo")  # everything is done: nothing changes
     assert again["stages"] == summary["stages"]
+
+
+@pytest.mark.parametrize(
+    ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM to it", "Ctrl-C"]
+)
+def test_a_signal_stops_the_command_that_the_demo_runs_with_its_state_saved(
+    tmp_path: Path, corpus: Path, tiny_llm: Path, number: signal.Signals, to_group: bool
+) -> None:
+    shutil.copytree(corpus, tmp_path / "data")
+    shutil.copytree(tiny_llm, tmp_path / "llm" / "tiny")
+    demo = subprocess_command("demo", "--llm", "tiny", "--out", tmp_path, start_new_session=True)
+    run, deadline = tmp_path / "tiny" / "pretrain", time.monotonic() + 120
+    try:
+        while not (run / "metrics.jsonl").exists():
+            assert demo.poll() is None, demo.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = psutil.Process(demo.pid).children()
+        os.killpg(demo.pid, number) if to_group else demo.send_signal(number)
+        demo.wait(timeout=60)
+        is_left = children[0].is_running()
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # nobody of the demo's own process group is left
+            os.killpg(demo.pid, signal.SIGKILL)
+    output = demo.communicate()[0]
+    assert demo.returncode == 75, output
+    assert len(children) == 1
+    assert not is_left
+    assert (run / "last").exists(), output
+    assert "signllava demo` again" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow

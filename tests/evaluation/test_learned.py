@@ -1,13 +1,16 @@
 """METEOR, BLEURT and COMET, which need local data, against the programs they come from."""
 
 import json
+import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import Ended
+from conftest import Ended, subprocess_command
 
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
 from signllava_cli.evaluation.metrics.meteor import Meteor
@@ -85,6 +88,31 @@ def test_comet_is_that_of_its_command(signllava: Callable[..., Ended], tmp_path:
     checkpoint.write_bytes(b"no")
     ended = signllava("eval", *pair_of_files(tmp_path), "--comet", checkpoint)
     assert (ended.code, "comet-score ended with" in ended.err) == (2, True)
+
+
+def test_a_signal_goes_on_to_the_command_of_comet(tmp_path: Path) -> None:
+    """A command that runs for ever, since one without the package can still be left behind."""
+    pid = tmp_path / "pid"
+    (tmp_path / "comet-score").write_text(f"#!/bin/sh\necho $$ > {pid}.half\nmv {pid}.half {pid}\nexec sleep 600\n")
+    (tmp_path / "comet-score").chmod(0o755)
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    options = [*pair_of_files(tmp_path), "--comet", tmp_path / "model.ckpt"]
+    evaluation = subprocess_command("eval", *options, env=path)
+    deadline = time.monotonic() + 120
+    while not pid.exists():
+        assert evaluation.poll() is None, evaluation.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    command = psutil.Process(int(pid.read_text()))
+    evaluation.terminate()
+    evaluation.wait(timeout=60)
+    is_left = command.is_running()
+    if is_left:
+        command.kill()
+    output = evaluation.communicate()[0]
+    assert (evaluation.returncode, is_left) == (75, False), output
+    assert "stopped by SIGTERM" in output
 
 
 def test_comet_without_its_command_says_how_to_get_it(

@@ -20,6 +20,7 @@ from signllava_cli.errors import UserError, printable
 from signllava_cli.evaluation.metrics.metric import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_of
+from signllava_cli.processes import run_command
 
 COMMAND = "comet-score"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -66,12 +67,12 @@ class Comet(SentenceMean):
                 lines = "".join(" ".join(text.split()) + "\n" for text in texts)
                 (Path(folder) / name).write_text(lines, encoding="utf-8")
             options = f"-s src -t hyp -r ref --to_json scores.json --gpus {gpus} --quiet".split()
-            ended = subprocess.run(
+            ended = run_command(
                 [self._command, *options, "--model", str(self._checkpoint)],
                 cwd=folder,
                 env={**os.environ, **OFFLINE},
-                capture_output=True,
-                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 errors="replace",
             )
             file = Path(folder) / "scores.json"
