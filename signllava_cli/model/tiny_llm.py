@@ -1,11 +1,13 @@
 """A very small Llama with its own tokenizer and chat template, for tests and for a demo in a hurry.
 
-It is trained for about a minute on the text of the toy corpus, in the very prompts of the recipe, with
-words standing where streams will stand. So it knows the toy language, and that TOOL and POINT read what the
+It is trained for a minute or two on the text of the toy corpus, in the very prompts of the recipe, with
+words standing where streams will stand; other text takes no longer, since clips, tokens of a dialogue and tokens of a
+step are bounded. So it knows the toy language, and that TOOL and POINT read what the
 context says; how signs look it has to learn through a projector, like any other LLM.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from signllava_cli.console import progress
-from signllava_cli.data.annotations import Clip, Recording, read_annotations
+from signllava_cli.console import progress, say
+from signllava_cli.data.annotations import Clip, Recording, annotation_file, read_annotations
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.errors import UserError
 from signllava_cli.model.llm_folder import save_folder
 from signllava_cli.recipe import Tasks
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 512, 128, 4, 4, 2, 256
 STEPS, BATCH, LEARNING_RATE = 500, 16, 3e-3
+MAX_CLIPS, MAX_TOKENS, MAX_TOKENS_OF_STEP = 10_000, 512, 2048  # padding included; the toy corpus reaches none of them
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|begin|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}"
@@ -32,10 +36,20 @@ HIDDEN_SIGN = {"prelude": "tool", "window": "point"}  # what stands for a word t
 
 
 def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: int = STEPS) -> None:
-    """Train the tiny LLM on the train split of the toy corpus at `corpus`, and save it as the folder `out`."""
+    """Train the tiny LLM on the train split of the dataset at `corpus`, and save it as the folder `out`.
+
+    Raises:
+        UserError: there is no such split, or hardly a sentence of it is short enough.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    recordings = read_annotations(corpus, "train")
+    began = time.monotonic()
+    if not annotation_file(corpus, "train").is_file():
+        raise UserError(
+            f"--corpus {corpus}: no annotation.train.json there; name a dataset folder, or make the toy corpus with "
+            f"`signllava prepare toy --out {corpus}`."
+        )
+    recordings = _bounded(read_annotations(corpus, "train"), seed)
     tokenizer = _tokenizer(recordings, tasks)
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(
@@ -55,6 +69,23 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
     )
     _train(llm, PromptWriter(tokenizer, tasks), recordings, np.random.default_rng(seed), steps)
     save_folder(llm.eval(), tokenizer, out)
+    say(f"tiny LLM: {steps} steps in {time.monotonic() - began:.0f} s")
+
+
+def _bounded(recordings: Sequence[Recording], seed: int) -> list[Recording]:
+    """Recordings drawn at random up to `MAX_CLIPS`, in their order; of the last, its first clips."""
+    count = sum(len(recording.clips) for recording in recordings)
+    if count <= MAX_CLIPS:
+        return list(recordings)
+    say(f"tiny LLM: {MAX_CLIPS:,} of {count:,} clips are enough, drawn by whole recordings")
+    kept, left = {}, MAX_CLIPS
+    for place in np.random.default_rng(seed).permutation(len(recordings)):
+        recording = recordings[int(place)]
+        kept[int(place)] = Recording(recording.name, recording.clips[:left])
+        left -= len(kept[int(place)].clips)
+        if not left:
+            break
+    return [kept[place] for place in sorted(kept)]
 
 
 def _tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
@@ -92,12 +123,14 @@ def _train(
     optimiser = torch.optim.AdamW(llm.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
     clips = [(recording, clip) for recording in recordings for clip in recording.clips]
+    too_long = 0
     with progress("tiny LLM", steps) as line:
         for _ in range(steps):
-            rows = [_dialogue(prompts, *clips[draw.integers(len(clips))], draw) for _ in range(BATCH)]
+            rows, skipped = _rows(prompts, clips, draw)
+            too_long += skipped
             longest = max(len(ids) for ids, _ in rows)
-            ids = torch.full((BATCH, longest), 0)
-            labels = torch.full((BATCH, longest), -100)
+            ids = torch.full((len(rows), longest), 0)
+            labels = torch.full((len(rows), longest), -100)
             for row, (tokens, learnt) in enumerate(rows):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
                 labels[row, learnt : len(tokens)] = torch.tensor(tokens[learnt:])
@@ -109,20 +142,46 @@ def _train(
             optimiser.step()
             schedule.step()
             line.advance(note=f"loss {loss.item():.3f}")
+    if too_long:
+        say(f"tiny LLM: {too_long:,} dialogues were longer than {MAX_TOKENS} tokens without context too, and skipped")
+
+
+def _rows(
+    prompts: PromptWriter, clips: Sequence[tuple[Recording, Clip]], draw: np.random.Generator
+) -> tuple[list[tuple[list[int], int]], int]:
+    """The dialogues of one step, as many of `BATCH` drawn as fit; and how many were too long by themselves."""
+    rows: list[tuple[list[int], int]] = []
+    skipped = 0
+    for _ in range(BATCH):
+        row = _dialogue(prompts, *clips[int(draw.integers(len(clips)))], draw)
+        longest = max(len(ids) for ids, _ in [*rows, row])
+        if len(row[0]) > MAX_TOKENS:
+            skipped += 1
+        elif (len(rows) + 1) * longest <= MAX_TOKENS_OF_STEP:
+            rows.append(row)
+    if not rows:
+        raise UserError(
+            f"--corpus: its sentences are too long for the tiny LLM, {BATCH} of {BATCH} drawn at random made more "
+            f"than {MAX_TOKENS} tokens with their prompt; name a corpus of shorter ones, or another LLM."
+        )
+    return rows, skipped
 
 
 def _dialogue(
     prompts: PromptWriter, recording: Recording, clip: Clip, draw: np.random.Generator
 ) -> tuple[list[int], int]:
-    """Token ids of one exchange with words for streams, and where the answer begins."""
+    """Token ids of one exchange with words for streams, and where the answer begins. A long one has no context."""
     sees = int(draw.random() < 0.9) * 2
     prompt = prompts.prompt(gold_context(recording, clip.position, window=sees, prelude=sees))
     signed: list[int] = []
     for _ in range(int(draw.integers(1, 3))):  # one stand-in a stream
         for token in prompts.answer(_as_signed(clip))[:-1]:
             signed += [token] * int(draw.integers(1, 3))
+    answer = prompts.answer(clip.translation)
+    if len(prompt.before) + len(signed) + len(prompt.after) + len(answer) > MAX_TOKENS:
+        prompt = prompts.prompt([])
     before = [*prompt.before, *signed, *prompt.after]
-    return [*before, *prompts.answer(clip.translation)], len(before)
+    return [*before, *answer], len(before)
 
 
 def _as_signed(clip: Clip) -> str:

@@ -12,7 +12,7 @@ def llm(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the LLM. Default: data/llm/NAME.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    corpus: Annotated[Path, typer.Option(help="Toy corpus whose text `tiny` is trained on.")] = Path("data/toy"),
+    corpus: Annotated[Path, typer.Option(help="Dataset on whose train split `tiny` is trained.")] = Path("data/toy"),
     recipe: Annotated[str, typer.Option(help="Recipe whose prompts `tiny` is trained on.")] = "toy/pretrain",
 ) -> None:
     """Make an ordinary Hugging Face folder of an LLM."""

@@ -1,0 +1,73 @@
+"""The tiny LLM on other text than the toy corpus: a clear error, and never more work than a minute or two."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+
+from signllava_cli.data.annotations import Clip, Recording
+from signllava_cli.data.writing import write_annotations
+from signllava_cli.model.tiny_llm import save_tiny_llm
+from signllava_cli.recipe import read_recipe
+
+STEPS = 6
+
+
+def write_corpus(root: Path, clips: int, words: int) -> Path:
+    """Recordings of 20 clips, each a sentence of so many words, drawn from a vocabulary."""
+    draw = random.Random(0)
+    letters = "etaoinshrdlucmfw"
+    vocabulary = ["".join(draw.choices(letters, k=draw.randint(2, 10))) for _ in range(4000)]
+    recordings = [
+        Recording(
+            f"r{number}",
+            tuple(Clip(f"r{number}", f"{n:03d}", n, " ".join(draw.choices(vocabulary, k=words))) for n in range(20)),
+        )
+        for number in range(clips // 20)
+    ]
+    write_annotations(root, "train", recordings)
+    return root
+
+
+def seconds_of_a_core(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize(("clips", "words"), [(200, 25), (20_000, 12)], ids=["long sentences", "many sentences"])
+def test_own_text_takes_no_longer_than_the_toy_corpus(tmp_path: Path, corpus: Path, clips: int, words: int) -> None:
+    own = write_corpus(tmp_path / "data", clips, words)
+    tasks = read_recipe("toy/tiny_pretrain").tasks
+    save_tiny_llm(tmp_path / "warm", corpus, tasks, steps=1)  # imports
+    toy = seconds_of_a_core(lambda: save_tiny_llm(tmp_path / "toy", corpus, tasks, steps=STEPS))
+    took = seconds_of_a_core(lambda: save_tiny_llm(tmp_path / "own", own, tasks, steps=STEPS))
+    assert took < 4 * toy
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = write_corpus(tmp_path / "data", 40_000, 12)
+    save_tiny_llm(tmp_path / "own", own, read_recipe("toy/tiny_pretrain").tasks, steps=1)
+    assert "10,000 of 40,000 clips" in capsys.readouterr().out
+
+
+def test_text_of_endless_sentences_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    own = write_corpus(tmp_path / "data", 20, 1000)
+    ended = signllava("prepare", "llm", "tiny", "--corpus", own, "--out", tmp_path / "llm")
+    assert ended.code == 2
+    assert "too long" in ended.err
+    assert not (tmp_path / "llm").exists()
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_a_corpus_without_annotation_names_the_option(
+    signllava: Callable[..., Ended], tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = signllava("prepare", "llm", "tiny", "--corpus", tmp_path / folder, "--out", tmp_path / "llm")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert "--corpus" in ended.err
+    assert "data.root" not in ended.err
