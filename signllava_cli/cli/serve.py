@@ -15,7 +15,8 @@ def serve(
     ] = None,
     split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
     videos: Annotated[
-        Path | None, typer.Option(help="A folder with RECORDING.mp4 (.webm, .mkv, .mov), shown beside the text.")
+        Path | None,
+        typer.Option(help="A folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov), to play."),
     ] = None,
     beams: Annotated[int | None, typer.Option(min=1, help="Beam width. Default: the recipe's.")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; by default this machine alone.")] = "127.0.0.1",

@@ -20,9 +20,9 @@ from signllava_cli.errors import UserError
 from signllava_cli.serving.limits import UploadLimit
 from signllava_cli.serving.recordings import ClipLine, Source, of_dataset, of_uploads
 from signllava_cli.serving.uploads import read_uploads
+from signllava_cli.serving.videos import Videos
 
 LINES = "application/x-ndjson"
-VIDEOS = (".mp4", ".webm", ".mkv", ".mov")
 Sentences = Annotated[int, Query(ge=0, le=100)]
 SentencesField = Annotated[int, Form(ge=0, le=100)]
 Name = Annotated[str, StringConstraints(max_length=500)]
@@ -90,6 +90,7 @@ def make_app(served: Served) -> FastAPI:
         return JSONResponse({"detail": str(fault)}, status_code=422)
 
     by_recording = _by_recording(served.split)
+    videos = Videos(served.videos, served.split.annotated if served.split else [])
 
     @app.get("/api/model")
     def model() -> ModelFacts:
@@ -107,15 +108,21 @@ def make_app(served: Served) -> FastAPI:
     def recordings() -> list[RecordingFacts]:
         """The recordings of the dataset, in its order."""
         return [
-            RecordingFacts(name=name, clips=len(rows), video=_video(served, name) is not None)
+            RecordingFacts(name=name, clips=len(rows), video=videos.of_recording(name) is not None)
             for name, rows in by_recording.items()
         ]
 
     @app.get("/api/video", responses={404: {"model": Fault}}, response_class=FileResponse)
-    def video(recording: Name) -> Response:
-        """The video of a recording of the dataset."""
-        found = _video(served, recording) if recording in by_recording else None
-        return _not_found(f"no video of {recording!r}") if found is None else FileResponse(found)
+    def video(recording: Name, clip: Name | None = None) -> Response:
+        """The video of a recording of the dataset, or of one of its clips alone."""
+        rows = by_recording.get(recording, [])
+        if clip is None:
+            found = videos.of_recording(recording) if rows else None
+        else:
+            its = (served.split.annotated[row] for row in rows) if served.split else ()
+            found = next((videos.of_clip(each) for each in its if each.name == clip), None)
+        what = repr(recording) if clip is None else f"clip {clip!r} of {recording!r}"
+        return _not_found(f"no video of {what}") if found is None else FileResponse(found)
 
     @app.post(
         "/api/recordings/translate",
@@ -129,7 +136,7 @@ def make_app(served: Served) -> FastAPI:
         if served.split is None or recording not in by_recording:
             return _not_found(f"no recording {recording!r}")
         clips = [served.split.annotated[row] for row in by_recording[recording]]
-        return _streamed(of_dataset(served.model, served.split, clips, window, prelude, source))
+        return _streamed(of_dataset(served.model, served.split, videos, clips, window, prelude, source))
 
     @app.post(
         "/api/uploads/translate",
@@ -171,11 +178,3 @@ def _by_recording(split: Split | None) -> dict[str, Sequence[int]]:
     """Recording -> the rows of its clips."""
     clips = split.annotated if split else []
     return {name: [clip.row for clip in its] for name, its in groupby(clips, key=lambda clip: clip.recording)}
-
-
-def _video(served: Served, recording: str) -> Path | None:
-    """The video of a recording whose name the dataset knows."""
-    if served.videos is None:
-        return None
-    candidates = (served.videos / f"{recording}{suffix}" for suffix in VIDEOS)
-    return next((file for file in candidates if file.is_file() and file.parent == served.videos), None)

@@ -13,6 +13,7 @@ from signllava_cli.data.context import context_positions
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.serving.uploads import UploadedClip
+from signllava_cli.serving.videos import Videos
 
 Source = Literal["none", "gold", "predicted"]
 
@@ -21,7 +22,8 @@ class ClipLine(BaseModel):
     """One clip: what the model says, and what it saw.
 
     `confidence` is the geometric mean of its tokens' probabilities. `start` and `end`: seconds in the recording's
-    video. `fault`: why there is no text; after it, a stream that could not go on ends.
+    video. `video`: whether there is one of this clip alone. `fault`: why there is no text; after it, a stream that
+    could not go on ends.
     """
 
     number: int
@@ -37,17 +39,25 @@ class ClipLine(BaseModel):
     reference: str | None = None
     start: float | None = None
     end: float | None = None
+    video: bool = False
     fault: str | None = None
 
 
 def of_dataset(
-    model: SignLlava, split: Split, clips: Sequence[Clip], window: int, prelude: int, source: Source
+    model: SignLlava,
+    split: Split,
+    videos: Videos,
+    clips: Sequence[Clip],
+    window: int,
+    prelude: int,
+    source: Source,
 ) -> Iterator[ClipLine]:
     """The clips of one recording of `split`, in signing order. One without features has no text and leaves none."""
     said: list[str] = []
     for clip in clips:
         line = ClipLine(number=clip.position + 1, of=len(clips), clip=clip.name, reference=clip.translation)
         line.start, line.end = clip.start, clip.end
+        line.video = videos.of_clip(clip) is not None
         seen = _seen(
             [each.translation for each in clips] if source == "gold" else said, clip.position, window, prelude
         )

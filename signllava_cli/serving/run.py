@@ -26,7 +26,7 @@ def serve(
 
     Args:
         data: the dataset folder whose recordings can be chosen; none: the recipe's, if it is there.
-        videos: a folder of RECORDING.mp4 (.webm, .mkv, .mov).
+        videos: a folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov).
         settings: of the recipe's section `generate`.
 
     Raises:

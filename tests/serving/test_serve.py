@@ -22,13 +22,16 @@ from browser import needs_chromium, opened_page
 from conftest import subprocess_command
 
 from signllava_cli import SignLlava
+from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
 from signllava_cli.serving import limits
 from signllava_cli.serving.uploads import read_uploads
+from signllava_cli.serving.videos import Videos
 
 STREAMS = {"sign2vec": 48, "mae": 64}
+CLIP_WITH_VIDEO = "dev00-01"  # a clip of dev00, which has no video of its own
 UPLOAD_MB = 1
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -44,6 +47,7 @@ def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     videos = tmp_path_factory.mktemp("videos")
     (videos / "dev02.mp4").write_bytes(b"frames")
     (videos / "secret.mp4").write_bytes(b"of no recording")
+    (videos / f"{CLIP_WITH_VIDEO}.mp4").write_bytes(b"of a clip")
     options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
     process = subprocess_command("serve", "-c", run, *options)
     assert process.stdout is not None
@@ -235,6 +239,28 @@ def test_a_recording_shows_its_own_video_alone(address: str) -> None:
         assert ask(address, f"api/video?recording={name}")[0] == 404
 
 
+def test_a_clip_shows_a_video_of_its_own(address: str, split: Split) -> None:
+    _, lines = ask(address, "api/recordings/translate?recording=dev00", b"")
+    assert [line["clip"] for line in lines if line["video"]] == [CLIP_WITH_VIDEO]
+    query = f"api/video?recording=dev00&clip={CLIP_WITH_VIDEO}"
+    with urllib.request.urlopen(address + query, timeout=60) as response:
+        assert (response.headers["Content-Type"], response.read()) == ("video/mp4", b"of a clip")
+    for other in (
+        f"recording=dev01&clip={CLIP_WITH_VIDEO}",
+        "recording=dev00&clip=secret",
+        "recording=dev00&clip=dev02",
+    ):
+        assert ask(address, f"api/video?{other}")[0] == 404  # each video is of its own recording's clip
+
+
+def test_a_name_that_several_clips_have_names_no_video(tmp_path: Path) -> None:
+    (tmp_path / "01.mp4").write_bytes(b"of which?")
+    (tmp_path / "02.mp4").write_bytes(b"of one")
+    clips = [Clip("a", "01", 0, "A."), Clip("b", "01", 0, "B."), Clip("b", "02", 1, "C.")]
+    videos = Videos(tmp_path, clips)
+    assert [videos.of_clip(clip) for clip in clips] == [None, None, tmp_path / "02.mp4"]
+
+
 def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:
     """Requests within and beyond what /openapi.json allows."""
     import schemathesis
@@ -276,10 +302,19 @@ def test_from_opening_to_a_translated_recording_in_chromium(address: str, split:
         assert page.locator(".reference dd").all_inner_texts() == [clip.translation for clip in clips]
         said = page.locator(".clip .text").all_inner_texts()
         assert all(said)
+        assert page.locator(".clip .play:visible").count() == 0
         page.locator(".clip summary").nth(4).click()
         assert page.locator(".clip").nth(4).locator("details li").all_inner_texts() == [said[0], *said[2:4]]
         if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
             page.screenshot(path=IMAGES / "serve.png")
+        page.select_option("#recording", "dev00")
+        page.click("#translate")
+        expect(page.locator("#status")).to_contain_text("clips translated", timeout=60_000)
+        play = page.locator(".clip .play:visible")  # of the one clip that has a video
+        expect(play).to_have_count(1)
+        play.click()
+        expect(page.locator("#video")).to_be_visible()
+        assert page.locator("#video").get_attribute("src").endswith(f"recording=dev00&clip={CLIP_WITH_VIDEO}")
         (tmp_path / "01.npz").write_bytes(npz(**split.read(clips[0])))
         page.set_input_files("#files", tmp_path / "01.npz")
         page.click("#translate")

@@ -36,9 +36,15 @@ function chosenChanged() {
   const option = $("recording").selectedOptions[0];
   const video = option.value && option.dataset.video;
   $("video").hidden = !video;
-  if (video) $("video").src = `api/video?recording=${encodeURIComponent(option.value)}`;
+  if (video) showVideo({ recording: option.value });
   $("source").querySelector("[value=gold]").disabled = !option.value;
   if (!option.value && $("source").value === "gold") $("source").value = "predicted";
+}
+
+function showVideo(what) {
+  const source = "api/video?" + new URLSearchParams(what);
+  if ($("video").getAttribute("src") !== source) $("video").src = source;
+  $("video").hidden = false;
 }
 
 function request() {
@@ -135,13 +141,20 @@ function show(line) {
     return each;
   }));
   const play = item.querySelector(".play");
-  play.hidden = $("video").hidden || line.start === null;
-  play.addEventListener("click", () => playPart(line.start, line.end));
+  const option = $("recording").selectedOptions[0];
+  const recording = option.value;
+  const inRecording = option.dataset.video && line.start !== null;
+  play.hidden = !inRecording && !line.video;
+  play.addEventListener("click", () => {
+    if (inRecording) playPart({ recording }, line.start, line.end);
+    else playPart({ recording, clip: line.clip }, 0, null);
+  });
   $("clips").append(item);
 }
 
-function playPart(start, end) {
+function playPart(what, start, end) {
   const video = $("video");
+  showVideo(what);
   video.currentTime = start;
   video.play();
   video.ontimeupdate = () => {
