@@ -5,6 +5,7 @@ same command again (BSD's EX_TEMPFAIL, which SLURM's requeue scripts test for); 
 """
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 NAMES_SHOWN = 5
 
@@ -19,6 +20,19 @@ class Stopped(Exception):
     """The run stopped before its end, on request, with its state saved."""
 
     exit_code = 75
+
+
+def require_extra(extra: str, what: str, *modules: str) -> None:
+    """Check that `modules` can be imported, which `pip install "signllava[extra]"` installs; `what` needs them.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f'{what} needs packages that are not installed ({", ".join(missing)}): pip install "signllava[{extra}]"'
+        )
 
 
 def is_out_of_memory(fault: BaseException) -> bool:

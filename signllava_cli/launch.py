@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from signllava_cli.console import fail
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 from signllava_cli.preemption import is_launched
 from signllava_cli.processes import signals_passed_on
 from signllava_cli.ranks import run_ranks
@@ -156,6 +156,8 @@ def _require_possible(
     import torch
     from accelerate.utils import DistributedType
 
+    if profile.distributed_type == DistributedType.DEEPSPEED:
+        require_extra("deepspeed", str(file), "deepspeed")
     if processes < 1:
         raise UserError(f"{file} does not say how many processes: name them with --num-processes.")
     if processes > 1 and profile.distributed_type == DistributedType.NO:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from signllava_cli.cli.options import SetOption
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 
 FILES, METRICS, COUNTING, UNCERTAINTY = "What is scored", "Metrics", "Which clips count", "Uncertainty"
 
@@ -112,6 +112,8 @@ def evaluate(
     from signllava_cli.evaluation import run
     from signllava_cli.evaluation.score import Scoring
 
+    if charts:
+        require_extra("plot", "--charts", "matplotlib")
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
     if 0 < samples < 20:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 
 if TYPE_CHECKING:
     from signllava_cli.training.record import Record
@@ -21,6 +21,7 @@ def plot(
     ] = 0.9,
 ) -> None:
     """Draw loss, dev scores, learning rate, gradient norm and throughput of one or several runs."""
+    require_extra("plot", "signllava plot", "matplotlib")
     from signllava_cli.console import say, warn
     from signllava_cli.training.plot import draw_runs
     from signllava_cli.training.record import read_runs

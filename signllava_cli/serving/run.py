@@ -1,12 +1,11 @@
 """Open what is to be served, and serve it until Ctrl-C."""
 
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import say
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 MEBIBYTE = 2**20
@@ -32,8 +31,7 @@ def serve(
     Raises:
         UserError: the extra `serve` is not installed, the port is taken, or what is to be served cannot be opened.
     """
-    if not find_spec("fastapi") or not find_spec("uvicorn") or not find_spec("multipart"):
-        raise UserError('The web app needs fastapi, uvicorn and python-multipart: pip install "signllava[serve]".')
+    require_extra("serve", "The web app", "fastapi", "uvicorn", "multipart")
     listening = _listening(host, port)
     import uvicorn
 

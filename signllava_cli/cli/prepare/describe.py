@@ -8,7 +8,7 @@ import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
 from signllava_cli.cli.prompts import prompts_of
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, require_extra
 
 if TYPE_CHECKING:
     from signllava_cli.data.describe import Description, Histogram
@@ -41,6 +41,8 @@ def describe(
     from signllava_cli.files import write_json
     from signllava_cli.recipe import read_recipe
 
+    if png:
+        require_extra("plot", "--png", "matplotlib")
     if set_ and not recipe:
         raise UserError("--set changes a recipe: name it with --recipe.")
     settings = read_recipe(recipe, set_ or []) if recipe else None

