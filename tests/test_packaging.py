@@ -1,12 +1,15 @@
-"""What an installation brings: imports that are declared, and extras that are asked for by name."""
+"""What an installation brings: imports that are declared, extras that are asked for by name, a whole wheel."""
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "signllava_cli"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOR_DEVELOPERS = "dev"
+SHIPPED_FOLDERS = ("recipes", "accelerate_configs")  # beside the package here, inside it in the wheel
 # Required packages that no module imports: what loads them instead.
 LOADED_BY_OTHERS = {
     "bitsandbytes": "transformers, for llm.bits 4 and 8",
@@ -154,3 +158,25 @@ def test_bleurt_without_its_extra_says_how_to_install_it(
     assert ended.code == 2
     assert 'sentencepiece): pip install "signllava[bleurt]"' in " ".join(ended.err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, which builds the wheel, is not installed")
+def test_the_wheel_has_everything_that_the_package_reads(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    ended = subprocess.run([*build, str(tmp_path), str(ROOT)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        inside = set(opened.namelist())
+    folders = {PACKAGE: PACKAGE.name, **{ROOT / name: f"{PACKAGE.name}/{name}" for name in SHIPPED_FOLDERS}}
+    expected = {
+        f"{place}/{path.relative_to(folder).as_posix()}"
+        for folder, place in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {Path(name).suffix for name in expected} >= {".html", ".js", ".css", ".j2", ".txt", ".yaml", ".sbatch"}
+    assert f"{PACKAGE.name}/py.typed" in expected
+    assert not expected - inside
+    strangers = {name for name in inside - expected if ".dist-info/" not in name}
+    assert not strangers
