@@ -13,7 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Ended
+
+from signllava_cli import __version__
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "signllava_cli"
@@ -180,3 +183,45 @@ def test_the_wheel_has_everything_that_the_package_reads(tmp_path: Path) -> None
     assert not expected - inside
     strangers = {name for name in inside - expected if ".dist-info/" not in name}
     assert not strangers
+
+
+def test_workflows_run_targets_that_make_has_and_pin_actions_by_major_version() -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    files = list((ROOT / ".github" / "workflows").glob("*.yml"))
+    jobs = [job for file in files for job in yaml.safe_load(file.read_text())["jobs"].values()]
+    steps = [step for job in jobs for step in job["steps"]]
+    made = {target for step in steps for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+    assert made >= {"check", "test"}
+    assert made <= set(targets)
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    [versions] = [job["strategy"]["matrix"]["python-version"] for job in jobs if "strategy" in job]
+    assert all(f"Programming Language :: Python :: {version}" in PROJECT["classifiers"] for version in versions)
+
+
+def test_the_citation_names_this_version_and_the_address_of_the_project() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["repository-code"] == PROJECT["urls"]["Homepage"]
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_make_help_names_every_target() -> None:
+    ended = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in ended.stdout.splitlines()}
+    [phony] = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed == set(phony.split())
+
+
+def test_the_index_of_the_docs_leads_to_every_page_of_them() -> None:
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([\w.-]+\.md)\)", (docs / "README.md").read_text()))
+    assert linked == {page.name for page in docs.glob("*.md")} - {"README.md"}
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/*.md")]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", page.read_text())
+    ]
+    assert len(links) > 20
+    assert not [(page.name, link) for page, link in links if not (page.parent / link).exists()]
