@@ -55,7 +55,9 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
             quantization_config=_quantization(settings, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if settings.bits in (4, 8) else None,
-            adapter_kwargs=options,  # transformers also looks for an adapter of that name
+            adapter_kwargs={
+                "local_files_only": options["local_files_only"]
+            },  # transformers also looks for an adapter of that name
             **options,
         )
     if settings.bits in (16, 32):

@@ -75,7 +75,11 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
         with hub_options(name) as options:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **options)
             llm = AutoModelForCausalLM.from_pretrained(
-                name, revision=revision, dtype="auto", adapter_kwargs=options, **options
+                name,
+                revision=revision,
+                dtype="auto",
+                adapter_kwargs={"local_files_only": options["local_files_only"]},
+                **options,
             )
     except (OSError, ValueError) as fault:
         raise UserError(f"{name} cannot be fetched: {str(fault).strip().splitlines()[0]}") from None
