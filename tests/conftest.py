@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -144,7 +143,7 @@ def subprocess_command(*words: object, **options: object) -> subprocess.Popen[st
     )
 
 
-def interrupted(file: str, count: int, number: int, who: Literal["self", "group"] = "self") -> dict[str, str]:
+def interrupted(file: str, count: int, number: int) -> dict[str, str]:
     """The environment of a command that gets the signal as it opens such a file to append for the `count`-th time."""
     path = os.pathsep.join([str(Path(__file__).parent / "interrupted"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": f"{file}:{count}:{int(number)}:{who}"}
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": f"{file}:{count}:{int(number)}"}

@@ -1,13 +1,17 @@
 """Every launcher trains the same run, and a run killed under it ends as if nothing had happened."""
 
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import ALL_TASKS, MadeOnce, interrupted, sets
@@ -98,16 +102,33 @@ def figures(run: Path) -> list[float]:
 
 
 def kill_after(command: list[str], run: Path, steps: int) -> None:
-    """SIGKILL the launcher and every rank once `steps` lines are logged, as rank 0 is about to log another."""
+    """SIGKILL the launcher and every rank once `steps` lines are logged: rank 0 stops before it logs another."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=interrupted("metrics.jsonl", steps + 1, signal.SIGKILL, "group"),
+        env=interrupted("metrics.jsonl", steps + 1, signal.SIGSTOP),
     )
-    assert process.wait(timeout=400) == -signal.SIGKILL
+    deadline = time.monotonic() + 300
+    while not is_stopped(everyone := [*psutil.Process(process.pid).children(recursive=True), process]):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for each in everyone:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGKILL)
+    process.wait()
     assert len(lines(run)) == steps
+
+
+def is_stopped(processes: list[Any]) -> bool:
+    """Whether a signal has stopped one of `processes`."""
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(each.pid).status() == psutil.STATUS_STOPPED:
+                return True
+    return False
 
 
 @pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_KILLED))
