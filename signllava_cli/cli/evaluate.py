@@ -109,11 +109,11 @@ def evaluate(
     accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant. METEOR,
     BLEURT and COMET want data on this machine.
     """
+    if charts:
+        require_extra("plot", "--charts", "matplotlib")
     from signllava_cli.evaluation import run
     from signllava_cli.evaluation.score import Scoring
 
-    if charts:
-        require_extra("plot", "--charts", "matplotlib")
     one_of("--missing", missing, "empty", "exclude")
     one_of("--resample", resample, "recordings", "clips")
     if 0 < samples < 20:

@@ -36,13 +36,13 @@ def describe(
     ] = None,
 ) -> None:
     """Describe a dataset: texts, lengths and context of each split, and under a recipe what training cuts."""
+    if png:
+        require_extra("plot", "--png", "matplotlib")
     from signllava_cli.console import say
     from signllava_cli.data.describe import describe_dataset
     from signllava_cli.files import write_json
     from signllava_cli.recipe import read_recipe
 
-    if png:
-        require_extra("plot", "--png", "matplotlib")
     if set_ and not recipe:
         raise UserError("--set changes a recipe: name it with --recipe.")
     settings = read_recipe(recipe, set_ or []) if recipe else None
