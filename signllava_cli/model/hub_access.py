@@ -20,8 +20,8 @@ _NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "ProxyError"}
 def hub_options(location: str) -> Iterator[dict[str, Any]]:
     """The options of transformers' `from_pretrained` for `location`, a folder or a hub id.
 
-    Without them, each file of a hub that cannot be reached is retried for 23 s, with a line printed for each retry; and
-    transformers would ask at the terminal whether to run the Python files of the LLM's folder. They are never run.
+    Without them, each file of a hub that cannot be reached is retried for 23 s, with a line printed for each retry, and
+    transformers asks at the terminal whether to run the Python files of the LLM's folder: they are never run.
 
     Raises:
         UserError: the hub cannot be reached, and the code inside this block does not find what it wants in the cache.
