@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from signllava_cli.data.indexing import open_index
 from signllava_cli.data.split import Split
+from signllava_cli.prepare.indexing import open_index
 from signllava_cli.recipe import Recipe, build_recipe
 
 CLIPS_A_RECORDING, BATCH = 25, 16
@@ -62,8 +62,8 @@ class RandomFrames(Dataset[int]):
 
 def write_corpus(root: Path, clips: int, shards: int, width: int, frames: int) -> None:
     """`clips` clips of `frames` to 3 * `frames` frames, in recordings of 25, spread over the shards."""
-    draw = np.random.default_rng(0)
-    noise = draw.normal(size=(3 * frames + 1, width)).astype(np.float16)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3 * frames + 1, width)).astype(np.float16)
     recordings = [f"recording{number:06d}" for number in range(clips // CLIPS_A_RECORDING)]
     names = [f"clip{number:02d}" for number in range(CLIPS_A_RECORDING)]
     annotation = {
@@ -84,7 +84,7 @@ def write_corpus(root: Path, clips: int, shards: int, width: int, frames: int) -
             for recording in (each for each, its in shard_of.items() if its == shard):
                 group = file.create_group(recording)
                 for name in names:
-                    group.create_dataset(name, data=noise[: int(draw.integers(frames, 3 * frames + 1))])
+                    group.create_dataset(name, data=noise[: int(rng.integers(frames, 3 * frames + 1))])
 
 
 def sequential(root: Path) -> Iterator[int]:
@@ -109,12 +109,12 @@ def scan(root: Path) -> int:
 
 def rate(lengths: Iterator[int] | DataLoader[int], clips: int) -> float:
     """Clips per second over the first `clips`."""
-    began, read = time.perf_counter(), 0
+    start_time, read = time.perf_counter(), 0
     for batch in lengths:
         read += len(batch) if isinstance(batch, list) else 1
         if read >= clips:
             break
-    return read / (time.perf_counter() - began)
+    return read / (time.perf_counter() - start_time)
 
 
 def main() -> None:
@@ -125,19 +125,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "corpus"
         write_corpus(root, asked.clips, asked.shards, asked.width, asked.frames)
-        settings = {"data": {"root": str(root)}, "streams": {"mae": {"width": asked.width}}}
-        recipe: Recipe = build_recipe(settings)
-        began = time.perf_counter()
+        config = {"data": {"root": str(root)}, "streams": {"mae": {"width": asked.width}}}
+        recipe: Recipe = build_recipe(config)
+        start_time = time.perf_counter()
         open_index(root, "train", recipe.streams)
-        indexed = time.perf_counter() - began
+        indexed = time.perf_counter() - start_time
         opened = json.loads(
             subprocess.run(
-                [sys.executable, "-c", OPEN, json.dumps(settings)], capture_output=True, check=True, text=True
+                [sys.executable, "-c", OPEN, json.dumps(config)], capture_output=True, check=True, text=True
             ).stdout
         )
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         scan(root)
-        scanned = time.perf_counter() - began
+        scanned = time.perf_counter() - start_time
         plain = rate(sequential(root), asked.read)
         split = Split(recipe, "train")
         loaders = {

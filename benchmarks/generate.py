@@ -3,7 +3,7 @@
     python benchmarks/generate.py
 
 A Llama of random weights translates the same clips by 5 beams, 20 new tokens each. The reference is transformers'
-generate on one clip after another, as the research system decodes: a prompt for each beam, nobody beside. Hypotheses
+generate on one clip after another, as Sign_LLaVA decodes: a prompt for each beam, nobody beside. Hypotheses
 must agree. `--recordings` says how many recordings there are, which bounds the batches under predictions.
 """
 
@@ -24,10 +24,9 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.generation.context_source import ContextSource
-from signllava_cli.generation.decoding import decode
-from signllava_cli.generation.frontier import Frontier
-from signllava_cli.generation.work import Queue, Work
-from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.generation.decoding import generate_batch
+from signllava_cli.generation.scheduling import AdmissionQueue, DecodingJob, ReadyQueue
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.recipe import Recipe, build_recipe
 
@@ -50,20 +49,20 @@ def recipe_of(folder: Path, vocabulary: int) -> Recipe:
 
 
 def one_at_a_time(
-    recipe: Recipe, assembled: Assembled, split: Split, source: ContextSource, clips: list[Clip]
+    recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
 ) -> Texts:
     """transformers' generate, in signing order."""
-    builder, texts = ExampleBuilder(recipe, assembled.prompts), Texts()
+    builder, texts = ExampleBuilder(recipe, bundle.prompts), Texts()
     for clip in clips:
         example = builder.build(clip, split.read(clip), source.sentences(clip, split, texts), None, room=NEW_TOKENS)
-        texts[clip.id] = decode(assembled, [example], recipe)[0].text
+        texts[clip.id] = generate_batch(bundle, [example], recipe)[0].text
     return texts
 
 
-def together(work: Work, source: ContextSource, clips: list[Clip]) -> Texts:
+def together(work: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
     """The decoder, as `generate` feeds it."""
-    frontier = Frontier(clips, [work.frames[clip.row] for clip in clips], source.in_order)
-    queue = Queue(work, source, frontier, {})
+    frontier = ReadyQueue(clips, [work.frames[clip.row] for clip in clips], source.sequential)
+    queue = AdmissionQueue(work, source, frontier, {})
     while len(queue.hypotheses) < len(clips):
         queue.fill()
         for example, hypothesis in work.decoder.step():
@@ -95,23 +94,23 @@ def main() -> None:
 
 def measure(recipe: Recipe, recordings: int, table: Table) -> None:
     """Fill the table."""
-    assembled = assemble(recipe, torch.device("cpu"))
-    assembled.model.eval()
+    bundle = load_model_bundle(recipe, torch.device("cpu"))
+    bundle.model.eval()
     split = Split(recipe, "train")
     names = list(dict.fromkeys(clip.recording for clip in split.clips))[:recordings]
     clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_A_RECORDING]
     for name in SOURCES:
         source = ContextSource.open(name, recipe.context.window, recipe.context.prelude, split)
-        began = time.perf_counter()
-        expected = one_at_a_time(recipe, assembled, split, source, clips)
-        slow = len(clips) / (time.perf_counter() - began)
+        start_time = time.perf_counter()
+        expected = one_at_a_time(recipe, bundle, split, source, clips)
+        slow = len(clips) / (time.perf_counter() - start_time)
         table.add_row(name, "one, transformers", f"{slow:.2f}", "1", "")
         for size in SIZES:
             its = replace(recipe, generate=replace(recipe.generate, batch_size=size))
-            work = Work.of(its, split, assembled)
-            began = time.perf_counter()
+            work = DecodingJob.of(its, split, bundle)
+            start_time = time.perf_counter()
             texts = together(work, source, clips)
-            fast = len(clips) / (time.perf_counter() - began)
+            fast = len(clips) / (time.perf_counter() - start_time)
             others = sum(texts[id_] != text for id_, text in expected.items())
             table.add_row(name, str(size), f"{fast:.2f}", f"{fast / slow:.2f}", f"{others} of {len(clips)}")
 

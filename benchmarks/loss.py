@@ -46,10 +46,10 @@ def main() -> None:
             times = []
             for _ in range(REPEATS):
                 states = hidden.clone().requires_grad_()
-                began = time.perf_counter()
+                start_time = time.perf_counter()
                 loss = way(head, states, labels)
                 loss.backward()
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - start_time)
             seconds[way], losses[way] = median(times), float(loss.detach())
         slow, fast = seconds[everywhere], seconds[targets_only]
         difference = abs(losses[everywhere] / losses[targets_only] - 1)

@@ -2,7 +2,7 @@
 
     python benchmarks/train.py
 
-Both train the same projectors into the same frozen LLM on the same corpus, with as many clips an optimiser step, each
+Both train the same projectors into the same frozen LLM on the same corpus, with as many clips an optimizer step, each
 in a process of its own. The reference is what one would write down first: batches in random order, padded to their
 longest clip, logits at all positions, Hugging Face's label smoother. Before the first step both say the loss of the
 same 16 clips, which must agree. Peak memory is what a process holds above its LLM, its imports and its corpus.
@@ -31,18 +31,18 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
 from signllava_cli.data.annotations import read_annotations
-from signllava_cli.data.batches import Batch, training_batches
+from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.data.toy import write_toy_corpus
 from signllava_cli.data.training_set import TrainingSet, training_steps
-from signllava_cli.data.writing import write_stream
-from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
+from signllava_cli.prepare.dataset_writer import write_stream
+from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.recipe import Recipe, build_recipe
 from signllava_cli.training.engine import open_engine
-from signllava_cli.training.optimiser import make_optimiser
-from signllava_cli.training.step import optimiser_step
+from signllava_cli.training.optimizer import make_optimizer
+from signllava_cli.training.step import optimizer_step
 
 WIDTHS = {"sign2vec": 48, "mae": 64}
 FRAMES, SPREAD = 36, 0.6  # of a stream: median, and the standard deviation of its logarithm
@@ -56,13 +56,13 @@ WAYS = ("reference", "engine")
 def write_corpus(root: Path) -> None:
     """The sentences of the toy corpus under features of log-normal length."""
     write_toy_corpus(root)
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for split in ("train", "dev"):
         recordings = read_annotations(root, split)
         for stream, width in WIDTHS.items():
-            lengths = iter(lambda: int(np.clip(draw.lognormal(np.log(FRAMES), SPREAD), 4, 400)), None)
+            lengths = iter(lambda: int(np.clip(rng.lognormal(np.log(FRAMES), SPREAD), 4, 400)), None)
             frames = {
-                recording.name: {clip.name: draw.normal(size=(next(lengths), width)) for clip in recording.clips}
+                recording.name: {clip.name: rng.normal(size=(next(lengths), width)) for clip in recording.clips}
                 for recording in recordings
             }
             write_stream(root, split, stream, frames, shards=2)
@@ -80,7 +80,7 @@ def recipe_of(folder: Path, vocabulary: int, way: str) -> Recipe:
     """The recipe of one row of the table."""
     train = {"batch_size": CLIPS_A_STEP, "micro_batch_size": MICRO_BATCH, "label_smoothing": SMOOTHING}
     if way == "engine":
-        train["tokens_per_batch"] = TOKENS
+        train["max_tokens_per_batch"] = TOKENS
     return build_recipe(
         {
             "llm": {"path": str(folder / f"llm{vocabulary}"), "bits": 32, "dtype": "float32"},
@@ -98,40 +98,40 @@ class Measured:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.accelerator = Accelerator(cpu=True)
-        self.assembled: Assembled = assemble(recipe, torch.device("cpu"))
-        self.model = self.assembled.model.train()
-        self.optimiser = make_optimiser(self.model, recipe)
-        builder = ExampleBuilder(recipe, self.assembled.prompts)
+        self.bundle: ModelBundle = load_model_bundle(recipe, torch.device("cpu"))
+        self.model = self.bundle.model.train()
+        self.optimizer = make_optimizer(self.model, recipe)
+        builder = ExampleBuilder(recipe, self.bundle.prompts)
         self.examples = TrainingSet(recipe, Split(recipe, "train"), builder)
-        self.before = len(self.assembled.prompts.before_streams)
+        self.before = len(self.bundle.prompts.before_streams)
 
-    def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], behind_prefix: bool) -> float:
+    def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], prefix_len: bool) -> float:
         """The mean loss per target of the first clips of the corpus."""
-        clips = [self.examples.split.clips[place] for place in range(AGREED_CLIPS)]
+        clips = [self.examples.split.clips[index] for index in range(AGREED_CLIPS)]
         frames = self.examples.split.read_all(clips)
         made = [self.examples.builder.build(c, f, [], c.translation) for c, f in zip(clips, frames, strict=True)]
-        collate, loss, targets = training_batches(self.recipe, self.assembled.pad_id, behind_prefix), 0.0, 0
+        collate, loss, targets = training_collator(self.recipe, self.bundle.pad_id, prefix_len), 0.0, 0
         with torch.no_grad():
             for start in range(0, AGREED_CLIPS, MICRO_BATCH):
                 its_loss, its_targets = loss_of(collate(made[start : start + MICRO_BATCH]))
                 loss, targets = loss + float(its_loss), targets + its_targets
         return loss / targets
 
-    def timed(self, steps: int, take: Callable[[list[Batch]], None], behind_prefix: bool) -> dict[str, float]:
-        """Figures over `steps` optimiser steps, after a few to warm up."""
-        collate = training_batches(self.recipe, self.assembled.pad_id, behind_prefix)
+    def timed(self, steps: int, take: Callable[[list[Batch]], None], prefix_len: bool) -> dict[str, float]:
+        """Figures over `steps` optimizer steps, after a few to warm up."""
+        collate = training_collator(self.recipe, self.bundle.pad_id, prefix_len)
         batches: Iterator[list[Batch]] = training_steps(self.recipe, self.examples, 0, WARM_UP + steps, collate, 0, 1)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-        loaded, positions, padding, targets, began = resident("VmRSS"), 0, 0, 0, 0.0
+        loaded, positions, padding, targets, start_time = resident("VmRSS"), 0, 0, 0, 0.0
         for step, micro_batches in enumerate(batches):
             if step == WARM_UP:
-                began = time.perf_counter()
+                start_time = time.perf_counter()
             take(micro_batches)
             if step >= WARM_UP:
                 positions += sum(batch.positions for batch in micro_batches)
                 padding += sum(batch.padding for batch in micro_batches)
                 targets += sum(len(batch.targets) for batch in micro_batches)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         return {
             "clips_s": steps * CLIPS_A_STEP / seconds,
             "targets_s": targets / seconds,
@@ -150,14 +150,14 @@ def resident(key: str) -> float:
 def engine(recipe: Recipe, steps: int) -> dict[str, float]:
     """This package's engine."""
     run = Measured(recipe)
-    launched = open_engine(run.accelerator, run.model, run.optimiser, recipe.train.max_grad_norm)
-    assert run.model.reuse_prefix(run.assembled.prompts.before_streams)
-    agreed = run.agreed(lambda batch: run.model(batch, SMOOTHING), behind_prefix=True)
+    launched = open_engine(run.accelerator, run.model, run.optimizer, recipe.train.max_grad_norm)
+    assert run.model.reuse_prefix(run.bundle.prompts.before_streams)
+    agreed = run.agreed(lambda batch: run.model(batch, SMOOTHING), prefix_len=True)
 
     def take(micro_batches: list[Batch]) -> None:
-        assert optimiser_step(launched, micro_batches, SMOOTHING, run.accelerator).is_finite
+        assert optimizer_step(launched, micro_batches, SMOOTHING, run.accelerator).is_finite
 
-    return {"loss": agreed, **run.timed(steps, take, behind_prefix=True)}
+    return {"loss": agreed, **run.timed(steps, take, prefix_len=True)}
 
 
 def reference(recipe: Recipe, steps: int) -> dict[str, float]:
@@ -179,11 +179,11 @@ def reference(recipe: Recipe, steps: int) -> dict[str, float]:
         for batch in micro_batches:
             (loss_of(batch)[0] / count).backward()
         nn.utils.clip_grad_norm_(trained, recipe.train.max_grad_norm or 1.0)
-        run.optimiser.step()
-        run.optimiser.zero_grad()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
 
-    agreed = run.agreed(loss_of, behind_prefix=False)
-    return {"loss": agreed, **run.timed(steps, take, behind_prefix=False)}
+    agreed = run.agreed(loss_of, prefix_len=False)
+    return {"loss": agreed, **run.timed(steps, take, prefix_len=False)}
 
 
 def main() -> None:

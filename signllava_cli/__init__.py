@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from signllava_cli._version import __version__
 
 if TYPE_CHECKING:
     from signllava_cli.api.translator import SignLlava, Translation

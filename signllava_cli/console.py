@@ -28,42 +28,42 @@ PLAIN_WIDTH = 160  # of a table in a file or a pipe
 # A launcher (torchrun, accelerate, DeepSpeed) tells each process its rank before torch is imported.
 IS_MAIN_PROCESS = int(os.environ.get("RANK", "0")) == 0
 
-screen = Console(
+stdout_console = Console(
     quiet=not IS_MAIN_PROCESS,
     soft_wrap=True,
     highlight=False,
     width=None if sys.stdout.isatty() else PLAIN_WIDTH,
 )
-every_rank = Console(soft_wrap=True, highlight=False, width=screen.width)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+all_ranks_console = Console(soft_wrap=True, highlight=False, width=stdout_console.width)
+stderr_console = Console(stderr=True, soft_wrap=True, highlight=False)
 _log: Console | None = None
 
 
-def say(message: str, style: str | None = None, on_every_rank: bool = False) -> None:
+def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
     """Print one line, and write it to the run's log when one is open."""
-    (every_rank if on_every_rank else screen).print(message, style=style, markup=False)
+    (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
     if _log is not None:
         _log.print(time.strftime("%Y-%m-%d %H:%M:%S"), message, markup=False)
 
 
-def warn(message: str, on_every_rank: bool = False) -> None:
+def warning(message: str, all_ranks: bool = False) -> None:
     """Print one line that the user should not miss."""
-    say(f"warning: {message}", style="yellow", on_every_rank=on_every_rank)
+    info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
 
 
-def fail(message: str) -> None:
+def error(message: str) -> None:
     """Print an error on stderr, from any rank."""
-    errors.print(f"error: {message}", style="bold red", markup=False)
+    stderr_console.print(f"error: {message}", style="bold red", markup=False)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; the first column is text, the others are aligned as numbers."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # Text: a name may look like rich's markup
-    for console in (screen, _log):
+    for console in (stdout_console, _log):
         if console is not None:
             console.print(table)
 
@@ -83,7 +83,7 @@ def log_to(path: Path) -> Iterator[None]:
             _log = None
 
 
-class ProgressLine:
+class ProgressBar:
     """One bar on a terminal; elsewhere a plain line every few seconds."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
@@ -91,7 +91,7 @@ class ProgressLine:
         self._started, self._done_at_start = time.monotonic(), done
         self._last_line = time.monotonic()
         self._bar: Progress | None = None
-        if screen.is_terminal and IS_MAIN_PROCESS:
+        if stdout_console.is_terminal and IS_MAIN_PROCESS:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -100,7 +100,7 @@ class ProgressLine:
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=screen,
+                console=stdout_console,
             )
             self._bar.start()
             self._task = self._bar.add_task(label, total=total, completed=done, note="")
@@ -115,7 +115,7 @@ class ProgressLine:
         if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or self.done >= self.total:
             self._last_line = now
             left = (self.total - self.done) / self.rate if self.rate else 0.0
-            say(f"{self.label} {self.done}/{self.total}  ETA {left:.0f} s  {note}".rstrip())
+            info(f"{self.label} {self.done}/{self.total}  ETA {left:.0f} s  {note}".rstrip())
 
     @property
     def rate(self) -> float:
@@ -129,9 +129,9 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[ProgressLine]:
+def progress(label: str, total: int, done: int = 0) -> Iterator[ProgressBar]:
     """A progress line for `total` units of work, of which `done` are behind us."""
-    line = ProgressLine(label, total, done)
+    line = ProgressBar(label, total, done)
     try:
         yield line
     finally:

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.console import flush, say, show_table
-from signllava_cli.errors import Stopped, UserError
+from signllava_cli.console import flush, info, print_table
+from signllava_cli.errors import RunStopped, UserError
 from signllava_cli.files import read_json, write_json
-from signllava_cli.generation.predictions import META, SECONDS
-from signllava_cli.model.checkpoint import find_checkpoint, tensors_of
+from signllava_cli.generation.predictions_folder import META_FILE, SECONDS
+from signllava_cli.model.checkpoint import find_checkpoint, iterate_tensors
 from signllava_cli.processes import run_command
 
 SOURCES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # and how their folders end
@@ -26,12 +26,12 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
         UserError: a command failed; its own message stands above.
         Stopped: a signal came; the command that ran has saved its state.
     """
-    began = time.monotonic()
+    start_time = time.monotonic()
     corpus, llm_folder = out / "data", out / "llm" / llm
     commands: list[str] = []
 
     def signllava(*words: str | Path) -> None:
-        _run([str(word) for word in words], commands)
+        _run_command([str(word) for word in words], commands)
 
     if not (corpus / "toy.json").is_file():
         signllava("prepare", "toy", "--out", corpus)
@@ -40,8 +40,8 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
     stages = {}
     for stage in STAGES:
         run = out / llm / stage
-        settings = [f"llm.path={llm_folder}", f"data.root={corpus}", f"run.folder={run}"]
-        options = [word for setting in settings for word in ("--set", setting)]
+        config = [f"llm.path={llm_folder}", f"data.root={corpus}", f"run.output_dir={run}"]
+        options = [word for setting in config for word in ("--set", setting)]
         if stage == "finetune":
             options = ["--projector", str(out / llm / "pretrain"), *options]
         signllava(stage, "--recipe", RECIPES[llm].format(stage=stage), *options)
@@ -51,24 +51,24 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
         predictions = [run / "predictions" / f"{best.name}.test.{label}" for label in SOURCES.values()]
         signllava("eval", *predictions, "--out", run / "scores.json")
         stages[stage] = _stage_summary(best, read_json(run / "scores.json"))
-    summary = {"llm": llm, "seconds": round(time.monotonic() - began, 1), "stages": stages}
+    summary = {"llm": llm, "seconds": round(time.monotonic() - start_time, 1), "stages": stages}
     write_json(out / "summary.json", summary)
-    _show(summary, out)
-    say("These are the commands that ran; each can be repeated by hand:")
+    _print_summary(summary, out)
+    info("These are the commands that ran; each can be repeated by hand:")
     for command in commands:
-        say(f"  {command}")
+        info(f"  {command}")
     return summary
 
 
-def _run(words: list[str], commands: list[str]) -> None:
+def _run_command(words: list[str], commands: list[str]) -> None:
     command = " ".join(["signllava", *words])
     commands.append(command)
-    say(f"\n$ {command}", style="bold cyan")
+    info(f"\n$ {command}", style="bold cyan")
     flush()
     try:
         code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode
-    except Stopped as stop:
-        raise Stopped(f"the demo stopped in `{command}`; {GO_ON}") from stop
+    except RunStopped as stop:
+        raise RunStopped(f"the demo stopped in `{command}`; {GO_ON}") from stop
     if code != 0:
         raise UserError(f"`{command}` ended with exit code {code}; {GO_ON}")
 
@@ -79,18 +79,18 @@ def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "checkpoint": str(checkpoint),
         "checkpoint_bytes": sum(path.stat().st_size for path in files),
-        "trained_parameters": sum(math.prod(shape) for _, _, shape, _ in tensors_of(checkpoint)),
+        "trained_parameters": sum(math.prod(shape) for _, _, shape, _ in iterate_tensors(checkpoint)),
         "scores": {source: _source_summary(by_source[source]) for source in SOURCES},
     }
 
 
 def _source_summary(result: dict[str, Any]) -> dict[str, Any]:
     figures = {name: round(result["scores"][name], 2) for name in ("bleu4", "chrf2", "context_bound_accuracy")}
-    seconds = read_json(Path(result["file"]).parent / META)[SECONDS]
+    seconds = read_json(Path(result["file"]).parent / META_FILE)[SECONDS]
     return {**figures, "clips": result["clips"], "seconds": seconds}
 
 
-def _show(summary: dict[str, Any], out: Path) -> None:
+def _print_summary(summary: dict[str, Any], out: Path) -> None:
     rows = [
         [
             f"{stage}, {source} context",
@@ -106,5 +106,5 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         for source, scores in its["scores"].items()
     ]
     columns = ["stage", "BLEU-4", "chrF2", "context-bound %", "clips", "decoding", "trained", "checkpoint"]
-    show_table(f"{summary['llm']}, {summary['seconds']:.0f} s in all", columns, rows)
-    say(f"everything is in {out}, the figures in {out / 'summary.json'}")
+    print_table(f"{summary['llm']}, {summary['seconds']:.0f} s in all", columns, rows)
+    info(f"everything is in {out}, the figures in {out / 'summary.json'}")

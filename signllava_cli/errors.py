@@ -1,22 +1,22 @@
 """What can go wrong that is not a bug, and the exit code that each leaves behind.
 
-Exit codes: 0 done; 1 a bug (traceback); 2 the user can mend it; 75 stopped with its state saved, run the
+Exit codes: 0 done; 1 a bug (traceback); 2 the user can fix it; 75 stopped with its state saved, run the
 same command again (BSD's EX_TEMPFAIL, which SLURM's requeue scripts test for); 130 interrupted.
 """
 
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-NAMES_SHOWN = 5
+MAX_NAMES = 5
 
 
 class UserError(Exception):
-    """The person at the terminal can mend this: the message says what, where, and the mend."""
+    """The person at the terminal can fix this: the message says what, where, and the fix."""
 
     exit_code = 2
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """The run stopped before its end, on request, with its state saved."""
 
     exit_code = 75
@@ -35,20 +35,20 @@ def require_extra(extra: str, what: str, *modules: str) -> None:
         )
 
 
-def is_out_of_memory(fault: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, or torch on the CPU or a GPU, could not have the memory that it asked for."""
-    said = type(fault).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(fault)
-    return isinstance(fault, MemoryError) or (isinstance(fault, RuntimeError) and said)
+    said = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
-def first_names(names: Iterable[str], count: int | None = None) -> str:
+def summarize_names(names: Iterable[str], count: int | None = None) -> str:
     """The first few of `names` for a message, and how many more there are; `count` is their number, if more."""
-    listed = [printable(name) for name in names]
-    shown = ", ".join(listed[:NAMES_SHOWN])
-    hidden = (len(listed) if count is None else count) - NAMES_SHOWN
+    listed = [escape_unprintable(name) for name in names]
+    shown = ", ".join(listed[:MAX_NAMES])
+    hidden = (len(listed) if count is None else count) - MAX_NAMES
     return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """`text` without what could steer a terminal or cannot be written: escaped, as Python does."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -12,11 +12,11 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from signllava_cli.console import say
+from signllava_cli.console import info
 from signllava_cli.errors import UserError
 
-HALF_WRITTEN, REMOVED = ".tmp", ".removed"
-LONGEST_NAME = 255  # bytes, of a file or folder
+TEMPORARY_SUFFIX, REMOVED_SUFFIX = ".tmp", ".removed"
+MAX_NAME_BYTES = 255  # bytes, of a file or folder
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -26,21 +26,21 @@ def read_json(file: Path) -> dict[str, Any]:
         UserError: the file is missing, or does not hold a JSON object; says where.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
-    except OSError as fault:
-        raise UserError(f"{file} cannot be read: {fault.strerror}.") from None
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text.") from None
-    except json.JSONDecodeError as fault:
-        raise UserError(f"{file} is not JSON: {fault.msg} at line {fault.lineno}.") from None
-    except (RecursionError, ValueError) as fault:
-        raise UserError(f"{file} cannot be read as JSON: {fault}.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not JSON: {error.msg} at line {error.lineno}.") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}, not a JSON object.")
     return content
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """json keeps the last of two equal keys in silence; here a lost recording or clip is an error."""
     content = dict(pairs)
     if len(content) != len(pairs):
@@ -50,49 +50,49 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def written_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill; when the block ends without error it takes the place of `path`.
 
     Raises:
         UserError: the disk is full or may not be written to.
     """
-    temporary = path.with_name(path.name + HALF_WRITTEN)
-    with _said_plainly(path):
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with _as_user_error(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         for file in sorted(temporary.rglob("*")):
-            sync(file)
-        sync(temporary)
-        replaced = path.with_name(path.name + ".replaced" + HALF_WRITTEN)
+            fsync(file)
+        fsync(temporary)
+        replaced = path.with_name(path.name + ".replaced" + TEMPORARY_SUFFIX)
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        sync(path.parent)
+        fsync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
     """Take `path` away at once: a kill leaves the whole of it, or a hidden remainder."""
-    gone = path.with_name(f".{path.name}{REMOVED}")
+    gone = path.with_name(f".{path.name}{REMOVED_SUFFIX}")
     path.rename(gone)
     shutil.rmtree(gone)
 
 
 @contextlib.contextmanager
-def written_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary file to fill; when the block ends without error it takes the place of `path`.
 
     Raises:
         UserError: the disk is full or may not be written to.
     """
     path = path.resolve() if path.is_symlink() else path  # the file is written, and the link stays
-    temporary = path.with_name(path.name + HALF_WRITTEN)
-    with _said_plainly(path):
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with _as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            sync(temporary)
+            fsync(temporary)
             if path.exists():
                 shutil.copymode(path, temporary)
             temporary.replace(path)
@@ -107,7 +107,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full or may not be written to.
     """
-    with written_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -116,16 +116,18 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def take_folder(folder: Path) -> IO[str]:
+def lock_folder(folder: Path) -> IO[str]:
     """Take `folder` for this process, until it ends or the handle that comes back is closed.
 
     Raises:
         UserError: another process has taken it.
     """
-    return take(folder / ".lock", f"Another process is writing to {folder}: wait for it, or choose another folder.")
+    return acquire_lock(
+        folder / ".lock", f"Another process is writing to {folder}: wait for it, or choose another folder."
+    )
 
 
-def take(lock: Path, refusal: str) -> IO[str]:
+def acquire_lock(lock: Path, refusal: str) -> IO[str]:
     """Take the lock file `lock` for this process, until it ends or the handle that comes back is closed.
 
     Raises:
@@ -141,14 +143,14 @@ def take(lock: Path, refusal: str) -> IO[str]:
     return handle
 
 
-def sha256_of(file: Path) -> str:
+def sha256_file(file: Path) -> str:
     """SHA-256 of the bytes of `file`, as hexadecimal digits."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def exclusive_access(folder: Path) -> Iterator[None]:
     """Wait until no other process is in such a block for `folder`; without waiting where locks are not known."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -156,7 +158,7 @@ def only_process(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is writing in {folder}; waiting for it")
+            info(f"another process is writing in {folder}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:
             pass
@@ -165,9 +167,9 @@ def only_process(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def point(link: Path, target: str) -> None:
+def write_link(link: Path, target: str) -> None:
     """Make `link` a relative link to `target` beside it; a one-line file where links cannot be made."""
-    temporary = link.with_name(link.name + HALF_WRITTEN)
+    temporary = link.with_name(link.name + TEMPORARY_SUFFIX)
     temporary.unlink(missing_ok=True)
     try:
         temporary.symlink_to(target)
@@ -176,17 +178,17 @@ def point(link: Path, target: str) -> None:
     temporary.replace(link)
 
 
-def pointed_at(link: Path) -> Path | None:
+def read_link(link: Path) -> Path | None:
     """What `point` made `link` point at, if it is there."""
     if link.is_dir():
         return link.resolve()
-    if link.is_file() and link.stat().st_size <= LONGEST_NAME:
+    if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
         target = link.parent / link.read_text(encoding="utf-8", errors="replace").strip()
         return target if target.is_dir() else None
     return None
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Bring a file or folder down to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -196,10 +198,10 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _said_plainly(path: Path) -> Iterator[None]:
+def _as_user_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as fault:
-        raise UserError(f"{path} cannot be written: {fault.strerror or fault}.") from None
-    except SafetensorError as fault:
-        raise UserError(f"{path} cannot be written: {fault}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be written: {error}.") from None

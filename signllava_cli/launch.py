@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from signllava_cli.console import fail
+from signllava_cli.console import error
 from signllava_cli.errors import UserError, require_extra
 from signllava_cli.preemption import is_launched
 from signllava_cli.processes import signals_passed_on
@@ -21,11 +21,15 @@ from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_f
 if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
 
-SECONDS_FOR_THE_FIRST_TO_SPEAK = 10.0
-LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # gloo, gloo, NCCL
+FIRST_ERROR_GRACE_SECONDS = 10.0
+LOST_CONNECTION_MESSAGES = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited",
+)  # gloo, gloo, NCCL
 
 
-def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool, source: str | Path) -> None:
+def run_stage(stage: Stage, recipe: Recipe, resume: str, dry_run: bool, source: str | Path) -> None:
     """Train here, or under accelerate's launcher when the recipe names a profile; see `run_here_or_launched`.
 
     `source` is the file or name that the recipe was read from.
@@ -34,53 +38,53 @@ def run_stage(stage: Stage, recipe: Recipe, resume: str, rehearse_only: bool, so
     def train() -> None:
         from signllava_cli.training.loop import train
 
-        train(recipe, stage, resume, rehearse_only, source)
+        train(recipe, stage, resume, dry_run, source)
 
     if not is_launched():
         require_stage(recipe, stage)
-    run_here_or_launched(recipe.launch, train)
+    run_or_launch(recipe.launch, train)
 
 
-def run_here_or_launched(settings: Launch, work: Callable[[], object]) -> None:
+def run_or_launch(config: Launch, work: Callable[[], object]) -> None:
     """Do `work` here, or hand this command line to accelerate's launcher when the settings name a profile.
 
     A process that a launcher started works, whatever the settings say.
 
     Raises:
-        UserError: anything that the person at the terminal can mend.
+        UserError: anything that the person at the terminal can fix.
         Stopped: the run stopped before its end, on request, with its state saved.
         SystemExit: ranks were launched and did not come to the end; with the exit code of the run.
     """
     if is_launched():
-        with _first_to_fail_speaks():
+        with _report_first_failure():
             work()
-    elif settings.profile is None:
+    elif config.profile is None:
         work()
     else:
         with signals_passed_on() as passed_on:
-            code = run_ranks(launcher_arguments(settings), passed_on)
+            code = run_ranks(build_launcher_args(config), passed_on)
         if code:
             raise SystemExit(code)
 
 
 @contextlib.contextmanager
-def _first_to_fail_speaks() -> Iterator[None]:
+def _report_first_failure() -> Iterator[None]:
     """Of ranks that fail together, one says why.
 
-    A fault that all ranks see is told by the first of each machine. A rank that merely lost another gives that one
+    A error that all ranks see is told by the first of each machine. A rank that merely lost another gives that one
     time to tell why. In both cases the launcher ends this rank while it waits, unless nobody else has failed.
     """
     try:
         yield
     except UserError:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(SECONDS_FOR_THE_FIRST_TO_SPEAK)
+            time.sleep(FIRST_ERROR_GRACE_SECONDS)
         raise
     except RuntimeError as failure:
-        if not any(words in str(failure) for words in LOST):
+        if not any(words in str(failure) for words in LOST_CONNECTION_MESSAGES):
             raise
-        time.sleep(SECONDS_FOR_THE_FIRST_TO_SPEAK)
-        fail(f"rank {os.environ.get('RANK', '0')} lost another rank, on another machine perhaps: {failure}")
+        time.sleep(FIRST_ERROR_GRACE_SECONDS)
+        error(f"rank {os.environ.get('RANK', '0')} lost another rank, on another machine perhaps: {failure}")
         raise SystemExit(1) from None
 
 
@@ -117,7 +121,7 @@ def read_profile(file: Path) -> "ClusterConfig":
     return profile
 
 
-def launcher_arguments(launch: Launch) -> Namespace:
+def build_launcher_args(launch: Launch) -> Namespace:
     """What accelerate's launcher takes to run this command line as the ranks of `launch`.
 
     Raises:
@@ -131,11 +135,11 @@ def launcher_arguments(launch: Launch) -> Namespace:
     processes = launch.num_processes or profile.num_processes
     machines = launch.num_machines or profile.num_machines
     host, port = profile.main_process_ip, profile.main_process_port
-    if launch.main_address is not None:
-        host, _, port = launch.main_address.rpartition(":")
+    if launch.main_process_address is not None:
+        host, _, port = launch.main_process_address.rpartition(":")
     elif machines == 1:
         port = 0  # a free one, so that runs of one machine do not meet
-    _require_possible(file, profile, processes, machines, f"{host}:{port}" if host and port else None)
+    _require_valid_topology(file, profile, processes, machines, f"{host}:{port}" if host and port else None)
     options = {
         "config_file": file,
         "num_processes": processes,
@@ -150,8 +154,8 @@ def launcher_arguments(launch: Launch) -> Namespace:
     return launch_command_parser().parse_args([*words, "-m", "signllava_cli", *sys.argv[1:]])
 
 
-def _require_possible(
-    file: Path, profile: "ClusterConfig", processes: int, machines: int, main_address: str | None
+def _require_valid_topology(
+    file: Path, profile: "ClusterConfig", processes: int, machines: int, main_process_address: str | None
 ) -> None:
     import torch
     from accelerate.utils import DistributedType
@@ -164,9 +168,9 @@ def _require_possible(
         raise UserError(f"{file} is for one process, not for {processes}; use the profile multi_gpu or a zero one.")
     if processes % machines:
         raise UserError(f"--num-processes {processes} cannot be shared by {machines} machines.")
-    if machines > 1 and main_address is None:
+    if machines > 1 and main_process_address is None:
         raise UserError(
-            f"{file} on {machines} machines: give each the --main-address HOST:PORT of the first, and its own "
+            f"{file} on {machines} machines: give each the --main-process-address HOST:PORT of the first, and its own "
             "--machine-rank."
         )
     gpus = torch.cuda.device_count()

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from signllava_cli.console import say
+from signllava_cli.console import info
 
 LAUNCHER_THREAD = "accelerate's launcher"
 
 
 class StopRequest:
-    """Set by a signal or by what it looks at when it is read: at each boundary, an optimiser step, a decoded batch.
+    """Set by a signal or by what it looks at when it is read: at each boundary, an optimizer step, a decoded batch.
 
     It is also set `max_hours` after the start of this process, and when the launcher of this process is gone: a
     launcher that was killed, or that dies of a signal which it does not pass on, would leave its ranks at work.
@@ -25,7 +25,7 @@ class StopRequest:
         self.reason: str | None = None
         self._interrupted = False
         self._max_hours = max_hours
-        self._deadline = float("inf") if max_hours is None else _start_of_process() + 3600 * max_hours
+        self._deadline = float("inf") if max_hours is None else _process_start_time() + 3600 * max_hours
         self._launcher = os.getppid() if is_launched() else None
 
     def __bool__(self) -> bool:
@@ -44,7 +44,7 @@ class StopRequest:
     def _ask(self, reason: str) -> None:
         if self.reason is None:
             self.reason = reason
-            say(f"{reason}: stopping at the next boundary, with everything saved.")
+            info(f"{reason}: stopping at the next boundary, with everything saved.")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -68,7 +68,7 @@ def is_launching() -> bool:
     return any(thread.name == LAUNCHER_THREAD for thread in threading.enumerate())
 
 
-def _start_of_process() -> float:
+def _process_start_time() -> float:
     """When this process started, on the clock of `time.monotonic`; imports and the launcher's part count."""
     import psutil
 

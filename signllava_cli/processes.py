@@ -22,13 +22,13 @@ from typing import Any, TypeVar
 
 import psutil
 
-from signllava_cli.console import say
-from signllava_cli.errors import Stopped
+from signllava_cli.console import info
+from signllava_cli.errors import RunStopped
 
 Result = TypeVar("Result")
 
 INTERRUPTED = 130
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 
@@ -39,7 +39,7 @@ def cpu_cores() -> int:
 
 
 @contextlib.contextmanager
-def submitted(
+def submit_all(
     work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int
 ) -> Iterator[dict[Future[Result], tuple[Any, ...]]]:
     """`work(*task)` for each of `tasks` in forked workers: the jobs, each with its task. Start a progress bar inside.
@@ -48,8 +48,8 @@ def submitted(
     fails. `work` must not use torch (see above).
     """
     count = min(workers, len(tasks))
-    with ProcessPoolExecutor(count, get_context("fork"), initializer=begin_worker, initargs=(os.getpid(),)) as pool:
-        with signals_held():
+    with ProcessPoolExecutor(count, get_context("fork"), initializer=init_worker, initargs=(os.getpid(),)) as pool:
+        with block_signals():
             jobs = {pool.submit(work, *task): task for task in tasks}
         try:
             yield jobs
@@ -59,7 +59,7 @@ def submitted(
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Signals wait until the block ends, in this process and in those it starts: these until `begin_worker`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -68,7 +68,7 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def begin_worker(parent: int) -> None:
+def init_worker(parent: int) -> None:
     """Leave signals, which a terminal sends to the whole group, to the parent; and end when it was killed.
 
     A killed parent cannot stop its workers, and a pool's own would wait for it for ever.
@@ -79,7 +79,7 @@ def begin_worker(parent: int) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -96,11 +96,11 @@ def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.Co
         process = subprocess.Popen(command, text=True, **options)
         out, err = process.communicate()
     code = process.returncode
-    if code == INTERRUPTED or (signal.SIGINT in came and code != Stopped.exit_code):
+    if code == INTERRUPTED or (signal.SIGINT in came and code != RunStopped.exit_code):
         raise KeyboardInterrupt
-    if came or code == Stopped.exit_code:
+    if came or code == RunStopped.exit_code:
         by = f"stopped by {came[0].name}" if came else "stopped"
-        raise Stopped(f"{by}. Run the same command again.")
+        raise RunStopped(f"{by}. Run the same command again.")
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
@@ -123,13 +123,13 @@ def signals_passed_on() -> Iterator[list[signal.Signals]]:
             _kill(children)
             raise KeyboardInterrupt
         if not children:
-            raise Stopped(f"stopped by {name.name} before the work began. Run the same command again.")
+            raise RunStopped(f"stopped by {name.name} before the work began. Run the same command again.")
         came.append(name)
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(PASSED_ON[name])
         if name == signal.SIGINT:
-            say("Ctrl-C: waiting until everything is saved. Ctrl-C again kills what still runs.")
+            info("Ctrl-C: waiting until everything is saved. Ctrl-C again kills what still runs.")
 
     before = {number: signal.signal(number, receive) for number in PASSED_ON}
     try:

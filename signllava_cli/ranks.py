@@ -8,8 +8,8 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from signllava_cli.console import fail
-from signllava_cli.errors import Stopped, UserError
+from signllava_cli.console import error
+from signllava_cli.errors import RunStopped, UserError
 from signllava_cli.preemption import LAUNCHER_THREAD
 from signllava_cli.processes import INTERRUPTED
 
@@ -65,18 +65,18 @@ def _exit_code(ends: Mapping[int, int], passed_on: Sequence[signal.Signals]) -> 
     torchrun ends the other ranks by SIGTERM as soon as one has failed, and a rank fails that has lost another: the
     first code in this list that is there says what happened.
     """
-    for code in (UserError.exit_code, Stopped.exit_code, INTERRUPTED):
+    for code in (UserError.exit_code, RunStopped.exit_code, INTERRUPTED):
         if code in ends.values():
             return code
     if signal.SIGINT in passed_on:
         return INTERRUPTED
     if passed_on and all(end < 0 for end in ends.values()):  # they had not begun to listen
-        raise Stopped(f"stopped by {passed_on[0].name}; nothing was to be saved. Run the same command again.")
+        raise RunStopped(f"stopped by {passed_on[0].name}; nothing was to be saved. Run the same command again.")
     by_signal = {rank: signal.Signals(-end) for rank, end in ends.items() if end < 0}
     killed = {rank: number for rank, number in by_signal.items() if number != signal.SIGTERM}
     if killed:
         rank, number = min(killed.items())
         reason = " (out of memory?)" if number == signal.SIGKILL else ""
-        fail(f"rank {rank} was ended by {number.name}{reason}; the same command goes on from the newest checkpoint.")
+        error(f"rank {rank} was ended by {number.name}{reason}; the same command goes on from the newest checkpoint.")
         return 128 + number
     return next((end for end in ends.values() if end > 0), 128 + signal.SIGTERM)

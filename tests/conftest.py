@@ -15,8 +15,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 from signllava_cli.cli.main import run as run_command_line
-from signllava_cli.data.toy import write_toy_corpus
-from signllava_cli.files import only_process
+from signllava_cli.files import exclusive_access
+from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.recipe import Recipe, read_recipe
 
 # Every random choice that an example can hold.
@@ -26,8 +26,8 @@ ALL_TASKS = [
     "tasks.paraphrases=0.5",
     "context.dropout=0.3",
     "context.sentence_dropout=0.2",
-    "context.least_window=0",
-    "context.least_prelude=1",
+    "context.min_window=0",
+    "context.min_prelude=1",
 ]
 
 
@@ -47,7 +47,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
-        with only_process(shared / f"{name}.made"):
+        with exclusive_access(shared / f"{name}.made"):
             if not (shared / name).exists():
                 make(shared / f"{name}.half")
                 (shared / f"{name}.half").rename(shared / name)
@@ -84,7 +84,7 @@ def run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
     def make(folder: Path) -> None:
         from signllava_cli.training.loop import train
 
-        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.folder={folder}", "train.max_steps=150"]
+        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.output_dir={folder}", "train.max_steps=150"]
         train(read_recipe("toy/tiny_pretrain", settings), "pretrain")
 
     return made_once("run", make)
@@ -96,13 +96,13 @@ def settings(corpus: Path, tiny_llm: Path, tmp_path: Path) -> list[str]:
     return [
         f"llm.path={tiny_llm}",
         f"data.root={corpus}",
-        f"run.folder={tmp_path / 'run'}",
+        f"run.output_dir={tmp_path / 'run'}",
         "train.max_steps=6",
         "train.batch_size=4",
         "train.micro_batch_size=4",
-        "train.save_every=2",
-        "train.eval_every=3",
-        "track.every=1",
+        "train.save_steps=2",
+        "train.eval_steps=3",
+        "track.logging_steps=1",
     ]
 
 

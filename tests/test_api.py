@@ -19,12 +19,12 @@ import torch
 from conftest import Ended, MadeOnce
 
 from signllava_cli import SignLlava
-from signllava_cli.api.features import BadInput
+from signllava_cli.api.inputs import InvalidInput
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
-from signllava_cli.generation.decoding import SharedPromptDecoder
-from signllava_cli.generation.predictions import read_predictions
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.generation.decoding import SharedPrefixDecoder
+from signllava_cli.generation.predictions_folder import read_predictions
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
@@ -38,7 +38,7 @@ def model(run: Path) -> SignLlava:
 
 @pytest.fixture(scope="module")
 def split(run: Path) -> Split:
-    return Split(recipe_of(find_checkpoint(run), []), "dev")
+    return Split(checkpoint_recipe(find_checkpoint(run), []), "dev")
 
 
 def test_the_documented_examples_run(run: Path, split: Split, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
         lambda: model.translate_batch([frames], [[], []]),
         lambda: list(model.translate_recording([frames], context=-1)),
     ):
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInput):
             call()
     with pytest.raises(UserError, match="beans: unknown key; did you mean `beams`"):
         SignLlava.from_pretrained(run, beans=3)
@@ -144,17 +144,17 @@ def test_a_call_after_an_interrupted_one_is_answered_with_its_own_clip(
 ) -> None:
     one, other = split.read(split.clips[0]), split.read(split.clips[5])
     expected = model.translate(other)
-    begun = 0
+    init = 0
 
-    def stopped_after_some_tokens(decoder: Any, step: Callable[[Any], Any] = SharedPromptDecoder.step) -> Any:
-        nonlocal begun
-        begun += 1
-        if begun > 3:
+    def stopped_after_some_tokens(decoder: Any, step: Callable[[Any], Any] = SharedPrefixDecoder.step) -> Any:
+        nonlocal init
+        init += 1
+        if init > 3:
             raise KeyboardInterrupt
         return step(decoder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SharedPromptDecoder, "step", stopped_after_some_tokens)
+        patch.setattr(SharedPrefixDecoder, "step", stopped_after_some_tokens)
         with pytest.raises(KeyboardInterrupt):
             model.translate(one)
     assert model.translate(other) == expected
@@ -178,8 +178,8 @@ def finetuned(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
     def make(folder: Path) -> None:
         from signllava_cli.training.loop import train
 
-        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.folder={folder}", "init.projector=null"]
-        more = ["train.max_steps=2", "train.learning_rate=0.02", "train.smoke_pass=false"]
+        settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.output_dir={folder}", "init.projector=null"]
+        more = ["train.max_steps=2", "train.learning_rate=0.02", "train.preflight=false"]
         train(read_recipe("toy/tiny_finetune", [*settings, *more]), "finetune")
 
     return made_once("finetuned", make)

@@ -25,7 +25,7 @@ SECONDS_TO_WAIT = 180
 def launched(settings: list[str]) -> Iterator[Launched]:
     """A run without end under `multi_cpu`, in its own process; nothing of it outlives the test."""
     processes: list[subprocess.Popen[str]] = []
-    endless = ["train.max_steps=50000", "train.save_every=50000", "train.eval_every=50000"]
+    endless = ["train.max_steps=50000", "train.save_steps=50000", "train.eval_steps=50000"]
 
     def command(*words: str, profile: str = "multi_cpu", more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         arguments = sets([*settings, "train.micro_batch_size=2", *endless, *more])
@@ -158,7 +158,7 @@ def test_ranks_of_accelerate_launch_save_too(settings: list[str], tmp_path: Path
     """accelerate's own launcher exits with 1 and dies of SIGUSR1, which it does not pass on; the state is saved."""
     profile = str(shipped_folder("accelerate_configs") / "multi_cpu.yaml")
     words = ["-m", "accelerate.commands.launch", "--config_file", profile, "-m", "signllava_cli", "pretrain"]
-    arguments = sets([*settings, "train.micro_batch_size=2", "train.max_steps=50000", "train.eval_every=50000"])
+    arguments = sets([*settings, "train.micro_batch_size=2", "train.max_steps=50000", "train.eval_steps=50000"])
     process = subprocess.Popen(
         [sys.executable, *words, "-r", "toy/tiny_pretrain", *arguments],
         stdout=subprocess.DEVNULL,
@@ -187,7 +187,16 @@ def stop_two_machines(launched: Launched, run: Path, profile: str, distributed_t
         address = f"127.0.0.1:{free.getsockname()[1]}"
     machines = [
         launched(
-            *("--num-machines", "2", "--num-processes", "2", "--machine-rank", str(rank), "--main-address", address),
+            *(
+                "--num-machines",
+                "2",
+                "--num-processes",
+                "2",
+                "--machine-rank",
+                str(rank),
+                "--main-process-address",
+                address,
+            ),
             profile=profile,
         )
         for rank in (0, 1)
@@ -206,9 +215,9 @@ def stop_two_machines(launched: Launched, run: Path, profile: str, distributed_t
     ("words", "says"),
     [
         (["--launch", "single", "--num-processes", "2"], "is for one process, not for 2"),
-        (["--launch", "multi_cpu", "--num-machines", "2"], "the --main-address HOST:PORT of the first"),
+        (["--launch", "multi_cpu", "--num-machines", "2"], "the --main-process-address HOST:PORT of the first"),
         (["--launch", "multi_cpu", "--num-machines", "3"], "--num-processes 2 cannot be shared by 3 machines"),
-        (["--launch", "multi_cpu", "--main-address", "node0"], "launch.main_address"),
+        (["--launch", "multi_cpu", "--main-process-address", "node0"], "launch.main_process_address"),
         (["--launch", "multi_cpu", "--num-machines", "2", "--machine-rank", "2"], "launch.machine_rank: 2 is not"),
     ],
 )

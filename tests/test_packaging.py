@@ -173,8 +173,8 @@ def test_the_wheel_has_everything_that_the_package_reads(tmp_path: Path) -> None
         inside = set(opened.namelist())
     folders = {PACKAGE: PACKAGE.name, **{ROOT / name: f"{PACKAGE.name}/{name}" for name in SHIPPED_FOLDERS}}
     expected = {
-        f"{place}/{path.relative_to(folder).as_posix()}"
-        for folder, place in folders.items()
+        f"{index}/{path.relative_to(folder).as_posix()}"
+        for folder, index in folders.items()
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from signllava_cli.launch import launcher_arguments, read_profile
+from signllava_cli.launch import build_launcher_args, read_profile
 from signllava_cli.recipe import Launch, shipped_folder
 
 FOLDER = shipped_folder("accelerate_configs")
@@ -46,7 +46,7 @@ def test_a_zero_profile_names_its_stage_and_leaves_the_arithmetic_to_the_recipe(
 def test_the_launcher_takes_the_profile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.setattr("sys.argv", ["signllava", "pretrain", "--recipe", "R"])
-    arguments = launcher_arguments(Launch(profile=name, main_address="node0:29500"))
+    arguments = build_launcher_args(Launch(profile=name, main_process_address="node0:29500"))
     assert Path(arguments.config_file) == FOLDER / f"{name}.yaml"
     assert arguments.training_script == "signllava_cli"
     assert arguments.training_script_args == ["pretrain", "--recipe", "R"]

@@ -12,16 +12,16 @@ from huggingface_hub import HfApi, snapshot_download
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from signllava_cli.api.card import HUB_ID, model_card
+from signllava_cli.api.model_card import HUB_ID, model_card
 from signllava_cli.errors import UserError
-from signllava_cli.files import read_json, write_json, write_text, written_folder
+from signllava_cli.files import atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
 from signllava_cli.model.llm import read_tensors
 from signllava_cli.recipe import Recipe, read_recipe
 
 CARD = "README.md"
-WRITTEN = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
-PLACES_OF_STREAMS = ("folder", "metadata", "shards")
+SAVED_FILES = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
+STREAM_PATH_KEYS = ("folder", "metadata", "shards")
 
 
 def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
@@ -36,8 +36,8 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
         folder = snapshot_download(
             str(name), revision=revision, allow_patterns=[PROJECTOR, CONFIG, RECIPE, f"{ADAPTER}/*"]
         )
-    except Exception as fault:  # of the hub, or of whichever HTTP library is below it
-        raise UserError(f"{name} is no folder here, and not to be had from the hub: {_first_line(fault)}") from None
+    except Exception as error:  # of the hub, or of whichever HTTP library is below it
+        raise UserError(f"{name} is no folder here, and not to be had from the hub: {_first_line(error)}") from None
     return find_checkpoint(folder)
 
 
@@ -53,12 +53,12 @@ def save_checkpoint(checkpoint: Path, folder: Path, llm: str | None, name: str |
     """
     if folder.resolve() == checkpoint.resolve():
         raise UserError(f"{folder} is the checkpoint itself: choose another folder.")
-    if folder.is_file() or (folder.exists() and not {file.name for file in folder.iterdir()} <= WRITTEN):
+    if folder.is_file() or (folder.exists() and not {file.name for file in folder.iterdir()} <= SAVED_FILES):
         raise UserError(f"{folder} holds something else than a saved model: choose another folder.")
-    recipe = _travelling(checkpoint, llm)
+    recipe = _portable_recipe(checkpoint, llm)
     config = read_json(checkpoint / CONFIG)
     config["llm"]["path"] = recipe.llm.path
-    with written_folder(folder) as new:
+    with atomic_folder(folder) as new:
         _copy_projector(checkpoint / PROJECTOR, new / PROJECTOR, recipe.llm.path)
         if recipe.lora.enabled:
             shutil.copytree(checkpoint / ADAPTER, new / ADAPTER)
@@ -78,11 +78,11 @@ def push_checkpoint(checkpoint: Path, repo_id: str, private: bool, llm: str | No
         UserError: the name is none, or the hub refuses or is out of reach.
     """
     api = HfApi(token=token)
-    with _said_plainly(repo_id):
+    with _as_user_error(repo_id):
         address = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         saved = save_checkpoint(checkpoint, Path(temporary) / "saved", llm, address.repo_id)
-        with _said_plainly(repo_id):
+        with _as_user_error(repo_id):
             api.upload_folder(
                 repo_id=address.repo_id, folder_path=saved, commit_message=f"Add {checkpoint.resolve().name}"
             )
@@ -97,13 +97,13 @@ def _copy_projector(source: Path, target: Path, llm: str) -> None:
     save_file(tensors, target, metadata={"signllava": json.dumps({**metadata, "llm": llm})})
 
 
-def _travelling(checkpoint: Path, llm: str | None) -> Recipe:
+def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
     """Its recipe without paths of this machine, but for that of an LLM without another name."""
-    keys = [f"streams.{name}.{key}" for name in read_recipe(checkpoint / RECIPE).streams for key in PLACES_OF_STREAMS]
+    keys = [f"streams.{name}.{key}" for name in read_recipe(checkpoint / RECIPE).streams for key in STREAM_PATH_KEYS]
     settings = {
-        **dict.fromkeys([*keys, "init.projector", "launch.profile", "launch.main_address"]),
+        **dict.fromkeys([*keys, "init.projector", "launch.profile", "launch.main_process_address"]),
         **{
-            "run.folder": "runs/run",
+            "run.output_dir": "runs/run",
             "data.root": "data",
             "context.source": "gold",
             "generate.context_source": "gold",
@@ -114,12 +114,12 @@ def _travelling(checkpoint: Path, llm: str | None) -> Recipe:
 
 
 @contextlib.contextmanager
-def _said_plainly(repo_id: str) -> Iterator[None]:
+def _as_user_error(repo_id: str) -> Iterator[None]:
     try:
         yield
-    except Exception as fault:  # of the hub, or of whichever HTTP library is below it
-        raise UserError(f"{repo_id} was not uploaded: {_first_line(fault)}") from None
+    except Exception as error:  # of the hub, or of whichever HTTP library is below it
+        raise UserError(f"{repo_id} was not uploaded: {_first_line(error)}") from None
 
 
-def _first_line(fault: Exception) -> str:
-    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from signllava_cli.api.features import BadInput, checked_features, checked_text
 from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
+from signllava_cli.api.inputs import InvalidInput, check_features, check_text
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.context import context_positions
-from signllava_cli.data.examples import Cuts, Example, ExampleBuilder
+from signllava_cli.data.context import context_indices
+from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
-from signllava_cli.model.assembly import Assembled, assemble_checkpoint
-from signllava_cli.model.checkpoint import read_config, recipe_of
+from signllava_cli.model.checkpoint import checkpoint_recipe, read_config
+from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
 from signllava_cli.recipe import Recipe
 
 Features = Mapping[str, Any]
-Neighbour = tuple[str, float]
+NearestToken = tuple[str, float]
 
 # Settings of `generate` that say which clips are shown, how, and what is asked: here the methods are told.
-OF_THE_COMMAND = frozenset(
+COMMAND_ONLY = frozenset(
     (
         "split",
         "context_source",
@@ -36,10 +36,10 @@ OF_THE_COMMAND = frozenset(
         "task_prompt",
         "ablate",
         "features",
-        "tokens_per_batch",
+        "max_tokens_per_batch",
     )
 )
-ROWS_AT_ONCE = 8192  # of the embedding table, in float32
+ROWS_PER_CHUNK = 8192  # of the embedding table, in float32
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Translation:
 
     `score`: mean log-probability of the text's tokens, their end included. `finished`: it ended by itself. `n_best`:
     texts and scores, this one first, where the model was opened with `num_return`. `context`: the sentences that the
-    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_positions`. `abstained`: what would stand
+    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_seq_len`. `abstained`: what would stand
     in `text`, had its score not been below the setting `abstain`; then `text` is empty.
     """
 
@@ -57,7 +57,7 @@ class Translation:
     finished: bool
     n_best: tuple[tuple[str, float], ...]
     context: tuple[str, ...]
-    cuts: Cuts
+    truncation: Truncation
     abstained: str | None
     _embed: Callable[[], dict[str, np.ndarray]] = field(repr=False, compare=False)
 
@@ -73,10 +73,10 @@ class SignLlava:
     Calls from several threads wait for each other. Made by `from_pretrained`.
     """
 
-    def __init__(self, checkpoint: Path, recipe: Recipe, assembled: Assembled) -> None:
-        self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, assembled
-        self._builder = ExampleBuilder(recipe, assembled.prompts)
-        self._decoder: Decoder | None = open_decoder(assembled, recipe)
+    def __init__(self, checkpoint: Path, recipe: Recipe, bundle: ModelBundle) -> None:
+        self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, bundle
+        self._builder = ExampleBuilder(recipe, bundle.prompts)
+        self._decoder: Decoder | None = open_decoder(bundle, recipe)
         self._lock = threading.Lock()
 
     @classmethod
@@ -87,7 +87,7 @@ class SignLlava:
         llm: str | Path | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
-        **settings: Any,
+        **config: Any,
     ) -> "SignLlava":
         """Open a run (its best checkpoint), a checkpoint folder, or a repository of the Hugging Face hub.
 
@@ -100,18 +100,18 @@ class SignLlava:
         Raises:
             UserError: there is no such checkpoint, it is damaged, the LLM is another one, or a setting is wrong.
         """
-        if foreign := sorted(OF_THE_COMMAND & settings.keys()):
-            raise BadInput(
+        if foreign := sorted(COMMAND_ONLY & config.keys()):
+            raise InvalidInput(
                 f"{', '.join(foreign)}: of `signllava generate` alone; here you choose features, `ask` questions, "
                 "and set `batch_size`."
             )
         checkpoint = find_pretrained(name, revision)
-        overrides = [f"generate.{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
+        overrides = [f"generate.{key}={json.dumps(value, default=str)}" for key, value in config.items()]
         overrides += [f"llm.path={json.dumps(str(llm))}"] if llm is not None else []
-        recipe = recipe_of(checkpoint, overrides)
+        recipe = checkpoint_recipe(checkpoint, overrides)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(checkpoint, recipe, assemble_checkpoint(checkpoint, recipe, torch.device(device)))
+        return cls(checkpoint, recipe, load_checkpoint_bundle(checkpoint, recipe, torch.device(device)))
 
     @property
     def streams(self) -> dict[str, int]:
@@ -133,7 +133,7 @@ class SignLlava:
 
         Raises:
             BadInput: features or context are not such. It is a ValueError.
-            CannotFit: a question, with the fewest frames, exceeds the recipe's `data.max_positions`.
+            CannotFit: a question, with the fewest frames, exceeds the recipe's `data.max_seq_len`.
         """
         return self.translate_batch([features], [context], prelude)[0]
 
@@ -146,7 +146,7 @@ class SignLlava:
         """The translations of clips that do not wait for each other; as `translate` gives them, but faster."""
         contexts = [()] * len(clips) if contexts is None else contexts
         if len(contexts) != len(clips):
-            raise BadInput(f"contexts: {len(contexts)} for {len(clips)} clips.")
+            raise InvalidInput(f"contexts: {len(contexts)} for {len(clips)} clips.")
         each = zip(clips, contexts, strict=True)
         return self._decoded([self._example(features, context, prelude) for features, context in each])
 
@@ -162,33 +162,33 @@ class SignLlava:
         window = self.recipe.context.window if context is None else context
         prelude = self.recipe.context.prelude if prelude is None else prelude
         if window < 0 or prelude < 0:
-            raise BadInput(f"context={window}, prelude={prelude}: neither may be negative.")
+            raise InvalidInput(f"context={window}, prelude={prelude}: neither may be negative.")
         said: list[str] = []
         for features in clips:
-            seen = [said[place] for place in context_positions(len(said), window, prelude)]
+            seen = [said[index] for index in context_indices(len(said), window, prelude)]
             translation = self.translate(features, seen, prelude)
             said.append(translation.text)
             yield translation
 
     def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
         """The answer to a question about one clip, as `translate` gives translations."""
-        if not checked_text("question", question).strip():
-            raise BadInput("question: expected a text, got none.")
+        if not check_text("question", question).strip():
+            raise InvalidInput("question: expected a text, got none.")
         return self._decoded([self._example(features, context, None, question)])[0]
 
     @torch.no_grad()
-    def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[Neighbour]]:
+    def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[NearestToken]]:
         """For each frame of `stream`, the `k` tokens whose input embeddings point most nearly where it points.
 
         Returns:
             For each frame that the model would read: (token as text, cosine similarity), the nearest first.
         """
         if k < 1:
-            raise BadInput(f"k={k}: expected 1 or more.")
-        frames16 = checked_features({stream: frames}, self.recipe.streams)
+            raise InvalidInput(f"k={k}: expected 1 or more.")
+        frames16 = check_features({stream: frames}, self.recipe.streams)
         table = self._assembled.model.llm.get_input_embeddings().weight
         embedded = normalize(torch.from_numpy(self._embedded(frames16)[stream]).to(table.device), dim=-1)
-        cosines = torch.cat([embedded @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_AT_ONCE)], 1)
+        cosines = torch.cat([embedded @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_PER_CHUNK)], 1)
         values, ids = cosines.topk(min(k, len(table)))
         decode = self._assembled.prompts.tokenizer.decode
         return [
@@ -217,14 +217,14 @@ class SignLlava:
         self, features: Features, context: Sequence[str], prelude: int | None, question: str | None = None
     ) -> Example:
         if isinstance(context, str):
-            raise BadInput("context: expected a list of sentences.")
-        context = [sentence for sentence in context if checked_text("context", sentence).strip()]
-        frames = checked_features(features, self.recipe.streams)
+            raise InvalidInput("context: expected a list of sentences.")
+        context = [sentence for sentence in context if check_text("context", sentence).strip()]
+        frames = check_features(features, self.recipe.streams)
         room = self.recipe.generate.max_new_tokens
-        return self._builder.build(HANDED_OVER, frames, context, None, question, room, prelude)
+        return self._builder.build(INPUT_CLIP, frames, context, None, question, room, prelude)
 
     def _decoded(self, examples: list[Example]) -> list[Translation]:
-        numbered = [replace(example, clip=replace(HANDED_OVER, position=n)) for n, example in enumerate(examples)]
+        numbered = [replace(example, clip=replace(INPUT_CLIP, position=n)) for n, example in enumerate(examples)]
         with self._lock:
             # a decoder that was interrupted still holds clips of that call: it is not used again
             decoder, self._decoder = self._decoder or open_decoder(self._assembled, self.recipe), None
@@ -242,7 +242,7 @@ class SignLlava:
             finished=hypothesis.finished,
             n_best=hypothesis.n_best,
             context=example.context,
-            cuts=example.cuts,
+            truncation=example.truncation,
             abstained=hypothesis.text if held_back else None,
             _embed=lambda: self._embedded(example.streams),
         )
@@ -256,4 +256,4 @@ class SignLlava:
         }
 
 
-HANDED_OVER = Clip("handed over", "clip", 0, "")  # a clip of no dataset; samples are drawn by its name
+INPUT_CLIP = Clip("handed over", "clip", 0, "")  # a clip of no dataset; samples are drawn by its name

@@ -1,4 +1,4 @@
-"""`signllava checkpoint`: look into a checkpoint, make one of a research file, merge its adapter, share it."""
+"""`signllava checkpoint`: look into a checkpoint, make one of a Sign_LLaVA file, merge its adapter, share it."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
 ) -> None:
     """Print what a checkpoint holds: stage, LLM, streams, parameters, progress, versions."""
-    from signllava_cli.console import say, show_table
+    from signllava_cli.console import info, print_table
     from signllava_cli.model.checkpoint import find_checkpoint
     from signllava_cli.model.inspection import inspect as look_into
 
@@ -39,15 +39,15 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
         return
-    say(str(found.path), style="bold")
+    info(str(found.path), style="bold")
     for label, text in _lines(found):
-        say(f"  {label:<9} {text}")
+        info(f"  {label:<9} {text}")
     rows = [[part.name, part.tensors, f"{part.parameters:,}", f"{part.size:,}"] for part in found.parts]
     totals = [sum(getattr(part, name) for part in found.parts) for name in ("tensors", "parameters", "size")]
-    show_table("Parts", ["part", "tensors", "parameters", "bytes"], [*rows, ["all", *(f"{n:,}" for n in totals)]])
+    print_table("Parts", ["part", "tensors", "parameters", "bytes"], [*rows, ["all", *(f"{n:,}" for n in totals)]])
     if tensors:
         listed = [[it.name, it.dtype, " x ".join(map(str, it.shape)), f"{it.size:,}"] for it in found.tensors]
-        show_table("Tensors", ["name", "dtype", "shape", "bytes"], listed)
+        print_table("Tensors", ["name", "dtype", "shape", "bytes"], listed)
 
 
 def _lines(found: "Inspection") -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _lines(found: "Inspection") -> list[tuple[str, str]]:
         ("context", ", ".join(f"{key} {value}" for key, value in vars(context).items() if value is not None)),
     ]
     if lora.enabled:
-        lines.append(("LoRA", f"r {lora.r}, alpha {lora.alpha:g}, {', '.join(lora.targets)}"))
+        lines.append(("LoRA", f"r {lora.r}, alpha {lora.lora_alpha:g}, {', '.join(lora.target_modules)}"))
     return [
         *lines,
         ("data", config.data[:64]),
@@ -88,7 +88,7 @@ def _progress(found: "Inspection") -> str:
     said = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.scores.items()]
     if state.get("best_step") is not None:
         said.append(
-            f"best {found.recipe.train.best.replace('_', ' ')} {state['best_score']:.4f} at {state['best_step']}"
+            f"best {found.recipe.train.metric_for_best_model.replace('_', ' ')} {state['best_score']:.4f} at {state['best_step']}"
         )
     said += [f"{state[name]:,} {name}" for name in ("clips", "targets") if name in state]
     if "seconds" in state:
@@ -133,14 +133,14 @@ def convert(
     ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Make a checkpoint of the research system (Sign_LLaVA) one of ours. No code in its files is run."""
-    from signllava_cli.model.conversion import Boundaries
+    """Make a checkpoint of Sign_LLaVA one of ours. No code in its files is run."""
+    from signllava_cli.model.conversion import BoundaryRows
     from signllava_cli.model.conversion import convert as convert_checkpoint
     from signllava_cli.recipe import read_recipe
 
     order = None if streams is None else [name.strip() for name in streams.split(",")]
     fresh, rows = _boundary_rows(boundary_rows or [])
-    convert_checkpoint(source, read_recipe(recipe, set_ or []), out, order, Boundaries(rows, fresh))
+    convert_checkpoint(source, read_recipe(recipe, set_ or []), out, order, BoundaryRows(rows, fresh))
 
 
 def _boundary_rows(given: list[str]) -> tuple[bool, dict[str, tuple[int, int]]]:
@@ -166,11 +166,11 @@ def merge(
     set_: SetOption = None,
 ) -> None:
     """Fold a finetune checkpoint's adapter into a 16- or 32-bit copy of its LLM."""
-    from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+    from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
     from signllava_cli.model.merging import merge as merge_checkpoint
 
     found = find_checkpoint(checkpoint)
-    merge_checkpoint(found, recipe_of(found, set_ or []), out, dtype.value)
+    merge_checkpoint(found, checkpoint_recipe(found, set_ or []), out, dtype.value)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def push(
 ) -> None:
     """Upload weights, config, recipe and a model card to the Hugging Face hub. The LLM and the data stay here."""
     from signllava_cli.api.hub import push_checkpoint
-    from signllava_cli.console import say
+    from signllava_cli.console import info
     from signllava_cli.model.checkpoint import find_checkpoint
 
-    say(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")
+    info(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")

@@ -21,16 +21,16 @@ def env() -> None:
     """Print the machine, the devices and the versions, for a bug report."""
     import torch
 
-    from signllava_cli import __version__
-    from signllava_cli.console import say
+    from signllava_cli._version import __version__
+    from signllava_cli.console import info
 
-    say(f"signllava {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    info(f"signllava {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for index in range(torch.cuda.device_count()):
-        say(f"GPU {index}: {torch.cuda.get_device_name(index)}")
+        info(f"GPU {index}: {torch.cuda.get_device_name(index)}")
     if not torch.cuda.is_available():
-        say(f"no GPU; {torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}")
+        info(f"no GPU; {torch.get_num_threads()} CPU threads, {torch.backends.cpu.get_cpu_capability()}")
     for package in PACKAGES:
         try:
-            say(f"{package} {version(package)}")
+            info(f"{package} {version(package)}")
         except PackageNotFoundError:
-            say(f"{package} is not installed")
+            info(f"{package} is not installed")

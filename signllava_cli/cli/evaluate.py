@@ -16,7 +16,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]FILE...",
-            help="Predictions files or folders, the research system's JSON, CSV of uid,text; or a run. Files of one "
+            help="Predictions files or folders, Sign_LLaVA's JSON, CSV of uid,text; or a run. Files of one "
             "NAME are several seeds of one system.",
         ),
     ] = None,
@@ -85,7 +85,7 @@ def evaluate(
         ),
     ] = 1000,
     trials: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Of the randomisation test.", rich_help_panel=UNCERTAINTY)
+        int, typer.Option(min=1, max=1_000_000, help="Of the randomization test.", rich_help_panel=UNCERTAINTY)
     ] = 10_000,
     baseline: Annotated[
         str | None,
@@ -111,11 +111,11 @@ def evaluate(
     """
     if charts:
         require_extra("plot", "--charts", "matplotlib")
-    from signllava_cli.evaluation import run
-    from signllava_cli.evaluation.score import Scoring
+    from signllava_cli.evaluation import evaluate
+    from signllava_cli.evaluation.scoring import Scoring
 
-    one_of("--missing", missing, "empty", "exclude")
-    one_of("--resample", resample, "recordings", "clips")
+    require_choice("--missing", missing, "empty", "exclude")
+    require_choice("--resample", resample, "recordings", "clips")
     if 0 < samples < 20:
         raise UserError(
             f"--samples {samples}: an interval takes 20 at least; 0 leaves intervals and comparisons out."
@@ -125,12 +125,12 @@ def evaluate(
     if context_sources is None and (split is not None or set_):
         raise UserError("--split and --set are of what --context-sources generates; predictions are of one split.")
     if context_sources is not None:
-        given = run.generated(given, context_sources.split(","), split, set_ or [])
-    sources = run.Sources(given, hyp or [], ref, references, missing, intersection, baseline)  # type: ignore[arg-type]
-    run.evaluate(sources, scoring, run.Outputs(out, latex, report, charts))
+        given = evaluate.generate_missing(given, context_sources.split(","), split, set_ or [])
+    sources = evaluate.EvaluationInputs(given, hyp or [], ref, references, missing, intersection, baseline)  # type: ignore[arg-type]
+    evaluate.evaluate(sources, scoring, evaluate.Outputs(out, latex, report, charts))
 
 
-def one_of(option: str, given: str, *known: str) -> None:
+def require_choice(option: str, given: str, *known: str) -> None:
     """Check an option of a few words.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`signllava finetune`: train projectors and a LoRA adapter of the quantised LLM (QLoRA)."""
+"""`signllava finetune`: train projectors and a LoRA adapter of the quantized LLM (QLoRA)."""
 
 import json
 from typing import Annotated
@@ -31,16 +31,16 @@ def finetune(
     num_processes: ProcessesOption = None,
     num_machines: MachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_address: MainAddressOption = None,
+    main_process_address: MainAddressOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train projectors and a LoRA adapter of the quantised LLM."""
+    """Train projectors and a LoRA adapter of the quantized LLM."""
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
     overrides = [
         *(set_ or []),
         *([f"init.projector={json.dumps(projector)}"] if projector else []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
     ]
     run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run, recipe)

@@ -60,7 +60,7 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(help="Sample at this temperature instead.", rich_help_panel=DECODING)
     ] = None,
-    num_return: Annotated[
+    num_return_sequences: Annotated[
         int | None, typer.Option(min=1, help="Hypotheses kept of each clip, with scores.", rich_help_panel=DECODING)
     ] = None,
     mbr: Annotated[
@@ -112,14 +112,14 @@ def generate(
     num_processes: ProcessesOption = None,
     num_machines: MachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_address: MainAddressOption = None,
+    main_process_address: MainAddressOption = None,
     set_: SetOption = None,
 ) -> None:
     """Translate a split, with no context, gold context, or the model's own predictions as context.
 
     Settings default to the recipe in the checkpoint. A killed run goes on where it stopped.
     """
-    from signllava_cli.model.checkpoint import FOR_GENERATION, find_checkpoint, recipe_of
+    from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
 
     options = {
         "context.window": context,
@@ -127,9 +127,9 @@ def generate(
         "generate.split": split,
         "generate.missing_context": missing_context,
         "generate.context_from": None if context_from is None else [name.strip() for name in context_from.split(",")],
-        "generate.beams": beams,
+        "generate.num_beams": beams,
         "generate.temperature": temperature,
-        "generate.num_return": num_return,
+        "generate.num_return_sequences": num_return_sequences,
         "generate.mbr": mbr,
         "generate.abstain": abstain,
         "generate.max_new_tokens": max_new_tokens,
@@ -141,19 +141,19 @@ def generate(
         "generate.features": features,
     }
     overrides = [
-        *FOR_GENERATION,
+        *GENERATION_OVERRIDES,
         *(set_ or []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
         *(f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None),
     ]
     found = find_checkpoint(checkpoint)
-    recipe = recipe_of(found, overrides)
+    recipe = checkpoint_recipe(found, overrides)
 
-    from signllava_cli.launch import run_here_or_launched
+    from signllava_cli.launch import run_or_launch
 
     def translate() -> None:
         from signllava_cli.generation.generate import generate
 
         generate(recipe, found, context_source or [recipe.generate.context_source], out, overwrite, shard)
 
-    run_here_or_launched(recipe.launch, translate)
+    run_or_launch(recipe.launch, translate)

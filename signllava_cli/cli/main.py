@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import typer
 
-from signllava_cli import __version__, console
+from signllava_cli import console
+from signllava_cli._version import __version__
 from signllava_cli.cli import (
     checkpoint,
     demo,
@@ -20,7 +21,7 @@ from signllava_cli.cli import (
     recipes,
     serve,
 )
-from signllava_cli.errors import Stopped, UserError, is_out_of_memory
+from signllava_cli.errors import RunStopped, UserError, is_out_of_memory
 from signllava_cli.preemption import is_launching
 
 app = typer.Typer(
@@ -54,35 +55,35 @@ def version(
 
 
 def run() -> None:
-    """Run the command line; exit 0 done, 1 bug, 2 the user can mend it, 75 stopped and saved, 130 interrupted."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenising
+    """Run the command line; exit 0 done, 1 bug, 2 the user can fix it, 75 stopped and saved, 130 interrupted."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenizing
     console.quiet_libraries()
     try:
         code = app(standalone_mode=False)
     except UserError as error:
-        console.fail(str(error))
+        console.error(str(error))
         code = error.exit_code
     except OSError as error:  # permission denied, disk full, name too long: the machine's refusals
-        console.fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        console.error(f"{error.filename or 'input or output'}: {error.strerror or error}")
         code = UserError.exit_code
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        console.fail(
-            f"out of memory ({said}); lower train.micro_batch_size or train.tokens_per_batch in training, "
-            "generate.batch_size or generate.tokens_per_batch in generation."
+        console.error(
+            f"out of memory ({said}); lower train.micro_batch_size or train.max_tokens_per_batch in training, "
+            "generate.batch_size or generate.max_tokens_per_batch in generation."
         )
         code = UserError.exit_code
-    except Stopped as stop:
-        console.say(str(stop))
+    except RunStopped as stop:
+        console.info(str(stop))
         code = stop.exit_code
     except typer.TyperException as error:  # wrong usage
         show: Callable[[], None] | None = getattr(error, "show", None)
-        show() if show else console.fail(error.format_message())
+        show() if show else console.error(error.format_message())
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        console.fail("interrupted")
+        console.error("interrupted")
         code = 130
     if is_launching():  # Python's own clearing up would abort torch's threads, and the exit code with them
         console.flush()

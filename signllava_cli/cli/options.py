@@ -36,7 +36,7 @@ MachinesOption = Annotated[
 ]
 MachineRankOption = Annotated[int | None, typer.Option("--machine-rank", min=0, help="This machine's, from 0 on.")]
 MainAddressOption = Annotated[
-    str | None, typer.Option("--main-address", metavar="HOST:PORT", help="Machine 0, and a free port of it.")
+    str | None, typer.Option("--main-process-address", metavar="HOST:PORT", help="Machine 0, and a free port of it.")
 ]
 DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The dataset folder.", show_default=False)]
 SplitsOption = Annotated[
@@ -49,7 +49,7 @@ def launch_overrides(
     num_processes: int | None,
     num_machines: int | None,
     machine_rank: int | None,
-    main_address: str | None,
+    main_process_address: str | None,
 ) -> list[str]:
     """The recipe's `launch` settings that the command line gives, as `--set` takes them."""
     given = {
@@ -57,6 +57,6 @@ def launch_overrides(
         "num_processes": num_processes,
         "num_machines": num_machines,
         "machine_rank": machine_rank,
-        "main_address": main_address,
+        "main_process_address": main_process_address,
     }
     return [f"launch.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]

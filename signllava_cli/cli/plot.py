@@ -8,7 +8,7 @@ import typer
 from signllava_cli.errors import UserError, require_extra
 
 if TYPE_CHECKING:
-    from signllava_cli.training.record import Record
+    from signllava_cli.training.metrics_log import RunMetrics
 
 COLUMNS, ROWS = 60, 6  # characters of a chart in the terminal
 
@@ -22,49 +22,51 @@ def plot(
 ) -> None:
     """Draw loss, dev scores, learning rate, gradient norm and throughput of one or several runs."""
     require_extra("plot", "signllava plot", "matplotlib")
-    from signllava_cli.console import say, warn
-    from signllava_cli.training.plot import draw_runs
-    from signllava_cli.training.record import read_runs
+    from signllava_cli.console import info, warning
+    from signllava_cli.training.metrics_log import read_runs
+    from signllava_cli.training.run_plots import draw_runs
 
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the picture is a PNG file; give it a name that ends in .png.")
     records = read_runs(runs)
     for name, record in records.items():
         if record.damaged:
-            warn(f"{name}: damaged lines of its metrics, left out: {record.damaged}")
+            warning(f"{name}: damaged lines of its metrics, left out: {record.damaged}")
     draw_runs(records, smooth, out)
     for name, record in records.items():
-        _show_loss(name, record, smooth)
-    _show_last(records)
-    say(f"all curves in {out}")
+        _print_loss(name, record, smooth)
+    _print_last(records)
+    info(f"all curves in {out}")
 
 
-def _show_loss(name: str, record: "Record", smooth: float) -> None:
+def _print_loss(name: str, record: "RunMetrics", smooth: float) -> None:
     """The smoothed loss as columns of blocks."""
-    from signllava_cli.console import say, screen
-    from signllava_cli.training.record import smoothed
+    from signllava_cli.console import info, stdout_console
+    from signllava_cli.training.metrics_log import exponential_moving_average
 
     curve = record.curves.get("loss", {})
-    values = [value for value in smoothed(list(curve.values()), smooth) if value == value]  # without NaN
+    values = [
+        value for value in exponential_moving_average(list(curve.values()), smooth) if value == value
+    ]  # without NaN
     if not values:
         return
     width = min(COLUMNS, len(values))
     values = [values[(column + 1) * len(values) // width - 1] for column in range(width)]
     low, high = min(values), max(values)
     levels = [(value - low) / ((high - low) or 1.0) * ROWS for value in values]
-    blocks = " #" if screen.options.ascii_only else " ▁▂▃▄▅▆▇█"
-    say(f"{name}: loss, smoothed", style="bold")
+    blocks = " #" if stdout_console.options.ascii_only else " ▁▂▃▄▅▆▇█"
+    info(f"{name}: loss, smoothed", style="bold")
     for row in reversed(range(ROWS)):
         label = {ROWS - 1: f"{high:.4g}", 0: f"{low:.4g}"}.get(row, "")
         filled = [min(max(level - row, 0.0 if row else 0.1), 1.0) for level in levels]
-        say(f"{label:>8} {''.join(blocks[round(share * (len(blocks) - 1))] for share in filled)}".rstrip())
+        info(f"{label:>8} {''.join(blocks[round(share * (len(blocks) - 1))] for share in filled)}".rstrip())
     first, last = str(min(curve)), str(max(curve))
-    say(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
+    info(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
 
 
-def _show_last(records: "dict[str, Record]") -> None:
+def _print_last(records: "dict[str, RunMetrics]") -> None:
     """A table of where each run stands."""
-    from signllava_cli.console import show_table
+    from signllava_cli.console import print_table
 
     rows = []
     for name, record in records.items():
@@ -81,4 +83,4 @@ def _show_last(records: "dict[str, Record]") -> None:
                 f"{last['tokens_per_second']:,.0f}" if "tokens_per_second" in last else "-",
             ]
         )
-    show_table("Runs", ["run", "step", "loss", "best dev loss", "best dev BLEU", "tokens/s"], rows)
+    print_table("Runs", ["run", "step", "loss", "best dev loss", "best dev BLEU", "tokens/s"], rows)

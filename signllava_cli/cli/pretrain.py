@@ -22,7 +22,7 @@ def pretrain(
     num_processes: ProcessesOption = None,
     num_machines: MachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_address: MainAddressOption = None,
+    main_process_address: MainAddressOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train projectors into a frozen LLM."""
@@ -31,6 +31,6 @@ def pretrain(
 
     overrides = [
         *(set_ or []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
     ]
     run_stage("pretrain", read_recipe(recipe, overrides), resume, dry_run, recipe)

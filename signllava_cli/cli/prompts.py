@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 from signllava_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from signllava_cli.data.prompts import PromptWriter
+    from signllava_cli.data.prompts import PromptBuilder
     from signllava_cli.recipe import Recipe
 
 
-def prompts_of(recipe: "Recipe", otherwise: str) -> "PromptWriter | None":
+def load_prompts(recipe: "Recipe", otherwise: str) -> "PromptBuilder | None":
     """The recipe's prompts, or None, with a warning that ends in `otherwise`."""
-    from signllava_cli.console import warn
-    from signllava_cli.data.prompts import PromptWriter
+    from signllava_cli.console import warning
+    from signllava_cli.data.prompts import PromptBuilder
     from signllava_cli.model.llm import load_tokenizer
 
     try:
-        return PromptWriter(load_tokenizer(recipe.llm), recipe.tasks)
-    except UserError as fault:
-        warn(f"{fault} (so {otherwise})")
+        return PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks)
+    except UserError as error:
+        warning(f"{error} (so {otherwise})")
         return None

@@ -46,12 +46,12 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
 
 @app.command()
 def validate(recipe: Name, set_: SetOption = None) -> None:
-    """Check a recipe; all faults are named at once."""
+    """Check a recipe; all errors are named at once."""
     from signllava_cli.recipe import read_recipe, require_stage
 
     read = read_recipe(recipe, set_ or [])
     require_stage(read, "finetune" if read.lora.enabled else "pretrain")
-    typer.echo(f"{recipe}: no fault")
+    typer.echo(f"{recipe}: no error")
 
 
 @app.command("import")
@@ -68,10 +68,10 @@ def import_(
     ] = None,
 ) -> None:
     """Turn a configuration of Sign_LLaVA into a recipe, and say for each of its keys what became of it."""
-    from signllava_cli.console import say, show_table, warn
+    from signllava_cli.console import info, print_table, warning
     from signllava_cli.errors import UserError
     from signllava_cli.files import write_text
-    from signllava_cli.recipe.importing import import_recipe
+    from signllava_cli.recipe.sign_llava_import import import_recipe
 
     if out is not None and out.exists():
         raise UserError(f"{out} is already there: choose another name.")
@@ -82,7 +82,7 @@ def import_(
     write_text(out, imported.to_yaml())
     known = [report for report in imported.reports if report.fate != "to decide"]
     open_ = [report for report in imported.reports if report.fate == "to decide"]
-    show_table(str(old), ["key", "became", "in the recipe"], [[each.key, each.fate, each.note] for each in known])
+    print_table(str(old), ["key", "became", "in the recipe"], [[each.key, each.fate, each.note] for each in known])
     for report in open_:
-        warn(f"{report.key}: {report.note}")
-    say(f"recipe in {out}, with this account in its comments; {len(open_)} keys need a decision")
+        warning(f"{report.key}: {report.note}")
+    info(f"recipe in {out}, with this account in its comments; {len(open_)} keys need a decision")

@@ -24,7 +24,7 @@ def serve(
     max_upload_mb: Annotated[int, typer.Option(min=1, max=65536, help="The largest upload, in MiB.")] = 64,
 ) -> None:
     """Translate in the browser: choose a recording or drop feature files, and watch the sentences appear."""
-    from signllava_cli.serving.run import serve as serve_until_stopped
+    from signllava_cli.serving.server import serve as serve_until_stopped
 
-    settings = {} if beams is None else {"beams": beams}
-    serve_until_stopped(checkpoint, data, split, host, port, max_upload_mb, videos, settings)
+    config = {} if beams is None else {"beams": beams}
+    serve_until_stopped(checkpoint, data, split, host, port, max_upload_mb, videos, config)

@@ -62,7 +62,7 @@ class Recording:
     clips: tuple[Clip, ...]
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """The key of natural order, in which `clip9` stands before `clip10`."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"([0-9]+)", name)]
 
@@ -73,10 +73,10 @@ def annotation_file(root: Path, split: str) -> Path:
 
 
 @dataclass(frozen=True)
-class AnnotationFault:
+class AnnotationError:
     """What keeps a part of an annotation file from being used.
 
-    `kind` is the name of the doctor's finding; `clip` is None where the fault is one of the recording.
+    `kind` is the name of the validation's finding; `clip` is None where the error is one of the recording.
     """
 
     kind: str
@@ -94,7 +94,7 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
     """The recordings of `split`, in the order of the file.
 
     Raises:
-        UserError: the folder or file is missing, is not JSON, or has a fault of `parse_annotations`.
+        UserError: the folder or file is missing, is not JSON, or has a error of `parse_annotations`.
     """
     file = annotation_file(root, split)
     if not root.is_dir():
@@ -105,57 +105,57 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
             f"No {file.name} in {root}; annotation files there: {', '.join(there) or 'none'}. Name a split that is "
             "there: data.train, data.dev, generate.split, generate.context_from, --split, --context-from."
         )
-    recordings, faults = parse_annotations(read_json(file))
-    if faults:
-        more = f" ({len(faults) - 1} more faults: `signllava prepare check {root}` lists them)" if faults[1:] else ""
-        kind = "recording" if faults[0].clip is None else "clip"
-        raise UserError(f"{file}, {kind} {faults[0].name!a}: {faults[0].says}{more}.".replace("\n", " "))
+    recordings, errors = parse_annotations(read_json(file))
+    if errors:
+        more = f" ({len(errors) - 1} more errors: `signllava prepare check {root}` lists them)" if errors[1:] else ""
+        kind = "recording" if errors[0].clip is None else "clip"
+        raise UserError(f"{file}, {kind} {errors[0].name!a}: {errors[0].says}{more}.".replace("\n", " "))
     if not any(recording.clips for recording in recordings):
         raise UserError(f"{file} holds no clips.")
     return recordings
 
 
-def parse_annotations(content: Mapping[str, Any]) -> tuple[list[Recording], list[AnnotationFault]]:
+def parse_annotations(content: Mapping[str, Any]) -> tuple[list[Recording], list[AnnotationError]]:
     """The recordings in `content`, the object of an annotation file, and what is wrong with it.
 
-    A clip with a fault is left out of its recording; the others keep their order.
+    A clip with a error is left out of its recording; the others keep their order.
     """
-    faults: list[AnnotationFault] = []
-    recordings = [_recording(name, entry, faults) for name, entry in content.items()]
-    return recordings, faults
+    errors: list[AnnotationError] = []
+    recordings = [_recording(name, entry, errors) for name, entry in content.items()]
+    return recordings, errors
 
 
-def _recording(name: str, entry: Any, faults: list[AnnotationFault]) -> Recording:
-    def fault(kind: str, says: str, clip: str | None = None) -> None:
-        faults.append(AnnotationFault(kind, name, clip, says))
+def _recording(name: str, entry: Any, errors: list[AnnotationError]) -> Recording:
+    def error(kind: str, says: str, clip: str | None = None) -> None:
+        errors.append(AnnotationError(kind, name, clip, says))
 
-    if unusable := _unusable_name(name):
-        fault("name-unusable", unusable)
+    if unusable := _name_error(name):
+        error("name-unusable", unusable)
     if not isinstance(entry, dict) or not isinstance(entry.get("clip_order"), list):
-        fault("recording-malformed", "expected an object with a `clip_order` list")
+        error("recording-malformed", "expected an object with a `clip_order` list")
         return Recording(name, ())
     order = [str(clip) for clip in entry["clip_order"]]
     if no_texts := [clip for clip in entry["clip_order"] if not isinstance(clip, str)]:
-        fault("recording-malformed", f"clip_order holds {no_texts[0]!r}, which is no text")
+        error("recording-malformed", f"clip_order holds {no_texts[0]!r}, which is no text")
     annotated = set(entry) - {"clip_order"}
     for clip, count in Counter(order).items():
         if count > 1:
-            fault("clip-order-repeats", f"clip_order repeats it {count} times", clip)
+            error("clip-order-repeats", f"clip_order repeats it {count} times", clip)
         if clip not in annotated:
-            fault("clip-order-unknown", "clip_order names it, but it has no entry", clip)
+            error("clip-order-unknown", "clip_order names it, but it has no entry", clip)
     for clip in sorted(annotated - set(order)):
-        fault("clip-order-misses", "clip_order misses it", clip)
+        error("clip-order-misses", "clip_order misses it", clip)
     clips: list[Clip] = []
     for clip in dict.fromkeys(order):
         if clip in annotated:
             try:
                 clips.append(_clip(name, len(clips), clip, entry[clip]))
-            except _Fault as found:
-                fault(found.kind, str(found), clip)
+            except _InvalidEntry as found:
+                error(found.kind, str(found), clip)
     return Recording(name, tuple(clips))
 
 
-class _Fault(Exception):
+class _InvalidEntry(Exception):
     """One clip cannot be used."""
 
     def __init__(self, kind: str, says: str) -> None:
@@ -164,14 +164,14 @@ class _Fault(Exception):
 
 
 def _clip(recording: str, position: int, name: str, entry: Any) -> Clip:
-    if unusable := _unusable_name(name):
-        raise _Fault("name-unusable", unusable)
+    if unusable := _name_error(name):
+        raise _InvalidEntry("name-unusable", unusable)
     if not isinstance(entry, dict) or not isinstance(entry.get("translation"), str):
-        raise _Fault("clip-malformed", "expected an object with a `translation` text")
+        raise _InvalidEntry("clip-malformed", "expected an object with a `translation` text")
     if not is_unicode(entry["translation"]):
-        raise _Fault("text-not-unicode", _NOT_UNICODE)
+        raise _InvalidEntry("text-not-unicode", _NOT_UNICODE)
     if not entry["translation"].strip():
-        raise _Fault("text-empty", "has an empty translation; take it out of the file and of its clip_order")
+        raise _InvalidEntry("text-empty", "has an empty translation; take it out of the file and of its clip_order")
     return Clip(
         recording=recording,
         name=name,
@@ -189,7 +189,7 @@ def _clip(recording: str, position: int, name: str, entry: Any) -> Clip:
 _NOT_UNICODE = "half a surrogate pair (\\ud800 to \\udfff) is no text"
 
 
-def _unusable_name(name: str) -> str | None:
+def _name_error(name: str) -> str | None:
     """HDF5 takes `/` and `.` for paths: two such names could mean the same frames, and have the same id."""
     if not name or "/" in name or name == ".":
         return "a name may not be empty, be `.`, or hold `/`"
@@ -200,7 +200,7 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(text, str) and is_unicode(text) for text in value):
-        raise _Fault("clip-malformed", f"`{key}` is not a list of texts")
+        raise _InvalidEntry("clip-malformed", f"`{key}` is not a list of texts")
     return tuple(value)
 
 
@@ -208,7 +208,7 @@ def _seconds(key: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise _Fault("clip-malformed", f"`{key}` is no number of seconds")
+        raise _InvalidEntry("clip-malformed", f"`{key}` is no number of seconds")
     return float(value)
 
 
@@ -222,5 +222,7 @@ def _context_bound(mark: Any) -> ContextBound | None:
     if mark is None:
         return None
     if not isinstance(mark, dict) or not all(isinstance(mark.get(key), str) for key in ("needs", "reading")):
-        raise _Fault("clip-malformed", "`context_bound` needs the texts `needs` and `reading`, and a list `others`")
+        raise _InvalidEntry(
+            "clip-malformed", "`context_bound` needs the texts `needs` and `reading`, and a list `others`"
+        )
     return ContextBound(mark["needs"], mark["reading"], _texts("context_bound.others", mark.get("others")))

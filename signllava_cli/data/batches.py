@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signllava_cli.data.examples import Cuts, Example
+from signllava_cli.data.examples import Example, Truncation
 from signllava_cli.recipe import Recipe
 
 
@@ -44,13 +44,13 @@ class Batch:
     targets: Tensor
     predictors: Tensor
     streams: dict[str, StreamBatch]
-    cuts: Cuts
-    behind_prefix: int = 0
+    truncation: Truncation
+    prefix_len: int = 0
 
     @property
     def positions(self) -> int:
         """How many positions the sequences have, the text that is left out of them included."""
-        return int(self.attention_mask.sum()) + len(self.clips) * self.behind_prefix
+        return int(self.attention_mask.sum()) + len(self.clips) * self.prefix_len
 
     @property
     def padding(self) -> int:
@@ -75,12 +75,12 @@ class Batch:
 Collate = Callable[[Sequence[Example]], "Batch"]
 
 
-def make_batch(
+def collate_examples(
     examples: Sequence[Example],
     widths: dict[str, int],
     pad_id: int,
     pad_side: Literal["left", "right"],
-    behind_prefix: bool = False,
+    prefix_len: bool = False,
 ) -> Batch:
     """The batch of `examples`; `widths` names every stream of the recipe and its width.
 
@@ -88,7 +88,7 @@ def make_batch(
     The last answer token is predicted but never read, so it takes no position. `behind_prefix` leaves out the
     text before the streams, which is the same in every prompt.
     """
-    befores = [() if behind_prefix else example.prompt.before for example in examples]
+    befores = [() if prefix_len else example.prompt.before for example in examples]
     lengths = [
         example.positions - len(example.prompt.before) + len(before) - bool(example.answer)
         for example, before in zip(examples, befores, strict=True)
@@ -97,7 +97,7 @@ def make_batch(
     ids = np.full((len(examples), longest), pad_id, dtype=np.int64)
     mask = np.zeros((len(examples), longest), dtype=np.int64)
     predictors: list[np.ndarray] = []
-    places: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in widths}
+    indices: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in widths}
     for row, (example, before, length) in enumerate(zip(examples, befores, lengths, strict=True)):
         start = longest - length if pad_side == "left" else 0
         mask[row, start : start + length] = 1
@@ -106,7 +106,7 @@ def make_batch(
         at += len(before)
         for name in widths:
             if name in example.streams:
-                places[name].append((row * longest + at, example.streams[name]))
+                indices[name].append((row * longest + at, example.streams[name]))
                 at += len(example.streams[name]) + 2
         ids[row, at : at + len(example.prompt.after)] = example.prompt.after
         at += len(example.prompt.after)
@@ -120,24 +120,24 @@ def make_batch(
         attention_mask=torch.from_numpy(mask),
         targets=torch.from_numpy(targets),
         predictors=torch.from_numpy(np.concatenate(predictors)),
-        streams={name: _stream_batch(places[name], width) for name, width in widths.items()},
-        cuts=sum((example.cuts for example in examples), Cuts()),
-        behind_prefix=len(examples[0].prompt.before) if behind_prefix else 0,
+        streams={name: _stream_batch(indices[name], width) for name, width in widths.items()},
+        truncation=sum((example.truncation for example in examples), Truncation()),
+        prefix_len=len(examples[0].prompt.before) if prefix_len else 0,
     )
 
 
-def training_batches(recipe: Recipe, pad_id: int, behind_prefix: bool = False) -> Collate:
+def training_collator(recipe: Recipe, pad_id: int, prefix_len: bool = False) -> Collate:
     """What makes a training batch of examples, padded on the right; see `make_batch`."""
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return partial(make_batch, widths=widths, pad_id=pad_id, pad_side="right", behind_prefix=behind_prefix)
+    return partial(collate_examples, widths=widths, pad_id=pad_id, pad_side="right", prefix_len=prefix_len)
 
 
-def _stream_batch(places: list[tuple[int, np.ndarray]], width: int) -> StreamBatch:
+def _stream_batch(indices: list[tuple[int, np.ndarray]], width: int) -> StreamBatch:
     """`places`: for each clip the flattened position of its opening boundary, and its frames (T, width)."""
-    frames = [clip for _, clip in places]
-    opens = np.array([open_ for open_, _ in places], dtype=np.int64)
-    closes = np.array([open_ + len(clip) + 1 for open_, clip in places], dtype=np.int64)
-    positions = [open_ + 1 + np.arange(len(clip)) for open_, clip in places]
+    frames = [clip for _, clip in indices]
+    opens = np.array([open_ for open_, _ in indices], dtype=np.int64)
+    closes = np.array([open_ + len(clip) + 1 for open_, clip in indices], dtype=np.int64)
+    positions = [open_ + 1 + np.arange(len(clip)) for open_, clip in indices]
     return StreamBatch(
         frames=torch.from_numpy(np.concatenate([*frames, np.empty((0, width), np.float16)])),
         positions=torch.from_numpy(np.concatenate([*positions, np.empty(0, np.int64)]).astype(np.int64)),

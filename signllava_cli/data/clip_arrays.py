@@ -70,13 +70,13 @@ class ArrayMatcher(Generic[Array]):
             elif self._file_of.get(array.recording) == file:
                 has_own[row] = 1
                 yield row, file, array
-        for row, places in elsewhere.items():
+        for row, indices in elsewhere.items():
             if has_own[row]:
                 continue
-            if len(places) > 1:
-                self.ambiguous[row] = places
+            if len(indices) > 1:
+                self.ambiguous[row] = indices
             else:
-                yield row, *places[0]
+                yield row, *indices[0]
 
     def both_places(self, row: int) -> str:
         """Two places of the arrays of an ambiguous clip."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.context import context_positions
+from signllava_cli.data.context import context_indices
 from signllava_cli.data.index import Index
 from signllava_cli.recipe import Context
 
@@ -21,19 +21,19 @@ class ContextSampler:
         hypotheses: clip id -> hypothesis, of every clip in `index`, where the settings ask for predicted context.
     """
 
-    def __init__(self, settings: Context, index: Index, hypotheses: Mapping[str, str]) -> None:
-        self.settings, self.index, self.hypotheses = settings, index, hypotheses
+    def __init__(self, config: Context, index: Index, hypotheses: Mapping[str, str]) -> None:
+        self.config, self.index, self.hypotheses = config, index, hypotheses
 
-    def draw(self, clip: Clip, draw: np.random.Generator) -> tuple[list[str], int]:
+    def sample(self, clip: Clip, rng: np.random.Generator) -> tuple[list[str], int]:
         """The sentences that `clip` sees, in signing order, and how many of them are of its prelude."""
-        settings = self.settings
-        is_bare, share = draw.random() < settings.dropout, draw.random()
-        window = _between(settings.least_window, settings.window, draw)
-        prelude = _between(settings.least_prelude, settings.prelude, draw)
-        positions = [] if is_bare else context_positions(clip.position, window, prelude)
-        kept = draw.random(len(positions)) >= settings.sentence_dropout
-        is_predicted = settings.source.startswith("predicted:") or (
-            settings.source.startswith("mixed:") and share < settings.predicted_share
+        config = self.config
+        is_bare, share = rng.random() < config.dropout, rng.random()
+        window = _between(config.min_window, config.window, rng)
+        prelude = _between(config.min_prelude, config.prelude, rng)
+        positions = [] if is_bare else context_indices(clip.position, window, prelude)
+        kept = rng.random(len(positions)) >= config.sentence_dropout
+        is_predicted = config.source.startswith("predicted:") or (
+            config.source.startswith("mixed:") and share < config.predicted_share
         )
         seen = [
             (position, text)
@@ -47,5 +47,5 @@ class ContextSampler:
         return self.hypotheses[self.index.id(row)] if is_predicted else self.index.translation(row)
 
 
-def _between(least: int | None, most: int, draw: np.random.Generator) -> int:
-    return most if least is None else int(draw.integers(least, most + 1))
+def _between(least: int | None, most: int, rng: np.random.Generator) -> int:
+    return most if least is None else int(rng.integers(least, most + 1))

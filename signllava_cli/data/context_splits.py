@@ -6,13 +6,13 @@ PHOENIX-2014T is such: the sentences of one broadcast stand in train, dev and te
 from collections.abc import Sequence
 from pathlib import Path
 
-from signllava_cli.data.annotations import Clip, Recording, natural_key, read_annotations
+from signllava_cli.data.annotations import Clip, Recording, natural_sort_key, read_annotations
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.leaks import is_leaked
 from signllava_cli.errors import UserError
 
 
-class SplitsContext:
+class CrossSplitContext:
     """The recordings of split `split`, each joined with those of the same name in the splits `others`.
 
     The clips of a joined recording are ordered by start where all have one, else by name in natural order.
@@ -64,7 +64,7 @@ def _join(name: str, parts: dict[str, Recording]) -> Recording:
     if all(clip.start is not None for clip, _ in placed):
         ordered = sorted(placed, key=lambda each: each[0].start or 0.0)
     else:
-        ordered = sorted(placed, key=lambda each: natural_key(each[0].name))
+        ordered = sorted(placed, key=lambda each: natural_sort_key(each[0].name))
     for split, part in parts.items():
         if [clip for clip, of in ordered if of == split] != list(part.clips):
             raise UserError(

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.features import thin
-from signllava_cli.data.prompts import Prompt, PromptWriter
+from signllava_cli.data.feature_stream import subsample
+from signllava_cli.data.prompts import Prompt, PromptBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
-BOUNDARIES = 2  # vectors around each stream
+BOUNDARY_VECTORS = 2  # vectors around each stream
 
 
 @dataclass(frozen=True)
-class Cuts:
+class Truncation:
     """What a sequence lost to fit the budget: frames over all streams, and context sentences."""
 
     frames: int = 0
@@ -24,8 +24,8 @@ class Cuts:
     def __bool__(self) -> bool:
         return bool(self.frames or self.sentences)
 
-    def __add__(self, other: "Cuts") -> "Cuts":
-        return Cuts(self.frames + other.frames, self.sentences + other.sentences)
+    def __add__(self, other: "Truncation") -> "Truncation":
+        return Truncation(self.frames + other.frames, self.sentences + other.sentences)
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Example:
     context: tuple[str, ...]
     prompt: Prompt
     answer: tuple[int, ...]
-    cuts: Cuts
+    truncation: Truncation
 
     @property
     def positions(self) -> int:
         """The length of the sequence: prompt, frames, boundaries, and the answer."""
-        return _positions(self.prompt, self.streams, self.answer)
+        return _sequence_length(self.prompt, self.streams, self.answer)
 
 
-class CannotFit(UserError):
+class ClipTooLong(UserError):
     """What a clip may not lose, its question, answer and fewest frames, exceeds the token budget."""
 
 
 class ExampleBuilder:
     """Builds examples under one recipe's token budget."""
 
-    def __init__(self, recipe: Recipe, prompts: PromptWriter) -> None:
+    def __init__(self, recipe: Recipe, prompts: PromptBuilder) -> None:
         self.prompts = prompts
-        self.max_positions, self.min_frames = recipe.data.max_positions, recipe.data.min_frames
+        self.max_seq_len, self.min_frames = recipe.data.max_seq_len, recipe.data.min_frames
         self.prelude = recipe.context.prelude
 
     def build(
@@ -84,35 +84,35 @@ class ExampleBuilder:
         sentences = list(context)
         first_of_window = self.prelude if prelude is None else prelude
         target = () if answer is None else self.prompts.answer(answer)
-        budget = self.max_positions - room
+        budget = self.max_seq_len - room
         while True:
             prompt = self.prompts.prompt(sentences, question)
-            over = _positions(prompt, streams, target) - budget
+            over = _sequence_length(prompt, streams, target) - budget
             thinned = streams if over <= 0 else self._thinned(streams, over)
-            if _positions(prompt, thinned, target) <= budget:
+            if _sequence_length(prompt, thinned, target) <= budget:
                 break
             if not sentences:
                 kept_free = f", {room} kept free for generate.max_new_tokens" if room else ""
-                raise CannotFit(
+                raise ClipTooLong(
                     f"Clip {clip.id}: prompt, {len(target)} answer tokens and {self.min_frames} frames a stream"
-                    f"{kept_free} exceed data.max_positions={self.max_positions}; raise it, or lower the others."
+                    f"{kept_free} exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
                 )
             sentences.pop(min(first_of_window, len(sentences) - 1))  # the oldest sentence of the window
-        cuts = Cuts(_frames(streams) - _frames(thinned), len(context) - len(sentences))
-        return Example(clip, thinned, tuple(sentences), prompt, target, cuts)
+        truncation = Truncation(_total_frames(streams) - _total_frames(thinned), len(context) - len(sentences))
+        return Example(clip, thinned, tuple(sentences), prompt, target, truncation)
 
     def _thinned(self, streams: dict[str, np.ndarray], over: int) -> dict[str, np.ndarray]:
         """The streams, `over` frames shorter in all where `min_frames` allows, each by the same share."""
         spare = {name: max(0, len(frames) - self.min_frames) for name, frames in streams.items()}
         share = min(1.0, over / max(1, sum(spare.values())))
         lengths = {name: len(frames) - int(np.ceil(spare[name] * share)) for name, frames in streams.items()}
-        return {name: thin(frames, lengths[name]) for name, frames in streams.items()}
+        return {name: subsample(frames, lengths[name]) for name, frames in streams.items()}
 
 
-def _frames(streams: dict[str, np.ndarray]) -> int:
+def _total_frames(streams: dict[str, np.ndarray]) -> int:
     return sum(len(frames) for frames in streams.values())
 
 
-def _positions(prompt: Prompt, streams: dict[str, np.ndarray], answer: Sequence[int]) -> int:
+def _sequence_length(prompt: Prompt, streams: dict[str, np.ndarray], answer: Sequence[int]) -> int:
     text = len(prompt.before) + len(prompt.after) + len(answer)
-    return text + _frames(streams) + BOUNDARIES * len(streams)
+    return text + _total_frames(streams) + BOUNDARY_VECTORS * len(streams)

@@ -41,8 +41,8 @@ class Index:
             self._head: dict[str, Any] = json.loads(self._table.schema.metadata[HEAD])
             if self._head["format"] != FORMAT:
                 raise ValueError("of another version")
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as fault:
-            raise UserError(f"{file} is no index ({fault}); remove it, it is made anew.") from None
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise UserError(f"{file} is no index ({error}); remove it, it is made anew.") from None
         self._columns = {name: self._table.column(name) for name in self._table.column_names}
 
     def __len__(self) -> int:
@@ -157,13 +157,13 @@ class Index:
             return f"{annotation} has changed"
         return next(filter(None, (self.why_stream_stale(split, *stream) for stream in streams.items())), None)
 
-    def why_stream_stale(self, split: str, name: str, settings: Stream) -> str | None:
+    def why_stream_stale(self, split: str, name: str, config: Stream) -> str | None:
         """The same for one stream, whatever became of the annotation."""
         indexed = self._head["streams"].get(name)
-        metadata = find_metadata(self.root, split, name, settings)
+        metadata = find_metadata(self.root, split, name, config)
         if indexed is None:
             return f"stream {name} is not in it"
-        if indexed["pattern"] != settings.shards or self.root / indexed["metadata"]["path"] != metadata:
+        if indexed["pattern"] != config.shards or self.root / indexed["metadata"]["path"] != metadata:
             return f"stream {name} was read from other files"
         return self.changed_file(name)
 
@@ -223,7 +223,7 @@ class Clips(Sequence[Clip]):
         return (self.source.clip(int(row)) for row in self.rows)
 
 
-def stamp(file: Path, root: Path) -> dict[str, Any]:
+def file_fingerprint(file: Path, root: Path) -> dict[str, Any]:
     """Path (relative to `root` where it lies in it), size and time of change of a source."""
     state = file.stat()
     path = file.relative_to(root) if file.is_relative_to(root) else file.absolute()

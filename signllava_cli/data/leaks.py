@@ -6,7 +6,7 @@ from signllava_cli.data.annotations import Recording
 from signllava_cli.data.context import gold_context
 
 
-def leaked_references(recordings: Iterable[Recording], window: int, prelude: int) -> list[str]:
+def find_leaked_references(recordings: Iterable[Recording], window: int, prelude: int) -> list[str]:
     """The ids of the clips whose reference, whole and exact, is a sentence of their own gold context.
 
     Some such clips are repetitions in the signing ("Thank you."). Many of them mean that a recording holds two

@@ -1,8 +1,8 @@
 """The words around the streams, as token ids.
 
 The chat template of the LLM's own tokenizer is rendered once with a mark where the user's turn goes, and once
-more where the answer goes. What the template gives is tokenised with its special tokens; what data gives
-(context sentences, answers) is tokenised as plain text, so a sentence that spells a special token stays a
+more where the answer goes. What the template gives is tokenized with its special tokens; what data gives
+(context sentences, answers) is tokenized as plain text, so a sentence that spells a special token stays a
 sentence. The pieces are joined as ids, and nothing is searched for afterwards: training and generation share
 this file, and the target positions are right by construction.
 """
@@ -24,7 +24,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Turns:
+class ChatTurns:
     """What the chat template says around the user's turn, as text, and the token that ends the assistant's.
 
     Kept in every checkpoint: a template may print the date, or be edited, and generation must still prompt as
@@ -36,7 +36,7 @@ class Turns:
     end_of_turn: int
 
 
-class PromptWriter:
+class PromptBuilder:
     """Writes the prompts and answers of one tokenizer and one recipe.
 
     `before_streams` are the ids with which every prompt begins.
@@ -50,9 +50,9 @@ class PromptWriter:
         UserError: the tokenizer has no chat template, or one without a system turn or an end of turn.
     """
 
-    def __init__(self, tokenizer: Any, tasks: Tasks, turns: Turns | None = None) -> None:
+    def __init__(self, tokenizer: Any, tasks: Tasks, turns: ChatTurns | None = None) -> None:
         self.tokenizer, self.tasks = tokenizer, tasks
-        self.turns = turns or rendered_turns(tokenizer, tasks.system)
+        self.turns = turns or render_chat_turns(tokenizer, tasks.system)
         self.end_of_turn = self.turns.end_of_turn
         self.before_streams = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
         self._tail = self._with_special_tokens(self.turns.after)
@@ -84,7 +84,7 @@ class PromptWriter:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def rendered_turns(tokenizer: Any, system: str) -> Turns:
+def render_chat_turns(tokenizer: Any, system: str) -> ChatTurns:
     """The turns of the tokenizer's own chat template with this system text.
 
     Raises:
@@ -98,13 +98,13 @@ def rendered_turns(tokenizer: Any, system: str) -> Turns:
     try:
         prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         dialogue = tokenizer.apply_chat_template(answered, tokenize=False)
-    except Exception as fault:  # the template is a program of the LLM's makers: it may raise anything
-        raise UserError(f"The chat template of {name} refuses: {fault}") from None
+    except Exception as error:  # the template is a program of the LLM's makers: it may raise anything
+        raise UserError(f"The chat template of {name} refuses: {error}") from None
     before, after = prompt.split(PLACEHOLDER)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     for token in tokenizer(dialogue.split(PLACEHOLDER)[-1], add_special_tokens=False).input_ids:
         if token in special:
-            return Turns(before, after, int(token))
+            return ChatTurns(before, after, int(token))
     raise UserError(
         f"The chat template of {name} ends no turn with a special token, so generation would not know where to stop."
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from signllava_cli.errors import UserError
 
-STORED = np.dtype("<f2")
+STORED_DTYPE = np.dtype("<f2")
 LAYOUT = "layout"  # attribute of a shard: the name of what the numbers of its features are
 
 
@@ -18,7 +18,7 @@ class StoredClip:
     """One clip's array of shape (`frames`, `width`), as it lies in a shard.
 
     `offset` is the byte of the file where its frames begin, for float16 that lies there row by row without filters;
-    else -1: then only the HDF5 library can read it. `fault` says why the array cannot be used, or is empty.
+    else -1: then only the HDF5 library can read it. `error` says why the array cannot be used, or is empty.
     """
 
     recording: str
@@ -27,7 +27,7 @@ class StoredClip:
     width: int
     dtype: str
     offset: int
-    fault: str
+    error: str
 
 
 def read_layout(handle: h5py.File) -> str | None:
@@ -54,14 +54,14 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
                     yield StoredClip(recording.decode(errors="replace"), "", 0, 0, "", -1, "a name that is not UTF-8")
                 elif isinstance(group, h5py.Group):
                     for clip in group:
-                        yield _listed(handle, group, recording, clip)
+                        yield _list_dataset(handle, group, recording, clip)
                 else:
                     yield StoredClip(recording, "", 0, 0, "", -1, "a dataset in place of the group of a recording")
-    except (OSError, RuntimeError) as fault:
-        raise UserError(f"{file} is no whole HDF5 file ({fault}); copy or pack it again.") from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{file} is no whole HDF5 file ({error}); copy or pack it again.") from None
 
 
-def _listed(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> StoredClip:
+def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> StoredClip:
     def unusable(why: str) -> StoredClip:
         return StoredClip(recording, clip, 0, 0, "", -1, why)
 
@@ -82,5 +82,5 @@ def _listed(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> 
     if shape is None or len(shape) != 2 or max(shape) >= 2**31 or (shape[0] and not shape[1]):
         return unusable(f"shape {shape} in place of (frames, width)")
     is_here = h5py.h5i.get_file_id(dataset).name == handle.id.name  # and not behind an external link
-    offset = dataset.get_offset() if dtype == STORED and is_here else None
+    offset = dataset.get_offset() if dtype == STORED_DTYPE and is_here else None
     return StoredClip(recording, clip, shape[0], shape[1], str(dtype), -1 if offset is None else offset, "")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from signllava_cli.console import warn
+from signllava_cli.console import warning
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.context import context_positions
-from signllava_cli.data.features import FeatureStream
+from signllava_cli.data.context import context_indices
+from signllava_cli.data.feature_stream import FeatureStream
 from signllava_cli.data.index import Clips
-from signllava_cli.data.indexing import open_index
-from signllava_cli.errors import NAMES_SHOWN, UserError, first_names
+from signllava_cli.errors import MAX_NAMES, UserError, summarize_names
+from signllava_cli.prepare.indexing import open_index
 from signllava_cli.recipe import Recipe
 
 
@@ -30,7 +30,7 @@ class Split:
         root = Path(recipe.data.root).expanduser()
         self.name, self.root = split, root
         self.index = open_index(root, split, recipe.streams)
-        self.streams = [FeatureStream(self.index, name, settings) for name, settings in recipe.streams.items()]
+        self.streams = [FeatureStream(self.index, name, config) for name, config in recipe.streams.items()]
         self.has_features = np.ones(len(self.index), bool)
         for stream in self.streams:
             self.has_features &= stream.frame_counts > 0
@@ -41,14 +41,14 @@ class Split:
 
     def _report_missing(self, recipe: Recipe) -> None:
         rows = np.flatnonzero(~self.has_features)
-        named = [f"{self.index.id(row)} in {self.lacking(row)}" for row in rows[: NAMES_SHOWN + 1].tolist()]
+        named = [f"{self.index.id(row)} in {self.lacking(row)}" for row in rows[: MAX_NAMES + 1].tolist()]
         report = (
             f"Split {self.name} of {self.root}: {len(rows)} of {len(self.annotated)} clips have no features "
-            f"({first_names(named, len(rows))})"
+            f"({summarize_names(named, len(rows))})"
         )
         if recipe.data.missing == "error" or not self.clips:
             raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
-        warn(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
+        warning(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Split:
     def before(self, clip: Clip, window: int, prelude: int) -> list[int]:
         """The rows of the clips whose sentences `clip` sees, in signing order."""
         first = clip.row - clip.position
-        return [first + position for position in context_positions(clip.position, window, prelude)]
+        return [first + position for position in context_indices(clip.position, window, prelude)]
 
     def gold_context(self, clip: Clip, window: int, prelude: int) -> list[str]:
         """The reference sentences that `clip` sees."""
@@ -76,8 +76,8 @@ class Split:
         """The frames of each of `clips`; every stream is read in the order in which it lies on disk."""
         frames: list[dict[str, np.ndarray]] = [{} for _ in clips]
         for stream in self.streams:
-            for place in stream.reading_order(clips):
-                frames[place][stream.name] = stream.read(clips[place])
+            for index in stream.reading_order(clips):
+                frames[index][stream.name] = stream.read(clips[index])
         return frames
 
     def fingerprint(self) -> str:

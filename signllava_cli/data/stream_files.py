@@ -4,7 +4,7 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
-from signllava_cli.errors import UserError, first_names
+from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json
 from signllava_cli.recipe import Stream
 
@@ -23,30 +23,30 @@ class StreamFiles:
         return sorted(set(self.file_of.values()))
 
 
-def stream_folder(root: Path, name: str, settings: Stream) -> Path:
+def stream_folder(root: Path, name: str, config: Stream) -> Path:
     """The folder that the recipe names, or the stream's own under the data folder."""
-    return Path(settings.folder).expanduser() if settings.folder else root / name
+    return Path(config.folder).expanduser() if config.folder else root / name
 
 
-def find_stream(root: Path, split: str, name: str, settings: Stream) -> StreamFiles:
+def find_stream_files(root: Path, split: str, name: str, config: Stream) -> StreamFiles:
     """The metadata file and every shard that it names.
 
     Raises:
         UserError: one of them is missing, says which names were tried; or the metadata is no `{recording: shard}`.
     """
-    metadata = find_metadata(root, split, name, settings)
+    metadata = find_metadata(root, split, name, config)
     shard_of = read_shard_map(metadata)
     shards: dict[str, list[str]] = {}
     for recording, shard in shard_of.items():
         shards.setdefault(shard, []).append(recording)
     file_of = {}
     for shard, recordings in shards.items():
-        tried = shard_candidates(metadata, split, name, settings, shard)
+        tried = shard_candidates(metadata, split, name, config, shard)
         file = next((file for file in tried if file.is_file()), None)
         if file is None:
             raise UserError(
                 f"Stream {name}: shard {shard} of split {split} is missing (tried "
-                f"{first_names(dict.fromkeys(str(file) for file in tried))}); it holds {first_names(recordings)}. "
+                f"{summarize_names(dict.fromkeys(str(file) for file in tried))}); it holds {summarize_names(recordings)}. "
                 f"Copy it or pack it again; `signllava prepare check {root}` lists all that is wrong."
             )
         file_of[shard] = file
@@ -71,17 +71,17 @@ def is_shard_name(shard: object) -> bool:
     return isinstance(shard, int | str) and not isinstance(shard, bool) and str(shard) != "" and "/" not in str(shard)
 
 
-def find_metadata(root: Path, split: str, name: str, settings: Stream) -> Path:
+def find_metadata(root: Path, split: str, name: str, config: Stream) -> Path:
     """The explicit pattern; else the layout's rule; else the only other file that can be meant.
 
     Raises:
         UserError: there is none; says which names were tried.
     """
-    folder = stream_folder(root, name, settings)
+    folder = stream_folder(root, name, config)
     if not folder.is_dir():
         raise UserError(f"No folder {folder} for stream {name}; set streams.{name}.folder, or data.root.")
-    if settings.metadata:
-        tried = [folder / settings.metadata.format(split=split)]
+    if config.metadata:
+        tried = [folder / config.metadata.format(split=split)]
     else:
         tried = [folder / f"metadata_{name}.{split}.json"]
         for pattern in (f"metadata_*.{glob.escape(split)}.json", f"*.{glob.escape(split)}.json"):
@@ -92,15 +92,15 @@ def find_metadata(root: Path, split: str, name: str, settings: Stream) -> Path:
             return file
     raise UserError(
         f"Stream {name} has no metadata file for split {split} in {folder} "
-        f"(tried {first_names(file.name for file in tried)}); set streams.{name}.metadata."
+        f"(tried {summarize_names(file.name for file in tried)}); set streams.{name}.metadata."
     )
 
 
-def shard_candidates(metadata: Path, split: str, name: str, settings: Stream, shard: str) -> list[Path]:
+def shard_candidates(metadata: Path, split: str, name: str, config: Stream, shard: str) -> list[Path]:
     """Where a shard may lie: the explicit pattern; else the rule of the layout, or the one file that ends so."""
     folder = metadata.parent
-    if settings.shards:
-        return [folder / settings.shards.format(split=split, shard=shard)]
+    if config.shards:
+        return [folder / config.shards.format(split=split, shard=shard)]
     stem = metadata.name.removeprefix("metadata_").removesuffix(".json")
     tried = [folder / f"{stem}.{shard}.h5", folder / f"{name}.{split}.{shard}.h5"]
     candidates = sorted(folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))

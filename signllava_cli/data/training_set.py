@@ -1,7 +1,7 @@
 """The endless sequence of training examples, each a function of (seed, position) alone.
 
 Position p is clip number p mod n of epoch p // n, in that epoch's own order. Not the worker, nor the rank,
-nor the time of a restart has a say in what it holds. Optimiser step s holds the positions from s * batch_size on,
+nor the time of a restart has a say in what it holds. Optimizer step s holds the positions from s * batch_size on,
 however they are divided into micro-batches and among ranks.
 """
 
@@ -18,8 +18,8 @@ from signllava_cli.data.batches import Batch, Collate
 from signllava_cli.data.context_sampler import ContextSampler
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.expected_lengths import expected_lengths
-from signllava_cli.data.labelled import LabelledClips
-from signllava_cli.data.plan import fullest, grouped_order, packed
+from signllava_cli.data.labeled_clips import LabeledClips
+from signllava_cli.data.length_grouping import group_by_length, group_into_batches, largest_batch
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
@@ -39,7 +39,7 @@ class TrainingSet(Dataset[Example]):
     ) -> None:
         self.split, self.seed = split, recipe.run.seed
         self.contexts = ContextSampler(recipe.context, split.index, hypotheses or {})
-        self.labelled = LabelledClips(recipe, split, builder, recipe.tasks.train)
+        self.labeled = LabeledClips(recipe, split, builder, recipe.tasks.train)
         self.recipe, self.builder = recipe, builder
         self._orders: dict[int, np.ndarray] = {}
 
@@ -54,24 +54,24 @@ class TrainingSet(Dataset[Example]):
         """The examples at `positions`, read in the order in which they lie on disk: what torch's loader asks for."""
         clips = [self.clip(position) for position in positions]
         contexts = [
-            self.contexts.draw(clip, self._draw(CONTEXT, position))
+            self.contexts.sample(clip, self._rng(CONTEXT, position))
             for clip, position in zip(clips, positions, strict=True)
         ]
-        return self.labelled.examples(clips, [self._draw(TASK, position) for position in positions], contexts)
+        return self.labeled.examples(clips, [self._rng(TASK, position) for position in positions], contexts)
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[list[int]]:
-        """The positions of optimiser step `step` that `rank` computes, micro-batch by micro-batch.
+        """The positions of optimizer step `step` that `rank` computes, micro-batch by micro-batch.
 
         Every rank has as many micro-batches as the others. `train.batch_size` is a multiple of `ranks`, and without
-        `train.tokens_per_batch` one of `train.micro_batch_size` times `ranks`.
+        `train.max_tokens_per_batch` one of `train.micro_batch_size` times `ranks`.
         """
         train = self.recipe.train
         size, first = train.micro_batch_size, step * train.batch_size
-        if train.tokens_per_batch is None:
+        if train.max_tokens_per_batch is None:
             parts = [list(range(at, at + size)) for at in range(0, train.batch_size, size)]
         else:
-            places = [self._place(position) for position in range(first, first + train.batch_size)]
-            parts = packed(self.lengths[places], train.tokens_per_batch, ranks)
+            indices = [self._place(position) for position in range(first, first + train.batch_size)]
+            parts = group_into_batches(self.lengths[indices], train.max_tokens_per_batch, ranks)
         return [[first + at for at in part] for part in parts[rank::ranks]]
 
     @cached_property
@@ -89,35 +89,35 @@ class TrainingSet(Dataset[Example]):
 
     def _order(self, epoch: int) -> np.ndarray:
         """The places of all clips in the order of `epoch`."""
-        draw, clips, train = self._draw(ORDER, epoch), len(self.split.clips), self.recipe.train
-        order = draw.permutation(clips)
-        if train.tokens_per_batch is None:
+        rng, clips, train = self._rng(ORDER, epoch), len(self.split.clips), self.recipe.train
+        order = rng.permutation(clips)
+        if train.max_tokens_per_batch is None:
             return order
-        return grouped_order(order, self.lengths, epoch * clips, train.batch_size, draw)
+        return group_by_length(order, self.lengths, epoch * clips, train.batch_size, rng)
 
-    def _draw(self, purpose: int, number: int) -> np.random.Generator:
+    def _rng(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, purpose, number])
 
 
 def training_steps(
     recipe: Recipe, examples: TrainingSet, first: int, last: int, collate: Collate, rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
-    """For each optimiser step in [first, last), the micro-batches of this rank."""
+    """For each optimizer step in [first, last), the micro-batches of this rank."""
     plan = partial(examples.micro_batches, rank=rank, ranks=ranks)
     plan(first)  # makes what it needs before the workers are forked, which then need not
     loader = DataLoader(
         examples,
         batch_sampler=chain.from_iterable(map(plan, range(first, last))),
-        num_workers=recipe.data.workers,
+        num_workers=recipe.data.num_workers,
         collate_fn=collate,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=_ignore_signals,
     )
     batches = iter(loader)
     try:
         for step in range(first, last):
             yield [next(batches) for _ in plan(step)]
-    except UserError as fault:  # a loader worker wraps the message in its traceback
-        raise UserError(str(fault).rsplit("UserError: ", 1)[-1].strip()) from None
+    except UserError as error:  # a loader worker wraps the message in its traceback
+        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
 
 
 def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Batch:
@@ -129,11 +129,11 @@ def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Ba
         UserError: a clip's frames are damaged, or what it may not lose exceeds the budget.
     """
     train, split = recipe.train, examples.split
-    if train.tokens_per_batch is None:
-        places = np.argsort(-examples.lengths, kind="stable")[: train.micro_batch_size]
+    if train.max_tokens_per_batch is None:
+        indices = np.argsort(-examples.lengths, kind="stable")[: train.micro_batch_size]
     else:
-        places = fullest(examples.lengths, train.tokens_per_batch, train.batch_size)
-    clips = [split.clips[place] for place in places.tolist()]
+        indices = largest_batch(examples.lengths, train.max_tokens_per_batch, train.batch_size)
+    clips = [split.clips[place] for place in indices.tolist()]
     window, prelude = recipe.context.window, recipe.context.prelude
     made = [
         examples.builder.build(clip, frames, split.gold_context(clip, window, prelude), clip.translation)
@@ -142,7 +142,7 @@ def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Ba
     return collate(made)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """A worker neither inherits the run's handlers nor dies of a signal that reaches its whole process group.
 
     It still ends with the run: the loader tells it to, and its watchdog notices a parent that is gone.

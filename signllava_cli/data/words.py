@@ -1,4 +1,4 @@
-"""What a word is: the one rule behind keywords, yes/no questions, and the doctor."""
+"""What a word is: the one rule behind keywords, yes/no questions, and validation."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ _CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 NO_TEXT = frozenset({"", "nan", "<none>"})
 
 
-def says_nothing(text: str) -> bool:
+def is_placeholder(text: str) -> bool:
     """Whether `text` is empty, or one of the marks that tools leave in place of a text: `nan`, `<none>`."""
     return text.strip() in NO_TEXT
 
@@ -34,10 +34,10 @@ def words(text: str) -> list[str]:
     >>> words("It's ACANTHUS-like, isn\u2019t it?")
     ["it's", 'acanthus-like', "isn't", 'it']
     """
-    return [_folded(word) for word in written_words(text)]
+    return [_folded(word) for word in words_as_written(text)]
 
 
-def written_words(text: str) -> list[str]:
+def words_as_written(text: str) -> list[str]:
     """The words of `text` in order, as they stand there."""
     return [str(word) for word in _WORD.findall(text)]
 
@@ -56,7 +56,7 @@ def _folded(word: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", word).replace("\u2019", "'").casefold())
 
 
-def parts(sentence: Sequence[str]) -> list[str]:
+def split_compounds(sentence: Sequence[str]) -> list[str]:
     """The parts of compounds and contractions in the words `sentence`.
 
     >>> parts(["the", "dog's", "acanthus-like", "ear"])
@@ -65,7 +65,7 @@ def parts(sentence: Sequence[str]) -> list[str]:
     return [part for word in sentence for part in re.split(r"['\-]", word)]
 
 
-def holds(sentence: Sequence[str], phrase: Sequence[str]) -> bool:
+def contains_phrase(sentence: Sequence[str], phrase: Sequence[str]) -> bool:
     """Whether the words `phrase` stand one after the other in the words `sentence`; no words stand nowhere.
 
     >>> holds(words("They moved to New York."), words("new york"))

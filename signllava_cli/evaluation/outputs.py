@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from signllava_cli.console import say
+from signllava_cli.console import info
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.systems import System, split_name
 from signllava_cli.files import read_json
-from signllava_cli.generation.predictions import PREDICTIONS
+from signllava_cli.generation.predictions_folder import PREDICTIONS_FILE
 
 PAGES = (".html", ".htm")
 CHART = re.compile(r"(scores|gains|by-[a-z-]+)\.png")
@@ -36,7 +36,7 @@ class Outputs:
         scores = self.scores
         if scores is None:
             folders = {system.file.parent.parent for system in systems}
-            together = len(systems) > 1 and len(folders) == 1 and systems[0].file.name == PREDICTIONS
+            together = len(systems) > 1 and len(folders) == 1 and systems[0].file.name == PREDICTIONS_FILE
             scores = folders.pop() if together else systems[0].file.parent
         if scores.suffix.lower() != ".json":
             scores /= "scores.json"
@@ -48,7 +48,7 @@ class Outputs:
         ):
             if file is not None and (file.suffix.lower() not in endings or file.is_dir()):
                 raise UserError(f"{option} {file}: give it the name of a file that ends in {endings[0]}.")
-            if file is not None and file.exists() and not _is_ours(file):
+            if file is not None and file.exists() and not _is_eval_output(file):
                 raise UserError(
                     f"{option} {file} is there, and was not written by `signllava eval`: choose another name."
                 )
@@ -68,7 +68,7 @@ def _holds_scores(file: Path) -> bool:
         return False
 
 
-def _is_ours(file: Path) -> bool:
+def _is_eval_output(file: Path) -> bool:
     """Whether a table or a page begins as those that are written here."""
     with open(file, encoding="utf-8", errors="replace") as opened:
         beginning = opened.read(1000)
@@ -83,11 +83,11 @@ def is_output(path: Path) -> bool:
     if path.suffix.lower() == ".json":
         return _holds_scores(path)
     if path.suffix.lower() in (*PAGES, ".tex"):
-        return path.is_file() and _is_ours(path)
+        return path.is_file() and _is_eval_output(path)
     return CHART.fullmatch(path.name) is not None
 
 
-def without_outputs(given: Sequence[str]) -> list[str]:
+def skip_outputs(given: Sequence[str]) -> list[str]:
     """`given`, each `FILE` or `NAME=FILE`, without earlier output of `signllava eval`, of which each is named.
 
     So `predictions/*` may be scored again, although scores.json lies there.
@@ -101,5 +101,5 @@ def without_outputs(given: Sequence[str]) -> list[str]:
     if outputs and len(outputs) == len(given):
         raise UserError(f"{outputs[0]} was written by `signllava eval`, and no predictions are given; name some.")
     for each in outputs:
-        say(f"{each}: written by `signllava eval`, skipped")
+        info(f"{each}: written by `signllava eval`, skipped")
     return [each for each in given if each not in outputs]

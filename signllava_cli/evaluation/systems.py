@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from signllava_cli.console import warn
-from signllava_cli.errors import UserError, first_names, printable
+from signllava_cli.console import warning
+from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 from signllava_cli.files import read_json
+from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import META, find_predictions, ids_hash, read_predictions
-from signllava_cli.generation.questions import NOT_ASKED
-from signllava_cli.generation.research_predictions import NO_HYPOTHESIS, read_research_file
+from signllava_cli.generation.predictions_folder import META_FILE, find_predictions, hash_ids, read_predictions
+from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS, read_sign_llava_json
 
 Missing = Literal["empty", "exclude"]
 PLAIN_TEXT = (".txt", ".hyp", ".ref")
@@ -41,7 +41,7 @@ class System:
     @property
     def ids_hash(self) -> str:
         """A hash of the clip ids that are scored."""
-        return ids_hash(row.id for row in self.rows)
+        return hash_ids(row.id for row in self.rows)
 
     @property
     def context_source(self) -> str:
@@ -62,7 +62,7 @@ class System:
 
 
 def read_systems(given: Sequence[str], references: Path | None, missing: Missing) -> list[System]:
-    """The systems in files: predictions files or folders of ours, the research system's JSON, or `uid,text` CSV.
+    """The systems in files: predictions files or folders of ours, Sign_LLaVA's JSON, or `uid,text` CSV.
 
     Args:
         given: `FILE`, or `NAME=FILE` for a name of one's own; files of one name are runs of one system, with several
@@ -73,10 +73,10 @@ def read_systems(given: Sequence[str], references: Path | None, missing: Missing
     Raises:
         UserError: a file cannot be read, is unfinished, holds no clip that has a reference, or has another's name.
     """
-    gold = None if references is None else _gold(references.expanduser())
+    gold = None if references is None else _read_references(references.expanduser())
     names, files = zip(*map(split_name, given), strict=True)
     found = [_read(file, gold, missing) for file in files]
-    return _labelled(found, names)
+    return _assign_names(found, names)
 
 
 def split_name(given: str) -> tuple[str | None, Path]:
@@ -97,7 +97,7 @@ def read_texts(given: Sequence[str], references: Path) -> list[System]:
     """
     names, files = zip(*map(split_name, given), strict=True)
     meant = _lines(references)
-    return _labelled([_text_system(file, references, meant) for file in files], names)
+    return _assign_names([_text_system(file, references, meant) for file in files], names)
 
 
 def _text_system(file: Path, references: Path, meant: Sequence[str]) -> System:
@@ -162,7 +162,7 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
         if others:
             raise UserError(
                 f"{first.file} and {system.file} have different references or questions for {len(others)} clips "
-                f"({first_names(others)}); they are of other data."
+                f"({summarize_names(others)}); they are of other data."
             )
     order = [row.id for row in first.rows if row.id in common]
     kept = []
@@ -178,9 +178,9 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
     if file.suffix == ".csv":
         if gold is None:
             raise UserError(f"{file} holds no references; name a file that does with --references.")
-        rows = _of_csv(file, gold)
+        rows = _rows_from_csv(file, gold)
     elif file.suffix == ".json":
-        rows, unscored = _of_research(file)
+        rows, unscored = _rows_from_sign_llava(file)
     elif (file / "predictions").is_dir():
         raise UserError(
             f"{file} is a run: name {file}/predictions/*, or let `--context-sources none,gold,predicted` do so."
@@ -190,7 +190,7 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
         rows = read_predictions(file)
         if gold is None:
             _require_complete(file, rows)
-        rows = [row for row in rows if row.missing != NOT_ASKED]
+        rows = [row for row in rows if row.missing != NO_KEYWORD]
     if gold is None:
         absent = [row.id for row in rows if row.missing]
         kept = [row for row in rows if not row.missing] if missing == "exclude" else rows
@@ -200,15 +200,17 @@ def _read(file: Path, gold: Mapping[str, Prediction] | None, missing: Missing) -
     if len(absent) == len(gold):
         if not said:
             raise UserError(f"{file} holds no texts.")
-        raise UserError(f"{file}: none of its clips is among the references ({first_names(said)}).")
+        raise UserError(f"{file}: none of its clips is among the references ({summarize_names(said)}).")
     others = [id_ for id_, row in said.items() if id_ in gold and _asked(row) != _asked(gold[id_])]
     if others:
         raise UserError(
             f"{file} and the references have different tasks or questions for {len(others)} clips "
-            f"({first_names(others)})."
+            f"({summarize_names(others)})."
         )
     kept = [
-        replace(said[id_] if id_ in said else _of_other(meant, "", NO_HYPOTHESIS), reference=meant.reference)
+        replace(
+            said[id_] if id_ in said else _external_prediction(meant, "", NO_HYPOTHESIS), reference=meant.reference
+        )
         for id_, meant in gold.items()
         if missing == "empty" or id_ not in absent
     ]
@@ -219,7 +221,7 @@ def _asked(row: Prediction) -> tuple[str, str | None]:
     return row.task, row.question
 
 
-def _gold(file: Path) -> dict[str, Prediction]:
+def _read_references(file: Path) -> dict[str, Prediction]:
     """Clip id -> a row with its reference."""
     _require_rows(file)
     if file.suffix == ".csv":
@@ -229,32 +231,34 @@ def _gold(file: Path) -> dict[str, Prediction]:
         rows = read_predictions(file)
         if file.suffix != ".json":
             _require_complete(file, rows)
-    return {row.id: row for row in rows if row.missing != NOT_ASKED}
+    return {row.id: row for row in rows if row.missing != NO_KEYWORD}
 
 
-def _of_csv(file: Path, gold: Mapping[str, Prediction]) -> list[Prediction]:
+def _rows_from_csv(file: Path, gold: Mapping[str, Prediction]) -> list[Prediction]:
     """A row for each text; its uid is `recording/clip`, or the name of a clip that only one recording has."""
     names = Counter(row.clip for row in gold.values())
     known = {row.clip: row for row in gold.values() if names[row.clip] == 1} | dict(gold)
     known |= {row.recording: row for row in gold.values() if not row.clip}
     rows: dict[str, Prediction] = {}
     for uid, text in _csv(file).items():
-        row = _of_other(known.get(uid, _row(uid)), text)
+        row = _external_prediction(known.get(uid, _row(uid)), text)
         if row.id in rows:
-            raise UserError(f"{file}: clip {printable(row.id)} stands twice, as {printable(uid)} the second time.")
+            raise UserError(
+                f"{file}: clip {escape_unprintable(row.id)} stands twice, as {escape_unprintable(uid)} the second time."
+            )
         rows[row.id] = row
     return list(rows.values())
 
 
-def _of_research(file: Path) -> tuple[list[Prediction], tuple[str, ...]]:
-    """The rows of the research system's file, and ids that it names alone."""
-    found = read_research_file(file)
+def _rows_from_sign_llava(file: Path) -> tuple[list[Prediction], tuple[str, ...]]:
+    """The rows of Sign_LLaVA's file, and ids that it names alone."""
+    found = read_sign_llava_json(file)
     if found.is_gold:
         raise UserError(f"{file} holds no hypotheses, only references: name it with --references.")
     return [replace(row, context_source=UNKNOWN) for row in found.rows], found.absent
 
 
-def _of_other(clip: Prediction, hypothesis: str, missing: str | None = None) -> Prediction:
+def _external_prediction(clip: Prediction, hypothesis: str, missing: str | None = None) -> Prediction:
     """The row of another system: what the clip is, without what the system that it comes from did with it."""
     return Prediction(
         clip.recording,
@@ -292,18 +296,20 @@ def _csv(file: Path) -> dict[str, str]:
                     wrong = "no text" if row["text"] is None else "more columns than names; quote texts with commas"
                     raise UserError(f"{file}, line {reader.line_num}: {wrong}.")
                 if row["uid"] in found:
-                    raise UserError(f"{file}, line {reader.line_num}: clip {printable(row['uid'])} stands twice.")
+                    raise UserError(
+                        f"{file}, line {reader.line_num}: clip {escape_unprintable(row['uid'])} stands twice."
+                    )
                 found[row["uid"]] = row["text"]
-    except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return found
 
 
 def _lines(file: Path) -> list[str]:
     try:
         text = file.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as fault:
-        raise UserError(f"{file} cannot be read: {getattr(fault, 'strerror', None) or fault}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return text.removesuffix("\n").split("\n") if text else []
 
 
@@ -320,23 +326,25 @@ def _required(rows: list[Prediction], file: Path) -> list[Prediction]:
 
 def _require_complete(file: Path, rows: list[Prediction]) -> None:
     """Check the rows against what the meta file says was to be translated."""
-    meta_file = file.parent / META
+    meta_file = file.parent / META_FILE
     if not meta_file.is_file():
-        warn(f"{file} has no {META} beside it: whether clips are missing cannot be told.")
+        warning(f"{file} has no {META_FILE} beside it: whether clips are missing cannot be told.")
         return
     meta = read_json(meta_file)
     if not {"clips", "clips_hash", "split"} <= meta.keys():
         raise UserError(f"{meta_file} does not say which clips were to be translated; generate again.")
-    if meta["clips_hash"] != ids_hash(row.id for row in rows):
+    if meta["clips_hash"] != hash_ids(row.id for row in rows):
         raise UserError(
             f"{file} holds {len(rows)} of {meta['clips']} clips of split {meta['split']}, or others; "
             "run the same `signllava generate` again to finish it."
         )
 
 
-def _labelled(systems: Sequence[System], names: Sequence[str | None]) -> list[System]:
+def _assign_names(systems: Sequence[System], names: Sequence[str | None]) -> list[System]:
     """The systems with their names in tables: those given, numbered among several runs, or what tells files apart."""
-    paths = iter(_told_apart([system.file for system, name in zip(systems, names, strict=True) if name is None]))
+    paths = iter(
+        _distinguish_names([system.file for system, name in zip(systems, names, strict=True) if name is None])
+    )
     runs, seen = Counter(names), Counter[str]()
     found = []
     for system, name in zip(systems, names, strict=True):
@@ -349,11 +357,11 @@ def _labelled(systems: Sequence[System], names: Sequence[str | None]) -> list[Sy
             found.append(replace(system, name=f"{name} {seen[name]}", seed_of=name))
     twice = [label for label, count in Counter(system.name for system in found).items() if count > 1]
     if twice:
-        raise UserError(f"Several systems are called {printable(twice[0])}: give each a name, as NAME=FILE.")
+        raise UserError(f"Several systems are called {escape_unprintable(twice[0])}: give each a name, as NAME=FILE.")
     return found
 
 
-def _told_apart(files: Sequence[Path]) -> list[str]:
+def _distinguish_names(files: Sequence[Path]) -> list[str]:
     """A predictions folder's own name, or as much of the path as tells the files apart."""
     parts = [(file.parent if file.name == "predictions.jsonl" else file).absolute().parts for file in files]
     for length in range(1, max(map(len, parts), default=0) + 1):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.context_splits import SplitsContext
+from signllava_cli.data.context_splits import CrossSplitContext
 from signllava_cli.data.split import Split
-from signllava_cli.errors import UserError, first_names
-from signllava_cli.generation.predictions import find_predictions, read_predictions
-from signllava_cli.generation.research_predictions import NO_HYPOTHESIS
+from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.generation.predictions_folder import find_predictions, read_predictions
+from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS
 
 PREPARED = "prepared:"
 
@@ -32,8 +32,8 @@ class ContextSource:
     window: int
     prelude: int
     prepared: Mapping[str, str]
-    gold_where_missing: bool = False
-    splits: SplitsContext | None = None
+    gold_if_missing: bool = False
+    splits: CrossSplitContext | None = None
 
     @classmethod
     def open(
@@ -42,7 +42,7 @@ class ContextSource:
         window: int,
         prelude: int,
         split: Split,
-        gold_where_missing: bool = False,
+        gold_if_missing: bool = False,
         context_from: Sequence[str] = (),
     ) -> "ContextSource":
         """The source of this name, its prepared file read and checked against `split`.
@@ -52,16 +52,16 @@ class ContextSource:
         """
         prepared: dict[str, str] = {}
         if name.startswith(PREPARED):
-            prepared = prepared_sentences(name.removeprefix(PREPARED), split, f"--context-source {name}")
+            prepared = read_prepared_context(name.removeprefix(PREPARED), split, f"--context-source {name}")
         elif name not in ("none", "gold", "predicted"):
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
             return cls("none", 0, 0, {})
         others = sorted({*context_from} - {split.name})
         if name == "gold" and others:
-            splits = SplitsContext(split.root, split.name, others)
+            splits = CrossSplitContext(split.root, split.name, others)
             return cls(f"gold:{','.join(sorted(splits.splits))}", window, prelude, {}, splits=splits)
-        return cls(name, window, prelude, prepared, gold_where_missing)
+        return cls(name, window, prelude, prepared, gold_if_missing)
 
     @property
     def kind(self) -> str:
@@ -71,10 +71,10 @@ class ContextSource:
     @property
     def prepared_hash(self) -> str | None:
         """A hash of the prepared sentences, if there are any."""
-        return sentences_hash(self.prepared) if self.prepared else None
+        return hash_sentences(self.prepared) if self.prepared else None
 
     @property
-    def in_order(self) -> bool:
+    def sequential(self) -> bool:
         """Whether a clip has to wait for the hypotheses of those before it."""
         return self.name == "predicted"
 
@@ -88,13 +88,13 @@ class ContextSource:
         texts = self.prepared if self.prepared else hypotheses
         sentences = []
         for row in split.before(clip, self.window, self.prelude):
-            stands_in = self.gold_where_missing and not split.has_features[row]
+            stands_in = self.gold_if_missing and not split.has_features[row]
             gold = self.kind == "gold" or stands_in
             sentences.append(split.index.translation(row) if gold else texts.get(split.index.id(row), ""))
         return [sentence for sentence in sentences if sentence]
 
 
-def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
+def read_prepared_context(file: str, split: Split, setting: str) -> dict[str, str]:
     """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split` with features.
 
     Raises:
@@ -102,24 +102,24 @@ def prepared_sentences(file: str, split: Split, setting: str) -> dict[str, str]:
             it (an empty one is none); `setting` says who asked for it.
     """
     rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
-    mend = f"run `signllava generate --split {split.name}` to its end, on this data"
+    fix = f"run `signllava generate --split {split.name}` to its end, on this data"
     absent = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
     if absent:
         raise UserError(
-            f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({first_names(absent)}); "
-            f"{mend}."
+            f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({summarize_names(absent)}); "
+            f"{fix}."
         )
     known = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
     others = [clip.id for clip, row in known if row.reference not in ("", clip.translation)]
     if others:
         raise UserError(
             f"{setting}: the file is of other data: {len(others)} clips of split {split.name} have another reference "
-            f"in it ({first_names(others)}); {mend}."
+            f"in it ({summarize_names(others)}); {fix}."
         )
     return {id_: row.hypothesis for id_, row in rows.items()}
 
 
-def sentences_hash(sentences: Mapping[str, str]) -> str:
+def hash_sentences(sentences: Mapping[str, str]) -> str:
     """The first 16 hex digits of the SHA-256 of `sentences` by clip id."""
     lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(sentences.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -5,23 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from signllava_cli.console import progress, say, warn
+from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import Example
 from signllava_cli.data.split import Split
-from signllava_cli.errors import Stopped, UserError
+from signllava_cli.errors import RunStopped, UserError
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.decoding import Hypothesis
-from signllava_cli.generation.frontier import Frontier
+from signllava_cli.generation.distributed import main_process_first, rank_device
+from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import PredictionsFolder, folder_for, ids_hash
-from signllava_cli.generation.questions import NOT_ASKED
-from signllava_cli.generation.ranks import device_of_rank, main_rank_first
-from signllava_cli.generation.shares import Share
-from signllava_cli.generation.work import Queue, Work
-from signllava_cli.model.assembly import assemble_checkpoint
+from signllava_cli.generation.predictions_folder import PredictionsFolder, choose_folder, hash_ids
+from signllava_cli.generation.scheduling import AdmissionQueue, DecodingJob, ReadyQueue, WorkShard
 from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
 from signllava_cli.model.layouts import require_layouts
+from signllava_cli.model.loading import load_checkpoint_bundle
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe
 
@@ -49,51 +47,53 @@ def generate(
         The predictions files, in the order of `sources`.
 
     Raises:
-        UserError: what the person at the terminal can mend in checkpoint, data or settings.
+        UserError: what the person at the terminal can fix in checkpoint, data or settings.
         Stopped: a signal came; what was decoded is in the folder.
     """
-    share = Share.of_process(shard)
+    share = WorkShard.of_process(shard)
     if overwrite and shard:
         raise UserError("--overwrite with --shard would remove what other jobs write: remove the folder yourself.")
-    with main_rank_first():
+    with main_process_first():
         split = Split(recipe, recipe.generate.split)
     require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
-    opened = _opened_sources(recipe, split, sources)
-    work = Work.of(recipe, split, assemble_checkpoint(checkpoint, recipe, device_of_rank()))
+    opened = _open_sources(recipe, split, sources)
+    work = DecodingJob.of(recipe, split, load_checkpoint_bundle(checkpoint, recipe, rank_device()))
     folders = []
     for label, source in opened.items():
         folder = out or checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{work.label}{label}"
         if out and len(opened) > 1:
             folder = out / label
-        with main_rank_first() as first:
-            meta = _meta(recipe, checkpoint, split, source)
-            folder = folder_for(folder, meta) if keep_others else folder
-            folders.append(PredictionsFolder(folder, meta, share, overwrite and first))
+        with main_process_first() as first:
+            meta = _metadata(recipe, checkpoint, split, source)
+            folder = choose_folder(folder, meta) if keep_others else folder
+            folders.append(PredictionsFolder(folder, meta, str(share), overwrite and first))
     with StopRequest().listening() as request:
         for source, predictions in zip(opened.values(), folders, strict=True):
-            _translate(work, source, predictions, share, request)
+            _decode_source(work, source, predictions, share, request)
     return [predictions.file for predictions in folders]
 
 
-def _translate(
-    work: Work, source: ContextSource, predictions: PredictionsFolder, share: Share, request: StopRequest
+def _decode_source(
+    work: DecodingJob, source: ContextSource, predictions: PredictionsFolder, share: WorkShard, request: StopRequest
 ) -> None:
     """Decode this share of the clips that are not done yet, and join the parts if they are then all there."""
-    split, began = work.split, time.monotonic()
-    mine = share.of(split.annotated, work.frames, source.in_order)
+    split, start_time = work.split, time.monotonic()
+    mine = share.of(split.annotated, work.frames, source.sequential)
     left = [clip for clip in mine if clip.id not in predictions.done]
     if len(left) < len(mine):
-        say(f"{predictions.folder}: {len(mine) - len(left)} clips were done before")
-    reasons = {clip.id: reason for clip in left if (reason := _cannot_be_asked(work, clip))}
-    predictions.append([_undecoded(work, source, clip, reasons[clip.id]) for clip in left if clip.id in reasons])
+        info(f"{predictions.folder}: {len(mine) - len(left)} clips were done before")
+    reasons = {clip.id: reason for clip in left if (reason := _skip_reason(work, clip))}
+    predictions.append(
+        [_empty_prediction(work, source, clip, reasons[clip.id]) for clip in left if clip.id in reasons]
+    )
     waiting = [clip for clip in left if clip.id not in reasons]
-    frontier = Frontier(waiting, [work.frames[clip.row] for clip in waiting], source.in_order)
-    queue = Queue(work, source, frontier, {id_: row.hypothesis for id_, row in predictions.done.items()})
+    frontier = ReadyQueue(waiting, [work.frames[clip.row] for clip in waiting], source.sequential)
+    queue = AdmissionQueue(work, source, frontier, {id_: row.hypothesis for id_, row in predictions.done.items()})
     with progress(f"translate, {source.name} context", len(waiting)) as line:
         while line.done < line.total:
             queue.fill()
             decoded = work.decoder.step()
-            rows = [_decoded(work, source, example, hypothesis) for example, hypothesis in decoded]
+            rows = [_decoded_prediction(work, source, example, hypothesis) for example, hypothesis in decoded]
             predictions.append(rows)
             queue.hypotheses |= {row.id: row.hypothesis for row in rows}
             for example, _ in decoded:
@@ -101,49 +101,55 @@ def _translate(
             if decoded:
                 line.advance(len(decoded), note=f"{line.rate:.2f} clips/s")
             if request and line.done < line.total:
-                raise Stopped(
+                raise RunStopped(
                     f"{len(predictions.done)} clips are in {predictions.folder}. Run the same command again to go on."
                 )
-    seconds = time.monotonic() - began if waiting else 0.0
+    seconds = time.monotonic() - start_time if waiting else 0.0
     joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
     if joined or not waiting:
-        _tell(predictions, f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context", on_every_rank=joined)
+        _print_result(
+            predictions, f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context", all_ranks=joined
+        )
     absent = len(split.annotated) - len(predictions.done)
     if absent:
-        say(f"share {share}: {len(mine)} clips are done; {absent} are left to the others, of whom the last joins all")
+        info(
+            f"share {share}: {len(mine)} clips are done; {absent} are left to the others, of whom the last joins all"
+        )
 
 
-def _tell(predictions: PredictionsFolder, what: str, on_every_rank: bool) -> None:
+def _print_result(predictions: PredictionsFolder, what: str, all_ranks: bool) -> None:
     """Say what there is, if it is complete; whichever rank joined the parts does."""
     if not predictions.file.exists():
         return
     rows = predictions.done.values()
-    cut = sum(1 for row in rows if row.cut_frames or row.cut_sentences)
+    cut = sum(1 for row in rows if row.truncated_frames or row.truncated_sentences)
     unfinished = sum(1 for row in rows if not row.finished)
     abstained = sum(1 for row in rows if row.abstained is not None)
     if cut:
-        warn(f"{cut} of {len(rows)} clips were cut to data.max_positions; each line says how much.", on_every_rank)
+        warning(f"{cut} of {len(rows)} clips were cut to data.max_seq_len; each line says how much.", all_ranks)
     if unfinished:
-        warn(
-            f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", on_every_rank
+        warning(
+            f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", all_ranks
         )
     if abstained:
-        warn(f"{abstained} of {len(rows)} hypotheses are empty, held back by generate.abstain.", on_every_rank)
-    say(f"{what}: {predictions.file}", on_every_rank=on_every_rank)
+        warning(f"{abstained} of {len(rows)} hypotheses are empty, held back by generate.abstain.", all_ranks)
+    info(f"{what}: {predictions.file}", all_ranks=all_ranks)
 
 
-def _cannot_be_asked(work: Work, clip: Clip) -> str | None:
+def _skip_reason(work: DecodingJob, clip: Clip) -> str | None:
     if not work.split.has_features[clip.row]:
         return work.split.lacking(clip.row)
-    return None if work.questions.of(clip) else NOT_ASKED
+    return None if work.questions.of(clip) else NO_KEYWORD
 
 
-def _decoded(work: Work, source: ContextSource, example: Example, hypothesis: Hypothesis) -> Prediction:
+def _decoded_prediction(
+    work: DecodingJob, source: ContextSource, example: Example, hypothesis: Hypothesis
+) -> Prediction:
     below = work.recipe.generate.abstain
     held_back = below is not None and hypothesis.score < below
     question = work.questions.of(example.clip)
     return replace(
-        _undecoded(work, source, example.clip),
+        _empty_prediction(work, source, example.clip),
         reference=question.answer if question else "",
         question=question.text if question and work.questions.task != "translation" else None,
         hypothesis="" if held_back else hypothesis.text,
@@ -153,12 +159,12 @@ def _decoded(work: Work, source: ContextSource, example: Example, hypothesis: Hy
         n_best=[(text, round(score, 6)) for text, score in hypothesis.n_best],
         finished=hypothesis.finished,
         frames=sum(map(len, example.streams.values())),
-        cut_frames=example.cuts.frames,
-        cut_sentences=example.cuts.sentences,
+        truncated_frames=example.truncation.frames,
+        truncated_sentences=example.truncation.sentences,
     )
 
 
-def _undecoded(work: Work, source: ContextSource, clip: Clip, missing: str | None = None) -> Prediction:
+def _empty_prediction(work: DecodingJob, source: ContextSource, clip: Clip, missing: str | None = None) -> Prediction:
     """The line of a clip with an empty hypothesis: all that there is to say of one without features."""
     return Prediction(
         recording=clip.recording,
@@ -173,26 +179,26 @@ def _undecoded(work: Work, source: ContextSource, clip: Clip, missing: str | Non
     )
 
 
-def _opened_sources(recipe: Recipe, split: Split, names: Sequence[str]) -> dict[str, ContextSource]:
+def _open_sources(recipe: Recipe, split: Split, names: Sequence[str]) -> dict[str, ContextSource]:
     """The context sources by their labels, each once."""
     opened: dict[str, ContextSource] = {}
-    settings = recipe.context
-    gold_where_missing = recipe.generate.missing_context == "gold"
+    config = recipe.context
+    gold_if_missing = recipe.generate.missing_context == "gold"
     for name in names:
         if name == "predicted" and (recipe.generate.task_prompt or recipe.generate.task != "translation"):
             raise UserError("--context-source predicted: answers are no context; use none, gold or prepared:FILE.")
         source = ContextSource.open(
-            name, settings.window, settings.prelude, split, gold_where_missing, recipe.generate.context_from
+            name, config.window, config.prelude, split, gold_if_missing, recipe.generate.context_from
         )
         if _label(source) in opened:
-            warn(f"--context-source {name} gives the same context as another one, and is done once.")
+            warning(f"--context-source {name} gives the same context as another one, and is done once.")
         opened[_label(source)] = source
     if {*recipe.generate.context_from} - {split.name}:
-        _say_context_from(opened, split)
+        _print_context_from(opened, split)
     return opened
 
 
-def _say_context_from(opened: Mapping[str, ContextSource], split: Split) -> None:
+def _print_context_from(opened: Mapping[str, ContextSource], split: Split) -> None:
     """Say which context comes from several splits, how many clips it concerns, and how many see their reference.
 
     Raises:
@@ -209,48 +215,48 @@ def _say_context_from(opened: Mapping[str, ContextSource], split: Split) -> None
     extended, leaked = source.splits.count(source.window, source.prelude)
     clips = len(source.splits.own)
     others = ", ".join(source.splits.splits[1:])
-    say(f"gold context: {extended} of {clips} clips of split {split.name} have earlier sentences in split {others}")
+    info(f"gold context: {extended} of {clips} clips of split {split.name} have earlier sentences in split {others}")
     if leaked:
-        warn(f"{leaked} of {clips} clips ({leaked / clips:.1%}) see their own reference in this gold context.")
+        warning(f"{leaked} of {clips} clips ({leaked / clips:.1%}) see their own reference in this gold context.")
     for other in opened.values():
         if not other.splits and other.name != "none":
-            say(f"{other.kind} context stays within split {split.name}: --context-from is for gold context")
+            info(f"{other.kind} context stays within split {split.name}: --context-from is for gold context")
 
 
-def _meta(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
+def _metadata(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
     """What the hypotheses depend on; the batch size and where things lie are not among it."""
     ids = [clip.id for clip in split.annotated]
-    settings = recipe.to_dict()
-    decoding = {**settings["generate"], "context_source": source.kind}
-    _forget(decoding, "split", "context_from", "batch_size", "tokens_per_batch")
-    _forget(settings["llm"], "path")
-    _forget(settings["tasks"], "train", "dev", "paraphrases")
-    for stream in settings["streams"].values():
-        _forget(stream, "folder", "metadata", "shards", "layout")
+    config = recipe.to_dict()
+    decoding = {**config["generate"], "context_source": source.kind}
+    _remove_keys(decoding, "split", "context_from", "batch_size", "max_tokens_per_batch")
+    _remove_keys(config["llm"], "path")
+    _remove_keys(config["tasks"], "train", "dev", "paraphrases")
+    for stream in config["streams"].values():
+        _remove_keys(stream, "folder", "metadata", "shards", "layout")
     return {
         "checkpoint": checkpoint.name,
         "weights": weights_hash(checkpoint),
         "split": split.name,
         "clips": len(ids),
-        "clips_hash": ids_hash(ids),
+        "clips_hash": hash_ids(ids),
         "data": split.fingerprint(),
         "window": source.window,
         "prelude": source.prelude,
         "context_from": sorted(source.splits.splits) if source.splits else [split.name],
         "prepared": source.prepared_hash,
         "decoding": decoding,
-        "llm": settings["llm"],
-        "streams": settings["streams"],
-        "tasks": settings["tasks"],
-        "max_positions": recipe.data.max_positions,
+        "llm": config["llm"],
+        "streams": config["streams"],
+        "tasks": config["tasks"],
+        "max_seq_len": recipe.data.max_seq_len,
         "min_frames": recipe.data.min_frames,
         "versions": library_versions(),
     }
 
 
-def _forget(settings: dict[str, object], *keys: str) -> None:
+def _remove_keys(config: dict[str, object], *keys: str) -> None:
     for key in keys:
-        del settings[key]
+        del config[key]
 
 
 def _label(source: ContextSource) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sacrebleu.metrics import BLEU, CHRF
 
 
-def by_agreement(texts: Sequence[str], utility: str) -> list[int]:
+def rank_by_agreement(texts: Sequence[str], utility: str) -> list[int]:
     """The places of `texts`, the one of the highest mean utility against all others first.
 
     Eikema & Aziz 2020 (arXiv:2005.10283): samples stand for the model's distribution, so the mean over them is the
@@ -23,4 +23,4 @@ def by_agreement(texts: Sequence[str], utility: str) -> list[int]:
         )
         for text in distinct
     }
-    return sorted(range(len(texts)), key=lambda place: -expected[texts[place]])
+    return sorted(range(len(texts)), key=lambda index: -expected[texts[index]])

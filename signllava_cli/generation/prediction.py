@@ -27,8 +27,8 @@ class Prediction:
     context_source: str = "none"
     score: float | None = None
     finished: bool = True
-    cut_frames: int = 0
-    cut_sentences: int = 0
+    truncated_frames: int = 0
+    truncated_sentences: int = 0
     missing: str | None = None
     context_bound: ContextBound | None = None
     frames: int | None = None

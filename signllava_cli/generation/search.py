@@ -21,11 +21,11 @@ from transformers import (
 
 from signllava_cli.recipe import Generate
 
-NEVER = -1e9  # a score that no hypothesis reaches, as in transformers' beam search
+MIN_SCORE = -1e9  # a score that no hypothesis reaches, as in transformers' beam search
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidate:
     """A hypothesis as token ids, the end of turn included where it `finished`.
 
     `score`: the mean of its tokens' log-probabilities, as the model gave them, whatever was done to steer the search.
@@ -37,35 +37,35 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Rules:
+class SearchConfig:
     """What steers the search, and the token that ends a turn."""
 
-    settings: Generate
+    config: Generate
     end: int
 
     @property
     def width(self) -> int:
         """How many hypotheses of a clip are worked on side by side: beams or samples."""
-        return self.settings.num_return if self.settings.temperature else self.settings.beams
+        return self.config.num_return_sequences if self.config.temperature else self.config.num_beams
 
-    def steered(self, scores: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+    def adjust_scores(self, scores: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
         """`scores` (C, W, V) of the next token, less what repeats or ends too early; `ids` (C, W, T) as yet."""
-        settings = self.settings
-        if settings.min_new_tokens:
-            early = lengths < settings.min_new_tokens
+        config = self.config
+        if config.min_new_tokens:
+            early = lengths < config.min_new_tokens
             scores = scores.clone()
             scores[early, :, self.end] = float("-inf")
-        if settings.repetition_penalty == 1.0 and not settings.no_repeat_ngram:
+        if config.repetition_penalty == 1.0 and not config.no_repeat_ngram_size:
             return scores
-        steered = []
+        adjust_scores = []
         for clip, length in enumerate(lengths.tolist()):
             each, before = scores[clip], ids[clip, :, :length]
-            if settings.repetition_penalty != 1.0:
-                each = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)(before, each)
-            if settings.no_repeat_ngram:
-                each = NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram)(before, each)
-            steered.append(each)
-        return torch.stack(steered)
+            if config.repetition_penalty != 1.0:
+                each = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(before, each)
+            if config.no_repeat_ngram_size:
+                each = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(before, each)
+            adjust_scores.append(each)
+        return torch.stack(adjust_scores)
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Search:
     clip's search goes on. `numbers`: float64 (C, W, longest allowed) in [0, 1), what samples are drawn with.
     """
 
-    rules: Rules
+    rules: SearchConfig
     ids: Tensor
     lengths: Tensor
     sums: Tensor
@@ -87,14 +87,14 @@ class Search:
     numbers: Tensor
 
     @classmethod
-    def begun(cls, rules: Rules, clips: Sequence[str], device: torch.device) -> "Search":
+    def init(cls, rules: SearchConfig, clips: Sequence[str], device: torch.device) -> "Search":
         """Nothing chosen yet for these clip ids."""
         shape = (len(clips), rules.width)
-        longest = rules.settings.max_new_tokens
+        longest = rules.config.max_new_tokens
         numbers = np.zeros((*shape, longest))
-        if rules.settings.temperature:
-            for place, clip in enumerate(clips):
-                numbers[place] = _random(rules.settings.seed, clip).random((rules.width, longest))
+        if rules.config.temperature:
+            for index, clip in enumerate(clips):
+                numbers[index] = clip_rng(rules.config.seed, clip).random((rules.width, longest))
         return cls(
             rules,
             ids=torch.zeros(*shape, longest, dtype=torch.int64, device=device),
@@ -117,8 +117,8 @@ class Search:
 
         Returns the number (C, W) of the hypothesis that each now goes on from, or None where each is its own.
         """
-        scores = self.rules.steered(logits, self.ids, self.lengths)
-        tokens = self._drawn(scores) if self.rules.settings.temperature else scores.argmax(-1)
+        scores = self.rules.adjust_scores(logits, self.ids, self.lengths)
+        tokens = self._sample_tokens(scores) if self.rules.config.temperature else scores.argmax(-1)
         tokens = tokens.masked_fill(self.ended, self.rules.end)
         gained = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         self._write(self.ids, tokens)
@@ -126,10 +126,10 @@ class Search:
         self.own_lengths = self.own_lengths + ~self.ended
         self.lengths = self.lengths + 1
         self.ended = self.ended | (tokens == self.rules.end)
-        self.open = ~self.ended.all(1) & (self.lengths < self.rules.settings.max_new_tokens)
+        self.open = ~self.ended.all(1) & (self.lengths < self.rules.config.max_new_tokens)
         return None
 
-    def found(self, clip: int) -> list[Found]:
+    def found(self, clip: int) -> list[Candidate]:
         """The hypotheses of `clip`, the one of the highest score first."""
         each = zip(
             self.ids[clip].tolist(),
@@ -138,7 +138,7 @@ class Search:
             self.ended[clip].tolist(),
             strict=True,
         )
-        found = [Found(tuple(ids[:length]), total / length, ended) for ids, length, total, ended in each]
+        found = [Candidate(tuple(ids[:length]), total / length, ended) for ids, length, total, ended in each]
         return sorted(found, key=lambda one: -one.score)
 
     def keep(self, clips: Tensor) -> None:
@@ -159,21 +159,21 @@ class Search:
         """Put `tokens` (C, N) where each clip's next ones stand in `ids` (C, N, longest)."""
         ids[torch.arange(len(ids), device=ids.device), :, self.lengths] = tokens
 
-    def _drawn(self, scores: Tensor) -> Tensor:
+    def _sample_tokens(self, scores: Tensor) -> Tensor:
         """A token (C, W) for each hypothesis, by its own random number: where this falls among the probabilities."""
-        settings, flat = self.rules.settings, scores.flatten(0, 1)
-        assert settings.temperature
-        flat = TemperatureLogitsWarper(settings.temperature)(None, flat)
-        if settings.top_k:
-            flat = TopKLogitsWarper(settings.top_k)(None, flat)
-        if settings.top_p < 1.0:
-            flat = TopPLogitsWarper(settings.top_p)(None, flat)
+        config, flat = self.rules.config, scores.flatten(0, 1)
+        assert config.temperature
+        flat = TemperatureLogitsWarper(config.temperature)(None, flat)
+        if config.top_k:
+            flat = TopKLogitsWarper(config.top_k)(None, flat)
+        if config.top_p < 1.0:
+            flat = TopPLogitsWarper(config.top_p)(None, flat)
         probabilities, order = flat.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
         clips = torch.arange(len(self.lengths), device=self.lengths.device)
         numbers = self.numbers[clips, :, self.lengths].flatten()[:, None]
-        place = torch.searchsorted(probabilities.cumsum(-1), numbers, right=True)
+        index = torch.searchsorted(probabilities.cumsum(-1), numbers, right=True)
         likely = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding may leave the sum a little below 1
-        return order.gather(-1, place.minimum(likely)).view(scores.shape[:2])
+        return order.gather(-1, index.minimum(likely)).view(scores.shape[:2])
 
 
 @dataclass
@@ -196,10 +196,10 @@ class BeamSearch(Search):
     kept_ended: Tensor
 
     @classmethod
-    def begun(cls, rules: Rules, clips: Sequence[str], device: torch.device) -> "BeamSearch":
+    def init(cls, rules: SearchConfig, clips: Sequence[str], device: torch.device) -> "BeamSearch":
         """Nothing chosen yet for these clip ids."""
-        start = Search.begun(rules, clips, device)
-        beam_scores = torch.full_like(start.sums, NEVER)
+        start = Search.init(rules, clips, device)
+        beam_scores = torch.full_like(start.sums, MIN_SCORE)
         beam_scores[:, 0] = 0.0  # all beams begin alike: only the first counts
         return cls(
             **vars(start),
@@ -207,32 +207,32 @@ class BeamSearch(Search):
             kept_ids=start.ids.clone(),
             kept_lengths=start.own_lengths.clone(),
             kept_sums=start.sums.clone(),
-            kept_scores=torch.full_like(start.sums, NEVER),
+            kept_scores=torch.full_like(start.sums, MIN_SCORE),
             kept=start.ended.clone(),
             kept_ended=start.ended.clone(),
         )
 
     def advance(self, logits: Tensor) -> Tensor:
         """As in `Search.advance`."""
-        width, end, settings = self.rules.width, self.rules.end, self.rules.settings
+        width, end, config = self.rules.width, self.rules.end, self.rules.config
         raw = logits.log_softmax(-1)
-        totals = self.rules.steered(raw, self.ids, self.lengths) + self.beam_scores[..., None]
-        scores, places = totals.flatten(1).topk(2 * width)  # enough to go on with when `width` of them end
-        parents, tokens = places // logits.shape[-1], places % logits.shape[-1]
-        gained = raw.flatten(1).gather(1, places)
+        totals = self.rules.adjust_scores(raw, self.ids, self.lengths) + self.beam_scores[..., None]
+        scores, indices = totals.flatten(1).topk(2 * width)  # enough to go on with when `width` of them end
+        parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
+        gained = raw.flatten(1).gather(1, indices)
         sums = self.sums.gather(1, parents) + gained
         ids = self.ids[torch.arange(len(parents), device=parents.device)[:, None], parents]
         self._write(ids, tokens)
         self.lengths = self.lengths + 1
-        ends = (tokens == end) | (self.lengths >= settings.max_new_tokens)[:, None]
+        ends = (tokens == end) | (self.lengths >= config.max_new_tokens)[:, None]
         self._keep_ended(ids, sums, scores, tokens == end, ends)
-        self.beam_scores, best = (scores + ends * NEVER).topk(width)
+        self.beam_scores, best = (scores + ends * MIN_SCORE).topk(width)
         self.ids = ids[torch.arange(len(ids), device=ids.device)[:, None], best]
         self.sums = sums.gather(1, best)
-        self.open = self._can_improve() & (self.lengths < settings.max_new_tokens)
+        self.open = self._can_improve() & (self.lengths < config.max_new_tokens)
         return parents.gather(1, best)
 
-    def found(self, clip: int) -> list[Found]:
+    def found(self, clip: int) -> list[Candidate]:
         """The hypotheses of `clip`, the best by the length penalty first."""
         each = zip(
             self.kept_ids[clip].tolist(),
@@ -241,35 +241,35 @@ class BeamSearch(Search):
             self.kept_ended[clip].tolist(),
             strict=True,
         )
-        found = [Found(tuple(ids[:length]), total / max(1, length), ended) for ids, length, total, ended in each]
-        return found[: self.rules.settings.num_return]
+        found = [Candidate(tuple(ids[:length]), total / max(1, length), ended) for ids, length, total, ended in each]
+        return found[: self.rules.config.num_return_sequences]
 
     def _keep_ended(self, ids: Tensor, sums: Tensor, scores: Tensor, by_itself: Tensor, ends: Tensor) -> None:
         """Merge those of the 2W candidates that end, and stand among the first W, with the ended ones so far."""
         width = self.rules.width
         lengths = self.lengths[:, None].expand_as(sums)
         ending = ends & (torch.arange(2 * width, device=ends.device) < width)
-        penalised = scores / lengths**self.rules.settings.length_penalty + ~ending * NEVER
-        self.kept_scores, best = torch.cat([self.kept_scores, penalised], 1).topk(width)
-        places = torch.arange(len(best), device=best.device)[:, None]
+        penalized = scores / lengths**self.rules.config.length_penalty + ~ending * MIN_SCORE
+        self.kept_scores, best = torch.cat([self.kept_scores, penalized], 1).topk(width)
+        indices = torch.arange(len(best), device=best.device)[:, None]
         for name, news in (("ids", ids), ("lengths", lengths), ("sums", sums), ("ended", by_itself)):
             merged = torch.cat([getattr(self, f"kept_{name}"), news], 1)
-            setattr(self, f"kept_{name}", merged[places, best])
+            setattr(self, f"kept_{name}", merged[indices, best])
         self.kept = torch.cat([self.kept, ending], 1).gather(1, best)
 
     def _can_improve(self) -> Tensor:
         """Whether the best running hypothesis (C,) could still beat the worst ended one, were it to end now."""
-        possible = self.beam_scores[:, :1] / self.lengths[:, None] ** self.rules.settings.length_penalty
+        possible = self.beam_scores[:, :1] / self.lengths[:, None] ** self.rules.config.length_penalty
         worst = self.kept_scores.min(1, keepdim=True).values
-        return (possible > torch.where(self.kept, worst, NEVER)).any(1)
+        return (possible > torch.where(self.kept, worst, MIN_SCORE)).any(1)
 
 
-def begin_search(rules: Rules, clips: Sequence[str], device: torch.device) -> Search:
+def init_search(rules: SearchConfig, clips: Sequence[str], device: torch.device) -> Search:
     """The search that `rules` ask for, with nothing chosen yet for these clip ids."""
-    beams = rules.settings.beams > 1 and not rules.settings.temperature
-    return (BeamSearch if beams else Search).begun(rules, clips, device)
+    beams = rules.config.num_beams > 1 and not rules.config.temperature
+    return (BeamSearch if beams else Search).init(rules, clips, device)
 
 
-def _random(seed: int, clip: str) -> np.random.Generator:
+def clip_rng(seed: int, clip: str) -> np.random.Generator:
     """The random numbers of a clip: a function of the seed and of its id."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8])])

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from signllava_cli import __version__
-from signllava_cli.data.prompts import Turns
+from signllava_cli._version import __version__
+from signllava_cli.data.prompts import ChatTurns
 from signllava_cli.errors import UserError
-from signllava_cli.files import pointed_at, read_json, write_json, write_text
+from signllava_cli.files import read_json, read_link, write_json, write_text
 from signllava_cli.model.llm import (
     ADAPTER_WEIGHTS,
     load_adapter,
@@ -31,7 +31,7 @@ from signllava_cli.model.llm import (
     require_same_tensors,
     save_adapter,
 )
-from signllava_cli.model.signllava import SignLlava
+from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe, read_recipe
 
 FORMAT = "signllava-checkpoint-1"
@@ -43,7 +43,7 @@ PROJECTOR, ADAPTER, CONFIG, RECIPE, PROGRESS = (
     "progress.json",
 )
 # Settings of the training that generation does not take over: ranges of N and M, and the launcher.
-FOR_GENERATION = ("context.least_window=null", "context.least_prelude=null", "launch.profile=null")
+GENERATION_OVERRIDES = ("context.min_window=null", "context.min_prelude=null", "launch.profile=null")
 STEP_FOLDER = re.compile(r"step-(\d{6,})")
 
 
@@ -58,7 +58,7 @@ class CheckpointConfig:
     stage: str
     step: int
     llm: dict[str, Any]
-    turns: Turns
+    turns: ChatTurns
     data: str
     versions: dict[str, str]
     layouts: dict[str, str] = field(default_factory=dict)
@@ -72,25 +72,25 @@ def library_versions() -> dict[str, str]:
 
 
 def write_checkpoint(
-    folder: Path, model: SignLlava, weights: dict[str, Tensor], config: CheckpointConfig, recipe: Recipe
+    folder: Path, model: SignLlavaModel, weights: dict[str, Tensor], config: CheckpointConfig, recipe: Recipe
 ) -> None:
     """Write everything of a checkpoint that inference needs into the empty `folder`.
 
     Args:
         weights: everything trained, by its name in `model`, which may hold but a part of each tensor itself.
     """
-    projectors = _under("projectors.", weights)
+    projectors = _strip_prefix("projectors.", weights)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     metadata = {"format": FORMAT, "stage": config.stage, "llm": recipe.llm.path, "widths": widths}
     # one entry, because safetensors writes several in random order, and equal weights should be equal files
     save_file(projectors, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
     if recipe.lora.enabled:
-        save_adapter(model.llm, _under("llm.", weights), folder / ADAPTER)
+        save_adapter(model.llm, _strip_prefix("llm.", weights), folder / ADAPTER)
     write_json(folder / CONFIG, asdict(config))
     write_text(folder / RECIPE, recipe.to_yaml())
 
 
-def _under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Those of `weights` whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
@@ -113,7 +113,7 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
         raise UserError(f"{checkpoint / CONFIG} is damaged: {first['loc']} {first['msg']}.") from None
 
 
-def load_projectors(model: SignLlava, file: Path) -> None:
+def load_projectors(model: SignLlavaModel, file: Path) -> None:
     """Load a projector.safetensors, strictly.
 
     Raises:
@@ -124,7 +124,7 @@ def load_projectors(model: SignLlava, file: Path) -> None:
     model.projectors.load_state_dict(weights, strict=True)
 
 
-def load_weights(model: SignLlava, checkpoint: Path, with_adapter: bool) -> None:
+def load_weights(model: SignLlavaModel, checkpoint: Path, with_adapter: bool) -> None:
     """Load the projectors and, if asked, the adapter of `checkpoint` into `model`, strictly."""
     load_projectors(model, checkpoint / PROJECTOR)
     if with_adapter:
@@ -141,10 +141,10 @@ def find_checkpoint(path: str | Path) -> Path:
     if (path / CONFIG).is_file():
         return path.resolve() if path.is_symlink() else path
     for link in ("best", "last"):
-        target = pointed_at(path / link)
+        target = read_link(path / link)
         if target is not None and (target / CONFIG).is_file():
             return path / target.name
-    linked = pointed_at(path)
+    linked = read_link(path)
     if linked is not None and (linked / CONFIG).is_file():
         return linked
     raise UserError(f"No checkpoint at {path}: expected a run, a step folder, or its link `best` or `last`.")
@@ -156,7 +156,7 @@ def find_projector(path: str | Path) -> Path:
     return file if file.suffix == ".safetensors" else find_checkpoint(file) / PROJECTOR
 
 
-def recipe_of(checkpoint: Path, overrides: list[str]) -> Recipe:
+def checkpoint_recipe(checkpoint: Path, overrides: list[str]) -> Recipe:
     """The recipe that `checkpoint` was trained with, with overrides; its weights come from the checkpoint.
 
     What it said of the layout of the training data is not said of other data.
@@ -182,7 +182,7 @@ def weights_hash(checkpoint: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def tensors_of(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+def iterate_tensors(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype, shape and bytes of every trained tensor in `checkpoint`."""
     for name, tensor in _trained_tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
@@ -196,23 +196,23 @@ def _trained_tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
             yield from sorted(read_tensors(file).items())
 
 
-def damage(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None when it is whole."""
     try:
         read_config(checkpoint)
         read_json(checkpoint / PROGRESS)
         recipe = read_recipe(checkpoint / RECIPE)
-    except UserError as fault:
-        return str(fault)
+    except UserError as error:
+        return str(error)
     files = [checkpoint / PROJECTOR, *([checkpoint / ADAPTER / ADAPTER_WEIGHTS] if recipe.lora.enabled else [])]
-    return next((fault for fault in map(tensor_damage, files) if fault), None)
+    return next((error for error in map(find_tensor_damage, files) if error), None)
 
 
-def tensor_damage(file: Path) -> str | None:
+def find_tensor_damage(file: Path) -> str | None:
     """What is wrong with a safetensors file (missing, cut short), or None; reads its header only."""
     try:
         with safe_open(file, "pt") as tensors:
             tensors.keys()
-    except (SafetensorError, OSError) as fault:
-        return f"{file.name}: {fault}"
+    except (SafetensorError, OSError) as error:
+        return f"{file.name}: {error}"
     return None

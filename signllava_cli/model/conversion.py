@@ -1,4 +1,4 @@
-"""Makes a checkpoint of ours out of one of the research system."""
+"""Makes a checkpoint of ours out of one of Sign_LLaVA."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signllava_cli.console import say
+from signllava_cli.console import info
 from signllava_cli.errors import UserError
-from signllava_cli.files import write_json, written_folder
-from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.files import atomic_folder, write_json
 from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, write_checkpoint
 from signllava_cli.model.conversion_report import (
-    say_boundaries,
+    print_boundary_sources,
+    print_source,
+    print_tensor_mapping,
     say_layouts,
-    say_what_became,
-    say_what_was_read,
-    warn_of_other_embeddings,
+    warn_about_changed_embeddings,
 )
 from signllava_cli.model.layouts import layouts_of_conversion
 from signllava_cli.model.llm import require_same_tensors
-from signllava_cli.model.llm_folder import require_free
-from signllava_cli.model.research import LORA, ResearchParts, take_apart
-from signllava_cli.model.research_file import read_research
+from signllava_cli.model.llm_folder import require_empty_folder
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
+from signllava_cli.model.sign_llava_file import read_sign_llava
+from signllava_cli.model.sign_llava_tensors import LORA, SignLlavaParts, parse_tensors
 from signllava_cli.recipe import Recipe, build_recipe
 
 
 @dataclass(frozen=True)
-class Boundaries:
+class BoundaryRows:
     """Where boundary vectors come from.
 
-    `rows`: of some streams, which two embedding rows (opening, closing). The other streams have the research system's
+    `rows`: of some streams, which two embedding rows (opening, closing). The other streams have Sign_LLaVA's
     own two markers, where the file holds them, or, if `fresh`, newly drawn vectors.
     """
 
@@ -40,57 +40,61 @@ class Boundaries:
 
 
 def convert(
-    source: Path, recipe: Recipe, out: Path, order: Sequence[str] | None = None, boundaries: Boundaries | None = None
+    source: Path,
+    recipe: Recipe,
+    out: Path,
+    order: Sequence[str] | None = None,
+    boundaries: BoundaryRows | None = None,
 ) -> None:
-    """Write the research checkpoint `source` as a checkpoint of ours into the new folder `out`, and say what it held.
+    """Write the Sign_LLaVA checkpoint `source` as a checkpoint of ours into the new folder `out`, and say what it held.
 
     The streams, widths, layers and the adapter's shape are those of the tensors, everything else is the recipe's.
 
     Args:
         order: the streams to convert, in this order; by default the recipe's order, then the file's.
-        boundaries: by default the research system's markers where the file has them.
+        boundaries: by default Sign_LLaVA's markers where the file has them.
 
     Raises:
         UserError: the source cannot be converted, or does not fit the LLM; `out` is not empty.
     """
-    require_free(out)
-    boundaries = boundaries or Boundaries({})
-    found = read_research(source)
-    parts = take_apart(found.tensors, found.files[0])
+    require_empty_folder(out)
+    boundaries = boundaries or BoundaryRows({})
+    found = read_sign_llava(source)
+    parts = parse_tensors(found.tensors, found.files[0])
     streams = _streams(parts, recipe, order)
-    fitted = _fitted(recipe, parts, streams)
-    say_what_was_read(found, recipe, fitted, parts)
-    assembled = assemble(fitted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    hidden = assembled.llm["hidden_size"]
+    fitted = _fit_recipe(recipe, parts, streams)
+    print_source(found, recipe, fitted, parts)
+    bundle = load_model_bundle(fitted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    hidden = bundle.llm["hidden_size"]
     if parts.hidden != hidden:
         raise UserError(
             f"{found.files[0]} projects to embeddings of {parts.hidden} numbers and {fitted.llm.path} has {hidden}; "
             "set llm.path to the LLM it was trained with."
         )
-    table = assembled.model.llm.get_input_embeddings().weight
+    table = bundle.model.llm.get_input_embeddings().weight
     rows = _boundary_rows(parts, len(table), streams, boundaries)
-    _load(assembled, parts, streams, rows, found.files[0])
-    say_what_became(found, parts, streams, rows, fitted)
-    say_boundaries(streams, rows, parts)
+    _load_weights(bundle, parts, streams, rows, found.files[0])
+    print_tensor_mapping(found, parts, streams, rows, fitted)
+    print_boundary_sources(streams, rows, parts)
     layouts = _layouts(recipe, fitted)
-    warn_of_other_embeddings(parts, table, fitted)
+    warn_about_changed_embeddings(parts, table, fitted)
     config = CheckpointConfig(
         stage="finetune" if fitted.lora.enabled else "pretrain",
         step=found.step,
-        llm=assembled.llm,
-        turns=assembled.prompts.turns,
+        llm=bundle.llm,
+        turns=bundle.prompts.turns,
         data=f"converted from {found.files[0].name}, SHA-256 {found.digest[:16]}",
         versions=library_versions(),
         layouts=layouts,
     )
-    weights = {name: weight.detach().cpu() for name, weight in assembled.model.trained_parameters().items()}
-    with written_folder(out) as folder:
-        write_checkpoint(folder, assembled.model, weights, config, fitted)
+    weights = {name: weight.detach().cpu() for name, weight in bundle.model.trained_parameters().items()}
+    with atomic_folder(out) as folder:
+        write_checkpoint(folder, bundle.model, weights, config, fitted)
         write_json(folder / PROGRESS, {"step": found.step})
-    say(f"{config.stage} checkpoint of step {found.step} in {out}")
+    info(f"{config.stage} checkpoint of step {found.step} in {out}")
 
 
-def _streams(parts: ResearchParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:
+def _streams(parts: SignLlavaParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:
     if order is None:
         named = [stream for stream in recipe.streams if stream in parts.projectors]
         return [*named, *(stream for stream in parts.projectors if stream not in named)]
@@ -102,7 +106,7 @@ def _streams(parts: ResearchParts, recipe: Recipe, order: Sequence[str] | None) 
     return list(order)
 
 
-def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Recipe:
+def _fit_recipe(recipe: Recipe, parts: SignLlavaParts, streams: Sequence[str]) -> Recipe:
     """`recipe` with the streams and the adapter's shape that the tensors have."""
     settings = recipe.to_dict()
     settings["init"]["projector"] = None
@@ -111,8 +115,8 @@ def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Rec
             **settings["streams"].get(stream, {}),
             "width": parts.projectors[stream].width,
             "projector": parts.projectors[stream].kind,
-            "normalise_input": False,
-            "normalise_output": False,
+            "normalize_input": False,
+            "normalize_output": False,
             "layout": None,  # what the user says of the checkpoint's training data is not said of other data
         }
         for stream in streams
@@ -121,7 +125,7 @@ def _fitted(recipe: Recipe, parts: ResearchParts, streams: Sequence[str]) -> Rec
         if not parts.adapter:
             raise UserError("lora.enabled: the file holds no adapter; use a pretrain recipe, or set it to false.")
         settings["lora"]["r"] = parts.adapter_rank
-        if set(parts.adapter_targets) != set(recipe.lora.targets):
+        if set(parts.adapter_targets) != set(recipe.lora.target_modules):
             settings["lora"]["targets"] = parts.adapter_targets
     return build_recipe(settings)
 
@@ -135,7 +139,7 @@ def _layouts(recipe: Recipe, fitted: Recipe) -> dict[str, str]:
 
 
 def _boundary_rows(
-    parts: ResearchParts, vocabulary: int, streams: Sequence[str], boundaries: Boundaries
+    parts: SignLlavaParts, vocabulary: int, streams: Sequence[str], boundaries: BoundaryRows
 ) -> dict[str, tuple[int, int]]:
     """The embedding rows of the streams whose boundary vectors are in the file."""
     unknown = [stream for stream in boundaries.rows if stream not in streams]
@@ -156,15 +160,15 @@ def _boundary_rows(
     return {**default, **boundaries.rows}
 
 
-def _load(
-    assembled: Assembled,
-    parts: ResearchParts,
+def _load_weights(
+    bundle: ModelBundle,
+    parts: SignLlavaParts,
     streams: Sequence[str],
     rows: Mapping[str, tuple[int, int]],
     where: Path,
 ) -> None:
     """Copy what is converted into the model; boundary vectors of no row stay as they were drawn."""
-    model = assembled.model
+    model = bundle.model
     weights: dict[str, Tensor] = model.projectors.state_dict()
     for stream in streams:
         weights |= {f"{stream}.{name}": tensor for name, tensor in parts.projectors[stream].layers.items()}

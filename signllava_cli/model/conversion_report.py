@@ -6,44 +6,44 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from signllava_cli.console import say, show_table, warn
-from signllava_cli.errors import first_names, printable
+from signllava_cli.console import info, print_table, warning
+from signllava_cli.errors import escape_unprintable, summarize_names
 from signllava_cli.model.layouts import SIGN_LLAVA
-from signllava_cli.model.research import ResearchParts
-from signllava_cli.model.research_file import ResearchCheckpoint
+from signllava_cli.model.sign_llava_file import SignLlavaCheckpoint
+from signllava_cli.model.sign_llava_tensors import SignLlavaParts
 from signllava_cli.recipe import Recipe
 
-ROWS_AT_A_TIME = 4096  # of embedding tables that are compared
+ROWS_PER_CHUNK = 4096  # of embedding tables that are compared
 
 
-def say_what_was_read(found: ResearchCheckpoint, recipe: Recipe, fitted: Recipe, parts: ResearchParts) -> None:
+def print_source(found: SignLlavaCheckpoint, recipe: Recipe, fitted: Recipe, parts: SignLlavaParts) -> None:
     """The files, and what of `recipe` they overrule."""
     for file in found.files:
-        say(f"read {file}")
+        info(f"read {file}")
     if found.beside:
-        say(f"beside the tensors it holds {first_names(found.beside)}: not converted")
+        info(f"beside the tensors it holds {summarize_names(found.beside)}: not converted")
     for stream in [each for each in recipe.streams if each not in fitted.streams]:
         why = "--streams" if stream in parts.projectors else "the file, which has no projector for it,"
-        say(f"recipe: streams.{stream}: left out by {why}")
+        info(f"recipe: streams.{stream}: left out by {why}")
     before, after = recipe.to_flat_dict(), fitted.to_flat_dict()
     for key, value in after.items():
         if key not in before:
-            say(f"recipe: {key}: {value}")
+            info(f"recipe: {key}: {value}")
         elif before[key] != value:
-            say(f"recipe: {key}: {before[key]} -> {value}")
+            info(f"recipe: {key}: {before[key]} -> {value}")
     if recipe.lora.enabled:
-        say(f"recipe: lora.alpha: {fitted.lora.alpha:g}, as no tensor tells it")
+        info(f"recipe: lora.lora_alpha: {fitted.lora.lora_alpha:g}, as no tensor tells it")
     in_file, in_recipe = [each for each in parts.projectors if each in fitted.streams], list(fitted.streams)
     if in_file != in_recipe:
-        warn(
-            f"the research system joined the streams in the order {', '.join(in_file)}; this checkpoint joins them "
+        warning(
+            f"Sign_LLaVA joined the streams in the order {', '.join(in_file)}; this checkpoint joins them "
             f"in the order {', '.join(in_recipe)}. --streams {','.join(in_file)} keeps the old one."
         )
 
 
-def say_what_became(
-    found: ResearchCheckpoint,
-    parts: ResearchParts,
+def print_tensor_mapping(
+    found: SignLlavaCheckpoint,
+    parts: SignLlavaParts,
     streams: Sequence[str],
     rows: Mapping[str, tuple[int, int]],
     recipe: Recipe,
@@ -62,34 +62,36 @@ def say_what_became(
     for name, tensor in found.tensors.items():
         fate = fates.get(name, "ignored: the LLM's own; it comes from llm.path")
         shape = f"{str(tensor.dtype).removeprefix('torch.')} {' x '.join(map(str, tensor.shape))}"
-        alike = (_of_any_layer(printable(name)), shape, _of_any_layer(fate))
+        alike = (_generalize_layer(escape_unprintable(name)), shape, _generalize_layer(fate))
         counted[alike] = counted.get(alike, 0) + 1
-    show_table(
+    print_table(
         f"{len(found.tensors)} tensors",
         ["tensor", "number", "is", "became"],
         [[name, number, shape, fate] for (name, shape, fate), number in counted.items()],
     )
     if parts.adapter and not recipe.lora.enabled:
-        warn(
+        warning(
             "the adapter was left behind, and without it the LLM is not the one that these projectors were last "
             "trained with. --recipe finetune converts it too."
         )
 
 
-def _of_any_layer(name: str) -> str:
+def _generalize_layer(name: str) -> str:
     return re.sub(r"\blayers\.\d+\.(?!weight|bias)", "layers.*.", name)
 
 
-def say_boundaries(streams: Sequence[str], rows: Mapping[str, tuple[int, int]], parts: ResearchParts) -> None:
+def print_boundary_sources(
+    streams: Sequence[str], rows: Mapping[str, tuple[int, int]], parts: SignLlavaParts
+) -> None:
     """Where each stream's boundary vectors come from."""
     for stream in streams:
         if stream in rows:
             opening, closing = rows[stream]
-            say(f"boundary vectors of {stream}: rows {opening} and {closing} of {parts.embeddings_source}")
+            info(f"boundary vectors of {stream}: rows {opening} and {closing} of {parts.embeddings_source}")
         else:
-            say(f"boundary vectors of {stream}: newly drawn with run.seed, at the spread of the LLM's embeddings")
+            info(f"boundary vectors of {stream}: newly drawn with run.seed, at the spread of the LLM's embeddings")
     if len(rows) < len(streams):
-        warn(
+        warning(
             "newly drawn boundary vectors have learnt nothing yet: a short pretrain from this projector teaches them."
         )
 
@@ -98,29 +100,29 @@ def say_layouts(layouts: Mapping[str, str], recipe: Recipe) -> None:
     """Which features the projectors were trained on, as far as it can be known."""
     for stream, layout in layouts.items():
         if layout == SIGN_LLAVA:
-            warn(
+            warning(
                 f"{stream}: {recipe.streams[stream].width} numbers: Sign_LLaVA's pose normalization, not what "
                 f"`prepare pack` makes, whose features are refused (layout {SIGN_LLAVA}, docs/checkpoints.md). If it "
                 f"was trained on another layout, --set streams.{stream}.layout=NAME."
             )
         else:
-            say(f"{stream}: trained on features of layout {layout}")
+            info(f"{stream}: trained on features of layout {layout}")
     if unknown := [stream for stream in recipe.streams if stream not in layouts]:
-        say(f"trained on features of a layout that no tensor tells: {', '.join(unknown)}")
+        info(f"trained on features of a layout that no tensor tells: {', '.join(unknown)}")
 
 
 @torch.no_grad()
-def warn_of_other_embeddings(parts: ResearchParts, table: Tensor, recipe: Recipe) -> None:
-    """The research system could train the whole table: then its words are not those of the LLM."""
+def warn_about_changed_embeddings(parts: SignLlavaParts, table: Tensor, recipe: Recipe) -> None:
+    """Sign_LLaVA could train the whole table: then its words are not those of the LLM."""
     if parts.embeddings is None or len(parts.embeddings) < len(table):
         return
     changed = 0
-    for start in range(0, len(table), ROWS_AT_A_TIME):
-        ours = table[start : start + ROWS_AT_A_TIME].float().cpu()
+    for start in range(0, len(table), ROWS_PER_CHUNK):
+        ours = table[start : start + ROWS_PER_CHUNK].float().cpu()
         theirs = parts.embeddings[start : start + len(ours)].float()
         changed += int((~torch.isclose(ours, theirs, rtol=0.02, atol=1e-4)).any(dim=1).sum())
     if changed:
-        warn(
+        warning(
             f"{changed} of {len(table)} rows of {parts.embeddings_source} are not those of {recipe.llm.path}: the "
             "words were trained too, or this is another LLM. Checkpoints of ours hold no words, so this one will "
             "translate differently."

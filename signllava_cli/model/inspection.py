@@ -9,14 +9,14 @@ from typing import Any
 
 from safetensors import safe_open
 
-from signllava_cli.files import pointed_at, read_json
+from signllava_cli.files import read_json, read_link
 from signllava_cli.model.checkpoint import (
     PROGRESS,
     RECIPE,
     CheckpointConfig,
+    find_tensor_damage,
+    iterate_tensors,
     read_config,
-    tensor_damage,
-    tensors_of,
     weights_hash,
 )
 from signllava_cli.recipe import Recipe, read_recipe
@@ -85,13 +85,13 @@ def inspect(checkpoint: Path) -> Inspection:
         UserError: one of the files that inference needs is missing or damaged.
     """
     config, recipe = read_config(checkpoint), read_recipe(checkpoint / RECIPE)
-    tensors = tuple(TensorFacts(name, dtype, shape, size) for name, dtype, shape, size in tensors_of(checkpoint))
+    tensors = tuple(TensorFacts(name, dtype, shape, size) for name, dtype, shape, size in iterate_tensors(checkpoint))
     return Inspection(
         path=checkpoint,
         config=config,
         recipe=recipe,
         progress=read_json(checkpoint / PROGRESS),
-        links=tuple(name for name in ("best", "last") if _is_at(checkpoint.parent / name, checkpoint)),
+        links=tuple(name for name in ("best", "last") if _links_to(checkpoint.parent / name, checkpoint)),
         scores=_dev_scores(checkpoint.parent / METRICS, config.step),
         weights=weights_hash(checkpoint),
         parts=_parts(tensors, recipe),
@@ -111,8 +111,8 @@ def _parts(tensors: Sequence[TensorFacts], recipe: Recipe) -> tuple[Part, ...]:
     )
 
 
-def _is_at(link: Path, checkpoint: Path) -> bool:
-    target = pointed_at(link)
+def _links_to(link: Path, checkpoint: Path) -> bool:
+    target = read_link(link)
     return target is not None and target.resolve() == checkpoint.resolve()
 
 
@@ -136,7 +136,7 @@ def _stored_files(folder: Path) -> tuple[StoredFile, ...] | None:
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         damage, tensors = None, None
         if file.suffix == ".safetensors":
-            damage = tensor_damage(file)
+            damage = find_tensor_damage(file)
             if damage is None:
                 with safe_open(file, "pt") as opened:
                     tensors = len(opened.keys())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from signllava_cli.console import warn
+from signllava_cli.console import warning
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 
@@ -29,12 +29,12 @@ def require_layouts(trained: Mapping[str, str], split: Split, source: str) -> No
                 f"--set {key}={expected}."
             )
         if expected:
-            warn(
+            warning(
                 f"Stream {stream.name}: {source} is of layout {expected}; the shards of {where} "
                 f"do not say theirs. If it is the same, --set {key}={expected}."
             )
         else:
-            warn(f"Stream {stream.name}: {where} is of layout {found}; that of {source} is not known.")
+            warning(f"Stream {stream.name}: {where} is of layout {found}; that of {source} is not known.")
 
 
 def layouts_of_conversion(streams: Mapping[str, tuple[int, str | None]]) -> dict[str, str]:

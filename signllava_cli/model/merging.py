@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from signllava_cli.console import say, warn
+from signllava_cli.console import info, warning
 from signllava_cli.errors import UserError
-from signllava_cli.files import point, write_json, written_folder
+from signllava_cli.files import atomic_folder, write_json, write_link
 from signllava_cli.model.checkpoint import (
     ADAPTER,
     PROGRESS,
@@ -21,9 +21,9 @@ from signllava_cli.model.checkpoint import (
     write_checkpoint,
 )
 from signllava_cli.model.hub_access import hub_options
-from signllava_cli.model.llm import add_lora, identity, load_adapter, load_llm, load_tokenizer, require_same_llm
-from signllava_cli.model.llm_folder import require_free
-from signllava_cli.model.signllava import SignLlava
+from signllava_cli.model.llm import add_lora, llm_identity, load_adapter, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.llm_folder import require_empty_folder
+from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import LLM, Recipe, build_recipe
 
 MERGED_LLM = "llm"
@@ -48,42 +48,42 @@ def merge(checkpoint: Path, recipe: Recipe, out: Path, dtype: str) -> None:
         raise UserError(
             f"{checkpoint} is of stage {config.stage}: it has no adapter that could be folded into the LLM."
         )
-    require_free(out)
+    require_empty_folder(out)
     tokenizer, weight_dtype = load_tokenizer(recipe.llm), getattr(torch, dtype)
     as_stored = build_recipe(recipe.to_dict(), _precision(_stored_dtype(tokenizer.name_or_path, recipe.llm))).llm
     llm = load_llm(as_stored, CPU)
-    require_same_llm(config.llm, identity(llm, as_stored), checkpoint)
-    _require_foldable(llm, recipe)
-    _require_room(out, sum(weight.numel() for weight in llm.parameters()) * weight_dtype.itemsize)
+    require_same_llm(config.llm, llm_identity(llm, as_stored), checkpoint)
+    _require_mergeable(llm, recipe)
+    _require_disk_space(out, sum(weight.numel() for weight in llm.parameters()) * weight_dtype.itemsize)
     llm = add_lora(llm, recipe.lora)
     load_adapter(llm, checkpoint / ADAPTER)
-    llm = fold_adapter(llm, weight_dtype)
-    folded = _folded(recipe, out / MERGED_LLM, dtype)
-    model = SignLlava(llm, folded.streams, folded.run.seed)
+    llm = merge_adapter(llm, weight_dtype)
+    folded = _merged_recipe(recipe, out / MERGED_LLM, dtype)
+    model = SignLlavaModel(llm, folded.streams, folded.run.seed)
     load_projectors(model, checkpoint / PROJECTOR)
     of_folded = dataclasses.replace(
-        config, stage="merged", llm=identity(llm, folded.llm), versions=library_versions()
+        config, stage="merged", llm=llm_identity(llm, folded.llm), versions=library_versions()
     )
     step = f"step-{config.step:06d}"
-    with written_folder(out) as folder:
+    with atomic_folder(out) as folder:
         llm.save_pretrained(folder / MERGED_LLM)
         tokenizer.save_pretrained(folder / MERGED_LLM)
         (folder / step).mkdir()
         weights = {name: weight.detach() for name, weight in model.trained_parameters().items()}
         write_checkpoint(folder / step, model, weights, of_folded, folded)
         write_json(folder / step / PROGRESS, {"step": config.step})
-        point(folder / "best", step)
-    say(f"LLM with the adapter folded in, {dtype}: {out / MERGED_LLM}")
-    say(f"checkpoint that goes with it: {out / step}")
+        write_link(folder / "best", step)
+    info(f"LLM with the adapter folded in, {dtype}: {out / MERGED_LLM}")
+    info(f"checkpoint that goes with it: {out / step}")
     if recipe.llm.bits in (4, 8):
-        warn(
+        warning(
             f"the adapter was trained on the LLM in {recipe.llm.bits} bits and now sits in one of {folded.llm.bits}: "
             "its answers differ slightly. Translate the dev split with both before you rely on it."
         )
 
 
 @torch.no_grad()
-def fold_adapter(llm: Any, dtype: torch.dtype) -> Any:
+def merge_adapter(llm: Any, dtype: torch.dtype) -> Any:
     """The LLM that `add_lora` wrapped, in `dtype`, with its adapter added to its weights.
 
     Each sum is taken in float32, one layer at a time, and rounded once.
@@ -120,27 +120,27 @@ def _precision(dtype: str) -> list[str]:
     return [f"llm.bits={32 if dtype == 'float32' else 16}", f"llm.dtype={dtype}"]
 
 
-def _folded(recipe: Recipe, llm: Path, dtype: str) -> Recipe:
+def _merged_recipe(recipe: Recipe, llm: Path, dtype: str) -> Recipe:
     """`recipe` for the merged LLM."""
     path = json.dumps(str(llm.expanduser().resolve()))
     changes = [f"llm.path={path}", "llm.revision=null", "lora.enabled=false", "init.projector=null"]
     return build_recipe(recipe.to_dict(), [*changes, *_precision(dtype)])
 
 
-def _require_foldable(llm: Any, recipe: Recipe) -> None:
+def _require_mergeable(llm: Any, recipe: Recipe) -> None:
     if getattr(llm, "is_quantized", False):
         raise UserError(
-            f"llm.path: {recipe.llm.path} is stored quantised; set it to the 16-bit LLM that it came from."
+            f"llm.path: {recipe.llm.path} is stored quantized; set it to the 16-bit LLM that it came from."
         )
-    shared = {"lm_head", "embed_tokens"} & set(recipe.lora.targets)
+    shared = {"lm_head", "embed_tokens"} & set(recipe.lora.target_modules)
     if llm.config.tie_word_embeddings and shared:
         raise UserError(
-            f"lora.targets: {recipe.llm.path} uses one table for words and answers, so an adapter of "
+            f"lora.target_modules: {recipe.llm.path} uses one table for words and answers, so an adapter of "
             f"{min(shared)} alone cannot be folded into it."
         )
 
 
-def _require_room(out: Path, size: int) -> None:
+def _require_disk_space(out: Path, size: int) -> None:
     """Check that the disk of `out` has room for `size` bytes, before an hour's work ends in a full one."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free

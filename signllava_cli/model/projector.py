@@ -22,17 +22,17 @@ class Projector(nn.Module):
         generator: draws the initial weights.
     """
 
-    def __init__(self, settings: Stream, hidden: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(self, config: Stream, hidden: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
-        depth = 1 if settings.projector == "linear" else int(settings.projector[3])
-        self.norm_in = nn.LayerNorm(settings.width) if settings.normalise_input else nn.Identity()
-        layers: list[nn.Module] = [nn.Linear(settings.width, hidden)]
+        depth = 1 if config.projector == "linear" else int(config.projector[3])
+        self.norm_in = nn.LayerNorm(config.width) if config.normalize_input else nn.Identity()
+        layers: list[nn.Module] = [nn.Linear(config.width, hidden)]
         for _ in range(depth - 1):
             layers += [nn.GELU(), nn.Linear(hidden, hidden)]
         self.layers = nn.Sequential(*layers)
-        self.norm_out = nn.LayerNorm(hidden) if settings.normalise_output else nn.Identity()
+        self.norm_out = nn.LayerNorm(hidden) if config.normalize_output else nn.Identity()
         self.boundary = nn.Parameter(scale * torch.randn(2, hidden, generator=generator))
-        self._initialise(settings.width, scale, generator)
+        self._initialize(config.width, scale, generator)
 
     def forward(self, frames: Tensor, clips: int) -> Tensor:
         """Embeddings of frames (F, width), then the opening and then the closing boundary of each of `clips` clips.
@@ -49,7 +49,7 @@ class Projector(nn.Module):
         return embeddings
 
     @torch.no_grad()
-    def _initialise(self, width: int, scale: float, generator: torch.Generator) -> None:
+    def _initialize(self, width: int, scale: float, generator: torch.Generator) -> None:
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for layer in linears:
             layer.weight.normal_(std=layer.in_features**-0.5, generator=generator)

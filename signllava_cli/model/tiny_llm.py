@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from signllava_cli.console import progress, say
+from signllava_cli.console import info, progress
 from signllava_cli.data.annotations import Clip, Recording, annotation_file, read_annotations
 from signllava_cli.data.context import gold_context
-from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.errors import UserError
-from signllava_cli.model.llm_folder import save_folder
+from signllava_cli.model.llm_folder import save_llm_folder
 from signllava_cli.recipe import Tasks
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 512, 128, 4, 4, 2, 256
@@ -43,7 +43,7 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    began = time.monotonic()
+    start_time = time.monotonic()
     if not annotation_file(corpus, "train").is_file():
         raise UserError(
             f"--corpus {corpus}: no annotation.train.json there; name a dataset folder, or make the toy corpus with "
@@ -67,9 +67,9 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    _train(llm, PromptWriter(tokenizer, tasks), recordings, np.random.default_rng(seed), steps)
-    save_folder(llm.eval(), tokenizer, out)
-    say(f"tiny LLM: {steps} steps in {time.monotonic() - began:.0f} s")
+    _train(llm, PromptBuilder(tokenizer, tasks), recordings, np.random.default_rng(seed), steps)
+    save_llm_folder(llm.eval(), tokenizer, out)
+    info(f"tiny LLM: {steps} steps in {time.monotonic() - start_time:.0f} s")
 
 
 def _bounded(recordings: Sequence[Recording], seed: int) -> list[Recording]:
@@ -77,15 +77,15 @@ def _bounded(recordings: Sequence[Recording], seed: int) -> list[Recording]:
     count = sum(len(recording.clips) for recording in recordings)
     if count <= MAX_CLIPS:
         return list(recordings)
-    say(f"tiny LLM: {MAX_CLIPS:,} of {count:,} clips are enough, drawn by whole recordings")
+    info(f"tiny LLM: {MAX_CLIPS:,} of {count:,} clips are enough, drawn by whole recordings")
     kept, left = {}, MAX_CLIPS
-    for place in np.random.default_rng(seed).permutation(len(recordings)):
-        recording = recordings[int(place)]
-        kept[int(place)] = Recording(recording.name, recording.clips[:left])
-        left -= len(kept[int(place)].clips)
+    for index in np.random.default_rng(seed).permutation(len(recordings)):
+        recording = recordings[int(index)]
+        kept[int(index)] = Recording(recording.name, recording.clips[:left])
+        left -= len(kept[int(index)].clips)
         if not left:
             break
-    return [kept[place] for place in sorted(kept)]
+    return [kept[index] for index in sorted(kept)]
 
 
 def _tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
@@ -118,15 +118,15 @@ def _tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
 
 
 def _train(
-    llm: Any, prompts: PromptWriter, recordings: Sequence[Recording], draw: np.random.Generator, steps: int
+    llm: Any, prompts: PromptBuilder, recordings: Sequence[Recording], rng: np.random.Generator, steps: int
 ) -> None:
-    optimiser = torch.optim.AdamW(llm.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    optimizer = torch.optim.AdamW(llm.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     clips = [(recording, clip) for recording in recordings for clip in recording.clips]
     too_long = 0
     with progress("tiny LLM", steps) as line:
         for _ in range(steps):
-            rows, skipped = _rows(prompts, clips, draw)
+            rows, skipped = _rows(prompts, clips, rng)
             too_long += skipped
             longest = max(len(ids) for ids, _ in rows)
             ids = torch.full((len(rows), longest), 0)
@@ -136,24 +136,26 @@ def _train(
                 labels[row, learnt : len(tokens)] = torch.tensor(tokens[learnt:])
             logits = llm(ids).logits[:, :-1]
             loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(llm.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             line.advance(note=f"loss {loss.item():.3f}")
     if too_long:
-        say(f"tiny LLM: {too_long:,} dialogues were longer than {MAX_TOKENS} tokens without context too, and skipped")
+        info(
+            f"tiny LLM: {too_long:,} dialogues were longer than {MAX_TOKENS} tokens without context too, and skipped"
+        )
 
 
 def _rows(
-    prompts: PromptWriter, clips: Sequence[tuple[Recording, Clip]], draw: np.random.Generator
+    prompts: PromptBuilder, clips: Sequence[tuple[Recording, Clip]], rng: np.random.Generator
 ) -> tuple[list[tuple[list[int], int]], int]:
     """The dialogues of one step, as many of `BATCH` drawn as fit; and how many were too long by themselves."""
     rows: list[tuple[list[int], int]] = []
     skipped = 0
     for _ in range(BATCH):
-        row = _dialogue(prompts, *clips[int(draw.integers(len(clips)))], draw)
+        row = _dialogue(prompts, *clips[int(rng.integers(len(clips)))], rng)
         longest = max(len(ids) for ids, _ in [*rows, row])
         if len(row[0]) > MAX_TOKENS:
             skipped += 1
@@ -168,15 +170,15 @@ def _rows(
 
 
 def _dialogue(
-    prompts: PromptWriter, recording: Recording, clip: Clip, draw: np.random.Generator
+    prompts: PromptBuilder, recording: Recording, clip: Clip, rng: np.random.Generator
 ) -> tuple[list[int], int]:
     """Token ids of one exchange with words for streams, and where the answer begins. A long one has no context."""
-    sees = int(draw.random() < 0.9) * 2
+    sees = int(rng.random() < 0.9) * 2
     prompt = prompts.prompt(gold_context(recording, clip.position, window=sees, prelude=sees))
     signed: list[int] = []
-    for _ in range(int(draw.integers(1, 3))):  # one stand-in a stream
-        for token in prompts.answer(_as_signed(clip))[:-1]:
-            signed += [token] * int(draw.integers(1, 3))
+    for _ in range(int(rng.integers(1, 3))):  # one stand-in a stream
+        for token in prompts.answer(_gloss_text(clip))[:-1]:
+            signed += [token] * int(rng.integers(1, 3))
     answer = prompts.answer(clip.translation)
     if len(prompt.before) + len(signed) + len(prompt.after) + len(answer) > MAX_TOKENS:
         prompt = prompts.prompt([])
@@ -184,7 +186,7 @@ def _dialogue(
     return [*before, *answer], len(before)
 
 
-def _as_signed(clip: Clip) -> str:
+def _gloss_text(clip: Clip) -> str:
     """The words of the sentence as its signs give them: what hangs on the context is hidden."""
     text = " " + clip.translation.rstrip(".").lower()
     if clip.context_bound is None:

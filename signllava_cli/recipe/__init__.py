@@ -5,7 +5,7 @@ file, and `--set key=value` overrides, in this order. Unknown keys, wrong types 
 each other are reported together, each with its key.
 """
 
-from signllava_cli.recipe.checks import is_unicode, require_stage
+from signllava_cli.recipe.consistency import is_unicode, require_stage
 from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.reading import build_recipe, read_recipe
 from signllava_cli.recipe.sections import (

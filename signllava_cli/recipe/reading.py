@@ -1,4 +1,4 @@
-"""From a YAML file and `key=value` overrides to a recipe, or to all of its faults at once."""
+"""From a YAML file and `key=value` overrides to a recipe, or to all of its errors at once."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from signllava_cli.errors import UserError, first_names
-from signllava_cli.recipe.checks import contradictions, fault_line, fault_report
+from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.recipe.consistency import error_report, find_contradictions, format_error
 from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.shipped import find_recipe
-from signllava_cli.recipe.sign_llava import sections_in
+from signllava_cli.recipe.sign_llava_tables import sections_in
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -30,20 +30,20 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in the YAML file `path` (or shipped under that name), with `key=value` overrides applied.
 
     Raises:
-        UserError: the file is missing or not YAML, or the recipe has faults; all faults are named at once.
+        UserError: the file is missing or not YAML, or the recipe has errors; all errors are named at once.
     """
     file = find_recipe(path)
-    settings = read_yaml(file)
-    if settings is None:
-        settings = {}
-    if sections := sections_in(settings):
+    config = read_yaml(file)
+    if config is None:
+        config = {}
+    if sections := sections_in(config):
         raise UserError(
-            f"{file} is a configuration of Sign_LLaVA ({first_names(sections)}): "
+            f"{file} is a configuration of Sign_LLaVA ({summarize_names(sections)}): "
             f"`signllava recipes import {file} --out NEW.yaml` makes a recipe of it."
         )
-    if not isinstance(settings, dict):
+    if not isinstance(config, dict):
         raise UserError(f"{file} is not a recipe: it must hold sections such as `llm:` and `streams:`.")
-    return build_recipe(settings, overrides, source=str(file))
+    return build_recipe(config, overrides, source=str(file))
 
 
 def read_yaml(file: Path) -> Any:
@@ -54,37 +54,37 @@ def read_yaml(file: Path) -> Any:
     """
     try:
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: !!int abc, 2026-13-01, bytes
-        raise UserError(f"{file} is not YAML: {' '.join(str(fault).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2026-13-01, bytes
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def build_recipe(settings: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+def build_recipe(config: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
     """The recipe made of `settings` (nested, as in YAML) and `key=value` overrides.
 
     Raises:
-        UserError: naming every fault, each with its key and, for an unknown key, the nearest known one.
+        UserError: naming every error, each with its key and, for an unknown key, the nearest known one.
     """
-    settings = _copied(settings)
+    config = _deep_copy(config)
     for override in overrides:
-        _apply(override, settings)
-    streams = settings.get("streams")
+        _apply_override(override, config)
+    streams = config.get("streams")
     if isinstance(streams, dict):  # `--set streams.mae=null` takes a stream out
-        settings["streams"] = {name: stream for name, stream in streams.items() if stream is not None}
+        config["streams"] = {name: stream for name, stream in streams.items() if stream is not None}
     try:
-        recipe = TypeAdapter(Recipe).validate_python(settings)
+        recipe = TypeAdapter(Recipe).validate_python(config)
     except ValidationError as invalid:
-        raise fault_report(source, [fault_line(fault) for fault in invalid.errors()]) from None
-    contradicting = contradictions(recipe)
+        raise error_report(source, [format_error(error) for error in invalid.errors()]) from None
+    contradicting = find_contradictions(recipe)
     if contradicting:
-        raise fault_report(source, contradicting)
+        raise error_report(source, contradicting)
     return recipe
 
 
-def _copied(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+def _deep_copy(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _deep_copy(value) if isinstance(value, Mapping) else value for key, value in config.items()}
 
 
-def _apply(override: str, settings: dict[str, Any]) -> None:
+def _apply_override(override: str, config: dict[str, Any]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
@@ -93,7 +93,7 @@ def _apply(override: str, settings: dict[str, Any]) -> None:
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
-    here = settings
+    here = config
     for parent in parents:
         below = here.get(parent)
         if below is None:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from signllava_cli.recipe.schedules import Schedule
+from signllava_cli.recipe.lr_schedules import LRSchedulerType
 
 Stage = Literal["pretrain", "finetune"]
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
@@ -16,7 +16,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
-ScheduleOption = Annotated[  # left to right: YAML takes 1e-7 for a text
+LRSchedulerArg = Annotated[  # left to right: YAML takes 1e-7 for a text
     Annotated[float, Field(allow_inf_nan=False)] | str, Field(union_mode="left_to_right")
 ]
 
@@ -30,7 +30,7 @@ section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
 class Run:
     """Where the run lives and which random draws it makes."""
 
-    folder: str = "runs/signllava"
+    output_dir: str = "runs/signllava"
     seed: Count = 0
 
 
@@ -38,8 +38,8 @@ class Run:
 class LLM:
     """The language model: a Hugging Face folder or hub id, and the precision it is held in.
 
-    `bits` 16 and 32 hold the weights in `dtype`; 8 and 4 quantise the linear layers with bitsandbytes and
-    compute in `dtype`. 4 bits are `quantization`, with quantised constants when `double_quantization`
+    `bits` 16 and 32 hold the weights in `dtype`; 8 and 4 quantize the linear layers with bitsandbytes and
+    compute in `dtype`. 4 bits are `bnb_4bit_quant_type`, with quantized constants when `bnb_4bit_use_double_quant`
     (QLoRA, arXiv:2305.14314).
     """
 
@@ -47,9 +47,9 @@ class LLM:
     revision: str | None = None
     bits: Literal[4, 8, 16, 32] = 16
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    quantization: Literal["nf4", "fp4"] = "nf4"
-    double_quantization: bool = True
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_use_double_quant: bool = True
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
 
 @section
@@ -64,8 +64,8 @@ class Stream:
 
     width: Positive
     projector: Annotated[str, Field(pattern=r"^(linear|mlp[1-9]x_gelu)$")] = "mlp2x_gelu"
-    normalise_input: bool = True
-    normalise_output: bool = True
+    normalize_input: bool = True
+    normalize_output: bool = True
     stride: Positive = 1
     max_frames: Positive | None = None
     folder: str | None = None
@@ -78,7 +78,7 @@ class Stream:
 class Data:
     """The dataset folder, its splits, and what one sequence may hold.
 
-    A sequence longer than `max_positions` loses frames first, down to `min_frames` a stream, then context
+    A sequence longer than `max_seq_len` loses frames first, down to `min_frames` a stream, then context
     sentences; its question and its answer stay whole.
     """
 
@@ -86,9 +86,9 @@ class Data:
     train: str = "train"
     dev: str = "dev"
     missing: Literal["error", "skip"] = "error"
-    max_positions: Positive = 2048
+    max_seq_len: Positive = 2048
     min_frames: Positive = 16
-    workers: Count = 0
+    num_workers: Count = 0
 
 
 @section
@@ -133,7 +133,7 @@ class Tasks:
 class Context:
     """How many sentences of the same recording a clip sees: its first `prelude` and the last `window`.
 
-    In training, each example draws its numbers anew where `least_window` or `least_prelude` is given, from there up
+    In training, each example draws its numbers anew where `min_window` or `min_prelude` is given, from there up
     to `window` and `prelude`. It sees the references (`source: gold`), an earlier model's hypotheses
     (`predicted:FILE`, as `generate` wrote them for the training split), or with probability `predicted_share` the
     hypotheses and else the references (`mixed:FILE`). It loses each sentence with probability `sentence_dropout`, and
@@ -142,8 +142,8 @@ class Context:
 
     window: Count = 0
     prelude: Count = 0
-    least_window: Count | None = None
-    least_prelude: Count | None = None
+    min_window: Count | None = None
+    min_prelude: Count | None = None
     source: str = "gold"
     predicted_share: Share = 0.5
     dropout: Probability = 0.0
@@ -161,9 +161,9 @@ class Lora:
 
     enabled: bool = False
     r: Positive = 64
-    alpha: Rate = 16
-    dropout: Probability = 0.05
-    targets: list[str] = dataclasses.field(
+    lora_alpha: Rate = 16
+    lora_dropout: Probability = 0.05
+    target_modules: list[str] = dataclasses.field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
 
@@ -177,49 +177,49 @@ class Init:
 
 @section
 class Train:
-    """The optimisation.
+    """The optimization.
 
-    `batch_size` is the number of clips of one optimiser step over all processes; `micro_batch_size` is what
-    one process holds at a time. With `tokens_per_batch`, clips of similar length share a step, and one process holds
+    `batch_size` is the number of clips of one optimizer step over all processes; `micro_batch_size` is what
+    one process holds at a time. With `max_tokens_per_batch`, clips of similar length share a step, and one process holds
     as many of them at a time as have that many positions, padding included; `micro_batch_size` then counts in the
     dev loss alone. `learning_rate` is that of whatever the stage adds: the projectors in pretrain, the adapter in
-    finetune, where projectors have their own, `projector_learning_rate`. `schedule` is the name of one of
-    transformers' schedules, `warmup` the share of the steps in which the rate rises from zero, also that of
-    `constant`; `schedule_options` go to transformers (recipe/schedules.py names them).
+    finetune, where projectors have their own, `projector_learning_rate`. `lr_scheduler_type` is the name of one of
+    transformers' schedules, `warmup_ratio` the share of the steps in which the rate rises from zero, also that of
+    `constant`; `lr_scheduler_kwargs` go to transformers (recipe/schedules.py names them).
 
-    `reuse_prefix` computes the constant text before the streams once instead of in every sequence. `best` names
+    `reuse_prefix` computes the constant text before the streams once instead of in every sequence. `metric_for_best_model` names
     what decides which checkpoint is best; `dev_bleu` decodes `dev_clips` clips of the dev split (all of them unless
-    given) by greedy or beam search, and so excludes `generate.temperature`. `patience` ends the run after so many
+    given) by greedy or beam search, and so excludes `generate.temperature`. `early_stopping_patience` ends the run after so many
     evaluations without a better one. A step whose loss or gradients are not finite stops the run, except that the
-    first `skip_nonfinite` such steps are left out. `smoke_pass` tries the longest batch, the dev split and a
+    first `skip_nonfinite` such steps are left out. `preflight` tries the longest batch, the dev split and a
     checkpoint before the first step. The run stops, saved, after `stop_at_step` or `max_hours`.
     """
 
-    epochs: Rate = 1.0
+    num_train_epochs: Rate = 1.0
     max_steps: Positive | None = None
     batch_size: Positive = 8
     micro_batch_size: Positive = 8
-    tokens_per_batch: Positive | None = None
+    max_tokens_per_batch: Positive | None = None
     learning_rate: Rate = 2e-3
     projector_learning_rate: Rate | None = None
-    schedule: Schedule = "cosine"
-    schedule_options: dict[str, ScheduleOption] = dataclasses.field(default_factory=dict)
-    warmup: Probability = 0.0
+    lr_scheduler_type: LRSchedulerType = "cosine"
+    lr_scheduler_kwargs: dict[str, LRSchedulerArg] = dataclasses.field(default_factory=dict)
+    warmup_ratio: Probability = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     max_grad_norm: Rate | None = 1.0
     label_smoothing: Probability = 0.0
     gradient_checkpointing: bool = False
     reuse_prefix: bool = True
-    compile: bool = False
-    eval_every: Positive = 500
-    save_every: Positive = 500
-    keep: Positive = 2
-    best: Literal["dev_loss", "dev_bleu"] = "dev_loss"
+    torch_compile: bool = False
+    eval_steps: Positive = 500
+    save_steps: Positive = 500
+    save_total_limit: Positive = 2
+    metric_for_best_model: Literal["dev_loss", "dev_bleu"] = "dev_loss"
     dev_clips: Positive | None = None
-    patience: Positive | None = None
+    early_stopping_patience: Positive | None = None
     skip_nonfinite: Count = 0
-    smoke_pass: bool = True
+    preflight: bool = True
     stop_at_step: Positive | None = None
     max_hours: Rate | None = None
 
@@ -228,12 +228,12 @@ class Train:
 class Generate:
     """How hypotheses are decoded, unless the command line says otherwise.
 
-    Hypotheses are searched for by `beams` (1: greedily) or, with a `temperature`, sampled, each clip by random
+    Hypotheses are searched for by `num_beams` (1: greedily) or, with a `temperature`, sampled, each clip by random
     numbers of its own from `seed`, among the `top_k` likeliest tokens (0: all) that make up `top_p`. Of the
-    `num_return` best or sampled, the first is the translation; with `mbr`, the one that agrees most with the others.
+    `num_return_sequences` best or sampled, the first is the translation; with `mbr`, the one that agrees most with the others.
     A translation whose score, its mean log-probability, is below `abstain` is left empty, and counted.
 
-    `batch_size` clips are decoded at a time, fewer where they would take more than `tokens_per_batch` positions.
+    `batch_size` clips are decoded at a time, fewer where they would take more than `max_tokens_per_batch` positions.
     A clip before, without features, leaves nothing in the context (`missing_context: skip`) or its reference.
     Gold context may also come from the splits `context_from`, where a benchmark divides recordings over splits.
 
@@ -247,34 +247,34 @@ class Generate:
     context_from: list[str] = dataclasses.field(default_factory=list)
     task: Literal["translation", "one_word_present", "multi_word_present", "is_reversed"] = "translation"
     task_prompt: Annotated[str, Field(min_length=1)] | None = None
-    beams: Positive = 5
+    num_beams: Positive = 5
     max_new_tokens: Positive = 100
     min_new_tokens: Count = 0
     length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     repetition_penalty: Rate = 1.0
-    no_repeat_ngram: Count = 0
+    no_repeat_ngram_size: Count = 0
     temperature: Rate | None = None
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Count = 0
-    num_return: Positive = 1
+    num_return_sequences: Positive = 1
     mbr: Literal["chrf", "bleu"] | None = None
     abstain: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
     batch_size: Positive = 8
-    tokens_per_batch: Positive | None = None
+    max_tokens_per_batch: Positive | None = None
     ablate: list[str] = dataclasses.field(default_factory=list)
     features: Literal["own", "shuffled", "zero"] = "own"
 
 
 @section
 class Track:
-    """How often and where the run reports: every `every` optimiser steps, to metrics.jsonl and the trackers `with`.
+    """How often and where the run reports: every `logging_steps` optimizer steps, to metrics.jsonl and the trackers `report_to`.
 
     `project` is what wandb and trackio call a project, and mlflow an experiment.
     """
 
-    every: Positive = 10
-    with_: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(default_factory=list, alias="with")
+    logging_steps: Positive = 10
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = dataclasses.field(default_factory=list)
     project: Annotated[str, Field(min_length=1)] = "signllava"
 
 
@@ -283,14 +283,14 @@ class Launch:
     """The launch profile of `accelerate_configs/` (a name or a file); none: this process alone.
 
     `num_processes` (over all machines) and `num_machines` beat the profile's. On several machines the same command
-    runs on each, with its own `machine_rank` from 0 on, and the `main_address` (HOST:PORT) of machine 0.
+    runs on each, with its own `machine_rank` from 0 on, and the `main_process_address` (HOST:PORT) of machine 0.
     """
 
     profile: str | None = None
     num_processes: Positive | None = None
     num_machines: Positive | None = None
     machine_rank: Count = 0
-    main_address: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
+    main_process_address: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
 
 
 @section
@@ -317,9 +317,9 @@ class Recipe:
     def to_flat_dict(self) -> dict[str, Any]:
         """The resolved settings, each under its whole key, such as `train.learning_rate`."""
 
-        def flat(settings: dict[str, Any], prefix: str) -> dict[str, Any]:
+        def flat(config: dict[str, Any], prefix: str) -> dict[str, Any]:
             found: dict[str, Any] = {}
-            for key, value in settings.items():
+            for key, value in config.items():
                 found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
             return found
 

@@ -17,8 +17,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from signllava_cli.api.translator import SignLlava
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
+from signllava_cli.serving.clip_lines import ClipLine, Source, translate_dataset_clips, translate_uploaded_clips
 from signllava_cli.serving.limits import UploadLimit
-from signllava_cli.serving.recordings import ClipLine, Source, of_dataset, of_uploads
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.videos import Videos
 
@@ -51,14 +51,14 @@ class RecordingFacts(BaseModel):
     video: bool
 
 
-class Fault(BaseModel):
+class ErrorDetail(BaseModel):
     """Why a request cannot be answered."""
 
     detail: str
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """What the app works on: a model, perhaps a split of a dataset with its videos, and the limit of an upload."""
 
     model: SignLlava
@@ -68,7 +68,7 @@ class Served:
     hosts: tuple[str, ...]
 
 
-def make_app(served: Served) -> FastAPI:
+def make_app(served: ServedModel) -> FastAPI:
     """The app on `served`. It answers to `served.hosts` alone, and so to no site that borrows its address."""
     app = FastAPI(
         title="signllava",
@@ -86,8 +86,8 @@ def make_app(served: Served) -> FastAPI:
         return response
 
     @app.exception_handler(UserError)
-    def refused(request: Request, fault: UserError) -> JSONResponse:
-        return JSONResponse({"detail": str(fault)}, status_code=422)
+    def refused(request: Request, error: UserError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=422)
 
     by_recording = _by_recording(served.split)
     videos = Videos(served.videos, served.split.annotated if served.split else [])
@@ -112,7 +112,7 @@ def make_app(served: Served) -> FastAPI:
             for name, rows in by_recording.items()
         ]
 
-    @app.get("/api/video", responses={404: {"model": Fault}}, response_class=FileResponse)
+    @app.get("/api/video", responses={404: {"model": ErrorDetail}}, response_class=FileResponse)
     def video(recording: Name, clip: Name | None = None) -> Response:
         """The video of a recording of the dataset, or of one of its clips alone."""
         rows = by_recording.get(recording, [])
@@ -127,7 +127,7 @@ def make_app(served: Served) -> FastAPI:
     @app.post(
         "/api/recordings/translate",
         response_class=StreamingResponse,
-        responses={200: {"content": {LINES: {"schema": ClipLine.model_json_schema()}}}, 404: {"model": Fault}},
+        responses={200: {"content": {LINES: {"schema": ClipLine.model_json_schema()}}}, 404: {"model": ErrorDetail}},
     )
     def translate_recording(
         recording: Name, window: Sentences = 0, prelude: Sentences = 0, source: Source = "predicted"
@@ -136,12 +136,14 @@ def make_app(served: Served) -> FastAPI:
         if served.split is None or recording not in by_recording:
             return _not_found(f"no recording {recording!r}")
         clips = [served.split.annotated[row] for row in by_recording[recording]]
-        return _streamed(of_dataset(served.model, served.split, videos, clips, window, prelude, source))
+        return _stream_lines(
+            translate_dataset_clips(served.model, served.split, videos, clips, window, prelude, source)
+        )
 
     @app.post(
         "/api/uploads/translate",
         response_class=StreamingResponse,
-        responses={200: {"content": {LINES: {"schema": ClipLine.model_json_schema()}}}, 413: {"model": Fault}},
+        responses={200: {"content": {LINES: {"schema": ClipLine.model_json_schema()}}}, 413: {"model": ErrorDetail}},
     )
     def translate_uploads(
         uploads: Annotated[list[UploadFile], File(description=".h5, .npy, .npz and .pose files of one recording")],
@@ -159,14 +161,14 @@ def make_app(served: Served) -> FastAPI:
                         file.write(block)
                 kept.append((upload.filename or "", path))
             clips = read_uploads(kept, served.model.streams, served.upload_limit, served.model.layouts)
-        return _streamed(of_uploads(served.model, clips, window, prelude, source))
+        return _stream_lines(translate_uploaded_clips(served.model, clips, window, prelude, source))
 
     page = files("signllava_cli.serving") / "page"
     app.mount("/", StaticFiles(directory=str(page), html=True), name="page")
     return app
 
 
-def _streamed(lines: Iterator[ClipLine]) -> Response:
+def _stream_lines(lines: Iterator[ClipLine]) -> Response:
     return StreamingResponse((line.model_dump_json() + "\n" for line in lines), media_type=LINES)
 
 

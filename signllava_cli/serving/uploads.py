@@ -9,16 +9,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from signllava_cli.data.annotations import natural_key
-from signllava_cli.data.packing.clip_file import ClipFile, Unreadable
-from signllava_cli.data.packing.features import ClipFeatures, read_features
-from signllava_cli.data.packing.open_hdf5 import OpenHdf5
-from signllava_cli.data.packing.pose_file import require_pose_format
-from signllava_cli.errors import UserError, first_names, printable
+from signllava_cli.data.annotations import natural_sort_key
+from signllava_cli.data.clip_source import ClipSource, UnreadableClip
+from signllava_cli.data.feature_files import ClipFeatures, HDF5FileCache, read_features
+from signllava_cli.data.keypoints import require_pose_format
+from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 
 FORMATS = {".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".pose": "pose"}
-UNPACKED = 16  # what a file may hold, in sizes of the largest upload
-CLIPS = 2000  # in one upload
+MAX_EXPANSION = 16  # what a file may hold, in sizes of the largest upload
+MAX_CLIPS = 2000  # in one upload
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def read_uploads(
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, file in files:
-        shown = printable(name)
+        shown = escape_unprintable(name)
         try:
             arrays = _arrays(name, file, limit)
             for clip, label, features in arrays:
@@ -60,46 +59,46 @@ def read_uploads(
                 _require_layout(features.layout, (layouts or {}).get(stream))
                 key = clip if clip is not None else _without(Path(name).stem, stream)
                 if stream in found.setdefault(key, {}):
-                    raise Unreadable(f"clip {printable(key) or '-'} has stream {stream} twice")
+                    raise UnreadableClip(f"clip {escape_unprintable(key) or '-'} has stream {stream} twice")
                 found[key][stream] = array
-        except Unreadable as fault:
-            raise UserError(f"{shown}: {fault}.") from None
+        except UnreadableClip as error:
+            raise UserError(f"{shown}: {error}.") from None
     if not found:
         raise UserError("The files hold no clip.")
-    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=natural_key)]
+    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=natural_sort_key)]
 
 
 def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, ClipFeatures]]:
     """(clip, a name that may tell the stream, features) of every array in `file`; no clip: the file's name says."""
     kind = FORMATS.get(Path(name).suffix.lower())
     stem = Path(name).stem
-    with OpenHdf5() as handles:
+    with HDF5FileCache() as handles:
         match kind:
             case "npy":
-                return [(None, stem, read_features(ClipFile(file, kind), handles))]
+                return [(None, stem, read_features(ClipSource(file, kind), handles))]
             case "npz":
                 keys = _npz_keys(file, limit)
-                return [(stem, f"{stem}.{key}", read_features(ClipFile(file, kind, key), handles)) for key in keys]
+                return [(stem, f"{stem}.{key}", read_features(ClipSource(file, kind, key), handles)) for key in keys]
             case "hdf5":
                 keys = _hdf5_keys(file, limit)
-                return [(key, stem, read_features(ClipFile(file, kind, key), handles)) for key in keys]
+                return [(key, stem, read_features(ClipSource(file, kind, key), handles)) for key in keys]
             case "pose":
                 require_pose_format()
-                return [(None, f"{stem}.pose", read_features(ClipFile(file, kind), handles))]
-    raise Unreadable(f"is none of {', '.join(FORMATS)}")
+                return [(None, f"{stem}.pose", read_features(ClipSource(file, kind), handles))]
+    raise UnreadableClip(f"is none of {', '.join(FORMATS)}")
 
 
 def _require_layout(layout: str | None, trained: str | None) -> None:
     if layout and trained and layout != trained:
-        raise Unreadable(f"layout {layout}, but the model was trained on layout {trained}")
+        raise UnreadableClip(f"layout {layout}, but the model was trained on layout {trained}")
 
 
 def _npz_keys(file: Path, limit: int) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as fault:
-        raise Unreadable(f"cannot be read: {fault}") from None
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise UnreadableClip(f"cannot be read: {error}") from None
     _require_size(sum(member.file_size for member in members), len(members), limit)
     return [member.filename.removesuffix(".npy") for member in members if member.filename.endswith(".npy")]
 
@@ -118,17 +117,17 @@ def _hdf5_keys(file: Path, limit: int) -> list[str]:
     try:
         with h5py.File(file, "r") as opened:
             opened.visititems(look)
-    except (OSError, RuntimeError, ValueError, KeyError) as fault:
-        raise Unreadable(f"cannot be read as HDF5: {fault}") from None
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UnreadableClip(f"cannot be read as HDF5: {error}") from None
     if outside:
-        raise Unreadable(f"refers to other files ({first_names(outside)}), which are not read")
+        raise UnreadableClip(f"refers to other files ({summarize_names(outside)}), which are not read")
     _require_size(sum(found.values()), len(found), limit)
     return list(found)
 
 
 def _require_size(size: int, count: int, limit: int) -> None:
-    if size > UNPACKED * limit or count > CLIPS:
-        raise Unreadable(f"unpacks to {count} arrays of {size:,} bytes in all; that is more than is read")
+    if size > MAX_EXPANSION * limit or count > MAX_CLIPS:
+        raise UnreadableClip(f"unpacks to {count} arrays of {size:,} bytes in all; that is more than is read")
 
 
 def _stream_of(label: str, array: np.ndarray, streams: Mapping[str, int]) -> str:
@@ -139,8 +138,10 @@ def _stream_of(label: str, array: np.ndarray, streams: Mapping[str, int]) -> str
         return chosen[0]
     known = ", ".join(f"{name} ({width})" for name, width in streams.items())
     if chosen:
-        raise Unreadable(f"has width {array.shape[1]}, that of {' and '.join(chosen)}: name the stream in its name")
-    raise Unreadable(f"has width {array.shape[1]}; the model takes {known}")
+        raise UnreadableClip(
+            f"has width {array.shape[1]}, that of {' and '.join(chosen)}: name the stream in its name"
+        )
+    raise UnreadableClip(f"has width {array.shape[1]}; the model takes {known}")
 
 
 def _without(stem: str, stream: str) -> str:

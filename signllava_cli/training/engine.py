@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from signllava_cli.data.batches import Batch
-from signllava_cli.model.sharding import gathered
-from signllava_cli.model.signllava import SignLlava
+from signllava_cli.model.partitioning import gathered
+from signllava_cli.model.signllava_model import SignLlavaModel
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAM_STATES = ("exp_avg", "exp_avg_sq")
 STEP = "step"
 
 
 class Engine(Protocol):
     """What the loop asks of a launcher. All ranks call every method."""
 
-    def add_gradients(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
+    def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
         """Forward and backward of a micro-batch; its loss, summed over its targets, comes back.
 
-        Gradients are those of the loss times `scale`, averaged over the ranks; `is_last` ends the optimiser step.
+        Gradients are those of the loss times `scale`, averaged over the ranks; `is_last` ends the optimizer step.
         """
         ...
 
@@ -40,22 +40,22 @@ class Engine(Protocol):
         """Everything trained, whole, float32, on the CPU, by name."""
         ...
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         """AdamW's state, whole, on the CPU, as `NAME:exp_avg`, `NAME:exp_avg_sq` and `NAME:step`."""
         ...
 
-    def set_moments(self, moments: dict[str, Tensor]) -> None:
+    def set_optimizer_state(self, optimizer_state: dict[str, Tensor]) -> None:
         """Give AdamW the state that `moments` gave; an empty one is that before the first step."""
         ...
 
 
 def open_engine(
-    accelerator: Accelerator, model: SignLlava, optimiser: torch.optim.AdamW, max_grad_norm: float | None
+    accelerator: Accelerator, model: SignLlavaModel, optimizer: torch.optim.AdamW, max_grad_norm: float | None
 ) -> Engine:
     """The engine of this process's launcher; `model` is on its device, and no rank has taken a step."""
     if accelerator.state.deepspeed_plugin is not None:
-        return ZeroEngine(accelerator, model, optimiser)
-    return PlainEngine(accelerator, model, optimiser, max_grad_norm)
+        return ZeroEngine(accelerator, model, optimizer)
+    return PlainEngine(accelerator, model, optimizer, max_grad_norm)
 
 
 class PlainEngine:
@@ -64,16 +64,16 @@ class PlainEngine:
     def __init__(
         self,
         accelerator: Accelerator,
-        model: SignLlava,
-        optimiser: torch.optim.AdamW,
+        model: SignLlavaModel,
+        optimizer: torch.optim.AdamW,
         max_grad_norm: float | None,
     ) -> None:
-        self.accelerator, self.optimiser = accelerator, optimiser
+        self.accelerator, self.optimizer = accelerator, optimizer
         self.max_grad_norm = max_grad_norm or math.inf
         self.trained = model.trained_parameters()
         self.model = accelerator.prepare(model)
 
-    def add_gradients(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
+    def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
         def forward_and_backward() -> Tensor:
             loss, _ = self.model(batch, label_smoothing)
             (loss * scale).backward()
@@ -87,27 +87,27 @@ class PlainEngine:
     def step(self) -> float:
         norm = float(nn.utils.clip_grad_norm_(list(self.trained.values()), self.max_grad_norm))
         if math.isfinite(norm):
-            self.optimiser.step()
-        self.optimiser.zero_grad()
+            self.optimizer.step()
+        self.optimizer.zero_grad()
         return norm
 
     def weights(self) -> dict[str, Tensor]:
         return {name: _on_cpu(parameter) for name, parameter in self.trained.items()}
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         return {
             f"{name}:{key}": _on_cpu(value)
             for name, parameter in self.trained.items()
-            for key, value in self.optimiser.state.get(parameter, {}).items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
         }
 
-    def set_moments(self, moments: dict[str, Tensor]) -> None:
-        self.optimiser.state.clear()
-        if not moments:
+    def set_optimizer_state(self, optimizer_state: dict[str, Tensor]) -> None:
+        self.optimizer.state.clear()
+        if not optimizer_state:
             return
         for name, parameter in self.trained.items():
-            state = {key: moments[f"{name}:{key}"].to(parameter.device, copy=True) for key in MOMENTS}
-            self.optimiser.state[parameter] = {**state, STEP: moments[f"{name}:{STEP}"].clone()}
+            state = {key: optimizer_state[f"{name}:{key}"].to(parameter.device, copy=True) for key in ADAM_STATES}
+            self.optimizer.state[parameter] = {**state, STEP: optimizer_state[f"{name}:{STEP}"].clone()}
 
 
 class ZeroEngine:
@@ -117,17 +117,17 @@ class ZeroEngine:
     AdamW these instead of the parameters.
     """
 
-    def __init__(self, accelerator: Accelerator, model: SignLlava, optimiser: torch.optim.AdamW) -> None:
+    def __init__(self, accelerator: Accelerator, model: SignLlavaModel, optimizer: torch.optim.AdamW) -> None:
         # torch's AdamW fills in its state at the first step; DeepSpeed's view of it wants one from the beginning
-        self.model, _ = accelerator.prepare(model, optimiser)
-        self.adamw, self.zero = optimiser, self.model.optimizer
+        self.model, _ = accelerator.prepare(model, optimizer)
+        self.adamw, self.zero = optimizer, self.model.optimizer
         self.trained = model.trained_parameters()
         is_divided = accelerator.state.deepspeed_plugin.zero_stage == 3
         flat = self.zero.fp32_partitioned_groups_flat if is_divided else self.zero.single_partition_of_fp32_groups
         for part in flat:
             self.adamw.state[part] = {
                 STEP: torch.tensor(0.0),
-                **{key: torch.zeros_like(part) for key in MOMENTS},
+                **{key: torch.zeros_like(part) for key in ADAM_STATES},
             }
         if not is_divided:
             for parameter in self.trained.values():
@@ -136,7 +136,7 @@ class ZeroEngine:
                     part = flat[fragment.param_group_index]
                     fragment.set_optim_state_fragment(part, self.adamw.state[part])
 
-    def add_gradients(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
+    def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
         self.model.set_gradient_accumulation_boundary(is_last)
         loss, _ = self.model(batch, label_smoothing)
         self.model.backward(loss * scale)
@@ -154,32 +154,32 @@ class ZeroEngine:
         with gathered(*self.trained.values()):
             return {name: _on_cpu(parameter) for name, parameter in self.trained.items()}
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         steps = {float(state[STEP]) for state in self.adamw.state.values()}
         assert len(steps) == 1, f"AdamW counts {steps} steps"
-        moments: dict[str, Tensor] = {}
+        optimizer_state: dict[str, Tensor] = {}
         for name, parameter in self.trained.items():
-            for key in MOMENTS:
-                moments[f"{name}:{key}"] = _on_cpu(safe_get_full_optimizer_state(parameter, key))
-            moments[f"{name}:{STEP}"] = torch.tensor(steps.copy().pop())
-        return moments
+            for key in ADAM_STATES:
+                optimizer_state[f"{name}:{key}"] = _on_cpu(safe_get_full_optimizer_state(parameter, key))
+            optimizer_state[f"{name}:{STEP}"] = torch.tensor(steps.copy().pop())
+        return optimizer_state
 
-    def set_moments(self, moments: dict[str, Tensor]) -> None:
+    def set_optimizer_state(self, optimizer_state: dict[str, Tensor]) -> None:
         for state in self.adamw.state.values():
             for value in state.values():
                 value.zero_()
-        if not moments:
+        if not optimizer_state:
             return
         for name, parameter in self.trained.items():
-            for key in MOMENTS:
-                _set_moment(parameter, moments[f"{name}:{key}"], key)
+            for key in ADAM_STATES:
+                _set_partitioned_state(parameter, optimizer_state[f"{name}:{key}"], key)
         for state in self.adamw.state.values():
-            state[STEP].fill_(float(moments[f"{name}:{STEP}"]))
+            state[STEP].fill_(float(optimizer_state[f"{name}:{STEP}"]))
 
 
-def _set_moment(parameter: Any, moment: Tensor, key: str) -> None:
+def _set_partitioned_state(parameter: Any, moment: Tensor, key: str) -> None:
     """Give this rank its part of `moment`, which is that of the whole `parameter`."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 

@@ -9,54 +9,54 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.console import IS_MAIN_PROCESS, say, warn
+from signllava_cli.console import IS_MAIN_PROCESS, info, warning
 from signllava_cli.errors import UserError
 from signllava_cli.files import (
-    HALF_WRITTEN,
-    REMOVED,
-    point,
-    pointed_at,
+    REMOVED_SUFFIX,
+    TEMPORARY_SUFFIX,
+    atomic_folder,
+    lock_folder,
+    read_link,
     remove_folder,
-    take_folder,
+    write_link,
     write_text,
-    written_folder,
 )
 from signllava_cli.model.checkpoint import (
     PROGRESS,
     RECIPE,
     STEP_FOLDER,
     CheckpointConfig,
-    damage,
-    tensor_damage,
+    find_damage,
+    find_tensor_damage,
 )
 from signllava_cli.recipe import Recipe, read_recipe
-from signllava_cli.training.progress import Progress
-from signllava_cli.training.record import METRICS
-from signllava_cli.training.snapshot import OPTIMISER, RESUME, Snapshot, write_snapshot
+from signllava_cli.training.metrics_log import METRICS
+from signllava_cli.training.snapshot import OPTIMIZER_FILE, RESUME_FOLDER, Snapshot, write_snapshot
 from signllava_cli.training.trackers import Trackers
+from signllava_cli.training.train_state import TrainState
 
 LOG = "log.txt"
-RESUMABLE = 2  # the newest checkpoints that keep their optimiser: one, and one to fall back on
+NUM_RESUMABLE = 2  # the newest checkpoints that keep their optimizer: one, and one to fall back on
 
 # What a resumed run may change: where things lie and how often it reports, but nothing that it computes.
 SAFE_TO_CHANGE = (
-    "run.folder",
+    "run.output_dir",
     "llm.path",
     "data.root",
-    "data.workers",
+    "data.num_workers",
     "init.",
     "generate.",
     "track.",
     "launch.",
-    "train.eval_every",
-    "train.save_every",
-    "train.keep",
+    "train.eval_steps",
+    "train.save_steps",
+    "train.save_total_limit",
     "train.stop_at_step",
     "train.max_hours",
     "train.micro_batch_size",
-    "train.smoke_pass",
+    "train.preflight",
     "train.skip_nonfinite",
-    "train.patience",
+    "train.early_stopping_patience",
 )
 
 
@@ -68,7 +68,7 @@ class RunFolder:
         self.metrics, self.log = self.path / METRICS, self.path / LOG
         self._trackers: Trackers | None = None
         if IS_MAIN_PROCESS:
-            self._taken = take_folder(self.path)
+            self._taken = lock_folder(self.path)
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first, half-written ones left out."""
@@ -87,36 +87,38 @@ class RunFolder:
         if resume == "never":
             if self.checkpoints():
                 raise UserError(
-                    f"{self.path} already holds checkpoints and --resume is never: name another run.folder, "
+                    f"{self.path} already holds checkpoints and --resume is never: name another run.output_dir, "
                     "or move this one away."
                 )
             return None
         if resume != "auto":
-            chosen = pointed_at(Path(resume).expanduser()) or Path(resume)
-            fault = damage(chosen) or _lacks_resume(chosen)
-            if fault:
-                raise UserError(f"--resume {resume}: no whole checkpoint there ({fault})")
+            chosen = read_link(Path(resume).expanduser()) or Path(resume)
+            error = find_damage(chosen) or _find_resume_damage(chosen)
+            if error:
+                raise UserError(f"--resume {resume}: no whole checkpoint there ({error})")
             if chosen.resolve().parent != self.path.resolve():
                 raise UserError(
                     f"--resume {resume} is of another run than {self.path}; to start from its weights, "
                     "set init.projector."
                 )
             return chosen
-        for half in sorted(self.path.glob(f"step-*{HALF_WRITTEN}")):
-            warn(f"{half} was never finished; it is ignored and will be removed.")
+        for half in sorted(self.path.glob(f"step-*{TEMPORARY_SUFFIX}")):
+            warning(f"{half} was never finished; it is ignored and will be removed.")
             if IS_MAIN_PROCESS:
                 shutil.rmtree(half, ignore_errors=True)
-        for remainder in self.path.glob(f".step-*{REMOVED}"):
+        for remainder in self.path.glob(f".step-*{REMOVED_SUFFIX}"):
             if IS_MAIN_PROCESS:
                 shutil.rmtree(remainder, ignore_errors=True)
         found = self.checkpoints()
         for checkpoint in reversed(found):
-            fault = damage(checkpoint) or _lacks_resume(checkpoint)
-            if fault is None:
+            error = find_damage(checkpoint) or _find_resume_damage(checkpoint)
+            if error is None:
                 return checkpoint
-            warn(f"{checkpoint} cannot be resumed: {fault}")
+            warning(f"{checkpoint} cannot be resumed: {error}")
         if found:
-            raise UserError(f"No checkpoint in {self.path} can be resumed; name another run.folder to start anew.")
+            raise UserError(
+                f"No checkpoint in {self.path} can be resumed; name another run.output_dir to start anew."
+            )
         return None
 
     def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> None:
@@ -132,36 +134,36 @@ class RunFolder:
             changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in unsafe)
             raise UserError(
                 f"{checkpoint} was made with another recipe ({changes}); change it back, or name another "
-                "run.folder to start anew."
+                "run.output_dir to start anew."
             )
         for key in changed:
-            say(f"resumed with {key}: {before.get(key)} -> {now.get(key)}")
+            info(f"resumed with {key}: {before.get(key)} -> {now.get(key)}")
 
-    def save(self, snapshot: Snapshot, progress: Progress, config: CheckpointConfig, recipe: Recipe) -> Path:
+    def save(self, snapshot: Snapshot, progress: TrainState, config: CheckpointConfig, recipe: Recipe) -> Path:
         """Write a checkpoint, point `last` at it, and take away what is no longer needed."""
         checkpoint = self.path / f"step-{progress.step:06d}"
-        with written_folder(checkpoint) as folder:
+        with atomic_folder(checkpoint) as folder:
             write_snapshot(folder, snapshot, progress, config, recipe)
-        point(self.path / "last", checkpoint.name)
-        self._prune(recipe.train.keep)
+        write_link(self.path / "last", checkpoint.name)
+        self._prune(recipe.train.save_total_limit)
         return checkpoint
 
-    def point_best(self, progress: Progress) -> None:
+    def update_best_link(self, progress: TrainState) -> None:
         """Let `best` point at the checkpoint of the progress's best step, and keep the progress with its step."""
         if progress.best_step is not None:
-            point(self.path / "best", f"step-{progress.best_step:06d}")
+            write_link(self.path / "best", f"step-{progress.best_step:06d}")
         progress.write(self.path / f"step-{progress.step:06d}" / PROGRESS)
 
-    def begin(self, recipe: Recipe, progress: Progress) -> None:
+    def begin(self, recipe: Recipe, progress: TrainState) -> None:
         """Write the resolved recipe, and take back the metrics that a killed run wrote after its last save."""
         if not IS_MAIN_PROCESS:
             return
         write_text(self.path / RECIPE, recipe.to_yaml())
-        say(f"the whole recipe is in {self.path / RECIPE}")
+        info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, progress.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(self.metrics, "".join(line for line in lines if _stands(line, progress)))
+            write_text(self.metrics, "".join(line for line in lines if _is_before(line, progress)))
 
     def record(self, **figures: Any) -> None:
         """Append one line to metrics.jsonl, and tell the trackers."""
@@ -180,9 +182,9 @@ class RunFolder:
 
     def _prune(self, keep: int) -> None:
         checkpoints = self.checkpoints()
-        for checkpoint in checkpoints[:-RESUMABLE]:
-            shutil.rmtree(checkpoint / RESUME, ignore_errors=True)
-        pointed = [pointed_at(self.path / link) for link in ("best", "last")]
+        for checkpoint in checkpoints[:-NUM_RESUMABLE]:
+            shutil.rmtree(checkpoint / RESUME_FOLDER, ignore_errors=True)
+        pointed = [read_link(self.path / link) for link in ("best", "last")]
         kept = {target.name for target in pointed if target is not None}
         for checkpoint in checkpoints[:-keep]:
             if checkpoint.name not in kept:
@@ -190,31 +192,31 @@ class RunFolder:
 
 
 def _is_safe(key: str, before: Any, now: Any) -> bool:
-    if key == "train.tokens_per_batch":  # any budget divides the same steps; with and without one they differ
+    if key == "train.max_tokens_per_batch":  # any budget divides the same steps; with and without one they differ
         return before is not None and now is not None
     return key.startswith(SAFE_TO_CHANGE)
 
 
-def _lacks_resume(checkpoint: Path) -> str | None:
-    if not (checkpoint / RESUME).is_dir():
-        return f"it has no {RESUME}/ (the newest {RESUMABLE} checkpoints keep it)"
+def _find_resume_damage(checkpoint: Path) -> str | None:
+    if not (checkpoint / RESUME_FOLDER).is_dir():
+        return f"it has no {RESUME_FOLDER}/ (the newest {NUM_RESUMABLE} checkpoints keep it)"
     try:
-        progress = Progress.read(checkpoint / PROGRESS)
-    except UserError as fault:
-        return str(fault)
+        progress = TrainState.read(checkpoint / PROGRESS)
+    except UserError as error:
+        return str(error)
     if f"step-{progress.step:06d}" != checkpoint.name:
         return f"its {PROGRESS} is of step {progress.step}"
-    return tensor_damage(checkpoint / RESUME / OPTIMISER)
+    return find_tensor_damage(checkpoint / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
-def _stands(text: str, progress: Progress) -> bool:
+def _is_before(text: str, progress: TrainState) -> bool:
     """Whether a line of metrics.jsonl is of the run up to `progress`; a damaged one (a power cut) is not."""
     try:
         line = json.loads(text)
         line["step"] + 0
     except (ValueError, TypeError, KeyError):
-        warn(f"{METRICS}: a damaged line was taken out: {text[:40]!r}")
+        warning(f"{METRICS}: a damaged line was taken out: {text[:40]!r}")
         return False
     if line["step"] == progress.step:
-        return not (progress.evaluation_due and "dev_loss" in line)
+        return not (progress.eval_pending and "dev_loss" in line)
     return bool(line["step"] < progress.step)

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from signllava_cli.console import IS_MAIN_PROCESS, say, warn
+from signllava_cli.console import IS_MAIN_PROCESS, info, warning
 from signllava_cli.data.batches import Batch, Collate
-from signllava_cli.data.labelled import LabelledClips
+from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.training_set import TrainingSet, training_steps
-from signllava_cli.errors import Stopped, UserError, first_names
-from signllava_cli.model.assembly import Assembled
+from signllava_cli.errors import RunStopped, UserError, summarize_names
 from signllava_cli.model.checkpoint import CheckpointConfig, library_versions
+from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe, Stage
-from signllava_cli.training.dev import ShouldStop, dev_bleu, dev_loss
+from signllava_cli.training.dev_scores import ShouldStop, dev_bleu, dev_loss
 from signllava_cli.training.engine import Engine
-from signllava_cli.training.progress import Progress
+from signllava_cli.training.loss_spikes import is_spike
 from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.snapshot import Snapshot
-from signllava_cli.training.spikes import is_spike
 from signllava_cli.training.step import StepResult, timed
+from signllava_cli.training.train_state import TrainState
 
 
 @dataclass
@@ -32,13 +32,13 @@ class Session:
     stage: Stage
     accelerator: Accelerator
     run: RunFolder
-    assembled: Assembled
+    bundle: ModelBundle
     examples: TrainingSet
-    dev: LabelledClips
+    dev: LabeledClips
     collate: Collate
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     engine: Engine
-    progress: Progress
+    progress: TrainState
     steps: int
     data: str
 
@@ -48,9 +48,9 @@ class Session:
         return self.accelerator.num_processes
 
     @property
-    def is_over(self) -> bool:
-        """Whether every step was taken, or `train.patience` ended the run before."""
-        patience = self.recipe.train.patience
+    def is_finished(self) -> bool:
+        """Whether every step was taken, or `train.early_stopping_patience` ended the run before."""
+        patience = self.recipe.train.early_stopping_patience
         has_run_dry = patience is not None and self.progress.stale_evaluations >= patience
         return has_run_dry or self.progress.step >= self.steps
 
@@ -72,8 +72,8 @@ class Session:
         state.targets += result.targets
         state.positions += result.positions
         state.padding += result.padding
-        state.cut_frames += result.cuts.frames
-        state.cut_sentences += result.cuts.sentences
+        state.truncated_frames += result.truncation.frames
+        state.truncated_sentences += result.truncation.sentences
         state.seconds += result.seconds
         state.data_wait_seconds += result.data_wait_seconds
         state.ranks = self.ranks
@@ -81,7 +81,7 @@ class Session:
             self._leave_out(result)
         elif is_spike(state, result.loss):
             clips = self._clips_of_step()
-            warn(f"step {state.step}: the loss leapt to {result.loss:.4f}; its clips: {first_names(clips)}")
+            warning(f"step {state.step}: the loss leapt to {result.loss:.4f}; its clips: {summarize_names(clips)}")
             self.run.record(step=state.step, spike=result.loss, clips=clips)
 
     def _clips_of_step(self) -> list[str]:
@@ -98,7 +98,7 @@ class Session:
                 f"train.learning_rate, or let train.skip_nonfinite leave out more than {allowed} such steps."
             )
         state.skipped_steps += 1
-        warn(f"{what}; left out, {state.skipped_steps} of at most {allowed}. Its clips: {', '.join(clips)}")
+        warning(f"{what}; left out, {state.skipped_steps} of at most {allowed}. Its clips: {', '.join(clips)}")
 
     def record(self, result: StepResult, rates: dict[str, float]) -> None:
         """Add a finished step to metrics.jsonl."""
@@ -122,53 +122,55 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """What was trained so far, gathered from all ranks."""
-        return Snapshot(self.assembled.model, self.engine.weights(), self.engine.moments())
+        return Snapshot(self.bundle.model, self.engine.weights(), self.engine.optimizer_state())
 
     def checkpoint_config(self) -> CheckpointConfig:
         """What a checkpoint of this moment says of itself."""
         return CheckpointConfig(
             stage=self.stage,
             step=self.progress.step,
-            llm=self.assembled.llm,
-            turns=self.assembled.prompts.turns,
+            llm=self.bundle.llm,
+            turns=self.bundle.prompts.turns,
             data=self.data,
             versions=library_versions(),
             layouts=self.examples.split.layouts,
         )
 
-    def stopped(self) -> Stopped:
+    def stopped(self) -> RunStopped:
         """What to raise when the run ends early."""
-        return Stopped(
+        return RunStopped(
             f"{self.stage} stopped after step {self.progress.step} of {self.steps}; its state is saved in "
             f"{self.run.path}. Run the same command again to go on."
         )
 
     def dev_loss(self, should_stop: ShouldStop, batches: int | None = None) -> float | None:
         """`dev.dev_loss` of this moment."""
-        return dev_loss(self.assembled, self.dev, self.recipe, self.accelerator, self.collate, should_stop, batches)
+        return dev_loss(self.bundle, self.dev, self.recipe, self.accelerator, self.collate, should_stop, batches)
 
-    def say_end(self) -> None:
+    def print_end(self) -> None:
         """Say how the finished run went."""
         state = self.progress
         if state.step < self.steps:
-            say(
-                f"train.patience={self.recipe.train.patience} ended the run at step {state.step} of {self.steps}: "
+            info(
+                f"train.early_stopping_patience={self.recipe.train.early_stopping_patience} ended the run at step {state.step} of {self.steps}: "
                 f"no evaluation since step {state.best_step} was better."
             )
-        say(
+        info(
             f"{self.stage} is at its end after {state.step} steps and {state.seconds:.0f} s of steps, "
             f"{state.data_wait_seconds:.0f} s of them waiting for data."
         )
-        if state.cut_frames or state.cut_sentences:
-            say(f"data.max_positions cut {state.cut_frames} frames and {state.cut_sentences} context sentences.")
+        if state.truncated_frames or state.truncated_sentences:
+            info(
+                f"data.max_seq_len cut {state.truncated_frames} frames and {state.truncated_sentences} context sentences."
+            )
         if state.skipped_steps:
-            warn(f"{state.skipped_steps} steps were left out because their loss or gradients were not finite.")
+            warning(f"{state.skipped_steps} steps were left out because their loss or gradients were not finite.")
         best = (
             f"loss {state.best_score:.4f}"
-            if self.recipe.train.best == "dev_loss"
+            if self.recipe.train.metric_for_best_model == "dev_loss"
             else f"BLEU-4 {state.best_score:.2f}"
         )
-        say(f"best dev {best} at step {state.best_step}: {self.run.path / 'best'}")
+        info(f"best dev {best} at step {state.best_step}: {self.run.path / 'best'}")
 
     def evaluate(self, should_stop: ShouldStop) -> None:
         """Score the dev split and point `best` where it belongs; left due when a stop came in between.
@@ -176,14 +178,14 @@ class Session:
         Raises:
             UserError: the dev loss is not finite.
         """
-        by_bleu, state = self.recipe.train.best == "dev_bleu", self.progress
+        by_bleu, state = self.recipe.train.metric_for_best_model == "dev_bleu", self.progress
         loss = self.dev_loss(should_stop)
         bleu = None
         if loss is not None and by_bleu:
-            bleu = dev_bleu(self.assembled, self.dev, self.recipe, self.accelerator, should_stop)
+            bleu = dev_bleu(self.bundle, self.dev, self.recipe, self.accelerator, should_stop)
         if loss is None or (by_bleu and bleu is None):
             return
-        state.evaluation_due = False
+        state.eval_pending = False
         if not math.isfinite(loss):
             raise UserError(
                 f"The dev loss at step {state.step} is {loss}: the weights have left all bounds. "
@@ -196,7 +198,7 @@ class Session:
         else:
             state.stale_evaluations += 1
         if IS_MAIN_PROCESS:
-            self.run.point_best(state)
+            self.run.update_best_link(state)
         self.run.record(step=state.step, dev_loss=loss, **({} if bleu is None else {"dev_bleu": bleu}), best=is_best)
         scores = f"dev loss {loss:.4f}" + ("" if bleu is None else f", dev BLEU-4 {bleu:.2f}")
-        say(f"step {state.step}: {scores}" + (", the best so far" if is_best else ""))
+        info(f"step {state.step}: {scores}" + (", the best so far" if is_best else ""))

@@ -16,30 +16,30 @@ from signllava_cli.model.checkpoint import (
     write_checkpoint,
 )
 from signllava_cli.model.llm import ADAPTER_WEIGHTS, read_tensors
-from signllava_cli.model.signllava import SignLlava
+from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
-from signllava_cli.training.optimiser import write_moments
-from signllava_cli.training.progress import Progress
+from signllava_cli.training.optimizer import write_optimizer_state
+from signllava_cli.training.train_state import TrainState
 
-RESUME, OPTIMISER = "resume", "optimiser.safetensors"
+RESUME_FOLDER, OPTIMIZER_FILE = "resume", "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The model, everything trained of it, and AdamW's state, whole and on the CPU."""
 
-    model: SignLlava
+    model: SignLlavaModel
     weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
+    optimizer_state: dict[str, Tensor]
 
 
 def write_snapshot(
-    folder: Path, snapshot: Snapshot, progress: Progress, config: CheckpointConfig, recipe: Recipe
+    folder: Path, snapshot: Snapshot, progress: TrainState, config: CheckpointConfig, recipe: Recipe
 ) -> None:
     """Write everything of a checkpoint into the empty `folder`."""
     write_checkpoint(folder, snapshot.model, snapshot.weights, config, recipe)
     progress.write(folder / PROGRESS)
-    write_moments(snapshot.moments, folder / RESUME / OPTIMISER)
+    write_optimizer_state(snapshot.optimizer_state, folder / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
 def require_read_back(folder: Path, snapshot: Snapshot) -> None:
@@ -55,7 +55,7 @@ def require_read_back(folder: Path, snapshot: Snapshot) -> None:
         names = {name.removeprefix("llm.").replace(".default.", "."): name for name in snapshot.weights}
         read |= {names[name]: tensor for name, tensor in adapter.items()}
     _require_same(snapshot.weights, read, folder)
-    _require_same(snapshot.moments, read_tensors(folder / RESUME / OPTIMISER), folder)
+    _require_same(snapshot.optimizer_state, read_tensors(folder / RESUME_FOLDER / OPTIMIZER_FILE), folder)
 
 
 def _require_same(written: Mapping[str, Tensor], read: Mapping[str, Tensor], folder: Path) -> None:

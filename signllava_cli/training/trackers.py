@@ -16,32 +16,32 @@ from accelerate.tracking import (
     get_available_trackers,
 )
 
-from signllava_cli.console import IS_MAIN_PROCESS, warn
-from signllava_cli.errors import UserError, printable
+from signllava_cli.console import IS_MAIN_PROCESS, warning
+from signllava_cli.errors import UserError, escape_unprintable
 from signllava_cli.files import read_json, write_json
 from signllava_cli.recipe import Recipe
-from signllava_cli.training.record import METRICS, numbers, read_record
+from signllava_cli.training.metrics_log import METRICS, numeric_values, read_metrics
 
 IDS, TENSORBOARD = "trackers.json", "tensorboard"
 
 
 def require_trackers(recipe: Recipe) -> None:
-    """Check that what `track.with` names is installed.
+    """Check that what `track.report_to` names is installed.
 
     Raises:
         UserError: it is not; says how to install it.
     """
     available = {str(each) for each in get_available_trackers()}
-    missing = [name for name in recipe.track.with_ if name not in available]
+    missing = [name for name in recipe.track.report_to if name not in available]
     if missing:
         raise UserError(
-            f"track.with: not installed here: {', '.join(missing)}; run `pip install {' '.join(missing)}`, "
+            f"track.report_to: not installed here: {', '.join(missing)}; run `pip install {' '.join(missing)}`, "
             "or take out what you do without."
         )
 
 
 class Trackers:
-    """The trackers of `track.with`, started; none but on the main process.
+    """The trackers of `track.report_to`, started; none but on the main process.
 
     A tracker that fails is left out with a warning until the run is started again: a network is no reason to lose a
     run, and metrics.jsonl has every figure. Their ids lie in `trackers.json`, so that a resumed run goes on in the
@@ -50,7 +50,7 @@ class Trackers:
     Args:
         folder: the run folder, with metrics.jsonl as a killed run left it: what stands there was sent, and is not
             sent a second time. (TensorBoard is told to forget what came after `step`, and gets it anew.)
-        step: optimiser steps behind the run.
+        step: optimizer steps behind the run.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, step: int) -> None:
@@ -58,12 +58,12 @@ class Trackers:
         self._started: dict[str, GeneralTracker] = {}
         self._ids: dict[str, str] = {}
         self._sent: dict[str, dict[str, int]] = {}
-        if not (IS_MAIN_PROCESS and recipe.track.with_):
+        if not (IS_MAIN_PROCESS and recipe.track.report_to):
             return
         if step and (folder / IDS).is_file():
             self._ids = read_json(folder / IDS)
-        recorded = {name: max(curve) for name, curve in read_record(folder / METRICS).curves.items()}
-        for name in dict.fromkeys(recipe.track.with_):
+        recorded = {name: max(curve) for name, curve in read_metrics(folder / METRICS).curves.items()}
+        for name in dict.fromkeys(recipe.track.report_to):
             self._sent[name] = recorded if name in self._ids else {}
             with self._surviving(name):
                 self._started[name] = self._start(name)
@@ -72,7 +72,9 @@ class Trackers:
     def log(self, step: int, **figures: Any) -> None:
         """Send those of a step's figures that are numbers."""
         for name, tracker in list(self._started.items()):
-            fresh = {key: value for key, value in numbers(figures).items() if step > self._sent[name].get(key, -1)}
+            fresh = {
+                key: value for key, value in numeric_values(figures).items() if step > self._sent[name].get(key, -1)
+            }
             if not fresh:
                 continue
             with self._surviving(name):
@@ -127,9 +129,9 @@ class Trackers:
         """Leave the tracker out when the block fails, whatever its library raises."""
         try:
             yield
-        except Exception as fault:
+        except Exception as error:
             self._started.pop(name, None)
-            warn(
+            warning(
                 f"the tracker {name} failed and is left out; metrics.jsonl has everything: "
-                f"{type(fault).__name__}: {printable(' '.join(str(fault).split()))}"
+                f"{type(error).__name__}: {escape_unprintable(' '.join(str(error).split()))}"
             )

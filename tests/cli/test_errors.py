@@ -1,4 +1,4 @@
-"""What a person gets wrong ends in one line that says what, where and the mend, and in exit code 2."""
+"""What a person gets wrong ends in one line that says what, where and the fix, and in exit code 2."""
 
 import shutil
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_checkpoint_of_another_llm(
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
     assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "hidden_size 128", "hidden_size 64")
     finetune = ["finetune", "-r", "toy/tiny_finetune", "--projector", run]
-    ended = signllava(*finetune, *sets([*settings, f"llm.path={other}", f"run.folder={tmp_path / 'f'}"]))
+    ended = signllava(*finetune, *sets([*settings, f"llm.path={other}", f"run.output_dir={tmp_path / 'f'}"]))
     assert_one_line(ended, "hidden_size 128", "hidden_size 64")
 
 
@@ -109,9 +109,9 @@ def test_checkpoint_that_is_none(signllava: Command, tmp_path: Path) -> None:
 
 
 def test_projector_of_another_kind_is_not_taken(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    """The research system took a projector of another type for its own, and left it random."""
+    """Sign_LLaVA took a projector of another type for its own, and left it random."""
     assert pretrain(signllava, settings, "train.max_steps=1").code == 0
-    kinds = [*settings, f"run.folder={tmp_path / 'f'}", f"init.projector={tmp_path / 'run'}"]
+    kinds = [*settings, f"run.output_dir={tmp_path / 'f'}", f"init.projector={tmp_path / 'run'}"]
     ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.mae.projector=mlp3x_gelu"]))
     assert_one_line(ended, "projector.safetensors lacks", "mae.layers.4")
     ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.sign2vec=null"]))

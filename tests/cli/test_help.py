@@ -36,14 +36,14 @@ def cpu_seconds() -> float:
 def test_help_needs_no_torch_and_less_than_a_second(words: tuple[str, ...]) -> None:
     seconds = []
     for _ in range(3):  # the machine is noisy: the best of three
-        began = cpu_seconds()
+        start_time = cpu_seconds()
         ended = subprocess.run(
             [sys.executable, "-c", WITHOUT_TORCH, *words, "--help"],
             capture_output=True,
             text=True,
             check=False,
         )
-        seconds.append(cpu_seconds() - began)
+        seconds.append(cpu_seconds() - start_time)
         assert ended.returncode == 0, ended.stderr
         assert "Usage" in ended.stdout
         if seconds[-1] < 1:

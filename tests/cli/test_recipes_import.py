@@ -9,7 +9,7 @@ import yaml
 from conftest import Ended
 
 from signllava_cli.recipe import Recipe, build_recipe, read_recipe, require_stage
-from signllava_cli.recipe.importing import import_recipe
+from signllava_cli.recipe.sign_llava_import import import_recipe
 
 Signllava = Callable[..., Ended]
 
@@ -183,15 +183,30 @@ def fate_of(key: str, text: str) -> str:
 def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp_path: Path) -> None:
     recipe, text, _ = imported(signllava, tmp_path, PRETRAIN, "--num-processes", 4)
     require_stage(recipe, "pretrain")
-    assert (recipe.run.folder, recipe.run.seed, recipe.llm.path, recipe.llm.bits) == ("old/out", 42, "some/llama", 16)
-    assert (recipe.llm.dtype, recipe.llm.double_quantization) == ("bfloat16", False)
+    assert (recipe.run.output_dir, recipe.run.seed, recipe.llm.path, recipe.llm.bits) == (
+        "old/out",
+        42,
+        "some/llama",
+        16,
+    )
+    assert (recipe.llm.dtype, recipe.llm.bnb_4bit_use_double_quant) == ("bfloat16", False)
     train = recipe.train
-    assert (train.micro_batch_size, train.batch_size, train.epochs, train.learning_rate) == (3, 12, 6, 5e-4)
-    assert (train.schedule, train.warmup, train.weight_decay, train.label_smoothing) == ("linear", 0.03, 0.2, 0.1)
-    assert (train.eval_every, train.save_every, train.keep, recipe.track.every) == (7, 9, 4, 5)
-    assert (recipe.lora.enabled, recipe.lora.r, recipe.lora.alpha, recipe.lora.dropout) == (False, 8, 32, 0.1)
-    assert (recipe.context.window, recipe.context.prelude, recipe.data.max_positions) == (3, 1, 1024)
-    assert (recipe.data.root, recipe.data.train, recipe.data.dev, recipe.data.workers) == (
+    assert (train.micro_batch_size, train.batch_size, train.num_train_epochs, train.learning_rate) == (3, 12, 6, 5e-4)
+    assert (train.lr_scheduler_type, train.warmup_ratio, train.weight_decay, train.label_smoothing) == (
+        "linear",
+        0.03,
+        0.2,
+        0.1,
+    )
+    assert (train.eval_steps, train.save_steps, train.save_total_limit, recipe.track.logging_steps) == (7, 9, 4, 5)
+    assert (recipe.lora.enabled, recipe.lora.r, recipe.lora.lora_alpha, recipe.lora.lora_dropout) == (
+        False,
+        8,
+        32,
+        0.1,
+    )
+    assert (recipe.context.window, recipe.context.prelude, recipe.data.max_seq_len) == (3, 1, 1024)
+    assert (recipe.data.root, recipe.data.train, recipe.data.dev, recipe.data.num_workers) == (
         "/data/H2S",
         "train",
         "val",
@@ -202,7 +217,7 @@ def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp
     assert (weights.is_reversed, recipe.tasks.max_words, recipe.tasks.paraphrases) == (0, 4, 0)
     assert list(recipe.streams) == ["mae", "sign2vec"]  # the order of its code, whatever that of the file
     mae, sign2vec = recipe.streams.values()
-    assert (mae.width, mae.projector, mae.normalise_input, mae.normalise_output) == (640, "linear", False, False)
+    assert (mae.width, mae.projector, mae.normalize_input, mae.normalize_output) == (640, "linear", False, False)
     assert (mae.folder, mae.metadata) == ("/data/H2S/from/elsewhere", "H2S.mae.{split}.json")
     assert (sign2vec.folder, sign2vec.metadata) == (None, None)
     assert "enable_input is false" in fate_of("SignModelArguments.projectors.pose.dim", text)
@@ -219,7 +234,7 @@ def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signll
         "ModelArguments.tune_mm_mlp_adapter": "adapter",
         "TrainingArguments.auto_find_batch_size": "--dry-run",
         "TrainingArguments.deepspeed": "--launch",
-        "TrainingArguments.metric_for_best_model": "train.best",
+        "TrainingArguments.metric_for_best_model": "train.metric_for_best_model",
         "TrainingArguments.surprise": "not known",
         "TrainingArguments.label_smoothing_factor": "not in the file",
         "SignDataArguments.use_paraphrases": "tasks.paraphrases",
@@ -233,8 +248,8 @@ def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signll
         assert words in fate_of(key, text)
         assert f"warning: {key}: " in ended.out
     # what the file does not say is as in its code, not as in ours
-    assert (recipe.train.schedule, recipe.train.epochs, recipe.run.seed) == ("linear", 3, 42)
-    assert (recipe.data.max_positions, recipe.track.every) == (512, 500)
+    assert (recipe.train.lr_scheduler_type, recipe.train.num_train_epochs, recipe.run.seed) == ("linear", 3, 42)
+    assert (recipe.data.max_seq_len, recipe.track.logging_steps) == (512, 500)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +280,7 @@ def test_a_generate_configuration_keeps_its_context(
     recipe, text, _ = imported(signllava, tmp_path, old)
     generate = recipe.generate
     assert (generate.context_source, generate.split, recipe.data.root) == (source, "dev", "/data/H2S/")
-    assert (generate.beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
+    assert (generate.num_beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
     assert (generate.temperature, generate.top_p) == (None, 1.0)  # it did not sample
     assert "do_sample" in fate_of("GenerateArguments.temperature", text)
     assert "signllava checkpoint convert old/out/checkpoint-40" in fate_of("GenerateArguments.model_path", text)

@@ -62,7 +62,7 @@ def test_the_data_folder_may_be_called_anything(tmp_path: Path) -> None:
         ({"r": {"clip_order": ["a"], "a": {**CLIP, "context_bound": {"needs": "window"}}}}, "`context_bound` needs"),
         ({"r": {"clip_order": [1], "1": CLIP}}, "clip_order holds 1, which is no text"),
         ({"r": {"clip_order": ["a"], "a": {**CLIP, "start": "0:01"}}}, "`start` is no number of seconds"),
-        ({"r": {"clip_order": ["a", "b"]}}, r"'r/a': .* \(1 more faults: `signllava prepare check"),
+        ({"r": {"clip_order": ["a", "b"]}}, r"'r/a': .* \(1 more errors: `signllava prepare check"),
         ({}, "holds no clips"),
     ],
 )

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.batches import Batch, make_batch
-from signllava_cli.data.examples import Cuts, Example
+from signllava_cli.data.batches import Batch, collate_examples
+from signllava_cli.data.examples import Example, Truncation
 from signllava_cli.data.prompts import Prompt
 
 WIDTHS = {"mae": 2, "pose": 3}
@@ -20,7 +20,7 @@ def example(number: int, mae: int, pose: int, answer: tuple[int, ...]) -> Exampl
         if frames
     }
     after = tuple(range(20, 20 + number))
-    return Example(Clip("r", str(number), 0, ""), streams, (), Prompt((1, 2), after), answer, Cuts())
+    return Example(Clip("r", str(number), 0, ""), streams, (), Prompt((1, 2), after), answer, Truncation())
 
 
 def literal(batch: Batch) -> list[list[str]]:
@@ -28,12 +28,12 @@ def literal(batch: Batch) -> list[list[str]]:
     rows, length = batch.input_ids.shape
     flat = [str(int(i)) for i in batch.input_ids.flatten()]
     for name, stream in batch.streams.items():
-        for place in stream.opens.tolist():
-            flat[place] = f"<{name}>"
-        for place in stream.closes.tolist():
-            flat[place] = f"</{name}>"
-        for place, frame in zip(stream.positions.tolist(), stream.frames, strict=True):
-            flat[place] = f"{name}{int(frame[0])}"
+        for index in stream.opens.tolist():
+            flat[index] = f"<{name}>"
+        for index in stream.closes.tolist():
+            flat[index] = f"</{name}>"
+        for index, frame in zip(stream.positions.tolist(), stream.frames, strict=True):
+            flat[index] = f"{name}{int(frame[0])}"
     mask = batch.attention_mask.flatten().tolist()
     return [[flat[p] for p in range(r * length, (r + 1) * length) if mask[p]] for r in range(rows)]
 
@@ -41,7 +41,7 @@ def literal(batch: Batch) -> list[list[str]]:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_layout_of_every_row(side: str) -> None:
     examples = [example(1, 2, 1, (7, 8, 9)), example(3, 0, 2, (5, 6)), example(2, 1, 3, (4,))]
-    batch = make_batch(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
     one, three, two = literal(batch)
     assert one == [
         "1",
@@ -70,12 +70,12 @@ def test_the_layout_of_every_row(side: str) -> None:
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
     """A target is predicted at the position just before the one where it is, or would be, read."""
-    draw = np.random.default_rng(size)
+    rng = np.random.default_rng(size)
     examples = [
-        example(k + 1, int(draw.integers(1, 9)), int(draw.integers(0, 5)), tuple(draw.integers(30, 90, 1 + k % 4)))
+        example(k + 1, int(rng.integers(1, 9)), int(rng.integers(0, 5)), tuple(rng.integers(30, 90, 1 + k % 4)))
         for k in range(size)
     ]
-    batch = make_batch(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
     length, at = batch.input_ids.shape[1], 0
     for row, each in enumerate(examples):
         first = batch.predictors[at].item()
@@ -92,7 +92,7 @@ def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
 
 
 def test_a_stream_that_no_clip_has_is_there_and_empty() -> None:
-    batch = make_batch([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
+    batch = collate_examples([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
     assert batch.streams["pose"].frames.shape == (0, 3)
     assert batch.streams["pose"].frames.dtype == torch.float16
     assert batch.streams["pose"].opens.shape == (0,)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from signllava_cli.data.context import context_positions
+from signllava_cli.data.context import context_indices
 
 
 @pytest.mark.parametrize("window", range(5))
@@ -13,5 +13,5 @@ def test_context_rule(window: int, prelude: int, position: int) -> None:
         expected = [p for p in range(position) if p < prelude or p >= position - window]
     else:
         expected = list(range(position))
-    assert context_positions(position, window, prelude) == expected
+    assert context_indices(position, window, prelude) == expected
     assert position not in expected

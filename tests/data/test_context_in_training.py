@@ -14,21 +14,21 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.batches import training_batches
+from signllava_cli.data.batches import training_collator
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.labelled import LabelledClips
-from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.labeled_clips import LabeledClips
+from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import CONTEXT, TrainingSet, training_steps
 from signllava_cli.errors import UserError
-from signllava_cli.generation.context_source import prepared_sentences
+from signllava_cli.generation.context_source import read_prepared_context
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import read_predictions
+from signllava_cli.generation.predictions_folder import read_predictions
 from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 Command = Callable[..., Ended]
 
-VARIED = ["context.least_window=0", "context.least_prelude=1", "context.sentence_dropout=0.2", "context.dropout=0.2"]
+VARIED = ["context.min_window=0", "context.min_prelude=1", "context.sentence_dropout=0.2", "context.dropout=0.2"]
 
 
 def said(clip: Clip) -> str:
@@ -58,7 +58,7 @@ def opened(settings: list[str]) -> Callable[..., TrainingSet]:
         base = [*settings, "data.train=dev", "context.dropout=0", *overrides]
         recipe = read_recipe("toy/tiny_pretrain", base)
         split = Split(recipe, "dev")
-        builder = ExampleBuilder(recipe, PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks))
+        builder = ExampleBuilder(recipe, PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks))
         return TrainingSet(recipe, split, builder, {clip.id: said(clip) for clip in split.annotated})
 
     return with_settings
@@ -94,7 +94,7 @@ def test_the_source_decides_whose_sentences_are_seen(opened: Callable[..., Train
 def test_window_and_prelude_are_drawn_from_their_ranges_both_ends_included(
     opened: Callable[..., TrainingSet],
 ) -> None:
-    examples = opened("context.source=predicted:F", "context.least_window=0", "context.least_prelude=1")
+    examples = opened("context.source=predicted:F", "context.min_window=0", "context.min_prelude=1")
     drawn: Counter[tuple[int, int]] = Counter()
     for p in range(10 * len(examples.split.clips)):
         position, seen = examples.clip(p).position, [place(sentence) for sentence in examples[p].context]
@@ -125,7 +125,7 @@ def test_an_empty_hypothesis_leaves_no_sentence(opened: Callable[..., TrainingSe
     """Neither that of a clip without features, nor that of a model that had nothing to say."""
     split = opened().split
     rows = [prediction(clip, said(clip) if clip.position % 3 else "", "mae") for clip in split.annotated]
-    hypotheses = prepared_sentences(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
+    hypotheses = read_prepared_context(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
     examples = opened("context.source=predicted:F", "context.window=3", "context.prelude=0")
     examples.contexts.hypotheses = hypotheses
     for p in range(len(split.clips)):
@@ -135,17 +135,17 @@ def test_an_empty_hypothesis_leaves_no_sentence(opened: Callable[..., TrainingSe
 
 def test_the_oldest_sentence_of_the_drawn_window_is_the_first_to_be_cut(opened: Callable[..., TrainingSet]) -> None:
     settings = [*VARIED, "context.source=predicted:F", "data.min_frames=1"]
-    roomy, tight = opened(*settings), opened(*settings, "data.max_positions=85")
+    roomy, tight = opened(*settings), opened(*settings, "data.max_seq_len=85")
     lost = 0
     for p in range(6 * len(roomy.split.clips)):
-        draw = np.random.default_rng([roomy.seed, CONTEXT, p])
-        sentences, prelude = roomy.contexts.draw(roomy.clip(p), draw)
+        rng = np.random.default_rng([roomy.seed, CONTEXT, p])
+        sentences, prelude = roomy.contexts.sample(roomy.clip(p), rng)
         assert roomy[p].context == tuple(sentences)
         cut = tight[p]
-        for _ in range(cut.cuts.sentences):
+        for _ in range(cut.truncation.sentences):
             sentences.pop(min(prelude, len(sentences) - 1))
         assert cut.context == tuple(sentences)
-        lost += cut.cuts.sentences > 0 and prelude not in (0, 2)
+        lost += cut.truncation.sentences > 0 and prelude not in (0, 2)
     assert lost > 10  # where the recipe's own prelude, 2, would have cut another sentence
 
 
@@ -153,7 +153,7 @@ def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: C
     def contexts(first: int, rank: int, ranks: int, *overrides: str) -> list[list[tuple[int, ...]]]:
         settings = [*VARIED, "context.source=mixed:F", "train.micro_batch_size=2", *overrides]
         examples = opened(*settings)
-        collate = training_batches(examples.recipe, 0)
+        collate = training_collator(examples.recipe, 0)
         steps = training_steps(examples.recipe, examples, first, 24, collate, rank, ranks)
         return [[tuple(row) for batch in step for row in rows(batch.input_ids.tolist())] for step in steps]
 
@@ -162,7 +162,7 @@ def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: C
 
     alone = contexts(0, 0, 1)
     assert len({row for step in alone for row in step}) > 50
-    assert contexts(0, 0, 1, "data.workers=2") == alone
+    assert contexts(0, 0, 1, "data.num_workers=2") == alone
     assert contexts(17, 0, 1) == alone[17:]  # in the second epoch
     shares = zip(contexts(0, 0, 2), contexts(0, 1, 2), strict=True)
     assert [sorted(one + other) for one, other in shares] == [sorted(step) for step in alone]
@@ -171,10 +171,10 @@ def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: C
 def test_the_dev_split_is_scored_under_all_of_its_gold_context(opened: Callable[..., TrainingSet]) -> None:
     examples = opened(*VARIED, "context.source=predicted:F")
     split = examples.split
-    dev = LabelledClips(examples.recipe, split, examples.builder, examples.recipe.tasks.dev)
+    dev = LabeledClips(examples.recipe, split, examples.builder, examples.recipe.tasks.dev)
     clips = list(split.clips)
     asked = dev.examples(clips, [np.random.default_rng(clip.row) for clip in clips])
-    for each in (*asked, *dev.unanswered(clips, room=8)):
+    for each in (*asked, *dev.prompts_only(clips, room=8)):
         assert list(each.context) == split.gold_context(each.clip, 2, 2)
 
 
@@ -182,30 +182,32 @@ def test_mixed_context_from_generate_to_a_resumed_run(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     """What `generate` wrote of the training split is mixed in; stopping changes nothing; another file is noticed."""
-    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=4", "train.smoke_pass=false"]
+    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=4", "train.preflight=false"]
     first, predictions = tmp_path / "first", tmp_path / "predictions"
     pretrain = ["pretrain", "-r", "toy/tiny_pretrain"]
-    assert signllava(*pretrain, *sets([*common, "train.max_steps=1", f"run.folder={first}"])).code == 0
+    assert signllava(*pretrain, *sets([*common, "train.max_steps=1", f"run.output_dir={first}"])).code == 0
     narrowed = ["--context", 1, "--prelude", 0, "--context-source", "predicted", "--out", predictions]
     ended = signllava("generate", "-c", first, "--set", "generate.split=dev", *narrowed, "--max-new-tokens", 4)
     assert ended.code == 0, ended.err
 
     mixed = [*common, f"context.source=mixed:{predictions}"]
     runs = {name: tmp_path / name for name in ("whole", "stopped", "gold")}
-    ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['whole']}"]))
+    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['whole']}"]))
     assert ended.code == 0, ended.err
     for step in (1, 3):
-        ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}", f"train.stop_at_step={step}"]))
+        ended = signllava(
+            *pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}", f"train.stop_at_step={step}"])
+        )
         assert ended.code == 75, ended.err
     lines = (predictions / "predictions.jsonl").read_text()
     changed = [*read_predictions(predictions / "predictions.jsonl")]
     changed[0] = Prediction(**{**asdict(changed[0]), "hypothesis": "Something else."})
     write_predictions(predictions / "predictions.jsonl", changed)
-    ended = signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}"]))
+    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}"]))
     assert (ended.code, "was trained on other data" in ended.err) == (2, True)
     (predictions / "predictions.jsonl").write_text(lines)
-    assert signllava(*pretrain, *sets([*mixed, f"run.folder={runs['stopped']}"])).code == 0
-    assert signllava(*pretrain, *sets([*common, f"run.folder={runs['gold']}"])).code == 0
+    assert signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}"])).code == 0
+    assert signllava(*pretrain, *sets([*common, f"run.output_dir={runs['gold']}"])).code == 0
 
     weights = {name: load_file(run / "last" / "projector.safetensors") for name, run in runs.items()}
     for name, tensor in weights["whole"].items():
@@ -217,7 +219,7 @@ def test_generation_shows_the_upper_ends_or_what_it_is_told(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     """Least numbers are those of training alone: the command line may go below them."""
-    ranges = ["context.least_window=1", "context.least_prelude=1", "train.max_steps=1"]
+    ranges = ["context.min_window=1", "context.min_prelude=1", "train.max_steps=1"]
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *ranges])).code == 0
     for options, (window, prelude) in {(): (2, 2), ("--context", 0): (0, 2), ("--prelude", 0): (2, 0)}.items():
         out = tmp_path / f"{window}-{prelude}"
@@ -252,16 +254,16 @@ def test_a_file_of_other_clips_is_refused_and_names_them(
 
 
 @pytest.mark.parametrize(
-    ("context", "fault"),
+    ("context", "error"),
     [
         ({"source": "mixed"}, "context.source: expected gold, predicted:FILE or mixed:FILE, got 'mixed'"),
-        ({"window": 1, "least_window": 2}, "context.least_window: 2 is more than context.window, 1"),
-        ({"least_prelude": 1}, "context.least_prelude: 1 is more than context.prelude, 0"),
+        ({"window": 1, "min_window": 2}, "context.min_window: 2 is more than context.window, 1"),
+        ({"min_prelude": 1}, "context.min_prelude: 1 is more than context.prelude, 0"),
         ({"sentence_dropout": 1}, "context.sentence_dropout: input should be less than 1"),
         ({"predicted_share": 1.5}, "context.predicted_share: input should be less than or equal to 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_a_fault(context: dict[str, object], fault: str) -> None:
+def test_what_cannot_be_drawn_is_a_fault(context: dict[str, object], error: str) -> None:
     with pytest.raises(UserError) as raised:
         build_recipe({"context": context})
-    assert fault in str(raised.value)
+    assert error in str(raised.value)

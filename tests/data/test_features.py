@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.features import FeatureStream, thin
-from signllava_cli.data.indexing import open_index
+from signllava_cli.data.feature_stream import FeatureStream, subsample
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
+from signllava_cli.prepare.indexing import open_index
 from signllava_cli.recipe import Recipe, Stream, build_recipe
 
 A, B = Clip("rec", "a", 0, "One.", row=0), Clip("rec", "b", 1, "Two.", row=1)
@@ -177,7 +177,7 @@ def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     np.testing.assert_array_equal(stream(root, stride=2).read(A), FRAMES[::2])
     np.testing.assert_array_equal(stream(root, max_frames=3).read(A), FRAMES[[0, 2, 4]])
-    np.testing.assert_array_equal(thin(FRAMES, 1), FRAMES[:1])
+    np.testing.assert_array_equal(subsample(FRAMES, 1), FRAMES[:1])
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_thinning_while_reading_equals_thinning_what_was_read(
     read = stream(root, width=width, stride=stride, max_frames=limit)
     expected = frames[::stride]
     if limit is not None and len(expected) > limit:
-        expected = thin(expected, limit)
+        expected = subsample(expected, limit)
     for clip in (A, B):
         np.testing.assert_array_equal(read.read(clip), expected)
         assert read.kept_frames()[clip.row] == len(expected)
@@ -222,7 +222,7 @@ def bytes_read() -> int:
 
 
 def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signllava_cli.data.features.OPEN_FILES", 2)
+    monkeypatch.setattr("signllava_cli.data.feature_stream.OPEN_FILES", 2)
     root, names = tmp_path / "d", [f"r{number}" for number in range(7)]
     (root / "mae").mkdir(parents=True)
     annotation = {name: {"clip_order": ["a"], "a": {"translation": "One."}} for name in names}

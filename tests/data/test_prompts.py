@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, Tasks
 
@@ -35,7 +35,7 @@ def tokenizer(tiny_llm: Path) -> Any:
 
 def test_the_pieces_are_the_chat_template_rendered_whole(tokenizer: Any) -> None:
     tasks = Tasks(system="Be good.", streams="See:", context="Before:", translation="What?")
-    writer = PromptWriter(tokenizer, tasks)
+    writer = PromptBuilder(tokenizer, tasks)
     prompt = writer.prompt(["One.", "Two."])
     whole = tokenizer.apply_chat_template(
         [
@@ -49,7 +49,7 @@ def test_the_pieces_are_the_chat_template_rendered_whole(tokenizer: Any) -> None
 
 
 def test_without_context_the_prompt_holds_no_word_of_it(tokenizer: Any) -> None:
-    writer = PromptWriter(tokenizer, Tasks(context="Sentences before:"))
+    writer = PromptBuilder(tokenizer, Tasks(context="Sentences before:"))
     assert "before" in tokenizer.decode(writer.prompt(["One."]).after)
     assert "before" not in tokenizer.decode(writer.prompt([]).after)
 
@@ -58,7 +58,7 @@ def test_without_context_the_prompt_holds_no_word_of_it(tokenizer: Any) -> None:
 @pytest.mark.parametrize("template", [None, LLAMA_3_TEMPLATE])
 def test_no_text_loses_its_labels_or_breaks_the_prompt(tokenizer: Any, text: str, template: str | None) -> None:
     tokenizer.chat_template = template or tokenizer.chat_template
-    writer = PromptWriter(tokenizer, Tasks())
+    writer = PromptBuilder(tokenizer, Tasks())
     answer = writer.answer(text)
     assert answer[-1] == writer.end_of_turn
     assert answer.count(writer.end_of_turn) == 1
@@ -70,7 +70,7 @@ def test_no_text_loses_its_labels_or_breaks_the_prompt(tokenizer: Any, text: str
 
 
 def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer: Any, recipe: Recipe) -> None:
-    builder = ExampleBuilder(recipe, PromptWriter(tokenizer, recipe.tasks))
+    builder = ExampleBuilder(recipe, PromptBuilder(tokenizer, recipe.tasks))
     clip = Clip("r", "a", 0, "Today my sister buys a coat.")
     for context in ([], ["One."], ["One.", "Two."]):
         trained = builder.build(clip, {}, context, clip.translation)
@@ -80,7 +80,7 @@ def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer:
 
 
 def test_generated_text_ends_at_the_end_of_the_turn(tokenizer: Any) -> None:
-    writer = PromptWriter(tokenizer, Tasks())
+    writer = PromptBuilder(tokenizer, Tasks())
     answer = writer.answer("Today grandmother hides.")
     assert writer.text([*answer, *answer]) == "Today grandmother hides."
 
@@ -88,15 +88,15 @@ def test_generated_text_ends_at_the_end_of_the_turn(tokenizer: Any) -> None:
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
-        PromptWriter(tokenizer, Tasks())
+        PromptBuilder(tokenizer, Tasks())
 
 
 def test_a_checkpoint_keeps_the_turns_of_its_training(tokenizer: Any) -> None:
     """A template that prints the date prompts on Tuesday as it did on Monday."""
-    monday = PromptWriter(tokenizer, Tasks())
+    monday = PromptBuilder(tokenizer, Tasks())
     tokenizer.chat_template = "Tuesday. " + tokenizer.chat_template
-    tuesday = PromptWriter(tokenizer, Tasks())
-    kept = PromptWriter(tokenizer, Tasks(), monday.turns)
+    tuesday = PromptBuilder(tokenizer, Tasks())
+    kept = PromptBuilder(tokenizer, Tasks(), monday.turns)
     assert tuesday.prompt([]) != monday.prompt([])
     assert kept.prompt(["One."]) == monday.prompt(["One."])
     assert kept.answer("One.") == monday.answer("One.")

@@ -9,13 +9,13 @@ from conftest import ALL_TASKS
 from transformers import AutoTokenizer
 
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.batches import Batch, training_batches
+from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.data.tasks import Question, TaskSampler
+from signllava_cli.data.tasks import Instruction, TaskSampler
 from signllava_cli.data.training_set import TrainingSet, training_steps
-from signllava_cli.data.words import holds, words
+from signllava_cli.data.words import contains_phrase, words
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, Tasks, TaskWeights, build_recipe, read_recipe
 
@@ -31,10 +31,10 @@ VOCABULARY = ["an", "art", "artist", "des", "design", "italian", "kind", "new yo
 NOT_THERE = {"des", "oven", "tal", "york city"}
 
 
-def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Question]:
+def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Instruction]:
     shares = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
     sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary, "train")  # type: ignore[call-arg]
-    return [sampler.draw(clip, np.random.default_rng([0, seed])) for seed in range(600)]
+    return [sampler.sample(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 
 
 def test_a_word_is_present_when_it_is_a_word_of_the_sentence_whatever_its_case() -> None:
@@ -80,7 +80,7 @@ def test_several_words_are_asked_in_alphabetical_order() -> None:
         assert asked == sorted(asked)
         assert len(set(asked)) == len(asked) == len(answers)
         for word, answer in zip(asked, answers, strict=True):
-            assert (answer == "yes") == holds(words(CLIP.translation), words(word))
+            assert (answer == "yes") == contains_phrase(words(CLIP.translation), words(word))
         sizes[len(asked)] += 1
         present[answers.count("yes")] += 1
     assert set(sizes) == {2, 3, 4, 5}
@@ -89,8 +89,8 @@ def test_several_words_are_asked_in_alphabetical_order() -> None:
 
 def test_the_video_is_reversed_as_often_as_not_and_the_answer_says_so() -> None:
     drawn = questions({"is_reversed": 1})
-    assert all((each.answer == "yes") == each.backwards for each in drawn)
-    assert 240 < sum(each.backwards for each in drawn) < 360
+    assert all((each.answer == "yes") == each.is_reversed for each in drawn)
+    assert 240 < sum(each.is_reversed for each in drawn) < 360
 
 
 def test_weights_say_how_often_a_task_is_drawn() -> None:
@@ -117,7 +117,7 @@ def test_small_vocabularies_give_fewer_words_and_never_a_wrong_answer(
             assert each.answer == clip.translation
             continue
         for word, answer in zip(each.text.split(", "), each.answer.split(", "), strict=True):
-            assert (answer == "yes") == holds(words(clip.translation), words(word))
+            assert (answer == "yes") == contains_phrase(words(clip.translation), words(word))
 
 
 def test_word_tasks_without_keywords_are_refused() -> None:
@@ -127,7 +127,7 @@ def test_word_tasks_without_keywords_are_refused() -> None:
 
 def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
     sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")  # type: ignore[call-arg]
-    drawn = Counter(sampler.draw(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
+    drawn = Counter(sampler.sample(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
     assert 550 < drawn[CLIP.translation] < 650
     assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}
 
@@ -141,9 +141,9 @@ def steps(
     recipe: Recipe, first: int, last: int, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> list[list[Batch]]:
     recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
-    prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
+    prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     examples = TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
-    return list(training_steps(recipe, examples, first, last, training_batches(recipe, 0), rank, ranks))
+    return list(training_steps(recipe, examples, first, last, training_collator(recipe, 0), rank, ranks))
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
@@ -171,14 +171,14 @@ def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
     recipe = build_recipe(
         {**all_tasks.to_dict(), "tasks": {"train": {"translation": 0, "is_reversed": 1}, "yes": "yes", "no": "no"}}
     )
-    prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
+    prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     split = Split(recipe, "dev")
     examples = TrainingSet(recipe, split, ExampleBuilder(recipe, prompts))
     seen = set()
     for position in range(12):
         example = examples[position]
-        backwards = prompts.text(example.answer) == "yes"
+        is_reversed = prompts.text(example.answer) == "yes"
         for name, frames in split.read(example.clip).items():
-            np.testing.assert_array_equal(example.streams[name], frames[::-1] if backwards else frames)
-        seen.add(backwards)
+            np.testing.assert_array_equal(example.streams[name], frames[::-1] if is_reversed else frames)
+        seen.add(is_reversed)
     assert seen == {True, False}

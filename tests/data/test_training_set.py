@@ -10,9 +10,9 @@ import torch
 from conftest import ALL_TASKS
 from transformers import AutoTokenizer
 
-from signllava_cli.data.batches import Batch, training_batches
+from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import Example, ExampleBuilder
-from signllava_cli.data.prompts import PromptWriter
+from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.errors import UserError
@@ -20,7 +20,7 @@ from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 
 def training_set(recipe: Recipe) -> TrainingSet:
-    prompts = PromptWriter(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
+    prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     return TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
 
 
@@ -74,7 +74,7 @@ def test_the_ranks_together_compute_each_position_once(recipe: Recipe, ranks: in
 
 def batches_and_processes(recipe: Recipe) -> tuple[list[Batch], set[int]]:
     """The batches of steps 3 to 11, which cross the end of an epoch, and the processes that made them."""
-    collate = training_batches(recipe, 0)
+    collate = training_collator(recipe, 0)
 
     def collate_here(examples: Sequence[Example]) -> Any:
         return collate(examples), os.getpid()
@@ -88,7 +88,7 @@ def test_workers_do_not_change_the_batches(settings: list[str]) -> None:
     """To the last bit of the frames, with every random choice that an example can hold."""
     common = [*settings, *ALL_TASKS, "train.micro_batch_size=2"]
     alone, here = batches_and_processes(read_recipe("toy/tiny_pretrain", common))
-    with_workers, workers = batches_and_processes(read_recipe("toy/tiny_pretrain", [*common, "data.workers=2"]))
+    with_workers, workers = batches_and_processes(read_recipe("toy/tiny_pretrain", [*common, "data.num_workers=2"]))
     assert here == {os.getpid()}
     assert len(workers) == 2
     assert os.getpid() not in workers
@@ -112,9 +112,9 @@ def test_a_fault_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypat
         raise UserError("clip x: no frames")
 
     monkeypatch.setattr(examples.split, "read_all", refuse)
-    with pytest.raises(UserError) as fault:
-        list(training_steps(build_recipe(settings), examples, 0, 1, training_batches(recipe, 0), 0, 1))
-    assert str(fault.value) == "clip x: no frames"
+    with pytest.raises(UserError) as error:
+        list(training_steps(build_recipe(settings), examples, 0, 1, training_collator(recipe, 0), 0, 1))
+    assert str(error.value) == "clip x: no frames"
 
 
 def test_the_corpus_is_only_read(corpus: Path, recipe: Recipe) -> None:

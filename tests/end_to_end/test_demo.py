@@ -18,7 +18,7 @@ REAL_LLM_SECONDS, TINY_SECONDS = 15 * 60, 3 * 60  # alone on two cores; other te
 
 
 def run_demo(llm: str, out: Path) -> tuple[dict[str, object], str, float]:
-    began = time.monotonic()
+    start_time = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "signllava_cli", "demo", "--llm", llm, "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -27,7 +27,7 @@ def run_demo(llm: str, out: Path) -> tuple[dict[str, object], str, float]:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout
-    return json.loads((out / "summary.json").read_text()), ended.stdout, time.monotonic() - began
+    return json.loads((out / "summary.json").read_text()), ended.stdout, time.monotonic() - start_time
 
 
 def check_summary(summary: dict[str, object], llm: str) -> None:

@@ -37,9 +37,9 @@ def file_of(path: Path, pairs: list[tuple[str, str]], context: bool = False) -> 
 
 
 def pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     meant = [" ".join(np.random.default_rng(n).choice(WORDS, size=6)) for n in range(count)]
-    return [(text, text if draw.random() < 0.3 else " ".join(draw.choice(WORDS, size=5))) for text in meant]
+    return [(text, text if rng.random() < 0.3 else " ".join(rng.choice(WORDS, size=5))) for text in meant]
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_no_column_of_a_system_is_cut_off(signllava: Command, tmp_path: Path, sy
         page: Any
         page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
         cut = """[...document.querySelectorAll('.wide')].filter((each) => each.scrollWidth > each.clientWidth)
-                 .map((each) => each.getAttribute('aria-label') || each.getAttribute('aria-labelledby'))"""
+                 .map((each) => each.getAttribute('aria-label') || each.getAttribute('aria-labeledby'))"""
         kinds = [name for name in page.evaluate(cut) if name.startswith("By ")]
         assert not kinds
         if width >= 1300:

@@ -14,7 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy, is_read_right
 from signllava_cli.evaluation.metrics.presets import find_preset
-from signllava_cli.evaluation.metrics.texts import (
+from signllava_cli.evaluation.metrics.text_metrics import (
     Bleu,
     Chrf,
     ChrfPlusPlus,
@@ -26,7 +26,7 @@ from signllava_cli.evaluation.metrics.texts import (
     Wer,
 )
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import ids_hash
+from signllava_cli.generation.predictions_folder import hash_ids
 
 REFERENCES = [
     "Today my sister buys the coat.",
@@ -44,7 +44,7 @@ def written(file: Path, hypotheses: list[str], clips: int | None = None, **field
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows[:clips]))
-    meta = {"clips": 4, "split": "test", "clips_hash": ids_hash(row.id for row in rows)}
+    meta = {"clips": 4, "split": "test", "clips_hash": hash_ids(row.id for row in rows)}
     (file.parent / "predictions.meta.json").write_text(json.dumps(meta))
     return file
 
@@ -155,7 +155,7 @@ def test_every_metric_reads_the_words_of_its_preset() -> None:
         assert kind().compute(**same)[key] < 100
 
 
-def test_several_seeds_are_summarised(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+def test_several_seeds_are_summarized(signllava: Callable[..., Ended], tmp_path: Path) -> None:
     runs = [HYPOTHESES, REFERENCES, ["", "", "", "Yes."]]
     files = [written(tmp_path / str(n) / "predictions.jsonl", said) for n, said in enumerate(runs)]
     base = written(tmp_path / "base" / "predictions.jsonl", HYPOTHESES[::-1])
@@ -245,7 +245,7 @@ def test_eval_prints_signatures_and_writes_scores(signllava: Callable[..., Ended
     scores = json.loads((tmp_path / "scores.json").read_text())  # where both folders lie
     assert [result["scores"]["exact_match"] for result in scores["results"]] == [25.0, 100.0]
     assert [result["scores"]["context_bound_accuracy"] for result in scores["results"]] == [25.0, 25.0]
-    assert scores["results"][1]["against_first"]["context_bound_accuracy"]["randomisation_p"] == 1.0
+    assert scores["results"][1]["against_first"]["context_bound_accuracy"]["randomization_p"] == 1.0
 
 
 def test_what_cannot_be_compared_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:

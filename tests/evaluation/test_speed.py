@@ -15,9 +15,9 @@ from sacrebleu.metrics import CHRF, TER
 
 from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy
 from signllava_cli.evaluation.metrics.presets import Preset, find_preset
-from signllava_cli.evaluation.metrics.texts import Bleu, Chrf, ChrfPlusPlus, Ter
-from signllava_cli.evaluation.score import Scoring, score_systems
-from signllava_cli.evaluation.shown.report import write_report
+from signllava_cli.evaluation.metrics.text_metrics import Bleu, Chrf, ChrfPlusPlus, Ter
+from signllava_cli.evaluation.reporting.html_report import write_report
+from signllava_cli.evaluation.scoring import Scoring, score_systems
 from signllava_cli.evaluation.systems import read_systems
 from signllava_cli.generation.prediction import Prediction
 
@@ -42,10 +42,10 @@ def test_eval_starts_in_two_seconds_without_the_libraries_of_models(tmp_path: Pa
     outputs = ["--out", tmp_path / "s.json", "--latex", tmp_path / "t.tex", "--report", tmp_path / "r.html"]
     seconds = []
     for _ in range(3):
-        began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        start_time = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         command = [sys.executable, "-c", WITHOUT_HEAVY, "eval", *map(str, [*files, *outputs, "--trials", 1000])]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began)
+        seconds.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - start_time)
         assert ended.returncode == 0, ended.stderr
         if seconds[-1] < 2:
             break
@@ -72,26 +72,26 @@ def sacrebleus_edits(preset: Preset, hypothesis: str, reference: str) -> list[fl
     return [float(each) for each in theirs._extract_corpus_statistics([hypothesis], [[reference]])[0]]
 
 
-def shuffled(words: list[str], draw: np.random.Generator, vocabulary: int) -> list[str]:
+def shuffled(words: list[str], rng: np.random.Generator, vocabulary: int) -> list[str]:
     """`words` with blocks moved, some replaced, some left out or repeated: what TER's shifts are made for."""
     said = list(words)
-    for _ in range(int(draw.integers(0, 4))):
-        start, end, to = sorted(draw.integers(0, len(said) + 1, 3).tolist())
+    for _ in range(int(rng.integers(0, 4))):
+        start, end, to = sorted(rng.integers(0, len(said) + 1, 3).tolist())
         said = said[end:to] + said[:start] + said[start:end] + said[to:]
-    said = [w if draw.random() < 0.8 else str(draw.integers(vocabulary)) for w in said if draw.random() < 0.9]
-    return said * int(draw.choice([1, 1, 1, 1, 3]))
+    said = [w if rng.random() < 0.8 else str(rng.integers(vocabulary)) for w in said if rng.random() < 0.9]
+    return said * int(rng.choice([1, 1, 1, 1, 3]))
 
 
 @pytest.mark.parametrize(("longest", "pairs"), [(8, 200), (30, 60), (75, 4)])
 @pytest.mark.parametrize("vocabulary", [4, 40])
 def test_ter_is_sacrebleus_in_every_sentence(longest: int, pairs: int, vocabulary: int) -> None:
     """Short pairs, those that sacreBLEU's beam of 25 words cuts, and those with more shifts than it tries."""
-    draw = np.random.default_rng(longest + vocabulary)
+    rng = np.random.default_rng(longest + vocabulary)
     references, hypotheses = ["", "a", "", "a b"], ["", "", "a", "b a"]
     for _ in range(pairs):
-        words = [str(draw.integers(vocabulary)) for _ in range(int(draw.integers(1, longest + 1)))]
+        words = [str(rng.integers(vocabulary)) for _ in range(int(rng.integers(1, longest + 1)))]
         references.append(" ".join(words))
-        hypotheses.append(" ".join(shuffled(words, draw, vocabulary)))
+        hypotheses.append(" ".join(shuffled(words, rng, vocabulary)))
     found = Ter().counts(hypotheses, references)
     for row, hypothesis, reference in zip(found, hypotheses, references, strict=True):
         assert row.tolist() == sacrebleus_edits(Preset(), hypothesis, reference), (hypothesis, reference)
@@ -106,11 +106,11 @@ def test_ter_is_sacrebleus_in_scripts_without_spaces() -> None:
 
 @pytest.mark.parametrize("vocabulary", [50, 5000])
 def test_ter_of_two_thousand_random_words_takes_seconds(vocabulary: int) -> None:
-    draw = np.random.default_rng(0)
-    pair = [" ".join(map(str, draw.integers(vocabulary, size=2000))) for _ in range(2)]
-    began = time.process_time()
+    rng = np.random.default_rng(0)
+    pair = [" ".join(map(str, rng.integers(vocabulary, size=2000))) for _ in range(2)]
+    start_time = time.process_time()
     Ter().counts(pair[:1], pair[1:])
-    assert time.process_time() - began < 10
+    assert time.process_time() - start_time < 10
 
 
 def test_chrf_has_the_counts_of_chrf_plus_plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,5 +135,5 @@ def test_chrf_has_the_counts_of_chrf_plus_plus(tmp_path: Path, monkeypatch: pyte
     embedded = (tmp_path / "report.html").read_text().split('id="data">')[1].split("</script>")[0]
     shown = [clip["score"][0] for clip in json.loads(embedded)["clips"]]
     assert shown == [round(float(score), 1) for score in Chrf().scores(own)["chrf2"]]
-    gains = list(evaluation.scored[1].behaviour["gains"].values())
+    gains = list(evaluation.scored[1].analysis["gains"].values())
     assert gains == [round(100 - float(score), 2) for score in Chrf().scores(own)["chrf2"]]

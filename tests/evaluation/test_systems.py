@@ -12,7 +12,7 @@ import pytest
 from conftest import Ended
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from signllava_cli.evaluation.metrics.answers import YesNo
+from signllava_cli.evaluation.metrics.yes_no import YesNo
 from signllava_cli.generation.prediction import Prediction
 
 Command = Callable[..., Ended]
@@ -145,9 +145,9 @@ def test_a_stop_list_gives_reduced_bleu_with_the_number_of_pairs(signllava: Comm
 
 
 def test_yes_no_figures_are_those_of_scikit_learn() -> None:
-    draw = np.random.default_rng(0)
-    meant = [draw.integers(2, size=int(draw.integers(1, 5))) for _ in range(80)]
-    said = [np.where(draw.random(len(each)) < 0.3, 1 - each, each) for each in meant]
+    rng = np.random.default_rng(0)
+    meant = [rng.integers(2, size=int(rng.integers(1, 5))) for _ in range(80)]
+    said = [np.where(rng.random(len(each)) < 0.3, 1 - each, each) for each in meant]
     text = lambda answers: ", ".join(["no", "yes"][each] for each in answers)  # noqa: E731
     ours = YesNo().compute(predictions=[*map(text, said)], references=[*map(text, meant)])
     flat_meant, flat_said = np.concatenate(meant), np.concatenate(said)
@@ -183,7 +183,16 @@ def test_a_run_is_compared_under_its_context_sources_in_one_command(
     signllava: Command, run: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
-    options = ["--split", "dev", "--set", "generate.max_new_tokens=5", "--set", "generate.beams=1", "--samples", 50]
+    options = [
+        "--split",
+        "dev",
+        "--set",
+        "generate.max_new_tokens=5",
+        "--set",
+        "generate.num_beams=1",
+        "--samples",
+        50,
+    ]
     options += ["--context-sources", "none,gold,predicted", "--trials", 50, "--out", tmp_path / "s.json"]
     ended = signllava("eval", copy, *options)
     assert ended.code == 0, ended.err
@@ -197,7 +206,7 @@ def test_a_run_is_compared_under_its_context_sources_in_one_command(
 def test_predictions_of_other_settings_are_named_and_kept(signllava: Command, run: Path, tmp_path: Path) -> None:
     """After `generate --beams 2`, eval decodes as the recipe says, into a folder of its own; and does so once."""
     copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
-    settings = ["--set", "generate.max_new_tokens=5", "--set", "generate.beams=1"]
+    settings = ["--set", "generate.max_new_tokens=5", "--set", "generate.num_beams=1"]
     generate = ["generate", "-c", copy, "--split", "dev", *settings, "--context-source", "none"]
     assert signllava(*generate, "--beams", 2).code == 0
     (made,) = (copy / "predictions").iterdir()
@@ -207,7 +216,7 @@ def test_predictions_of_other_settings_are_named_and_kept(signllava: Command, ru
         ended = signllava("eval", *options, "--out", tmp_path / "s.json")
         assert ended.code == 0, ended.err
         said = " ".join(ended.out.split())
-        assert f"{made} was made with generate.beams 2, not 1; using {made}.2" in said
+        assert f"{made} was made with generate.num_beams 2, not 1; using {made}.2" in said
         assert f" {decoded} clips in " in said
     assert (made / "predictions.jsonl").read_bytes() == before
     (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
@@ -246,7 +255,7 @@ def test_another_system_does_not_inherit_the_context_of_the_references(signllava
     seen = [{**row, "context": [row["reference"]], "context_source": "gold"} for row in rows]
     file.write_text("".join(json.dumps(row) + "\n" for row in seen))
     result = scored(signllava, tmp_path, table(tmp_path / "h.csv", {"v1/a": "x", "b": "y"}), "--references", file)
-    assert (result["context_source"], result["behaviour"]["leaked"]) == ("unknown", [])
+    assert (result["context_source"], result["analysis"]["leaked"]) == ("unknown", [])
     ended = signllava("eval", table(tmp_path / "twice.csv", {"v1/a": "x", "a": "y"}), "--references", file)
     assert (ended.code, "v1/a stands twice" in ended.err) == (2, True)
 

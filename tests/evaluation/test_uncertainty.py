@@ -11,8 +11,8 @@ from conftest import Ended
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, _bootstrap_resample, estimate_ci
 
-from signllava_cli.evaluation.metrics.texts import TEXT_METRICS, Bleu, Chrf, RougeL, Ter, TextMetric
-from signllava_cli.evaluation.resampling import Units, comparisons, intervals
+from signllava_cli.evaluation.metrics.text_metrics import TEXT_METRICS, Bleu, Chrf, RougeL, Ter, TextMetric
+from signllava_cli.evaluation.resampling import ResamplingUnits, bootstrap_intervals, compare_paired
 from signllava_cli.generation.prediction import Prediction
 
 WORDS = [
@@ -35,17 +35,17 @@ PAIRS = [(Bleu(), BLEU(), "bleu4"), (Chrf(), CHRF(), "chrf2"), (Ter(), TER(), "t
 
 
 def sentences(count: int, seed: int) -> list[str]:
-    draw = np.random.default_rng(seed)
-    return [" ".join(draw.choice(WORDS, size=int(draw.integers(1, 12)))) + "." for _ in range(count)]
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=int(rng.integers(1, 12)))) + "." for _ in range(count)]
 
 
 def garbled(texts: list[str], share: float, seed: int) -> list[str]:
     """`texts` with that share of the words replaced, and now and then nothing left."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return [
         ""
-        if draw.random() < 0.02
-        else " ".join(str(draw.choice(WORDS)) if draw.random() < share else w for w in t.split())
+        if rng.random() < 0.02
+        else " ".join(str(rng.choice(WORDS)) if rng.random() < share else w for w in t.split())
         for t in texts
     ]
 
@@ -59,8 +59,8 @@ def test_any_sum_scores_as_in_sacrebleu(ours: TextMetric, theirs: BLEU, key: str
     """One clip alone, none that matches, empty ones, and many."""
     texts = [*ONE, "", "xyz", "the", REFERENCES[3]]
     counts = ours.counts(texts, [*REFERENCES, "a", "the man", "the", REFERENCES[3]])
-    draw = np.random.default_rng(0)
-    picks = [[150], [151], [152], [150, 151], *(draw.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10)]
+    rng = np.random.default_rng(0)
+    picks = [[150], [151], [152], [150, 151], *(rng.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10)]
     for pick in picks:
         expected = theirs._aggregate_and_compute([list(counts[row]) for row in pick]).score
         assert ours.scores(counts[pick].sum(axis=0))[key] == pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -68,17 +68,17 @@ def test_any_sum_scores_as_in_sacrebleu(ours: TextMetric, theirs: BLEU, key: str
 
 @pytest.mark.parametrize(("ours", "theirs", "key"), PAIRS, ids=[key for *_, key in PAIRS])
 def test_resampling_clips_gives_sacrebleus_intervals_and_p_values(ours: TextMetric, theirs: BLEU, key: str) -> None:
-    units = Units([str(n) for n in range(150)])
+    units = ResamplingUnits([str(n) for n in range(150)])
     one, two = ours.counts(ONE, REFERENCES), ours.counts(TWO, REFERENCES)
     _, resampled = _bootstrap_resample([list(row) for row in one], theirs, 1000)
     _, half_width = estimate_ci(np.array([each.score for each in resampled]))
-    interval = intervals(ours, one, units, 1000)[key]
+    interval = bootstrap_intervals(ours, one, units, 1000)[key]
     assert (interval.high - interval.low) / 2 == pytest.approx(half_width, abs=1e-3)
-    found = comparisons(ours, one, two, units, samples=1000, trials=2000)[key]
+    found = compare_paired(ours, one, two, units, samples=1000, trials=2000)[key]
     systems = [("one", ONE), ("two", TWO)]
     for kind, samples, p_value in (
         ("bs", 1000, found.sacrebleu_bootstrap_p),
-        ("ar", 2000, found.sacrebleu_randomisation_p),
+        ("ar", 2000, found.sacrebleu_randomization_p),
     ):
         _, scores = PairedTest(systems, {"metric": theirs}, [REFERENCES], kind, samples)()
         (name,) = [name for name in scores if name != "System"]
@@ -87,13 +87,13 @@ def test_resampling_clips_gives_sacrebleus_intervals_and_p_values(ours: TextMetr
 
 def test_a_planted_difference_is_found_and_its_size_lies_in_the_interval() -> None:
     """200 clips of 40 recordings; the second system is better by 3 points of F1 on average."""
-    draw = np.random.default_rng(0)
-    units = Units([f"r{n // 5}" for n in range(200)])
-    one = draw.normal(0.4, 0.1, 200) + np.repeat(draw.normal(0, 0.05, 40), 5)
-    counts = [np.column_stack([each, np.ones(200)]) for each in (one, one + 0.03 + draw.normal(0, 0.05, 200))]
-    found = comparisons(RougeL(), *counts, units, samples=1000, trials=2000)["rougeL"]
+    rng = np.random.default_rng(0)
+    units = ResamplingUnits([f"r{n // 5}" for n in range(200)])
+    one = rng.normal(0.4, 0.1, 200) + np.repeat(rng.normal(0, 0.05, 40), 5)
+    counts = [np.column_stack([each, np.ones(200)]) for each in (one, one + 0.03 + rng.normal(0, 0.05, 200))]
+    found = compare_paired(RougeL(), *counts, units, samples=1000, trials=2000)["rougeL"]
     assert found.bootstrap_p < 0.01
-    assert found.randomisation_p < 0.01
+    assert found.randomization_p < 0.01
     assert found.interval.low < 3.0 < found.interval.high
     assert found.interval.low > 0
 
@@ -103,46 +103,46 @@ def test_planted_nulls_are_found_significant_as_often_as_the_level_says() -> Non
 
     Clips of a recording share part of the difference, so an interval that took clips for independent would fail here.
     """
-    units = Units([f"r{n // 8}" for n in range(320)])
-    clips = Units([str(n) for n in range(320)])
-    false = {"bootstrap": 0, "randomisation": 0, "clips": 0}
+    units = ResamplingUnits([f"r{n // 8}" for n in range(320)])
+    clips = ResamplingUnits([str(n) for n in range(320)])
+    false = {"bootstrap": 0, "randomization": 0, "clips": 0}
     for seed in range(200):
-        draw = np.random.default_rng(seed)
-        one = draw.normal(0.4, 0.1, 320)
-        two = one + draw.normal(0, 0.05, 320) + np.repeat(draw.normal(0, 0.05, 40), 8)
+        rng = np.random.default_rng(seed)
+        one = rng.normal(0.4, 0.1, 320)
+        two = one + rng.normal(0, 0.05, 320) + np.repeat(rng.normal(0, 0.05, 40), 8)
         counts = [np.column_stack([each, np.ones(320)]) for each in (one, two)]
-        found = comparisons(RougeL(), *counts, units, samples=400, trials=400)["rougeL"]
+        found = compare_paired(RougeL(), *counts, units, samples=400, trials=400)["rougeL"]
         false["bootstrap"] += found.bootstrap_p < 0.05
-        false["randomisation"] += found.randomisation_p < 0.05
+        false["randomization"] += found.randomization_p < 0.05
         false["clips"] += (
-            comparisons(RougeL(), *counts, clips, samples=100, trials=400)["rougeL"].randomisation_p < 0.05
+            compare_paired(RougeL(), *counts, clips, samples=100, trials=400)["rougeL"].randomization_p < 0.05
         )
     assert 2 <= false["bootstrap"] <= 20, false
-    assert 2 <= false["randomisation"] <= 20, false
+    assert 2 <= false["randomization"] <= 20, false
     assert false["clips"] > 20, false
 
 
 def test_few_units_and_equal_systems_are_not_called_significant() -> None:
     """Four recordings can be shared out in 16 ways, of which 2 are as extreme as the best there is."""
     counts = [np.column_stack([np.full(40, score), np.ones(40)]) for score in (0.3, 0.4)]
-    units = Units([f"r{n // 10}" for n in range(40)])
-    found = comparisons(RougeL(), *counts, units, samples=200, trials=5000)["rougeL"]
+    units = ResamplingUnits([f"r{n // 10}" for n in range(40)])
+    found = compare_paired(RougeL(), *counts, units, samples=200, trials=5000)["rougeL"]
     assert found.difference == pytest.approx(10)
-    assert found.randomisation_p == pytest.approx(2 / 16, abs=0.02)
-    same = comparisons(RougeL(), counts[0], counts[0], units, samples=200, trials=200)["rougeL"]
-    assert (same.bootstrap_p, same.randomisation_p) == (1.0, 1.0)
+    assert found.randomization_p == pytest.approx(2 / 16, abs=0.02)
+    same = compare_paired(RougeL(), counts[0], counts[0], units, samples=200, trials=200)["rougeL"]
+    assert (same.bootstrap_p, same.randomization_p) == (1.0, 1.0)
 
 
 def test_a_thousand_resamples_of_a_test_set_take_seconds() -> None:
     """2,357 clips, every metric of texts, counts included: seconds of a core."""
     references = sentences(2357, 3)
     hypotheses = garbled(references, 0.5, 4)
-    units = Units([f"r{n // 12}" for n in range(2357)])
-    began = time.process_time()
+    units = ResamplingUnits([f"r{n // 12}" for n in range(2357)])
+    start_time = time.process_time()
     for kind in TEXT_METRICS:
         metric = kind()
-        intervals(metric, metric.counts(hypotheses, references), units, 1000)
-    assert time.process_time() - began < 10
+        bootstrap_intervals(metric, metric.counts(hypotheses, references), units, 1000)
+    assert time.process_time() - start_time < 10
 
 
 def test_eval_compares_with_the_first_and_says_on_what_it_counts(

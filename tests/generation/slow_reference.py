@@ -7,22 +7,22 @@ import torch
 
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.generation.decoding import decode
-from signllava_cli.model.assembly import Assembled, assemble_checkpoint
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.generation.decoding import generate_batch
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
+from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
 from signllava_cli.recipe import Recipe
 
 
-def opened(run: Path, *overrides: str) -> tuple[Recipe, Assembled, Split]:
+def opened(run: Path, *overrides: str) -> tuple[Recipe, ModelBundle, Split]:
     checkpoint = find_checkpoint(run)
-    recipe = recipe_of(checkpoint, ["generate.split=dev", "generate.max_new_tokens=8", *overrides])
-    assembled = assemble_checkpoint(checkpoint, recipe, torch.device("cpu"))
-    return recipe, assembled, Split(recipe, "dev")
+    recipe = checkpoint_recipe(checkpoint, ["generate.split=dev", "generate.max_new_tokens=8", *overrides])
+    bundle = load_checkpoint_bundle(checkpoint, recipe, torch.device("cpu"))
+    return recipe, bundle, Split(recipe, "dev")
 
 
-def gold_examples(recipe: Recipe, assembled: Assembled, split: Split, count: int) -> list[Example]:
+def gold_examples(recipe: Recipe, bundle: ModelBundle, split: Split, count: int) -> list[Example]:
     """The first clips as generation meets them under gold context, N = M = 2."""
-    builder, room = ExampleBuilder(recipe, assembled.prompts), recipe.generate.max_new_tokens
+    builder, room = ExampleBuilder(recipe, bundle.prompts), recipe.generate.max_new_tokens
     return [
         builder.build(clip, split.read(clip), split.gold_context(clip, 2, 2), None, room=room)
         for clip in split.clips[:count]
@@ -33,8 +33,8 @@ def slow_predictions(
     run: Path, source: str, window: int, prelude: int, beams: int
 ) -> dict[str, tuple[str, list[str]]]:
     """One clip at a time in signing order: clip id -> hypothesis and the context it saw, written out by hand."""
-    recipe, assembled, split = opened(run, f"generate.beams={beams}")
-    builder = ExampleBuilder(recipe, assembled.prompts)
+    recipe, bundle, split = opened(run, f"generate.num_beams={beams}")
+    builder = ExampleBuilder(recipe, bundle.prompts)
     done: dict[str, tuple[str, list[str]]] = {}
     for _, its in itertools.groupby(split.annotated, key=lambda clip: clip.recording):
         clips, said = list(its), list[str]()
@@ -43,7 +43,7 @@ def slow_predictions(
             seen = before if p < window + prelude else [*before[:prelude], *before[p - window : p]]
             context = [] if source == "none" else [text for text in seen if text]
             example = builder.build(clip, split.read(clip), context, None, room=8)
-            text = decode(assembled, [example], recipe)[0].text
+            text = generate_batch(bundle, [example], recipe)[0].text
             said.append(text)
             done[clip.id] = (text, context)
     return done

@@ -12,7 +12,7 @@ from conftest import Ended
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.data.context import gold_context
 from signllava_cli.files import read_json
-from signllava_cli.generation.predictions import read_predictions
+from signllava_cli.generation.predictions_folder import read_predictions
 
 Command = Callable[..., Ended]
 
@@ -24,9 +24,9 @@ def cut(corpus: Path, root: Path, with_times: bool = False) -> None:
     whole = json.loads((root / "annotation.dev.json").read_text())
     parts: dict[str, dict[str, Any]] = {"train": {}, "dev": {}, "test": {}}
     for number, (name, recording) in enumerate(whole.items()):
-        for place, clip in enumerate(recording["clip_order"]):
-            part = parts[("dev", "train", "test")[place % 3 if number else 0]].setdefault(name, {"clip_order": []})
-            times = {"start": 2.0 * place, "end": 2.0 * place + 1.5} if with_times else {}
+        for index, clip in enumerate(recording["clip_order"]):
+            part = parts[("dev", "train", "test")[index % 3 if number else 0]].setdefault(name, {"clip_order": []})
+            times = {"start": 2.0 * index, "end": 2.0 * index + 1.5} if with_times else {}
             part[clip] = recording[clip] | times
             part["clip_order"].append(clip)
     for split, content in parts.items():
@@ -53,9 +53,9 @@ def test_gold_context_is_that_of_the_uncut_recording(
     assert ended.code == 0, ended.err
     uncut = {recording.name: recording for recording in read_annotations(corpus, "dev")}
     expected = {
-        clip.id: gold_context(uncut[recording.name], place, 2, 1)
+        clip.id: gold_context(uncut[recording.name], index, 2, 1)
         for recording in uncut.values()
-        for place, clip in enumerate(recording.clips)
+        for index, clip in enumerate(recording.clips)
     }
     (folder,) = (tmp_path / "out").glob("gold-*")
     rows = read_predictions(folder / "predictions.jsonl")

@@ -9,33 +9,33 @@ import torch
 import transformers
 from slow_reference import gold_examples, opened
 
-from signllava_cli.data.batches import make_batch
+from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.generation.decoding import (
+    GenerateDecoder,
     Hypothesis,
-    PlainDecoder,
-    SharedPromptDecoder,
-    decode,
+    SharedPrefixDecoder,
     decode_all,
+    generate_batch,
     open_decoder,
 )
-from signllava_cli.generation.mbr import by_agreement
-from signllava_cli.generation.search import Rules, Search
+from signllava_cli.generation.mbr import rank_by_agreement
+from signllava_cli.generation.search import Search, SearchConfig
+from signllava_cli.model.kv_cache import matches_reference
 from signllava_cli.model.llm import decoder_and_head
-from signllava_cli.model.memory import reads_the_same
-from signllava_cli.model.prefix import prefix_of
+from signllava_cli.model.prefix_cache import build_prefix_cache
 from signllava_cli.recipe import Generate
 
-STEERED = ["generate.repetition_penalty=1.3", "generate.no_repeat_ngram=2", "generate.min_new_tokens=3"]
+STEERED = ["generate.repetition_penalty=1.3", "generate.no_repeat_ngram_size=2", "generate.min_new_tokens=3"]
 
 
 def decoded(run: Path, size: int, *settings: str, clips: int = 12) -> list[Hypothesis]:
     """By the decoder, at most `size` clips at a time; in the order of the clips."""
-    recipe, assembled, split = opened(run, *settings)
-    decoder = open_decoder(assembled, recipe)
-    assert isinstance(decoder, SharedPromptDecoder)
-    examples = gold_examples(recipe, assembled, split, clips)
+    recipe, bundle, split = opened(run, *settings)
+    decoder = open_decoder(bundle, recipe)
+    assert isinstance(decoder, SharedPrefixDecoder)
+    examples = gold_examples(recipe, bundle, split, clips)
     found = {example.clip.id: hypothesis for example, hypothesis in decode_all(decoder, examples, size)}
     return [found[example.clip.id] for example in examples]
 
@@ -43,17 +43,17 @@ def decoded(run: Path, size: int, *settings: str, clips: int = 12) -> list[Hypot
 @pytest.mark.parametrize(
     "settings",
     [
-        ["generate.beams=1"],
-        ["generate.beams=4", "generate.num_return=4"],
-        ["generate.beams=4", "generate.length_penalty=-1"],
-        ["generate.beams=3", "generate.length_penalty=2", "generate.num_return=2"],
-        ["generate.beams=1", *STEERED],
-        ["generate.beams=3", *STEERED],
+        ["generate.num_beams=1"],
+        ["generate.num_beams=4", "generate.num_return_sequences=4"],
+        ["generate.num_beams=4", "generate.length_penalty=-1"],
+        ["generate.num_beams=3", "generate.length_penalty=2", "generate.num_return_sequences=2"],
+        ["generate.num_beams=1", *STEERED],
+        ["generate.num_beams=3", *STEERED],
     ],
 )
 def test_hypotheses_are_those_of_transformers_one_clip_at_a_time(run: Path, settings: list[str]) -> None:
-    recipe, assembled, split = opened(run, *settings)
-    expected = [decode(assembled, [each], recipe)[0] for each in gold_examples(recipe, assembled, split, 12)]
+    recipe, bundle, split = opened(run, *settings)
+    expected = [generate_batch(bundle, [each], recipe)[0] for each in gold_examples(recipe, bundle, split, 12)]
     assert len({each.text for each in expected}) > 3
     for size in (1, 3, 16):
         ours = decoded(run, size, *settings)
@@ -72,9 +72,9 @@ def test_text_is_read_from_memory_as_in_one_piece(kind: str) -> None:
     torch.manual_seed(0)
     llm = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**sizes)).eval()
     decoder, _ = decoder_and_head(llm)
-    prefix = prefix_of(llm, decoder, torch.arange(7))
+    prefix = build_prefix_cache(llm, decoder, torch.arange(7))
     assert prefix is not None
-    assert reads_the_same(llm, decoder, prefix)
+    assert matches_reference(llm, decoder, prefix)
     prefix.values[1] = prefix.values[1].roll(1, dims=2)
     assert not same_as_without(llm, decoder, prefix)
 
@@ -87,7 +87,7 @@ def same_as_without(llm: Any, decoder: torch.nn.Module, prefix: Any) -> bool:
 
 
 def test_a_sample_is_a_function_of_the_seed_and_the_clip(run: Path) -> None:
-    settings = ["generate.temperature=0.9", "generate.num_return=3", "generate.seed=5"]
+    settings = ["generate.temperature=0.9", "generate.num_return_sequences=3", "generate.seed=5"]
     alone, together = decoded(run, 1, *settings), decoded(run, 16, *settings)
     assert [[text for text, _ in each.n_best] for each in alone] == [
         [text for text, _ in each.n_best] for each in together
@@ -102,8 +102,10 @@ def test_samples_are_drawn_with_the_models_probabilities(top_k: int, top_p: floa
     """4,000 draws among five tokens against the softmax at this temperature, cut as asked: to 5 standard errors."""
     count, temperature = 4000, 0.8
     logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
-    settings = Generate(temperature=temperature, num_return=count, max_new_tokens=2, top_k=top_k, top_p=top_p)
-    search = Search.begun(Rules(settings, end=4), ["recording/clip"], torch.device("cpu"))
+    settings = Generate(
+        temperature=temperature, num_return_sequences=count, max_new_tokens=2, top_k=top_k, top_p=top_p
+    )
+    search = Search.init(SearchConfig(settings, end=4), ["recording/clip"], torch.device("cpu"))
     search.advance(logits.expand(1, count, -1))
     drawn = torch.bincount(search.tokens.flatten(), minlength=5) / count
     expected = (logits / temperature).softmax(-1)
@@ -121,9 +123,9 @@ def test_samples_are_drawn_with_the_models_probabilities(top_k: int, top_p: floa
 @pytest.mark.parametrize("beams", [1, 3])
 def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beams: int) -> None:
     """Whatever penalties steered the search: as the model itself scores the text."""
-    settings = [f"generate.beams={beams}", "generate.max_new_tokens=40", "generate.repetition_penalty=1.1"]
-    recipe, assembled, split = opened(run, *settings)
-    builder = ExampleBuilder(recipe, assembled.prompts)
+    settings = [f"generate.num_beams={beams}", "generate.max_new_tokens=40", "generate.repetition_penalty=1.1"]
+    recipe, bundle, split = opened(run, *settings)
+    builder = ExampleBuilder(recipe, bundle.prompts)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     finished = [
         (clip, each) for clip, each in zip(split.clips, decoded(run, 8, *settings), strict=False) if each.finished
@@ -133,20 +135,20 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
         gold = split.gold_context(clip, 2, 2)
         example = builder.build(clip, split.read(clip), gold, hypothesis.text)
         with torch.no_grad():
-            loss, targets = assembled.model(make_batch([example], widths, assembled.pad_id, "right"))
+            loss, targets = bundle.model(collate_examples([example], widths, bundle.pad_id, "right"))
         assert hypothesis.score == pytest.approx(-loss.item() / targets, abs=1e-4)
 
 
 def test_mbr_chooses_what_the_others_agree_with() -> None:
     texts = ["a cat sat on the mat", "the cat sat on the mat", "the cat sat on a mat", "dogs bark"]
     for utility in ("chrf", "bleu"):
-        assert texts[by_agreement(texts, utility)[0]] == "the cat sat on the mat"
-        assert by_agreement(texts, utility)[-1] == 3
-    assert by_agreement(["rare", "twice", "twice"], "chrf")[0] == 1
+        assert texts[rank_by_agreement(texts, utility)[0]] == "the cat sat on the mat"
+        assert rank_by_agreement(texts, utility)[-1] == 3
+    assert rank_by_agreement(["rare", "twice", "twice"], "chrf")[0] == 1
 
 
 def test_mbr_gives_the_same_hypotheses_in_another_order(run: Path) -> None:
-    settings = ["generate.temperature=1", "generate.num_return=4"]
+    settings = ["generate.temperature=1", "generate.num_return_sequences=4"]
     plain, chosen = decoded(run, 8, *settings), decoded(run, 8, *settings, "generate.mbr=chrf")
     for one, other in zip(plain, chosen, strict=True):
         assert sorted(text for text, _ in one.n_best) == sorted(text for text, _ in other.n_best)
@@ -155,29 +157,29 @@ def test_mbr_gives_the_same_hypotheses_in_another_order(run: Path) -> None:
 
 
 def test_an_llm_that_takes_no_memory_is_decoded_by_transformers(run: Path) -> None:
-    settings = ["generate.beams=2", "llm.attention=eager"]
-    recipe, assembled, split = opened(run, *settings)
-    decoder = open_decoder(assembled, recipe)
-    assert isinstance(decoder, PlainDecoder)
-    examples = gold_examples(recipe, assembled, split, 6)
+    settings = ["generate.num_beams=2", "llm.attn_implementation=eager"]
+    recipe, bundle, split = opened(run, *settings)
+    decoder = open_decoder(bundle, recipe)
+    assert isinstance(decoder, GenerateDecoder)
+    examples = gold_examples(recipe, bundle, split, 6)
     found = {example.clip.id: hypothesis.text for example, hypothesis in decode_all(decoder, examples, 4)}
-    ours = decoded(run, 4, "generate.beams=2", clips=6)
+    ours = decoded(run, 4, "generate.num_beams=2", clips=6)
     assert [found[example.clip.id] for example in examples] == [each.text for each in ours]
-    recipe, assembled, _ = opened(run, "llm.attention=eager", "generate.temperature=1")
+    recipe, bundle, _ = opened(run, "llm.attn_implementation=eager", "generate.temperature=1")
     with pytest.raises(UserError, match="sampling needs attention"):
-        open_decoder(assembled, recipe)
+        open_decoder(bundle, recipe)
 
 
 def test_clips_of_all_lengths_come_and_go(run: Path) -> None:
     """However many are admitted at a time, at whichever step: the same hypotheses."""
-    recipe, assembled, split = opened(run, "generate.beams=2")
-    examples = gold_examples(recipe, assembled, split, 14)
-    expected = {each.clip.id: decode(assembled, [each], recipe)[0].text for each in examples}
-    draw = np.random.default_rng(0)
-    decoder, waiting, found = open_decoder(assembled, recipe), list(examples), dict[str, str]()
+    recipe, bundle, split = opened(run, "generate.num_beams=2")
+    examples = gold_examples(recipe, bundle, split, 14)
+    expected = {each.clip.id: generate_batch(bundle, [each], recipe)[0].text for each in examples}
+    rng = np.random.default_rng(0)
+    decoder, waiting, found = open_decoder(bundle, recipe), list(examples), dict[str, str]()
     while waiting or decoder.active:
-        if waiting and draw.random() < 0.4:
-            count = int(draw.integers(1, 4))
+        if waiting and rng.random() < 0.4:
+            count = int(rng.integers(1, 4))
             decoder.admit(waiting[:count])
             del waiting[:count]
         found |= {example.clip.id: hypothesis.text for example, hypothesis in decoder.step()}

@@ -17,10 +17,10 @@ from conftest import Ended, interrupted, sets, subprocess_command
 from slow_reference import slow_predictions
 
 from signllava_cli.data.annotations import Clip, read_annotations
-from signllava_cli.generation.frontier import Frontier
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import read_predictions
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.generation.predictions_folder import read_predictions
+from signllava_cli.generation.scheduling import ReadyQueue
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 
 Command = Callable[..., Ended]
 
@@ -118,14 +118,14 @@ def test_prepared_context_is_what_the_file_says(signllava: Command, run: Path, t
 
 def test_in_predicted_mode_batches_are_full_and_order_is_kept() -> None:
     clips = [Clip(f"r{r}", str(p), p, "") for r, length in enumerate((3, 5, 2)) for p in range(length)]
-    frontier, batches = Frontier(clips, [1] * 10, in_order=True), []
+    frontier, batches = ReadyQueue(clips, [1] * 10, sequential=True), []
     while batch := frontier.take(2):
         batches.append([clip.id for clip in batch])
         for clip in batch:
             frontier.done(clip)
     assert batches == [["r1/0", "r0/0"], ["r1/1", "r0/1"], ["r1/2", "r2/0"], ["r1/3", "r0/2"], ["r1/4", "r2/1"]]
     assert not frontier
-    free = Frontier(clips, list(range(10)), in_order=False)
+    free = ReadyQueue(clips, list(range(10)), sequential=False)
     assert [clip.id for clip in free.take(20)] == [clip.id for clip in reversed(clips)]
 
 
@@ -154,16 +154,16 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     assert [(row.id, row.hypothesis, row.context) for row in ours] == [
         (row.id, row.hypothesis, row.context) for row in theirs
     ]
-    beams = recipe_of(find_checkpoint(run), []).generate.beams
+    beams = checkpoint_recipe(find_checkpoint(run), []).generate.num_beams
     ended = signllava(*options, "--out", killed, "--beams", beams + 1)
     assert ended.code == 2
-    assert f"holds predictions made with generate.beams {beams}, not {beams + 1}; name another --out" in ended.err
+    assert f"holds predictions made with generate.num_beams {beams}, not {beams + 1}; name another --out" in ended.err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ten_kills_at_random_moments_change_no_hypothesis(run: Path, tmp_path: Path, slow: Any, ranks: int) -> None:
-    draw = random.Random(ranks)
+    rng = random.Random(ranks)
     options = ["generate", "-c", run, "--split", "dev", "--max-new-tokens", 8, "--beams", 4, "--batch-size", 2]
     options += ["--context", 2, "--prelude", 2, "--context-source", "predicted", "--out", tmp_path / "out"]
     options += ["--launch", "multi_cpu", "--num-processes", ranks] if ranks > 1 else []
@@ -173,10 +173,10 @@ def test_ten_kills_at_random_moments_change_no_hypothesis(run: Path, tmp_path: P
 
     for _ in range(10):
         process = subprocess_command(*options, start_new_session=True)
-        more = done() + draw.randint(0, 3)
+        more = done() + rng.randint(0, 3)
         while process.poll() is None and done() < more:
             time.sleep(0.001)
-        time.sleep(draw.random() * 0.02)
+        time.sleep(rng.random() * 0.02)
         if process.poll() is None:  # else it was faster than these kills
             everyone = [*psutil.Process(process.pid).children(recursive=True), process]
             for each in everyone:

@@ -12,9 +12,9 @@ import pytest
 from conftest import Ended, sets
 
 from signllava_cli.data.split import Split
-from signllava_cli.generation.controls import ShownFrames
+from signllava_cli.generation.feature_controls import FrameSource
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions import read_predictions
+from signllava_cli.generation.predictions_folder import read_predictions
 from signllava_cli.recipe import Generate, Recipe
 
 Command = Callable[..., Ended]
@@ -103,7 +103,7 @@ def test_controls_change_what_is_shown_and_stand_in_the_meta_file(
 
 def test_shuffled_features_are_each_clips_once_and_nobodys_own(recipe: Recipe) -> None:
     split = Split(recipe, "dev")
-    shown = ShownFrames(split, Generate(features="shuffled", seed=1))
+    shown = FrameSource(split, Generate(features="shuffled", seed=1))
     assert sorted(shown.source) == list(range(len(split.index)))
     assert (shown.source != np.arange(len(split.index))).all()
     clip = split.clips[3]

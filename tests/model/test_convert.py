@@ -1,4 +1,4 @@
-"""Checkpoints of the research system become ours: the same numbers, every tensor accounted for, no code run."""
+"""Checkpoints of Sign_LLaVA become ours: the same numbers, every tensor accounted for, no code run."""
 
 import collections
 import json
@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from signllava_cli.model.assembly import assemble_checkpoint
-from signllava_cli.model.checkpoint import damage, read_config, recipe_of
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_damage, read_config
+from signllava_cli.model.loading import load_checkpoint_bundle
 
 Command = Callable[..., Ended]
 HIDDEN = 128  # of the tiny LLM
-WIDTHS = {"mae": 64, "sign2vec": 48}  # in the order in which the research system joins them
+WIDTHS = {"mae": 64, "sign2vec": 48}  # in the order in which Sign_LLaVA joins them
 
 
 def sequential(width: int, depth: int = 2) -> nn.Sequential:
@@ -47,7 +47,7 @@ def tensors_of(projectors: dict[str, nn.Module], prefix: str = "model.") -> dict
 
 
 def deepspeed_states(tensors: dict[str, Tensor], **more: object) -> dict[str, Any]:
-    """What DeepSpeed's engine saves, without an optimiser."""
+    """What DeepSpeed's engine saves, without an optimizer."""
     module = collections.OrderedDict(tensors)
     return {
         "module": module,
@@ -90,16 +90,16 @@ def test_a_converted_projector_gives_what_the_research_one_gives(
     out = tmp_path / "converted"
     ended = convert(signllava, settings, saved(tmp_path, deepspeed_states(tensors_of(projectors))), out)
     assert ended.code == 0, ended.err
-    assert damage(out) is None
+    assert find_damage(out) is None
     assert (read_config(out).stage, read_config(out).step) == ("pretrain", 120)
     assert "converted from mp_rank_00_model_states.pt" in read_config(out).data
-    assert "streams.mae.normalise_input: True -> False" in ended.out
+    assert "streams.mae.normalize_input: True -> False" in ended.out
     assert "boundary vectors of mae: newly drawn" in ended.out
     for stream in WIDTHS:
         for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
             assert f"model.{stream}_projector.{name}" in ended.out
             assert f"{stream}.layers.{name}" in ended.out
-    model = assemble_checkpoint(out, recipe_of(out, []), torch.device("cpu")).model
+    model = load_checkpoint_bundle(out, checkpoint_recipe(out, []), torch.device("cpu")).model
     spread = float(model.llm.get_input_embeddings().weight.float().std())
     for stream, projector in projectors.items():
         frames = torch.randn(20, WIDTHS[stream])
@@ -116,11 +116,11 @@ def test_the_order_of_the_streams_is_the_recipes_unless_asked_for(
 ) -> None:
     source = saved(tmp_path, deepspeed_states(tensors_of(projectors)))
     ended = convert(signllava, settings, source, tmp_path / "a")
-    assert list(recipe_of(tmp_path / "a", []).streams) == ["sign2vec", "mae"]
+    assert list(checkpoint_recipe(tmp_path / "a", []).streams) == ["sign2vec", "mae"]
     assert "--streams mae,sign2vec keeps the old one" in ended.out
     ended = convert(signllava, settings, source, tmp_path / "b", "--streams", "mae,sign2vec")
-    assert list(recipe_of(tmp_path / "b", []).streams) == ["mae", "sign2vec"]
-    assert "warning: the research system joined" not in ended.out
+    assert list(checkpoint_recipe(tmp_path / "b", []).streams) == ["mae", "sign2vec"]
+    assert "warning: Sign_LLaVA joined" not in ended.out
     ended = convert(signllava, settings, source, tmp_path / "c", "--streams", "mae")
     assert ended.out.count("ignored: --streams leaves it out") == 4
     assert set(load_file(tmp_path / "c" / "projector.safetensors")) == {
@@ -131,7 +131,7 @@ def test_the_order_of_the_streams_is_the_recipes_unless_asked_for(
 
 
 def table_with_markers(tiny_llm: Path) -> Tensor:
-    """The LLM's own words, `<unk>`, `<video_start>` and `<video_end>`, as the research system saves them."""
+    """The LLM's own words, `<unk>`, `<video_start>` and `<video_end>`, as Sign_LLaVA saves them."""
     words = AutoModelForCausalLM.from_pretrained(tiny_llm).get_input_embeddings().weight.detach()
     return torch.cat(
         [words, torch.full((1, HIDDEN), 1.0), torch.full((1, HIDDEN), 2.0), torch.full((1, HIDDEN), 3.0)]
@@ -175,7 +175,7 @@ def test_boundary_vectors_come_from_the_markers_rows(
 def test_an_adapter_is_converted_where_the_recipe_has_one_and_named_where_not(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tiny_llm: Path, tmp_path: Path
 ) -> None:
-    """LoRA under DeepSpeed, with its `module.` prefix, which the research system loaded as nothing, in silence."""
+    """LoRA under DeepSpeed, with its `module.` prefix, which Sign_LLaVA loaded as nothing, in silence."""
     llm = AutoModelForCausalLM.from_pretrained(tiny_llm)
     targets = ("q_proj", "v_proj")
     tensors = tensors_of(projectors, "module.base_model.model.model.")
@@ -194,9 +194,9 @@ def test_an_adapter_is_converted_where_the_recipe_has_one_and_named_where_not(
     ended = convert(signllava, settings, source, tmp_path / "with", "-r", "toy/tiny_finetune")
     assert ended.code == 0, ended.err
     assert "lora.r: 16 -> 8" in ended.out
-    recipe = recipe_of(tmp_path / "with", [])
-    assert (recipe.lora.r, set(recipe.lora.targets)) == (8, set(targets))
-    model = assemble_checkpoint(tmp_path / "with", recipe, torch.device("cpu")).model
+    recipe = checkpoint_recipe(tmp_path / "with", [])
+    assert (recipe.lora.r, set(recipe.lora.target_modules)) == (8, set(targets))
+    model = load_checkpoint_bundle(tmp_path / "with", recipe, torch.device("cpu")).model
     adapter = {name: weight for name, weight in model.llm.named_parameters() if "lora_" in name}
     assert len(adapter) == 4 * llm.config.num_hidden_layers
     for name, weight in adapter.items():
@@ -226,21 +226,21 @@ def test_trainer_folders_and_other_files_are_read(
     assert convert(signllava, settings, tmp_path / "model.safetensors", tmp_path / "c").code == 0
     files = [load_file(tmp_path / name / "projector.safetensors") for name in "abc"]
     assert all(torch.equal(files[0][name], file[name]) for file in files for name in files[0])
-    assert_refused(convert(signllava, settings, tmp_path / "nowhere", tmp_path / "d"), "No research checkpoint")
+    assert_refused(convert(signllava, settings, tmp_path / "nowhere", tmp_path / "d"), "No Sign_LLaVA checkpoint")
     (tmp_path / "empty").mkdir()
     assert_refused(convert(signllava, settings, tmp_path / "empty", tmp_path / "d"), "non_lora_trainables.bin")
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp1x_gelu", "mlp3x_gelu"])
-def test_every_kind_of_projector_is_recognised(
+def test_every_kind_of_projector_is_recognized(
     signllava: Command, settings: list[str], tmp_path: Path, kind: str
 ) -> None:
     projector = nn.Linear(64, HIDDEN) if kind == "linear" else sequential(64, int(kind[3]))
     source = saved(tmp_path, deepspeed_states(tensors_of({"mae": projector})))
     assert convert(signllava, settings, source, tmp_path / "out").code == 0
-    recipe = recipe_of(tmp_path / "out", [])
+    recipe = checkpoint_recipe(tmp_path / "out", [])
     assert recipe.streams["mae"].projector == kind
-    model = assemble_checkpoint(tmp_path / "out", recipe, torch.device("cpu")).model
+    model = load_checkpoint_bundle(tmp_path / "out", recipe, torch.device("cpu")).model
     frames = torch.randn(9, 64)
     assert torch.equal(model.projectors["mae"].embed(frames), projector(frames))
 
@@ -331,7 +331,7 @@ engine.save_checkpoint(sys.argv[1], exclude_frozen_parameters=True)
 
 
 def test_a_file_that_deepspeed_itself_wrote(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    """With `exclude_frozen_parameters`, the research system's hand edit of transformers."""
+    """With `exclude_frozen_parameters`, Sign_LLaVA's hand edit of transformers."""
     environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     ran = subprocess.run(
         [sys.executable, "-c", DEEPSPEED_RUN, str(tmp_path)],

@@ -30,7 +30,7 @@ def test_a_command_refuses_an_llm_that_needs_code_of_its_own(
 ) -> None:
     llm = tmp_path / "llm"
     options = ["--out", tmp_path / "out", llm]
-    settings = [f"llm.path={llm}", f"data.root={corpus}", f"run.folder={tmp_path / 'run'}"]
+    settings = [f"llm.path={llm}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
     if command == "pretrain":
         options = ["--recipe", "toy/tiny_pretrain", *sets(settings)]
     ended = signllava(*command.split(), *options)

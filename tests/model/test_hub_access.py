@@ -52,7 +52,7 @@ def test_one_line_at_once_without_a_network(corpus: Path, tmp_path: Path) -> Non
 )
 def test_a_command_that_needs_the_llm_ends_in_one_line(corpus: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     filled = [word.format(corpus=corpus, out=tmp_path / "llm") for word in words]
-    run = ("--set", f"run.folder={tmp_path / 'run'}") if words[0] == "pretrain" else ()
+    run = ("--set", f"run.output_dir={tmp_path / 'run'}") if words[0] == "pretrain" else ()
     ended = online(UNREACHABLE, tmp_path, "-m", "signllava_cli", *filled, *run)
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()

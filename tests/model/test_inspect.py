@@ -32,7 +32,7 @@ def test_inspect_tells_all_of_a_checkpoint(signllava: Command, run: Path, tiny_l
         "sign2vec (48, mlp2x_gelu), mae (64, mlp2x_gelu)",
         "window 2, prelude 2, source gold, predicted_share 0.5, dropout 0.1",
         "dev loss",
-        "optimiser.safetensors",
+        "optimizer.safetensors",
         weights_hash(checkpoint),
         f"{sum(tensor.numel() for tensor in weights.values()):,}",
     ):

@@ -13,10 +13,10 @@ from test_convert import convert, deepspeed_states, saved, sequential, tensors_o
 
 from signllava_cli import SignLlava
 from signllava_cli.data.annotations import read_annotations
-from signllava_cli.data.writing import write_stream
 from signllava_cli.errors import UserError
 from signllava_cli.model.checkpoint import read_config
-from signllava_cli.serving.opening import open_served
+from signllava_cli.prepare.dataset_writer import write_stream
+from signllava_cli.serving.startup import open_served_model
 from signllava_cli.serving.uploads import read_uploads
 
 Command = Callable[..., Ended]
@@ -45,7 +45,7 @@ def trained(signllava: Command, settings: list[str], data: Path) -> Path:
     ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick))
     assert ended.code == 0, ended.err
     assert "layout" not in ended.err
-    return Path(next(each for each in quick if each.startswith("run.folder=")).partition("=")[2])
+    return Path(next(each for each in quick if each.startswith("run.output_dir=")).partition("=")[2])
 
 
 def assert_refused(ended: Ended, *says: str) -> None:
@@ -68,10 +68,15 @@ def test_a_checkpoint_refuses_features_of_another_layout(
     label(data, "mae", "theirs")
     says = ("Stream mae", "layout mine", "layout theirs", "streams.mae.layout=mine")
     assert_refused(signllava(*command), *says)
-    more = [*settings, f"data.root={data}", "run.folder=" + str(trained.parent / "more"), f"init.projector={trained}"]
+    more = [
+        *settings,
+        f"data.root={data}",
+        "run.output_dir=" + str(trained.parent / "more"),
+        f"init.projector={trained}",
+    ]
     assert_refused(signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(more)), *says)
     with pytest.raises(UserError, match="layout theirs"):
-        open_served(str(trained), str(data), "dev", 1, None, (), {})
+        open_served_model(str(trained), str(data), "dev", 1, None, (), {})
     ended = signllava(*command, "--set", "streams.mae.layout=mine", "--overwrite")
     assert ended.code == 0, ended.err
     label(data, "mae", None)
@@ -89,12 +94,12 @@ def test_dev_and_train_are_of_one_layout(signllava: Command, settings: list[str]
     assert_refused(ended, "Stream mae", "split train", "layout mine", "layout theirs", "split dev")
 
 
-def test_a_layout_that_the_recipe_names_is_that_of_unlabelled_features(
+def test_a_layout_that_the_recipe_names_is_that_of_unlabeled_features(
     signllava: Command, settings: list[str], corpus: Path
 ) -> None:
     quick = [*settings, "streams.mae.layout=mine", "train.max_steps=1"]
     assert signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(quick)).code == 0
-    run = Path(next(each for each in quick if each.startswith("run.folder=")).partition("=")[2])
+    run = Path(next(each for each in quick if each.startswith("run.output_dir=")).partition("=")[2])
     assert read_config(run / "step-000001").layouts == {"mae": "mine"}
     ended = signllava("generate", "-c", run, "--split", "dev", "--context-source", "none")
     assert "warning: Stream mae" in ended.out  # what was said of the training data is not said of these

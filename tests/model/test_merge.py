@@ -11,11 +11,11 @@ from conftest import Ended, sets
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from signllava_cli.data.batches import make_batch
+from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.model.assembly import Assembled, assemble_checkpoint
-from signllava_cli.model.checkpoint import damage, find_checkpoint, recipe_of
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint, find_damage
+from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
 
 Command = Callable[..., Ended]
 CPU = torch.device("cpu")
@@ -29,22 +29,20 @@ def finetuned(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def loaded(checkpoint: Path, *overrides: str) -> Assembled:
+def loaded(checkpoint: Path, *overrides: str) -> ModelBundle:
     found = find_checkpoint(checkpoint)
-    return assemble_checkpoint(found, recipe_of(found, list(overrides)), CPU)
+    return load_checkpoint_bundle(found, checkpoint_recipe(found, list(overrides)), CPU)
 
 
 @torch.no_grad()
-def logits(assembled: Assembled, checkpoint: Path) -> torch.Tensor:
+def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
     """Of three dev clips, at every position of the text and of the frames."""
-    recipe = recipe_of(find_checkpoint(checkpoint), [])
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+    recipe = checkpoint_recipe(find_checkpoint(checkpoint), [])
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:3]]
-    batch = make_batch(examples, widths, assembled.pad_id, "right")
-    answers = assembled.model.llm(
-        inputs_embeds=assembled.model.embed(batch), attention_mask=batch.attention_mask
-    ).logits
+    batch = collate_examples(examples, widths, bundle.pad_id, "right")
+    answers = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), attention_mask=batch.attention_mask).logits
     return answers[batch.attention_mask.bool()]
 
 
@@ -55,7 +53,7 @@ def test_the_merged_llm_answers_as_adapter_and_llm_did(
     ended = signllava("checkpoint", "merge", finetuned, "--out", out, "--dtype", "float32")
     assert ended.code == 0, ended.err
     assert "warning: the adapter was trained on the LLM in 4 bits" in ended.out
-    assert damage(find_checkpoint(out)) is None
+    assert find_damage(find_checkpoint(out)) is None
     merged = logits(loaded(out), out)
     beside = logits(loaded(finetuned, "llm.bits=32", "llm.dtype=float32"), finetuned)
     torch.testing.assert_close(merged, beside, rtol=1e-3, atol=1e-3)
@@ -67,9 +65,9 @@ def test_the_merged_llm_answers_as_adapter_and_llm_did(
 
 
 def logits_without_adapter(checkpoint: Path) -> torch.Tensor:
-    assembled = loaded(checkpoint, "llm.bits=32", "llm.dtype=float32")
-    with assembled.model.llm.disable_adapter():
-        return logits(assembled, checkpoint)
+    bundle = loaded(checkpoint, "llm.bits=32", "llm.dtype=float32")
+    with bundle.model.llm.disable_adapter():
+        return logits(bundle, checkpoint)
 
 
 def test_a_merged_folder_is_an_ordinary_llm_and_a_run_that_generates(
@@ -93,7 +91,7 @@ def test_a_merged_folder_is_an_ordinary_llm_and_a_run_that_generates(
     for name in changed:  # each sum was rounded once; alpha and r are both 16
         a, b = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"] for part in "AB")
         assert torch.equal(llm.state_dict()[name], (stored[name] + b @ a).to(torch.bfloat16))
-    of_source, recipe = recipe_of(source, []), recipe_of(checkpoint, [])
+    of_source, recipe = checkpoint_recipe(source, []), checkpoint_recipe(checkpoint, [])
     assert recipe.llm.path == str(out / "llm")
     assert (recipe.llm.bits, recipe.lora.enabled) == (16, False)
     assert (recipe.tasks, recipe.streams, recipe.context) == (of_source.tasks, of_source.streams, of_source.context)
@@ -115,7 +113,7 @@ def test_what_cannot_be_merged_is_refused_in_one_line(
         assert says in ended.err
 
     out = tmp_path / "merged"
-    run = sets([*settings, f"run.folder={tmp_path / 'projectors'}", "train.max_steps=1"])
+    run = sets([*settings, f"run.output_dir={tmp_path / 'projectors'}", "train.max_steps=1"])
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *run).code == 0
     refused(tmp_path / "projectors", "--out", out, says="has no adapter")
     refused(finetuned, "--out", finetuned, says="not empty")

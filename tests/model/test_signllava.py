@@ -7,25 +7,25 @@ import torch
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
-from signllava_cli.data.batches import Batch, make_batch
+from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.model import loss as module
-from signllava_cli.model.assembly import Assembled, assemble
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.projector import Projector
-from signllava_cli.model.signllava import SignLlava
+from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe, Stream, read_recipe
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def assembled(recipe: Recipe) -> Assembled:
-    return assemble(recipe, CPU)
+def assembled(recipe: Recipe) -> ModelBundle:
+    return load_model_bundle(recipe, CPU)
 
 
-def batch_of(recipe: Recipe, assembled: Assembled, size: int, behind_prefix: bool = False) -> Batch:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, prefix_len: bool = False) -> Batch:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
     examples = [
         builder.build(
             clip,
@@ -36,11 +36,11 @@ def batch_of(recipe: Recipe, assembled: Assembled, size: int, behind_prefix: boo
         for clip in split.clips[:size]
     ]
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return make_batch(examples, widths, assembled.pad_id, "right", behind_prefix)
+    return collate_examples(examples, widths, bundle.pad_id, "right", prefix_len)
 
 
 def loss_and_gradients(
-    model: SignLlava, batch: Batch, smoothing: float
+    model: SignLlavaModel, batch: Batch, smoothing: float
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
     loss, _ = model(batch, smoothing)
@@ -51,10 +51,10 @@ def loss_and_gradients(
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_loss_equals_full_logits_and_label_smoother(
-    recipe: Recipe, assembled: Assembled, smoothing: float, size: int
+    recipe: Recipe, bundle: ModelBundle, smoothing: float, size: int
 ) -> None:
     """Hugging Face's LabelSmoother on all logits, its own shift included, at every batch size."""
-    model, batch = assembled.model, batch_of(recipe, assembled, size)
+    model, batch = bundle.model, batch_of(recipe, bundle, size)
     loss, targets = model(batch, label_smoothing=smoothing)
     logits = model.llm(inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask).logits
     rows, length = batch.input_ids.shape
@@ -69,16 +69,16 @@ def test_loss_equals_full_logits_and_label_smoother(
 
 
 def test_loss_does_not_depend_on_the_chunks(
-    recipe: Recipe, assembled: Assembled, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, batch = assembled.model, batch_of(recipe, assembled, 4)
+    model, batch = bundle.model, batch_of(recipe, bundle, 4)
     whole = loss_and_gradients(model, batch, 0.1)
     monkeypatch.setattr(module, "TARGETS_PER_CHUNK", 3)
     torch.testing.assert_close(loss_and_gradients(model, batch, 0.1), whole, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gradient_that_the_loss_takes_ahead_is_that_of_autograd(recipe: Recipe, assembled: Assembled) -> None:
-    head = assembled.model.llm.get_output_embeddings()
+def test_the_gradient_that_the_loss_takes_ahead_is_that_of_autograd(recipe: Recipe, bundle: ModelBundle) -> None:
+    head = bundle.model.llm.get_output_embeddings()
     states = torch.randn(9, head.in_features, requires_grad=True)
     targets = torch.arange(9)
     logits = torch.nn.functional.cross_entropy(head(states), targets, label_smoothing=0.1, reduction="sum")
@@ -90,21 +90,21 @@ def test_the_gradient_that_the_loss_takes_ahead_is_that_of_autograd(recipe: Reci
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_reused_prefix_changes_neither_loss_nor_gradients(
-    recipe: Recipe, assembled: Assembled, checkpointing: bool
+    recipe: Recipe, bundle: ModelBundle, checkpointing: bool
 ) -> None:
-    model = assembled.model.train()
+    model = bundle.model.train()
     if checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    whole, behind = batch_of(recipe, assembled, 5), batch_of(recipe, assembled, 5, behind_prefix=True)
+    whole, behind = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, prefix_len=True)
     expected = loss_and_gradients(model, whole, 0.1)
-    assert model.reuse_prefix(assembled.prompts.before_streams)
-    assert behind.input_ids.shape[1] == whole.input_ids.shape[1] - len(assembled.prompts.before_streams)
+    assert model.reuse_prefix(bundle.prompts.before_streams)
+    assert behind.input_ids.shape[1] == whole.input_ids.shape[1] - len(bundle.prompts.before_streams)
     torch.testing.assert_close(loss_and_gradients(model, behind, 0.1), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loss_and_gradients(model, whole, 0.1), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: list[str]) -> None:
-    finetuned = assemble(read_recipe("toy/tiny_finetune", [*settings, "init.projector=null"]), CPU)
+    finetuned = load_model_bundle(read_recipe("toy/tiny_finetune", [*settings, "init.projector=null"]), CPU)
     assert not finetuned.model.reuse_prefix(finetuned.prompts.before_streams)
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -113,29 +113,29 @@ def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: 
         num_key_value_heads=2, sliding_window=4096,
     )  # fmt: skip
     llm = MistralForCausalLM(config).requires_grad_(False)
-    model = SignLlava(llm, {"mae": Stream(width=8)}, 0)
+    model = SignLlavaModel(llm, {"mae": Stream(width=8)}, 0)
     assert not model.reuse_prefix(tuple(range(12)))
     assert llm.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("size", [2, 5])
-def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, assembled: Assembled, size: int) -> None:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, bundle: ModelBundle, size: int) -> None:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:size]]
-    alone = [assembled.model(make_batch([each], widths, assembled.pad_id, "right"))[0] for each in examples]
-    together, _ = assembled.model(make_batch(examples, widths, assembled.pad_id, "right"))
+    alone = [bundle.model(collate_examples([each], widths, bundle.pad_id, "right"))[0] for each in examples]
+    together, _ = bundle.model(collate_examples(examples, widths, bundle.pad_id, "right"))
     torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny_pretrain", "tiny_finetune"])
 def test_every_trained_tensor_gets_a_gradient_and_no_other_does(name: str, settings: list[str]) -> None:
     recipe = read_recipe(f"toy/{name}", [*settings, "init.projector=null"])
-    assembled = assemble(recipe, CPU)
-    model = assembled.model.train()
+    bundle = load_model_bundle(recipe, CPU)
+    model = bundle.model.train()
     for _ in range(2):  # LoRA's A has a zero gradient while its B is zero: take a step first
         model.zero_grad()
-        model(batch_of(recipe, assembled, 4))[0].backward()
+        model(batch_of(recipe, bundle, 4))[0].backward()
         with torch.no_grad():
             for parameter in model.trained_parameters().values():
                 parameter -= 1e-3 * parameter.grad
@@ -153,8 +153,8 @@ def test_every_trained_tensor_gets_a_gradient_and_no_other_does(name: str, setti
         assert all("lora_" in n for n in trained if n.startswith("llm."))
 
 
-def test_both_boundary_vectors_reach_the_model(recipe: Recipe, assembled: Assembled) -> None:
-    model, batch = assembled.model, batch_of(recipe, assembled, 3)
+def test_both_boundary_vectors_reach_the_model(recipe: Recipe, bundle: ModelBundle) -> None:
+    model, batch = bundle.model, batch_of(recipe, bundle, 3)
     rows = model.embed(batch).flatten(0, 1)
     for name, projector in model.projectors.items():
         stream = batch.streams[name]
@@ -163,14 +163,14 @@ def test_both_boundary_vectors_reach_the_model(recipe: Recipe, assembled: Assemb
         assert torch.equal(rows[stream.positions], projector.embed(stream.frames))
 
 
-def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, assembled: Assembled) -> None:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, assembled.prompts)
+def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: ModelBundle) -> None:
+    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
     clip = split.clips[0]
     streams = {"mae": split.read(clip)["mae"]}
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     example = builder.build(clip, streams, [], clip.translation)
-    model = assembled.model
-    model(make_batch([example], widths, assembled.pad_id, "right"))[0].backward()
+    model = bundle.model
+    model(collate_examples([example], widths, bundle.pad_id, "right"))[0].backward()
     for name, parameter in model.projectors["sign2vec"].named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() == 0
@@ -178,9 +178,9 @@ def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, assembled:
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp1x_gelu", "mlp2x_gelu", "mlp3x_gelu"])
-@pytest.mark.parametrize("normalise_output", [False, True])
-def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normalise_output: bool) -> None:
-    settings = Stream(width=48, projector=kind, normalise_output=normalise_output)
+@pytest.mark.parametrize("normalize_output", [False, True])
+def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normalize_output: bool) -> None:
+    settings = Stream(width=48, projector=kind, normalize_output=normalize_output)
     projector = Projector(settings, 192, 0.136, torch.Generator().manual_seed(0))
     frames = 5 + 3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(1))
     assert 0.8 < float(projector.embed(frames).detach().std()) / 0.136 < 1.2
@@ -190,6 +190,6 @@ def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normali
 
 
 def test_the_seed_decides_the_initial_projectors(recipe: Recipe, tiny_llm: Path) -> None:
-    one, two = assemble(recipe, CPU).model, assemble(recipe, CPU).model
+    one, two = load_model_bundle(recipe, CPU).model, load_model_bundle(recipe, CPU).model
     for name, tensor in one.projectors.state_dict().items():
         assert torch.equal(tensor, two.projectors.state_dict()[name])

@@ -9,8 +9,8 @@ import pytest
 from conftest import Ended
 
 from signllava_cli.data.annotations import Clip, Recording
-from signllava_cli.data.writing import write_annotations
 from signllava_cli.model.tiny_llm import save_tiny_llm
+from signllava_cli.prepare.dataset_writer import write_annotations
 from signllava_cli.recipe import read_recipe
 
 STEPS = 6
@@ -18,13 +18,13 @@ STEPS = 6
 
 def write_corpus(root: Path, clips: int, words: int) -> Path:
     """Recordings of 20 clips, each a sentence of so many words, drawn from a vocabulary."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     letters = "etaoinshrdlucmfw"
-    vocabulary = ["".join(draw.choices(letters, k=draw.randint(2, 10))) for _ in range(4000)]
+    vocabulary = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(4000)]
     recordings = [
         Recording(
             f"r{number}",
-            tuple(Clip(f"r{number}", f"{n:03d}", n, " ".join(draw.choices(vocabulary, k=words))) for n in range(20)),
+            tuple(Clip(f"r{number}", f"{n:03d}", n, " ".join(rng.choices(vocabulary, k=words))) for n in range(20)),
         )
         for number in range(clips // 20)
     ]
@@ -33,9 +33,9 @@ def write_corpus(root: Path, clips: int, words: int) -> Path:
 
 
 def seconds_of_a_core(work: Callable[[], object]) -> float:
-    began = time.process_time()
+    start_time = time.process_time()
     work()
-    return time.process_time() - began
+    return time.process_time() - start_time
 
 
 @pytest.mark.parametrize(("clips", "words"), [(200, 25), (20_000, 12)], ids=["long sentences", "many sentences"])

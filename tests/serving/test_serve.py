@@ -25,7 +25,7 @@ from signllava_cli import SignLlava
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 from signllava_cli.serving import limits
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.videos import Videos
@@ -38,7 +38,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 @pytest.fixture(scope="module")
 def split(run: Path) -> Split:
-    return Split(recipe_of(find_checkpoint(run), []), "dev")
+    return Split(checkpoint_recipe(find_checkpoint(run), []), "dev")
 
 
 @pytest.fixture(scope="module")

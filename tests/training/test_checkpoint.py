@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from signllava_cli.model.assembly import assemble, assemble_checkpoint
-from signllava_cli.model.checkpoint import find_checkpoint, recipe_of
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
+from signllava_cli.model.loading import load_checkpoint_bundle, load_model_bundle
 from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
@@ -28,7 +28,7 @@ def pretrained(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
 @pytest.fixture
 def finetuned(signllava: Command, settings: list[str], tmp_path: Path, pretrained: Path) -> Path:
     run = tmp_path / "finetuned"
-    arguments = ["--projector", pretrained, *sets([*settings, f"run.folder={run}"])]
+    arguments = ["--projector", pretrained, *sets([*settings, f"run.output_dir={run}"])]
     ended = signllava("finetune", "-r", "toy/tiny_finetune", *arguments)
     assert ended.code == 0, ended.err
     return run
@@ -36,7 +36,7 @@ def finetuned(signllava: Command, settings: list[str], tmp_path: Path, pretraine
 
 def test_a_pretrain_checkpoint_is_four_bytes_a_trained_parameter(pretrained: Path, settings: list[str]) -> None:
     file = pretrained / "best" / "projector.safetensors"
-    model = assemble(read_recipe("toy/tiny_pretrain", settings), torch.device("cpu")).model
+    model = load_model_bundle(read_recipe("toy/tiny_pretrain", settings), torch.device("cpu")).model
     trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
     assert abs(file.stat().st_size / (4 * trained) - 1) < 0.01
     assert {path.name for path in file.parent.iterdir()} == {
@@ -64,11 +64,11 @@ def test_no_frozen_tensor_anywhere(finetuned: Path) -> None:
     assert not [path for path in finetuned.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
 
 
-def test_only_the_newest_checkpoints_keep_their_optimiser_and_best_and_last_stay(
+def test_only_the_newest_checkpoints_keep_their_optimizer_and_best_and_last_stay(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    more = ["train.max_steps=12", "train.save_every=1", "train.eval_every=3", "train.keep=4"]
+    more = ["train.max_steps=12", "train.save_steps=1", "train.eval_steps=3", "train.save_total_limit=4"]
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more])).code == 0
     steps = sorted(path.name for path in run.glob("step-*"))
     best = (run / "best").resolve().name
@@ -87,7 +87,7 @@ def test_finetune_starts_from_the_pretrained_projector(
     best = find_checkpoint(pretrained)
     for source in (pretrained, best, best / "projector.safetensors"):
         recipe = read_recipe("toy/tiny_finetune", [*settings, f"init.projector={source}"])
-        model = assemble(recipe, torch.device("cpu")).model
+        model = load_model_bundle(recipe, torch.device("cpu")).model
         for name, tensor in model.projectors.state_dict().items():
             assert torch.equal(tensor, expected[name])
 
@@ -97,8 +97,8 @@ def test_the_adapter_is_one_that_peft_reads(finetuned: Path, tiny_llm: Path) -> 
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_llm)
     llm = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llm), adapter)
-    ours = assemble_checkpoint(
-        find_checkpoint(finetuned), recipe_of(find_checkpoint(finetuned), []), torch.device("cpu")
+    ours = load_checkpoint_bundle(
+        find_checkpoint(finetuned), checkpoint_recipe(find_checkpoint(finetuned), []), torch.device("cpu")
     )
     theirs = {n: p for n, p in llm.named_parameters() if "lora_" in n}
     mine = {n.removeprefix("llm."): p for n, p in ours.model.named_parameters() if "lora_" in n}

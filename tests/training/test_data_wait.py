@@ -30,7 +30,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_disk")
 def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    more = ["train.max_steps=1", "train.smoke_pass=false", "train.micro_batch_size=2"]
+    more = ["train.max_steps=1", "train.preflight=false", "train.micro_batch_size=2"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 0, ended.err
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
@@ -46,7 +46,7 @@ def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str]
 def test_the_dry_runs_hours_count_the_wait_for_data(signllava: Command, settings: list[str], workers: int) -> None:
     """Also where workers have made some batches ahead, which last for the first steps alone."""
     steps, faster = 36_000, workers or 1
-    more = [f"train.max_steps={steps}", f"data.workers={workers}", f"train.eval_every={steps}"]
+    more = [f"train.max_steps={steps}", f"data.num_workers={workers}", f"train.eval_steps={steps}"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--dry-run", *sets([*settings, *more]))
     assert ended.code == 0, ended.err
     hours = re.search(r"│ training +│ +([0-9.]+) h │", ended.out)

@@ -12,14 +12,14 @@ import torch
 from conftest import Ended, sets, subprocess_command
 from safetensors.torch import load_file
 
-from signllava_cli.model.checkpoint import damage
+from signllava_cli.model.checkpoint import find_damage
 
 Command = Callable[..., Ended]
 KILLS = 50
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    for file in ("projector.safetensors", "resume/optimiser.safetensors"):
+    for file in ("projector.safetensors", "resume/optimizer.safetensors"):
         ours, theirs = load_file(one / "last" / file), load_file(other / "last" / file)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours), file
     assert (one / "last").resolve().name == (other / "last").resolve().name
@@ -32,12 +32,12 @@ def test_fifty_kills_end_in_the_weights_of_the_uninterrupted_run(
 ) -> None:
     """Half of them as soon as a checkpoint is being written, the others at any moment."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    common = [*settings, "train.max_steps=400", "train.save_every=1", "train.eval_every=150"]
+    common = [*settings, "train.max_steps=400", "train.save_steps=1", "train.eval_steps=150"]
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
     during_a_save = 0
     for kill in range(KILLS):
-        process = subprocess_command(*command, *sets([*common, f"run.folder={killed}"]))
+        process = subprocess_command(*command, *sets([*common, f"run.output_dir={killed}"]))
         seen = set(killed.glob("step-*")) if killed.exists() else set()
         while not (set(killed.glob("step-*")) - seen):  # under way
             assert process.poll() is None, process.communicate()[0]
@@ -48,9 +48,9 @@ def test_fifty_kills_end_in_the_weights_of_the_uninterrupted_run(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         during_a_save += bool(list(killed.glob("step-*.tmp")))
-        assert all(damage(checkpoint) is None for checkpoint in killed.glob("step-??????"))
+        assert all(find_damage(checkpoint) is None for checkpoint in killed.glob("step-??????"))
     assert during_a_save > KILLS / 10
-    ended = signllava(*command, *sets([*common, f"run.folder={killed}"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={killed}"]))
     assert ended.code == 0, ended.err
     assert_same_end(whole, killed)
 
@@ -71,21 +71,21 @@ def test_a_full_disk_loses_nothing_that_was_saved_and_says_so(
     signllava: Command, settings: list[str], tmp_path: Path, small_disk: Path
 ) -> None:
     whole, run = tmp_path / "whole", small_disk / "run"
-    common = [*settings, "train.max_steps=30", "train.save_every=1", "train.eval_every=50"]
+    common = [*settings, "train.max_steps=30", "train.save_steps=1", "train.eval_steps=50"]
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.folder={whole}"])).code == 0
-    ended = signllava(*command, *sets([*common, f"run.folder={run}", "train.keep=50"]))
+    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
+    ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=50"]))
     assert ended.code == 2
     assert "cannot be written" in ended.err
     saved = sorted(run.glob("step-??????"))
     assert len(saved) > 3
-    assert all(damage(checkpoint) is None for checkpoint in saved)
+    assert all(find_damage(checkpoint) is None for checkpoint in saved)
     assert (run / "last").resolve() == saved[-1].resolve()
-    ended = signllava(*command, *sets([*common, f"run.folder={run}", "train.keep=2"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=2"]))
     assert ended.code == 2, "a disk without room is found before the first step"
     assert "cannot be written" in ended.err
     for checkpoint in saved[:4]:
         subprocess.run(["rm", "-r", str(checkpoint)], check=True)
-    ended = signllava(*command, *sets([*common, f"run.folder={run}", "train.keep=2"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=2"]))
     assert ended.code == 0, ended.err
     assert_same_end(whole, run)

@@ -1,4 +1,4 @@
-"""One optimiser step is the same step however it is divided into micro-batches; test_launchers has the ranks."""
+"""One optimizer step is the same step however it is divided into micro-batches; test_launchers has the ranks."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ALL_TASKS, Ended, sets
 
-COMMON = [*ALL_TASKS, "train.batch_size=8", "train.label_smoothing=0.1", "train.eval_every=4", "train.max_steps=4"]
+COMMON = [*ALL_TASKS, "train.batch_size=8", "train.label_smoothing=0.1", "train.eval_steps=4", "train.max_steps=4"]
 
 
 def losses(run: Path) -> list[float]:
@@ -18,7 +18,7 @@ def losses(run: Path) -> list[float]:
 @pytest.fixture
 def reference(signllava: Callable[..., Ended], settings: list[str], tmp_path: Path) -> list[float]:
     run = tmp_path / "reference"
-    arguments = sets([*settings, *COMMON, "train.micro_batch_size=8", f"run.folder={run}"])
+    arguments = sets([*settings, *COMMON, "train.micro_batch_size=8", f"run.output_dir={run}"])
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *arguments).code == 0
     return losses(run)
 
@@ -28,6 +28,6 @@ def test_micro_batches_make_the_same_step(
 ) -> None:
     for micro in (4, 1):
         run = tmp_path / f"micro{micro}"
-        arguments = sets([*settings, *COMMON, f"train.micro_batch_size={micro}", f"run.folder={run}"])
+        arguments = sets([*settings, *COMMON, f"train.micro_batch_size={micro}", f"run.output_dir={run}"])
         assert signllava("pretrain", "-r", "toy/tiny_pretrain", *arguments).code == 0
         assert losses(run) == pytest.approx(reference, rel=1e-5)

@@ -1,4 +1,4 @@
-"""What keeps a run from harm: the smoke pass, non-finite steps, spikes, a dev split that gets no better."""
+"""What keeps a run from harm: the preflight, non-finite steps, spikes, a dev split that gets no better."""
 
 import json
 import shutil
@@ -12,15 +12,15 @@ from conftest import Ended, sets, subprocess_command
 from safetensors.torch import load_file, save_file
 
 from signllava_cli.data.annotations import read_annotations
-from signllava_cli.training.progress import Progress
-from signllava_cli.training.spikes import is_spike
+from signllava_cli.training.loss_spikes import is_spike
+from signllava_cli.training.train_state import TrainState
 
 Command = Callable[..., Ended]
 # Three layers without a norm behind them, under a learning rate that no weight survives.
 EXPLODING = [
     *(f"streams.{name}.projector=mlp3x_gelu" for name in ("mae", "sign2vec")),
-    *(f"streams.{name}.normalise_output=false" for name in ("mae", "sign2vec")),
-    *("train.learning_rate=1e6", "train.schedule=constant", "train.warmup=0", "train.eval_every=100"),
+    *(f"streams.{name}.normalize_output=false" for name in ("mae", "sign2vec")),
+    *("train.learning_rate=1e6", "train.lr_scheduler_type=constant", "train.warmup_ratio=0", "train.eval_steps=100"),
 ]
 
 
@@ -36,12 +36,17 @@ def test_the_smoke_pass_leaves_no_trace_in_the_run(signllava: Command, settings:
     runs = {}
     for smoke in ("true", "false"):
         runs[smoke] = tmp_path / smoke
-        more = [f"run.folder={runs[smoke]}", f"train.smoke_pass={smoke}", "lora.dropout=0.2", "init.projector=null"]
+        more = [
+            f"run.output_dir={runs[smoke]}",
+            f"train.preflight={smoke}",
+            "lora.lora_dropout=0.2",
+            "init.projector=null",
+        ]
         ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
         assert ended.code == 0, ended.err
-        assert ("smoke pass: longest batch 4 clips" in ended.out) == (smoke == "true")
+        assert ("preflight: longest batch 4 clips" in ended.out) == (smoke == "true")
         assert not list(runs[smoke].glob("smoke*"))
-    for file in ("projector.safetensors", "adapter/adapter_model.safetensors", "resume/optimiser.safetensors"):
+    for file in ("projector.safetensors", "adapter/adapter_model.safetensors", "resume/optimizer.safetensors"):
         ours, theirs = (load_file(run / "last" / file) for run in runs.values())
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -73,7 +78,7 @@ def test_a_broken_llm_is_refused_before_the_first_step(
 def test_a_step_that_is_not_finite_stops_the_run_with_the_weights_unharmed(
     signllava: Command, settings: list[str], tmp_path: Path, corpus: Path
 ) -> None:
-    more = [*EXPLODING, "train.save_every=1", "train.max_steps=40", "train.keep=50"]
+    more = [*EXPLODING, "train.save_steps=1", "train.max_steps=40", "train.save_total_limit=50"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 2
     assert "are not finite; the weights were not touched. Clips of this step:" in ended.err
@@ -87,7 +92,13 @@ def test_a_step_that_is_not_finite_stops_the_run_with_the_weights_unharmed(
 def test_steps_that_are_not_finite_are_left_out_up_to_a_number_and_counted(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    more = [*EXPLODING, "train.save_every=1", "train.max_steps=40", "train.skip_nonfinite=3", "train.keep=50"]
+    more = [
+        *EXPLODING,
+        "train.save_steps=1",
+        "train.max_steps=40",
+        "train.skip_nonfinite=3",
+        "train.save_total_limit=50",
+    ]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 2
     assert "left out, 3 of at most 3. Its clips: " in ended.out
@@ -101,7 +112,7 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number_and_counted(
 
 
 def test_a_loss_far_above_the_recent_ones_is_a_spike() -> None:
-    progress = Progress()
+    progress = TrainState()
     for step in range(1, 60):
         progress.step = step
         assert not is_spike(progress, 3.0 / step + 0.05 * (step % 3))
@@ -115,11 +126,19 @@ def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     """A learning rate so small that no evaluation beats the first: the run ends early, and stays ended."""
-    more = ["train.best=dev_bleu", "train.dev_clips=5", "train.patience=2", "train.eval_every=1"]
+    more = [
+        "train.metric_for_best_model=dev_bleu",
+        "train.dev_clips=5",
+        "train.early_stopping_patience=2",
+        "train.eval_steps=1",
+    ]
     more += ["train.max_steps=30", "train.learning_rate=1e-9", "generate.max_new_tokens=6"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 0, ended.err
-    assert "train.patience=2 ended the run at step 3 of 30: no evaluation since step 1 was better." in ended.out
+    assert (
+        "train.early_stopping_patience=2 ended the run at step 3 of 30: no evaluation since step 1 was better."
+        in ended.out
+    )
     assert "dev BLEU-4" in ended.out
     run = tmp_path / "run"
     assert [line["step"] for line in lines(run) if "dev_bleu" in line] == [1, 2, 3]
@@ -131,7 +150,7 @@ def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
 
 def test_max_hours_stops_a_run_with_its_state_saved(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     process = subprocess_command(
-        "pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.max_hours=0.000001", "train.save_every=100"])
+        "pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.max_hours=0.000001", "train.save_steps=100"])
     )
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 75, out
@@ -144,14 +163,14 @@ def test_compiled_layers_train_the_same_run(signllava: Command, settings: list[s
     losses = []
     for compiled in ("false", "true"):
         run = tmp_path / compiled
-        began = time.monotonic()
+        start_time = time.monotonic()
         ended = signllava(
             "pretrain",
             "-r",
             "toy/tiny_pretrain",
-            *sets([*settings, f"train.compile={compiled}", f"run.folder={run}"]),
+            *sets([*settings, f"train.torch_compile={compiled}", f"run.output_dir={run}"]),
         )
         assert ended.code == 0, ended.err
-        print(f"compile={compiled}: {time.monotonic() - began:.0f} s")
+        print(f"compile={compiled}: {time.monotonic() - start_time:.0f} s")
         losses.append([line["loss"] for line in lines(run) if "loss" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

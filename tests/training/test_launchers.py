@@ -42,7 +42,7 @@ COMPARED = [  # with one process
 QUICKLY_MADE = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
 QUICKLY_KILLED = [("finetune", "zero2")]
 # The dropout of an adapter is drawn rank by rank, so a finetuning that is compared has none.
-WITHOUT_DROPOUT = ("lora.dropout=0", "train.max_steps=6")
+WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
 def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
@@ -59,15 +59,15 @@ class Whole:
 
     def __init__(self, made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> None:
         self.made_once = made_once
-        self.settings = [*ALL_TASKS, f"llm.path={tiny_llm}", f"data.root={corpus}", f"train.max_steps={STEPS}"]
-        self.settings += ["train.batch_size=8", "train.micro_batch_size=2", "train.label_smoothing=0.1"]
-        self.settings += ["train.save_every=2", "train.eval_every=7", "track.every=1", "data.train=dev"]
-        self.settings += ["train.gradient_checkpointing=true", "train.keep=30", "init.projector=null"]
+        self.config = [*ALL_TASKS, f"llm.path={tiny_llm}", f"data.root={corpus}", f"train.max_steps={STEPS}"]
+        self.config += ["train.batch_size=8", "train.micro_batch_size=2", "train.label_smoothing=0.1"]
+        self.config += ["train.save_steps=2", "train.eval_steps=7", "track.logging_steps=1", "data.train=dev"]
+        self.config += ["train.gradient_checkpointing=true", "train.save_total_limit=30", "init.projector=null"]
 
     def command(self, stage: str, launcher: str, run: Path, *more: str) -> list[str]:
         profile, _ = LAUNCHERS[launcher]
-        more = (*more, "data.workers=2") if launcher == "ddp" else more
-        arguments = [stage, "--recipe", f"toy/tiny_{stage}", *sets([*self.settings, f"run.folder={run}", *more])]
+        more = (*more, "data.num_workers=2") if launcher == "ddp" else more
+        arguments = [stage, "--recipe", f"toy/tiny_{stage}", *sets([*self.config, f"run.output_dir={run}", *more])]
         if launcher == "zero2":  # the one that goes through accelerate's own launcher
             file = shipped_folder("accelerate_configs") / f"{profile}.yaml"
             launch = ["accelerate.commands.launch", "--config_file", str(file), "-m", "signllava_cli"]
@@ -172,7 +172,7 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, st
     files = [file.relative_to(checkpoint) for file in checkpoint.rglob("*") if file.is_file()]
     adapter = {"adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
     texts = {"config.json", "recipe.yaml", "progress.json"}
-    expected = {*texts, "projector.safetensors", "resume/optimiser.safetensors"}
+    expected = {*texts, "projector.safetensors", "resume/optimizer.safetensors"}
     assert set(map(str, files)) == expected | (adapter if stage == "finetune" else set())
     trained: dict[str, torch.Tensor] = load_file(checkpoint / "projector.safetensors")
     assert {name.split(".")[0] for name in trained} == {"sign2vec", "mae"}
@@ -180,15 +180,15 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, st
         lora = load_file(checkpoint / "adapter" / "adapter_model.safetensors")
         assert all(".lora_" in name for name in lora)
         trained |= lora
-    moments = load_file(checkpoint / "resume" / "optimiser.safetensors")
-    assert len(moments) == 3 * len(trained)  # AdamW's two moments and its count of steps
+    optimizer_state = load_file(checkpoint / "resume" / "optimizer.safetensors")
+    assert len(optimizer_state) == 3 * len(trained)  # AdamW's two moments and its count of steps
     size = sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
     assert sum((checkpoint / file).stat().st_size for file in files) < 3 * size + 100_000  # headers and text
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Whole, tmp_path: Path) -> None:
-    """Weights, optimiser, schedule and order are restored on another number of ranks; rounding is not."""
+    """Weights, optimizer, schedule and order are restored on another number of ranks; rounding is not."""
     moved = tmp_path / "moved"
     ended = subprocess.run(
         whole.command("pretrain", "zero3", moved, "train.stop_at_step=9"),

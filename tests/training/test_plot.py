@@ -9,8 +9,8 @@ from conftest import Ended, sets
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from signllava_cli.data.charts import COLOURS
-from signllava_cli.training.record import smoothed
+from signllava_cli.plotting import COLORS
+from signllava_cli.training.metrics_log import exponential_moving_average
 
 Command = Callable[..., Ended]
 
@@ -36,10 +36,10 @@ def rows(out: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def colours(picture: Path) -> set[tuple[int, ...]]:
+def colors(picture: Path) -> set[tuple[int, ...]]:
     found = Image.open(picture).convert("RGB").getcolors(1 << 24)
     assert found
-    return {colour for _, colour in found if isinstance(colour, tuple)}
+    return {color for _, color in found if isinstance(color, tuple)}
 
 
 def test_a_real_run_is_drawn(signllava: Command, settings: list[str], tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_first_and_the_last_step_stand_apart(signllava: Command, tmp_path: P
     assert ["10", "20"] in [line.split() for line in ended.out.splitlines()]
 
 
-def test_each_run_has_its_colour_and_what_is_not_recorded_no_panel(signllava: Command, tmp_path: Path) -> None:
+def test_each_run_has_its_color_and_what_is_not_recorded_no_panel(signllava: Command, tmp_path: Path) -> None:
     one = recorded(tmp_path / "one", steps(5.0))
     two = recorded(tmp_path / "two", [*steps(3.0), {"step": 50, "dev_loss": 0.5, "dev_bleu": 20.0, "best": True}])
     heights = {}
@@ -70,8 +70,8 @@ def test_each_run_has_its_colour_and_what_is_not_recorded_no_panel(signllava: Co
         picture = tmp_path / f"{len(runs)}.png"
         ended = signllava("plot", *runs, "--out", picture)
         assert ended.code == 0, ended.err
-        drawn = [tuple(round(255 * part) for part in to_rgb(colour)) in colours(picture) for colour in COLOURS]
-        assert drawn == [number < len(runs) for number in range(len(COLOURS))]
+        drawn = [tuple(round(255 * part) for part in to_rgb(color)) in colors(picture) for color in COLORS]
+        assert drawn == [number < len(runs) for number in range(len(COLORS))]
         heights[len(runs)] = Image.open(picture).height
     assert heights[1] < heights[2]  # dev loss and dev BLEU are a row more
     assert rows(ended.out)["one"][2:4] == ["-", "-"]
@@ -117,6 +117,6 @@ def test_faults_end_in_one_line_and_leave_the_old_picture(
 
 
 def test_smoothing_starts_at_the_first_value_and_passes_over_nan() -> None:
-    assert smoothed([4.0, float("nan"), 4.0, 4.0], 0.9) == pytest.approx([4.0] * 4)
-    assert smoothed([1.0, 2.0, 3.0], 0.0) == [1.0, 2.0, 3.0]
-    assert smoothed([1.0, 2.0], 0.5) == pytest.approx([1.0, 5 / 3])
+    assert exponential_moving_average([4.0, float("nan"), 4.0, 4.0], 0.9) == pytest.approx([4.0] * 4)
+    assert exponential_moving_average([1.0, 2.0, 3.0], 0.0) == [1.0, 2.0, 3.0]
+    assert exponential_moving_average([1.0, 2.0], 0.5) == pytest.approx([1.0, 5 / 3])

@@ -44,19 +44,19 @@ def test_resume_equals_uninterrupted(
 ) -> None:
     """Both stages, on a split small enough that the run crosses into its second and third epoch."""
     stage = recipe_name.removeprefix("tiny_")
-    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=20", "train.eval_every=7"]
-    common += ["init.projector=null", "train.keep=20", "train.gradient_checkpointing=true"]
+    common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=20", "train.eval_steps=7"]
+    common += ["init.projector=null", "train.save_total_limit=20", "train.gradient_checkpointing=true"]
     if stage == "finetune":
-        common += ["lora.dropout=0.2"]
+        common += ["lora.lora_dropout=0.2"]
     command = [stage, "--recipe", f"toy/{recipe_name}"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    ended = signllava(*command, *sets([*common, f"run.folder={whole}"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={whole}"]))
     assert ended.code == 0, ended.err
     for step in (1, 6, 7, 13, 19):
-        ended = signllava(*command, *sets([*common, f"run.folder={stopped}", f"train.stop_at_step={step}"]))
+        ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}", f"train.stop_at_step={step}"]))
         assert ended.code == 75, ended.out + ended.err
         assert f"stopped after step {step} of 20" in ended.out
-    ended = signllava(*command, *sets([*common, f"run.folder={stopped}"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}"]))
     assert ended.code == 0
     assert "resumed from" in ended.out
     assert_same_run(whole, stopped)
@@ -66,18 +66,24 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     """SIGKILL, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
-    common = [*settings, "train.max_steps=40", "train.save_every=3", "train.eval_every=10", "train.keep=3"]
+    common = [
+        *settings,
+        "train.max_steps=40",
+        "train.save_steps=3",
+        "train.eval_steps=10",
+        "train.save_total_limit=3",
+    ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
     environment = interrupted("metrics.jsonl", 9, signal.SIGKILL)  # step 9, before its checkpoint
-    process = subprocess_command(*command, *sets([*common, f"run.folder={killed}"]), env=environment)
+    process = subprocess_command(*command, *sets([*common, f"run.output_dir={killed}"]), env=environment)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, output
     assert metrics(killed)[-1]["step"] == 8
     assert os.readlink(killed / "last") == "step-000006"
     (killed / "step-000999.tmp").mkdir()  # what a kill in the middle of a save leaves
-    ended = signllava(*command, *sets([*common, f"run.folder={killed}"]))
+    ended = signllava(*command, *sets([*common, f"run.output_dir={killed}"]))
     assert ended.code == 0
     assert "step-000999.tmp was never finished" in ended.out
     assert_same_run(whole, killed)
@@ -88,8 +94,8 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    arguments = sets([*settings, "train.max_steps=5000", "train.save_every=5000", "train.eval_every=5000"])
-    arguments += sets(["data.workers=1"])
+    arguments = sets([*settings, "train.max_steps=5000", "train.save_steps=5000", "train.eval_steps=5000"])
+    arguments += sets(["data.num_workers=1"])
     process = subprocess_command("pretrain", "--recipe", "toy/tiny_pretrain", *arguments, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
@@ -103,13 +109,13 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
-@pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimiser.safetensors", "config.json"])
+@pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimizer.safetensors", "config.json"])
 def test_a_truncated_checkpoint_has_a_fallback(
     signllava: Command, settings: list[str], tmp_path: Path, file: str
 ) -> None:
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     os.truncate(run / "step-000005" / file, 30)
     ended = signllava(*command, *sets(settings))
@@ -136,9 +142,9 @@ def test_never_does_not_overwrite_a_run_and_unsafe_changes_are_named(signllava: 
     assert ended.code == 2
     assert "train.learning_rate: " in ended.err
     assert "streams.mae.stride: 1 -> 2" in ended.err
-    ended = signllava(*command, "--set", "train.save_every=3", "--set", "train.stop_at_step=3")
+    ended = signllava(*command, "--set", "train.save_steps=3", "--set", "train.stop_at_step=3")
     assert ended.code == 75
-    assert "resumed with train.save_every: 2 -> 3" in ended.out
+    assert "resumed with train.save_steps: 2 -> 3" in ended.out
 
 
 def test_resume_refuses_other_data_and_another_llm(
@@ -170,7 +176,7 @@ def test_damage_beside_the_weights_is_seen_or_survived(
     """A progress that is not of its checkpoint is not taken up; a line of NULs in the metrics costs that line."""
     command = ["pretrain", "-r", "toy/tiny_pretrain"]
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.folder={whole}"])).code == 0
+    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     (run / "step-000005" / "progress.json").write_text("{}")
     with open(run / "metrics.jsonl", "a") as file:

@@ -131,7 +131,7 @@ def test_run_name_survives_resume(run: Path, monkeypatch: pytest.MonkeyPatch, na
 
 
 def test_a_resumed_run_is_whole_in_tensorboard(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    command = ["pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, "track.with=[tensorboard]"])]
+    command = ["pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, "track.report_to=[tensorboard]"])]
     assert signllava(*command, "--set", "train.stop_at_step=3").code == 75
     ended = signllava(*command)
     assert ended.code == 0, ended.err

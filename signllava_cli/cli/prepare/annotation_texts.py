@@ -32,23 +32,23 @@ def keywords(
 
     A word with two letters or more that is no stop word may be one. A clip gets its rarest, in sentence order.
     """
-    from signllava_cli.console import say, show_table, warn
-    from signllava_cli.data.keywords import KeywordRule, fill_keywords, read_stop_words, stop_words
-    from signllava_cli.errors import first_names
+    from signllava_cli.console import info, print_table, warning
+    from signllava_cli.errors import summarize_names
+    from signllava_cli.prepare.keywords import KeywordRule, fill_keywords, read_stop_words, shipped_stop_words
 
-    stop = read_stop_words(stop_list) if stop_list else stop_words(language)
+    stop = read_stop_words(stop_list) if stop_list else shipped_stop_words(language)
     filled = fill_keywords(data, splits, KeywordRule(stop, most, min_count, max_share), replace, dry_run)
-    show_table(
+    print_table(
         "keywords" + (" as they would be" if dry_run else ""),
         ["split", "clips", "had keywords", "filled", "still without", "vocabulary"],
         [(each.split, each.clips, each.had, each.filled, len(each.without), len(each.vocabulary)) for each in filled],
     )
     for each in filled:
         frequent = ", ".join(f"{word} {count}" for word, count in each.vocabulary.most_common(FREQUENT_SHOWN))
-        say(f"{each.split}: most frequent keywords: {frequent or 'none'}")
+        info(f"{each.split}: most frequent keywords: {frequent or 'none'}")
         if each.without:
-            warn(
-                f"{each.split}: {len(each.without)} clips have no keywords ({first_names(each.without)}); "
+            warning(
+                f"{each.split}: {len(each.without)} clips have no keywords ({summarize_names(each.without)}); "
                 "a lower --min-count or a higher --max-share lets more words in."
             )
 
@@ -70,24 +70,26 @@ def paraphrases(
     JSON: {clip: [..]}, {"recording/clip": [..]}, {recording: {clip: [..]}}, or the layout of an annotation file.
     Texts that say nothing, repeats and copies of the translation are left out.
     """
-    from signllava_cli.console import say, show_table, warn
-    from signllava_cli.data.paraphrases import merge_paraphrases
-    from signllava_cli.errors import first_names
+    from signllava_cli.console import info, print_table, warning
+    from signllava_cli.errors import summarize_names
+    from signllava_cli.prepare.paraphrases import merge_paraphrases
 
     merged = merge_paraphrases(file, data, split, clip_column, columns or (), replace, dry_run)
     rows = {"added": merged.added, **{f"left out: {why}": clips for why, clips in merged.left_out.items()}}
-    show_table(
+    print_table(
         f"paraphrases for {split}" + (" as they would be merged" if dry_run else ""),
         ["", "texts", "clips"],
         [(what, len(clips), len(set(clips))) for what, clips in rows.items()],
     )
     for why, clips in merged.left_out.items():
         if clips:
-            say(f"left out, {why}: {first_names(dict.fromkeys(clips))}")
+            info(f"left out, {why}: {summarize_names(dict.fromkeys(clips))}")
     if merged.unknown:
         names = [each.clip or "no name" for each in merged.unknown]
         texts = sum(len(each.texts) for each in merged.unknown)
-        warn(f"{len(names)} clips of {file} are not in split {split}, with {texts} texts: {first_names(names)}.")
+        warning(
+            f"{len(names)} clips of {file} are not in split {split}, with {texts} texts: {summarize_names(names)}."
+        )
     if merged.unreadable:
-        named = first_names(f"{row.where}: {row.reason}" for row in merged.unreadable)
-        warn(f"{len(merged.unreadable)} rows of {file} cannot be read: {named}.")
+        named = summarize_names(f"{row.where}: {row.reason}" for row in merged.unreadable)
+        warning(f"{len(merged.unreadable)} rows of {file} cannot be read: {named}.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
-from signllava_cli.cli.prompts import prompts_of
+from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError
 
 CONTEXT = {"window": 2, "prelude": 2}  # where no recipe says otherwise
@@ -33,34 +33,34 @@ def check(
     ] = 25.0,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report: `.html` or `.json`.")] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write a mended annotation.SPLIT.fixed.json beside each.")
+        bool, typer.Option("--fix", help="Write a fixed annotation.SPLIT.fixed.json beside each.")
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Look at shapes alone: no frame is read.")] = False,
 ) -> None:
-    """Look for what in a dataset would spoil a training or a score, and say how to mend it.
+    """Look for what in a dataset would corrupt a training or a score, and say how to fix it.
 
     Reads every frame. Ends with exit code 2 if there is an error among the findings. docs/checking.md lists them all.
     """
-    from signllava_cli.console import say
-    from signllava_cli.data.doctor.examination import Request, examine
-    from signllava_cli.data.doctor.findings import counts_by_severity
-    from signllava_cli.data.doctor.mending import write_mended
-    from signllava_cli.data.doctor.report import require_kind, write_report
-    from signllava_cli.data.doctor.screen import show_findings, summary
+    from signllava_cli.console import info
+    from signllava_cli.prepare.validation.display import print_findings, summary
+    from signllava_cli.prepare.validation.findings import counts_by_severity
+    from signllava_cli.prepare.validation.fix import write_fixed
+    from signllava_cli.prepare.validation.report import require_report_suffix, write_report
+    from signllava_cli.prepare.validation.validate import ValidationRequest, validate
     from signllava_cli.recipe import build_recipe, read_recipe
 
     if report:
-        require_kind(report)
-    settings = list(overrides or ())
-    settings += [] if window is None else [f"context.window={window}", "context.least_window=null"]
-    settings += [] if prelude is None else [f"context.prelude={prelude}", "context.least_prelude=null"]
-    read = read_recipe(recipe, settings) if recipe else build_recipe({"context": CONTEXT}, settings)
-    prompts = prompts_of(read, "the positions of texts are estimated") if recipe else None
-    examined = examine(Request(data, read, tuple(splits or ()), prompts, fps, workers, fast))
-    show_findings(examined.findings)
+        require_report_suffix(report)
+    config = list(overrides or ())
+    config += [] if window is None else [f"context.window={window}", "context.min_window=null"]
+    config += [] if prelude is None else [f"context.prelude={prelude}", "context.min_prelude=null"]
+    read = read_recipe(recipe, config) if recipe else build_recipe({"context": CONTEXT}, config)
+    prompts = load_prompts(read, "the positions of texts are estimated") if recipe else None
+    examined = validate(ValidationRequest(data, read, tuple(splits or ()), prompts, fps, workers, fast))
+    print_findings(examined.findings)
     for split in examined.splits if fix else ():
-        write_mended(data, split, examined.findings, fps)
+        write_fixed(data, split, examined.findings, fps)
     if report:
         arguments = {
             "splits": splits,
@@ -72,10 +72,10 @@ def check(
             "fast": fast,
         }
         write_report(report, examined, arguments)
-        say(f"report: {report}")
+        info(f"report: {report}")
     fixable = sum(finding.fixable for finding in examined.findings)
     if fixable and not fix:
-        say(f"{fixable} of these {len(examined.findings)} findings can be mended with --fix.")
-    say(summary(examined.findings, examined.seconds))
+        info(f"{fixable} of these {len(examined.findings)} findings can be fixed with --fix.")
+    info(summary(examined.findings, examined.seconds))
     if counts_by_severity(examined.findings)["error"]:
         raise typer.Exit(UserError.exit_code)

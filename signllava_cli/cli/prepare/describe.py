@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
-from signllava_cli.cli.prompts import prompts_of
+from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError, require_extra
 
 if TYPE_CHECKING:
-    from signllava_cli.data.describe import Description, Histogram
+    from signllava_cli.prepare.describe import Description, Histogram
 
 SPLITS_ABREAST, BAR = 3, 13  # histograms beside each other, and their characters: they fit into 80 columns
 UNKNOWN = "-"
@@ -38,43 +38,43 @@ def describe(
     """Describe a dataset: texts, lengths and context of each split, and under a recipe what training cuts."""
     if png:
         require_extra("plot", "--png", "matplotlib")
-    from signllava_cli.console import say
-    from signllava_cli.data.describe import describe_dataset
+    from signllava_cli.console import info
     from signllava_cli.files import write_json
+    from signllava_cli.prepare.describe import describe_dataset
     from signllava_cli.recipe import read_recipe
 
     if set_ and not recipe:
         raise UserError("--set changes a recipe: name it with --recipe.")
-    settings = read_recipe(recipe, set_ or []) if recipe else None
-    prompts = prompts_of(settings, "sequences are not measured, only their frames") if settings else None
-    description = describe_dataset(data, splits, settings, prompts, fps)
-    _show(description)
+    config = read_recipe(recipe, set_ or []) if recipe else None
+    prompts = load_prompts(config, "sequences are not measured, only their frames") if config else None
+    description = describe_dataset(data, splits, config, prompts, fps)
+    _print_description(description)
     if json:
         write_json(json, {"data": str(data), "recipe": recipe, "set": set_ or [], **description.to_dict()})
-        say(f"figures in {json}")
+        info(f"figures in {json}")
     if png:
-        from signllava_cli.data.charts import draw_charts
+        from signllava_cli.prepare.describe_charts import draw_charts
 
-        say(f"charts in {', '.join(map(str, draw_charts(description, png)))}")
+        info(f"charts in {', '.join(map(str, draw_charts(description, png)))}")
 
 
-def _show(description: "Description") -> None:
-    from signllava_cli.console import say
+def _print_description(description: "Description") -> None:
+    from signllava_cli.console import info
 
-    _show_splits(description)
-    _show_preceding(description)
-    _show_frames(description)
+    _print_splits(description)
+    _print_preceding(description)
+    _print_frames(description)
     for stream, histogram in description.histograms.items():
         splits = list(histogram.clips)
         for first in range(0, len(splits), SPLITS_ABREAST):
-            say(f"frames of {stream}, share of clips", style="bold")
+            info(f"frames of {stream}, share of clips", style="bold")
             for line in _bars(histogram, splits[first : first + SPLITS_ABREAST]):
-                say(line)
-    _show_sequences(description)
+                info(line)
+    _print_sequences(description)
 
 
-def _show_splits(description: "Description") -> None:
-    from signllava_cli.console import say
+def _print_splits(description: "Description") -> None:
+    from signllava_cli.console import info
 
     splits = description.figures.values()
     texts = [split.texts for split in splits]
@@ -96,17 +96,17 @@ def _show_splits(description: "Description") -> None:
     ]
     _table("splits", ["", *description.figures], rows)
     if unspaced := [split for split, its in description.figures.items() if its.texts.are_characters]:
-        say(f"{', '.join(unspaced)}: the texts have no spaces between words; each character is counted as a word.")
+        info(f"{', '.join(unspaced)}: the texts have no spaces between words; each character is counted as a word.")
 
 
-def _show_preceding(description: "Description") -> None:
+def _print_preceding(description: "Description") -> None:
     splits = description.figures.values()
     shares = [[_percent(clips / split.clips) for clips in split.preceding.values()] for split in splits]
     labels = next(iter(splits)).preceding
     _table("clips by sentences before them", ["", *description.figures], zip(labels, *shares, strict=True))
 
 
-def _show_frames(description: "Description") -> None:
+def _print_frames(description: "Description") -> None:
     rows = [
         (f"{stream}, {split}", its.min, its.median, _rounded(its.mean, 1), its.p95, its.max, found.clips_without)
         for stream in description.histograms
@@ -120,9 +120,9 @@ def _show_frames(description: "Description") -> None:
 
 def _bars(histogram: "Histogram", splits: Sequence[str]) -> list[str]:
     """The histogram of `splits`, side by side: a line of their names, and one for each class of lengths."""
-    from signllava_cli.console import screen
+    from signllava_cli.console import stdout_console
 
-    block = "#" if screen.options.ascii_only else "\N{FULL BLOCK}"
+    block = "#" if stdout_console.options.ascii_only else "\N{FULL BLOCK}"
     shares = [[clips / max(1, sum(histogram.clips[split])) for clips in histogram.clips[split]] for split in splits]
     longest = max(map(max, shares)) or 1.0
     firsts, lasts = histogram.bounds[:-1], [bound - 1 for bound in histogram.bounds[1:]]
@@ -139,9 +139,9 @@ def _bars(histogram: "Histogram", splits: Sequence[str]) -> list[str]:
     ]
 
 
-def _show_sequences(description: "Description") -> None:
-    from signllava_cli.console import say, warn
-    from signllava_cli.errors import first_names
+def _print_sequences(description: "Description") -> None:
+    from signllava_cli.console import info, warning
+    from signllava_cli.errors import summarize_names
 
     under_recipe = {split: its.under_recipe for split, its in description.figures.items() if its.under_recipe}
     if not under_recipe:
@@ -161,25 +161,25 @@ def _show_sequences(description: "Description") -> None:
         rows = [
             (split, its.clips, its.thinned, its.lose_context, len(its.cannot_fit)) for split, its in sequences.items()
         ]
-        bound = next(iter(sequences.values())).max_positions
-        title = f"clips that data.max_positions={bound} cuts"
+        bound = next(iter(sequences.values())).max_seq_len
+        title = f"clips that data.max_seq_len={bound} cuts"
         _table(title, ["", "of", "lose frames", "lose context", "cannot fit"], rows)
     for split, its in sequences.items():
         if its.clips < under_recipe[split].clips:
-            say(
+            info(
                 f"{split}: sequences of a sample of {its.clips} of {under_recipe[split].clips} clips, always the same"
             )
         if its.cannot_fit:
-            warn(
+            warning(
                 f"{split}: training would stop at {len(its.cannot_fit)} clips that cannot fit "
-                f"({first_names(its.cannot_fit)}); raise data.max_positions, or lower data.min_frames."
+                f"({summarize_names(its.cannot_fit)}); raise data.max_seq_len, or lower data.min_frames."
             )
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    from signllava_cli.console import show_table
+    from signllava_cli.console import print_table
 
-    show_table(title, columns, [[UNKNOWN if cell is None else cell for cell in row] for row in rows])
+    print_table(title, columns, [[UNKNOWN if cell is None else cell for cell in row] for row in rows])
 
 
 def _rounded(number: float | None, digits: int) -> str | None:

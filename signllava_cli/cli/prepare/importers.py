@@ -8,7 +8,7 @@ import typer
 from signllava_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from signllava_cli.data.importers.source import Source
+    from signllava_cli.prepare.importers.source import Source
 
 AnnotationsOption = Annotated[
     list[Path], typer.Option("--annotations", "-a", metavar="FILE...", help="The files to read, one or more.")
@@ -45,11 +45,11 @@ def how2sign(
     Columns: VIDEO_NAME, SENTENCE_NAME, START_REALIGNED, END_REALIGNED (or START, END), SENTENCE, and if there
     STATE, KEYWORDS, GPT_Rephrase1, GPT_Rephrase2 ...; separated by TAB or comma.
     """
-    from signllava_cli.data.importers.how2sign import how2sign_rows
-    from signllava_cli.data.importers.source import Source
+    from signllava_cli.prepare.importers.how2sign import how2sign_rows
+    from signllava_cli.prepare.importers.source import Source
 
-    settings = {"group_by": group_by, "order": order}
-    source = Source("how2sign", lambda file: how2sign_rows(file, group_by), settings=settings, order=order)
+    config = {"group_by": group_by, "order": order}
+    source = Source("how2sign", lambda file: how2sign_rows(file, group_by), config=config, order=order)
     keep_apart = "--group-by video-name keeps signers apart" if group_by == "video-id" else ""
     _import(source, annotations, more, out, split, overwrite, keep_apart)
 
@@ -70,8 +70,8 @@ def youtube_asl(
     Columns: ClipID, Beg(s), Dur(s), YouTubeID, Caption, and if there Keywords, GPT_Rephrase1, GPT_Rephrase2 ...;
     or, with TABs and no header: begin, duration, id, first frame, last frame, fps, text, state, keywords.
     """
-    from signllava_cli.data.importers.source import Source
-    from signllava_cli.data.importers.youtube_asl import youtube_asl_files, youtube_asl_rows
+    from signllava_cli.prepare.importers.source import Source
+    from signllava_cli.prepare.importers.youtube_asl import youtube_asl_files, youtube_asl_rows
 
     captions_read: dict[str, Path] = {}
     source = Source(
@@ -96,10 +96,10 @@ def openasl(
 
     Columns: vid, yid, start, end, raw-text, split; separated by TAB without quoting, or by commas with it.
     """
-    from signllava_cli.data.importers.openasl import openasl_rows
-    from signllava_cli.data.importers.source import Source
+    from signllava_cli.prepare.importers.openasl import openasl_rows
+    from signllava_cli.prepare.importers.source import Source
 
-    source = Source("openasl", openasl_rows, settings={"order": order}, has_split_column=True, order=order)
+    source = Source("openasl", openasl_rows, config={"order": order}, has_split_column=True, order=order)
     _import(source, annotations, more, out, split, overwrite)
 
 
@@ -115,12 +115,12 @@ def phoenix14t(
     Columns: name (broadcast-n), translation; separated by |, without quoting. The file of the complex annotation,
     whose texts differ, is skipped.
     """
-    from signllava_cli.data.importers.phoenix14t import official_files, phoenix14t_rows
-    from signllava_cli.data.importers.source import Source
+    from signllava_cli.prepare.importers.phoenix14t import official_files, phoenix14t_rows
+    from signllava_cli.prepare.importers.source import Source
 
     official, skipped = official_files([*annotations, *(more or ())])
-    settings = {"skipped": [str(path) for path in skipped]}
-    _import(Source("phoenix14t", phoenix14t_rows, settings=settings), official, None, out, split, overwrite)
+    config = {"skipped": [str(path) for path in skipped]}
+    _import(Source("phoenix14t", phoenix14t_rows, config=config), official, None, out, split, overwrite)
 
 
 def csv(
@@ -160,11 +160,11 @@ def csv(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import any delimited table with a header: say which column holds what."""
-    from signllava_cli.console import say
-    from signllava_cli.data.importers.source import Source
-    from signllava_cli.data.importers.table import ColumnsToRead, table_rows
+    from signllava_cli.console import info
+    from signllava_cli.prepare.importers.csv_table import ColumnNames, table_rows
+    from signllava_cli.prepare.importers.source import Source
 
-    read = ColumnsToRead(
+    read = ColumnNames(
         clip=clip,
         text=text,
         recording=recording,
@@ -180,11 +180,11 @@ def csv(
         names=tuple(name.strip() for name in columns.split(",")) if columns else (),
     )
     source = Source(
-        "csv", lambda file: table_rows(file, read), settings=vars(read), has_split_column=split_column is not None
+        "csv", lambda file: table_rows(file, read), config=vars(read), has_split_column=split_column is not None
     )
     _import(source, annotations, more, out, split, overwrite)
     if recording is None:
-        say("No --recording column: each clip is a recording of its own, and has no context.")
+        info("No --recording column: each clip is a recording of its own, and has no context.")
 
 
 def _separator(named: str | None) -> str | None:
@@ -206,8 +206,8 @@ def _import(
     leak_fix: str = "",
 ) -> None:
     """Import, and count the leak of an order by name, or where `leak_fix` says how it could be less."""
-    from signllava_cli.data.importers.importing import import_annotations
-    from signllava_cli.data.importers.leak_warning import warn_of_leaks
+    from signllava_cli.prepare.importers.import_annotations import import_annotations
+    from signllava_cli.prepare.importers.leak_warning import warn_of_leaks
 
     recordings = import_annotations(source, [*annotations, *(more or ())], out, split, overwrite)
     fixes = [leak_fix, "--order time puts sentences in the order of signing" if source.order == "name" else ""]

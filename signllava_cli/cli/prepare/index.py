@@ -16,12 +16,12 @@ def index(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
 ) -> None:
     """Index a dataset, so that training opens it at once. Training does it itself where it was not done."""
-    from signllava_cli.data.folder import splits_of, streams_of
-    from signllava_cli.data.indexing import open_index
+    from signllava_cli.prepare.dataset_folder import list_splits, list_streams
+    from signllava_cli.prepare.indexing import open_index
     from signllava_cli.recipe import read_recipe
 
-    for split in splits or splits_of(data):
-        streams = read_recipe(recipe).streams if recipe else streams_of(data, split)
+    for split in splits or list_splits(data):
+        streams = read_recipe(recipe).streams if recipe else list_streams(data, split)
         found = open_index(data, split, streams, workers)
         of = f"streams {', '.join(found.streams)}" if found.streams else "no streams"
         typer.echo(f"split {split}: {len(found)} clips, {of}: {found.file}")

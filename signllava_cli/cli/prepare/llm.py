@@ -16,12 +16,12 @@ def llm(
     recipe: Annotated[str, typer.Option(help="Recipe whose prompts `tiny` is trained on.")] = "toy/pretrain",
 ) -> None:
     """Make an ordinary Hugging Face folder of an LLM."""
-    from signllava_cli.console import say
-    from signllava_cli.model.llm_folder import require_free, save_from_hub, save_smollm2
+    from signllava_cli.console import info
+    from signllava_cli.model.llm_folder import require_empty_folder, save_from_hub, save_smollm2
     from signllava_cli.recipe import read_recipe
 
     out = out or Path("data/llm") / name.rpartition("/")[2]
-    require_free(out)
+    require_empty_folder(out)
     if name == "tiny":
         from signllava_cli.model.tiny_llm import save_tiny_llm
 
@@ -30,4 +30,4 @@ def llm(
         save_smollm2(out)
     else:
         save_from_hub(name, out, revision)
-    say(f"LLM {name} in {out}")
+    info(f"LLM {name} in {out}")

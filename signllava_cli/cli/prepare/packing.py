@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from signllava_cli.data.packing.request import Format
+from signllava_cli.prepare.pack.request import Format
 
 OutOption = Annotated[Path, typer.Option(metavar="DATA", help="The dataset folder, with the annotation in it.")]
 StreamOption = Annotated[str, typer.Option(help="The stream: `mae`, `dino`, `pose`, or any other name.")]
@@ -44,13 +44,13 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run packed.")] = False,
 ) -> None:
     """Pack other tools' features into the shards of a stream. Run again after a kill, it goes on."""
-    from signllava_cli.data.packing.pack import pack
-    from signllava_cli.data.packing.request import PackRequest
-    from signllava_cli.data.packing.stream_out import StreamOut
+    from signllava_cli.prepare.pack.pack import pack
+    from signllava_cli.prepare.pack.request import PackRequest
+    from signllava_cli.prepare.pack.stream_paths import StreamPaths
     from signllava_cli.processes import cpu_cores
 
     request = PackRequest(tuple(source.resolve() for source in sources), format, pattern, key, shard_mb, layout)
-    pack(request, StreamOut(out, stream, split), workers or cpu_cores(), overwrite)
+    pack(request, StreamPaths(out, stream, split), workers or cpu_cores(), overwrite)
 
 
 def link(
@@ -64,7 +64,7 @@ def link(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier links, never real files.")] = False,
 ) -> None:
     """Take up existing shards of our layout where they lie, whatever their names, without a copy."""
-    from signllava_cli.data.packing.link import link
-    from signllava_cli.data.packing.stream_out import StreamOut
+    from signllava_cli.prepare.pack.link import link
+    from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
-    link(files, StreamOut(out, stream, split), overwrite)
+    link(files, StreamPaths(out, stream, split), overwrite)

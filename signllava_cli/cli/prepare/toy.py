@@ -11,9 +11,9 @@ def toy(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write the toy corpus: several streams, and sentences that need context."""
-    from signllava_cli.console import say
-    from signllava_cli.data.toy import RECORDINGS, STREAMS, write_toy_corpus
+    from signllava_cli.console import info
+    from signllava_cli.prepare.toy_corpus import RECORDINGS, STREAMS, write_toy_corpus
 
     write_toy_corpus(out, seed)
     splits = ", ".join(f"{split} {count}" for split, count in RECORDINGS.items())
-    say(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")
+    info(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from signllava_cli.console import progress, warn
-from signllava_cli.errors import UserError, first_names, require_extra
-from signllava_cli.evaluation.metrics.metric import SentenceMean
+from signllava_cli.console import progress, warning
+from signllava_cli.errors import UserError, require_extra, summarize_names
+from signllava_cli.evaluation.metrics.base import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
-from signllava_cli.files import read_json, sha256_of
+from signllava_cli.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
-class Pair:
+class EncodedPair:
     """[CLS] reference [SEP] hypothesis [SEP] as ids of pieces; those to the first [SEP] are counted."""
 
     ids: list[int]
@@ -62,14 +62,14 @@ class Bleurt(SentenceMean):
 
     def __init__(self, folder: Path, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self._pieces = _opened_pieces(folder)
-        self._network, self._hash = _opened_network(folder)
+        self._pieces = _load_tokenizer(folder)
+        self._network, self._hash = _load_network(folder)
         found = self._scored(self._pairs(CONTROL_HYPOTHESES, CONTROL_REFERENCES))
         self._known_as = next(
             (name for name, control in PUBLISHED.items() if np.allclose(found, control, atol=TOLERANCE)), None
         )
         if self._known_as is None:
-            warn(
+            warning(
                 f"--bleurt {folder} scores two control pairs {found[0]:.4f} and {found[1]:.4f}, as no published "
                 "BLEURT-20 does: its figures cannot be compared with those of papers."
             )
@@ -85,7 +85,7 @@ class Bleurt(SentenceMean):
         name = self._known_as or "none that is published"
         return f"bleurt|checkpoint:{name}|weights:{self._hash}|transformers:{version('transformers')}"
 
-    def _pairs(self, hypotheses: Sequence[str], references: Sequence[str]) -> list[Pair]:
+    def _pairs(self, hypotheses: Sequence[str], references: Sequence[str]) -> list[EncodedPair]:
         """Each pair as the network reads it: of one that is too long, the longer text loses its end, as in BLEURT."""
         pairs, cut = [], 0
         room = self._network.config.max_position_embeddings - 3
@@ -94,26 +94,26 @@ class Bleurt(SentenceMean):
             cut += len(meant) + len(said) > room
             while len(meant) + len(said) > room:
                 (meant if len(meant) > len(said) else said).pop()
-            pairs.append(Pair([opening, *meant, closing, *said, closing], len(meant) + 2))
+            pairs.append(EncodedPair([opening, *meant, closing, *said, closing], len(meant) + 2))
         if cut:
-            warn(f"BLEURT reads {room} pieces at most: {cut} pairs are longer, and were cut.")
+            warning(f"BLEURT reads {room} pieces at most: {cut} pairs are longer, and were cut.")
         return pairs
 
-    def _scored(self, pairs: Sequence[Pair], advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
+    def _scored(self, pairs: Sequence[EncodedPair], advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
         """The score of each pair; those of like length share a batch."""
         import torch
 
         scores = np.zeros(len(pairs))
-        order = sorted(range(len(pairs)), key=lambda place: -len(pairs[place].ids))
+        order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].ids))
         with torch.inference_mode():
             for start in range(0, len(order), PAIRS_AT_ONCE):
-                places = order[start : start + PAIRS_AT_ONCE]
-                logits = self._network(**self._padded([pairs[place] for place in places])).logits
-                scores[places] = logits[:, 0].double().cpu().numpy()
-                advance(len(places))
+                indices = order[start : start + PAIRS_AT_ONCE]
+                logits = self._network(**self._padded([pairs[index] for index in indices])).logits
+                scores[indices] = logits[:, 0].double().cpu().numpy()
+                advance(len(indices))
         return scores
 
-    def _padded(self, pairs: Sequence[Pair]) -> "dict[str, Tensor]":
+    def _padded(self, pairs: Sequence[EncodedPair]) -> "dict[str, Tensor]":
         import torch
 
         width = max(len(pair.ids) for pair in pairs)
@@ -127,29 +127,29 @@ class Bleurt(SentenceMean):
         return dict(zip(names, read.to(self._network.device), strict=True))
 
 
-def _opened_pieces(folder: Path) -> Any:
+def _load_tokenizer(folder: Path) -> Any:
     require_extra("bleurt", "--bleurt", "sentencepiece")
     from sentencepiece import SentencePieceProcessor
 
-    file = _one_of(folder, PIECE_FILES)
+    file = _first_existing(folder, PIECE_FILES)
     try:
         pieces = SentencePieceProcessor(model_file=str(file))
-    except (OSError, RuntimeError, TypeError) as fault:
-        raise UserError(f"{file} is no sentencepiece model: {fault}.") from None
+    except (OSError, RuntimeError, TypeError) as error:
+        raise UserError(f"{file} is no sentencepiece model: {error}.") from None
     if unknown := [piece for piece in (OPENING, CLOSING) if pieces.piece_to_id(piece) == pieces.unk_id()]:
         raise UserError(f"{file} has no piece {' or '.join(unknown)}, so it is not BLEURT-20's.")
     return pieces
 
 
-def _opened_network(folder: Path) -> tuple[Any, str]:
+def _load_network(folder: Path) -> tuple[Any, str]:
     """RemBERT with the weights in `folder`, and the first digits of their hash."""
     import torch
     from transformers import RemBertConfig, RemBertForSequenceClassification
 
-    from signllava_cli.model.research_file import load_tensors
+    from signllava_cli.model.sign_llava_file import load_tensors
 
     config = read_json(folder / "config.json")
-    file = _one_of(folder, WEIGHT_FILES)
+    file = _first_existing(folder, WEIGHT_FILES)
     if config.get("model_type") != "bleurt" or not config.get("embedding_size"):
         raise UserError(f"--bleurt {folder}: its config.json is none of the BLEURT-20 family's.")
     known = RemBertConfig(
@@ -159,12 +159,12 @@ def _opened_network(folder: Path) -> tuple[Any, str]:
     tensors = {_renamed(name): tensor for name, tensor in load_tensors(file).items()}
     expected = network.state_dict().keys()
     if lacking := sorted(expected - tensors.keys()):
-        raise UserError(f"{file} lacks {len(lacking)} tensors of BLEURT-20 ({first_names(lacking)}).")
+        raise UserError(f"{file} lacks {len(lacking)} tensors of BLEURT-20 ({summarize_names(lacking)}).")
     try:
         network.load_state_dict({name: tensors[name] for name in expected})
-    except RuntimeError as fault:
-        raise UserError(f"{file} does not fit its config.json: {str(fault).splitlines()[-1].strip()}") from None
-    return network.to("cuda" if torch.cuda.is_available() else "cpu"), sha256_of(file)[:8]
+    except RuntimeError as error:
+        raise UserError(f"{file} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
+    return network.to("cuda" if torch.cuda.is_available() else "cpu"), sha256_file(file)[:8]
 
 
 def _renamed(name: str) -> str:
@@ -172,7 +172,7 @@ def _renamed(name: str) -> str:
     return name.replace("bleurt.", "rembert.", 1).replace("embedding_projection", "embedding_hidden_mapping_in")
 
 
-def _one_of(folder: Path, names: Sequence[str]) -> Path:
+def _first_existing(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name

@@ -15,11 +15,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from signllava_cli.console import say
-from signllava_cli.errors import UserError, printable
-from signllava_cli.evaluation.metrics.metric import SentenceMean
+from signllava_cli.console import info
+from signllava_cli.errors import UserError, escape_unprintable
+from signllava_cli.evaluation.metrics.base import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
-from signllava_cli.files import read_json, sha256_of
+from signllava_cli.files import read_json, sha256_file
 from signllava_cli.processes import run_command
 
 COMMAND = "comet-score"
@@ -50,7 +50,7 @@ class Comet(SentenceMean):
         if not checkpoint.is_file():
             raise UserError(f"--comet {checkpoint}: no such file; it takes COMET's checkpoint, model.ckpt.")
         self._command, self._checkpoint = command, checkpoint.absolute()
-        self._hash = sha256_of(checkpoint)[:8]
+        self._hash = sha256_file(checkpoint)[:8]
 
     def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
         """What COMET says to each pair.
@@ -60,7 +60,7 @@ class Comet(SentenceMean):
         """
         import torch
 
-        say(f"COMET: {self._command} scores {len(hypotheses)} clips")
+        info(f"COMET: {self._command} scores {len(hypotheses)} clips")
         gpus = min(1, torch.cuda.device_count())
         with tempfile.TemporaryDirectory() as folder:
             for name, texts in (("src", [""] * len(references)), ("hyp", hypotheses), ("ref", references)):
@@ -78,7 +78,7 @@ class Comet(SentenceMean):
             file = Path(folder) / "scores.json"
             if ended.returncode or not file.is_file():
                 said = (ended.stderr.strip() or ended.stdout.strip() or "it said nothing").splitlines()[-1]
-                raise UserError(f"{COMMAND} ended with {ended.returncode}: {printable(said)}")
+                raise UserError(f"{COMMAND} ended with {ended.returncode}: {escape_unprintable(said)}")
             (rows,) = read_json(file).values()
         if len(rows) != len(hypotheses):
             raise UserError(f"{COMMAND} scored {len(rows)} of {len(hypotheses)} clips.")

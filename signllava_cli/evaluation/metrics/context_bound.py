@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from signllava_cli.data.annotations import ContextBound
-from signllava_cli.evaluation.metrics.metric import CountedMetric, Figures
+from signllava_cli.evaluation.metrics.base import CountedMetric, Scores
 
 
 class ContextBoundAccuracy(CountedMetric):
@@ -28,7 +28,7 @@ class ContextBoundAccuracy(CountedMetric):
                 row[:] = is_read_right(hypothesis, mark.reading, mark.others), 1
         return counted
 
-    def scores(self, sums: np.ndarray) -> Figures:
+    def scores(self, sums: np.ndarray) -> Scores:
         """The share; NaN in a resample without such a clip."""
         right, bound = sums[..., 0], sums[..., 1]
         return {"context_bound_accuracy": np.where(bound > 0, 100 * right / np.where(bound > 0, bound, 1), np.nan)}

@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 if TYPE_CHECKING:
-    from signllava_cli.evaluation.metrics.metric import CountedMetric
+    from signllava_cli.evaluation.metrics.base import CountedMetric
 
 
 class EvaluateMetric(evaluate.Metric):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from signllava_cli.errors import UserError
-from signllava_cli.evaluation.metrics.metric import SentenceMean
+from signllava_cli.evaluation.metrics.base import SentenceMean
 from signllava_cli.evaluation.metrics.presets import Preset
 
 
@@ -41,8 +41,8 @@ class Meteor(SentenceMean):
             nltk.data.find("corpora/wordnet.zip" if (data / "corpora/wordnet.zip").is_file() else "corpora/wordnet")
             wordnet.synsets("word")
             self._version = wordnet.get_version()
-        except (OSError, LookupError, ValueError, AttributeError) as fault:
-            said = next((line.strip(" *") for line in str(fault).splitlines() if line.strip(" *")), "")
+        except (OSError, LookupError, ValueError, AttributeError) as error:
+            said = next((line.strip(" *") for line in str(error).splitlines() if line.strip(" *")), "")
             raise UserError(
                 f"--meteor {data} has no corpora/wordnet that NLTK can read ({said}); where there is a network, "
                 "`python -m nltk.downloader -d FOLDER wordnet` fetches it."

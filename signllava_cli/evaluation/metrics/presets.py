@@ -1,4 +1,4 @@
-"""How a dataset's texts are tokenised for scoring, as its papers do."""
+"""How a dataset's texts are tokenized for scoring, as its papers do."""
 
 import hashlib
 from collections.abc import Callable
@@ -59,7 +59,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset(),
-        # texts come tokenised and lowercased
+        # texts come tokenized and lowercased
         Preset("phoenix14t", "none", lowercase=True, language="de", rouge="rougeL_mscoco"),
         Preset("csl-daily", "zh", language="zh", rouge="rougeL_mscoco"),
     )
@@ -85,8 +85,8 @@ def read_stop_list(file: Path) -> tuple[frozenset[str], str]:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise UserError(f"--stop-list {file}: {getattr(fault, 'strerror', None) or fault}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--stop-list {file}: {getattr(error, 'strerror', None) or error}.") from None
     words = frozenset(word.casefold() for line in lines if (word := line.strip()) and not word.startswith("#"))
     if not words:
         raise UserError(f"--stop-list {file} holds no words; expected one a line.")

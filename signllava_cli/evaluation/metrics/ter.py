@@ -198,11 +198,11 @@ def _align(said: str, meant: str, distances: _BeamDistances, matrix: _Matrix) ->
 
 def _shifts(said: str, meant: str, alignment: _Alignment) -> Iterator[list[_Shift]]:
     """For each block of words that both sides have, part of an edit on both, the shifts to where it is aligned."""
-    places: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for at, word in enumerate(meant):
-        places.setdefault(word, []).append(at)
+        indices.setdefault(word, []).append(at)
     for start, word in enumerate(said):
-        for at in places.get(word, ()):
+        for at in indices.get(word, ()):
             if abs(at - start) > FARTHEST_MATCH:
                 continue
             most = min(LONGEST_BLOCK, len(said) - start, len(meant) - at)
@@ -221,4 +221,4 @@ def _shifts(said: str, meant: str, alignment: _Alignment) -> Iterator[list[_Shif
 
 def _without_repeats(targets: Sequence[int]) -> list[int]:
     """`targets`, each but once of those that follow one another."""
-    return [each for place, each in enumerate(targets) if place == 0 or each != targets[place - 1]]
+    return [each for index, each in enumerate(targets) if index == 0 or each != targets[index - 1]]

@@ -6,7 +6,7 @@ let running = null;
 
 function tell(text, isFault = false) {
   $("status").textContent = text;
-  $("status").classList.toggle("fault", isFault);
+  $("status").classList.toggle("error", isFault);
 }
 
 async function open_() {
@@ -81,10 +81,10 @@ async function translate(event) {
       last = line;
       tell(`${line.number} of ${line.of} clips`);
     }
-    if (!last || last.number < last.of) throw new Error(last?.fault || "The translation broke off.");
+    if (!last || last.number < last.of) throw new Error(last?.error || "The translation broke off.");
     tell(`${last.of} clips translated`);
-  } catch (fault) {
-    tell(fault.name === "AbortError" ? "stopped" : fault.message, fault.name !== "AbortError");
+  } catch (error) {
+    tell(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
     $("translate").disabled = false;
     $("stop").disabled = true;
@@ -118,7 +118,7 @@ function show(line) {
   };
   put(".name", `${line.number}. ${line.clip}`);
   put(".text", line.text);
-  put(":scope > .fault", line.fault || "").hidden = !line.fault;
+  put(":scope > .error", line.error || "").hidden = !line.error;
   put(".reference dd", line.reference || "");
   item.querySelector(".reference").hidden = !line.reference;
   item.querySelector(".confidence").hidden = line.confidence === null;
@@ -180,4 +180,4 @@ $("drop").addEventListener("drop", (event) => {
   $("recording").value = "";
   chosenChanged();
 });
-open_().catch((fault) => tell(fault.message, true));
+open_().catch((error) => tell(error.message, true));

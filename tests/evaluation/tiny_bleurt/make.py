@@ -17,7 +17,7 @@ LONGEST, PIECES = 100, 50
 SENTENCES = [
     "Today my sister buys the coat.",
     "Tonight, the lamp falls!",
-    "In winter grandmother hides the spade from the doctor.",
+    "In winter grandmother hides the spade from validation.",
     "A bird chirps by the window; the dog sleeps below the table.",
     "this is a random sentence",
     "Yes.",

@@ -1,0 +1,36 @@
+"""The ranks of a launch in generation: they share clips and files, and never meet in the model."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from signllava_cli.errors import UserError
+from signllava_cli.preemption import is_launched
+
+
+def rank_device() -> torch.device:
+    """The GPU of this rank, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextlib.contextmanager
+def main_process_first() -> Iterator[bool]:
+    """Rank 0 goes through the block before the others do; tells each whether it is rank 0.
+
+    Raises:
+        UserError: the ranks were launched under DeepSpeed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not is_launched():
+        yield True
+        return
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
+        raise UserError("Generation has nothing for DeepSpeed to share; use the profile multi_gpu or multi_cpu.")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.main_process_first():
+        yield state.is_main_process

@@ -1,0 +1,74 @@
+"""From a recipe, or from a checkpoint, to a model and the prompts that belong to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.model import checkpoint as checkpoints
+from signllava_cli.model.llm import add_lora, llm_identity, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.signllava_model import SignLlavaModel
+from signllava_cli.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A model on its device, its prompts, and the identity of its LLM."""
+
+    model: SignLlavaModel
+    prompts: PromptBuilder
+    llm: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the projectors are, and so the batches."""
+        return next(self.model.projectors.parameters()).device
+
+    @property
+    def pad_id(self) -> int:
+        """What stands at positions that no one reads."""
+        pad = self.prompts.tokenizer.pad_token_id
+        return int(self.prompts.end_of_turn if pad is None else pad)
+
+
+def load_model_bundle(
+    recipe: Recipe, device: torch.device, trained: checkpoints.CheckpointConfig | None = None
+) -> ModelBundle:
+    """The model of `recipe` with fresh projectors (or those of `init.projector`) and a fresh adapter.
+
+    Args:
+        trained: a checkpoint whose weights the caller will load: its turns are used, `init.projector` is not.
+
+    Raises:
+        UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
+    """
+    tokenizer = load_tokenizer(recipe.llm)
+    prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
+    llm = load_llm(recipe.llm, device)
+    found = llm_identity(llm, recipe.llm)
+    if recipe.lora.enabled:
+        torch.manual_seed(recipe.run.seed)  # PEFT draws the adapter from the global generator
+        llm = add_lora(llm, recipe.lora)
+    model = SignLlavaModel(llm, recipe.streams, recipe.run.seed)
+    if recipe.init.projector and trained is None:
+        file = checkpoints.find_projector(recipe.init.projector)
+        if (file.parent / checkpoints.CONFIG).is_file():
+            require_same_llm(checkpoints.read_config(file.parent).llm, found, file.parent)
+        checkpoints.load_projectors(model, file)
+    return ModelBundle(model, prompts, found)
+
+
+def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.device) -> ModelBundle:
+    """The model of `checkpoint`, in eval mode, prompting as it was trained.
+
+    Raises:
+        UserError: the LLM is not the one it was trained with, or the weights do not fit strictly.
+    """
+    config = checkpoints.read_config(checkpoint)
+    bundle = load_model_bundle(recipe, device, config)
+    require_same_llm(config.llm, bundle.llm, checkpoint)
+    checkpoints.load_weights(bundle.model, checkpoint, with_adapter=recipe.lora.enabled)
+    bundle.model.eval()
+    return bundle

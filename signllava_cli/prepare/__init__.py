@@ -1,0 +1,1 @@
+"""Offline work on a dataset folder: importing annotations, packing features, validation, indexes, descriptions."""

@@ -1,0 +1,65 @@
+"""Writes a split in the layout of the data folder: annotation, and per stream a metadata file and shards."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from signllava_cli.data.annotations import Clip, Recording, annotation_file
+from signllava_cli.files import TEMPORARY_SUFFIX, write_json
+
+
+def write_annotations(root: Path, split: str, recordings: Sequence[Recording]) -> None:
+    """Write `annotation.{split}.json`."""
+    content = {
+        recording.name: {
+            "clip_order": [clip.name for clip in recording.clips],
+            **{clip.name: _annotation_entry(clip) for clip in recording.clips},
+        }
+        for recording in recordings
+    }
+    write_json(annotation_file(root, split), content)
+
+
+def write_stream(
+    root: Path, split: str, name: str, recordings: Mapping[str, Mapping[str, np.ndarray]], shards: int
+) -> None:
+    """Write the shards of one stream: recording -> clip -> frames (T, width), stored as float16.
+
+    Recordings go to shards in turn. The bytes are a function of the content alone.
+    """
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shard_of = {recording: number % shards for number, recording in enumerate(recordings)}
+    for shard in range(shards):
+        file = folder / f"{name}.{split}.{shard}.h5"
+        temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
+        with h5py.File(temporary, "w", libver="v110") as handle:
+            for recording, clips in recordings.items():
+                if shard_of[recording] == shard:
+                    for clip, frames in clips.items():
+                        handle.create_dataset(f"{recording}/{clip}", data=frames.astype(np.float16))
+        temporary.replace(file)
+    write_json(folder / f"metadata_{name}.{split}.json", shard_of)
+
+
+def _annotation_entry(clip: Clip) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "translation": clip.translation,
+        "paraphrases": list(clip.paraphrases),
+        "keywords": list(clip.keywords),
+    }
+    if clip.start is not None and clip.end is not None:
+        entry |= {"start": clip.start, "end": clip.end}
+    if clip.source:
+        entry["source"] = dict(clip.source)
+    if clip.context_bound:
+        bound = clip.context_bound
+        entry["context_bound"] = {
+            "needs": bound.needs,
+            "reading": bound.reading,
+            "others": list(bound.others),
+        }
+    return entry

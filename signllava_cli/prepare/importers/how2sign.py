@@ -1,0 +1,44 @@
+"""How2Sign: realigned or not, with or without Sign_LLaVA's LLM columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
+from signllava_cli.prepare.importers.table_reader import Row, read_table
+
+RECORDING_COLUMN = {"video-name": "VIDEO_NAME", "video-id": "VIDEO_ID"}
+IDENTIFYING_COLUMNS = ("VIDEO_ID", "VIDEO_NAME", "SENTENCE_ID", "SENTENCE_NAME")
+
+
+def how2sign_rows(file: Path, group_by: Literal["video-name", "video-id"]) -> Iterator[SourceClip | RejectedRow]:
+    """The clips of `how2sign_realigned_{train,val,test}.csv` or its variants.
+
+    A recording is a VIDEO_NAME: one signer's video. `video-id` puts the signers of one script together, as
+    Sign_LLaVA did.
+
+    Raises:
+        UserError: the file is no such table.
+    """
+    table = read_table(file, separators="\t,")
+    as_aired = "START" in table.columns and "START_REALIGNED" not in table.columns
+    start, end = ("START", "END") if as_aired else ("START_REALIGNED", "END_REALIGNED")
+    recording = RECORDING_COLUMN[group_by]
+    table.require(recording, "SENTENCE_NAME", start, end, "SENTENCE")
+    rephrases = table.columns_like(r"GPT_Rephrase\d+")
+
+    def clip(row: Row) -> SourceClip:
+        return SourceClip(
+            where=row.where,
+            recording=row.cells[recording],
+            name=row.cells["SENTENCE_NAME"],
+            translation=row.cells["SENTENCE"],
+            start=row.cells[start],
+            end=row.cells[end],
+            paraphrases=tuple(row.cells[column] for column in rephrases),
+            keywords=row.cells.get("KEYWORDS", ""),
+            state=row.cells.get("STATE"),
+            columns=row.pick(IDENTIFYING_COLUMNS),
+        )
+
+    return table.clips(clip)

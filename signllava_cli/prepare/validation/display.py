@@ -1,0 +1,69 @@
+"""The findings on a terminal, as a table; elsewhere as plain lines."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from signllava_cli.console import info, stdout_console
+from signllava_cli.errors import MAX_NAMES, escape_unprintable, summarize_names
+from signllava_cli.prepare.validation.findings import Finding, counts_by_severity
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print each finding with its first names and its fix, the worst first."""
+    if stdout_console.is_terminal:
+        if findings:
+            stdout_console.print(_table(findings))
+        return
+    for finding in findings:
+        info(
+            f"{finding.severity}  {finding.name}  {escape_unprintable(finding.where)}  {finding.count}: {format_names(finding)}"
+        )
+        info(f"    {escape_unprintable(finding.what)} {_format_fix(finding)}")
+
+
+def summary(findings: Sequence[Finding], seconds: float) -> str:
+    """How many findings of each severity there are, and how long it took to find them.
+
+    >>> summary([], 1.24)
+    '0 errors, 0 warnings, 0 notes in 1.2 s'
+    """
+    counts = counts_by_severity(findings)
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()) + (
+        f" in {seconds:.1f} s"
+    )
+
+
+def format_names(finding: Finding) -> str:
+    """The first names of a finding, and how many more there are."""
+    return summarize_names(finding.names[:MAX_NAMES], finding.count)
+
+
+def _format_fix(finding: Finding) -> str:
+    return f"{finding.fix} (--fix)" if finding.fixable else finding.fix
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(show_lines=True)
+    table.add_column("finding", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("which, what, and the fix", overflow="fold")
+    for finding in findings:
+        style = _STYLES[finding.severity]
+        table.add_row(
+            Text.assemble(
+                (finding.severity, style), "\n", (finding.name, "bold"), "\n", escape_unprintable(finding.where)
+            ),
+            Text(f"{finding.count:,}"),
+            Text.assemble(
+                format_names(finding),
+                "\n",
+                escape_unprintable(finding.what),
+                "\n",
+                (_format_fix(finding), "italic green"),
+            ),
+        )
+    return table

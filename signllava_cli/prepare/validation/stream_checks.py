@@ -1,0 +1,79 @@
+"""The files of a stream: its folder, its metadata, and the shards that they name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from signllava_cli.data.stream_files import find_metadata, is_shard_name, shard_candidates, stream_folder
+from signllava_cli.errors import UserError
+from signllava_cli.files import TEMPORARY_SUFFIX, read_json
+from signllava_cli.prepare.validation.findings import Findings
+from signllava_cli.recipe import Stream
+
+
+@dataclass(frozen=True)
+class StreamShards:
+    """The shards of one stream and split. `shard_of`: recording -> shard; `file_of`: shard -> file, where there."""
+
+    split: str
+    stream: str
+    metadata: Path
+    shard_of: Mapping[str, str]
+    file_of: Mapping[str, Path]
+    unclear: frozenset[str]  # recordings whose shard is none
+
+
+def detect_streams(root: Path) -> dict[str, Stream]:
+    """The sub-folders of `root` that hold a metadata file or a shard; their widths are not known here."""
+    return {
+        folder.name: Stream(width=1)  # type: ignore[call-arg] # mypy does not see through `section`
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+        and not folder.name.endswith(TEMPORARY_SUFFIX)
+        and (any(folder.glob("metadata*.json")) or any(folder.glob("*.h5")))
+    }
+
+
+def find_shards(root: Path, split: str, name: str, config: Stream, findings: Findings) -> StreamShards | None:
+    """The shards that the metadata of a split names, or None where it cannot be read."""
+    folder = stream_folder(root, name, config)
+    if not folder.is_dir():
+        findings.add("stream-folder-missing", [str(folder)], None, name)
+        return None
+    try:
+        metadata = find_metadata(root, split, name, config)
+    except UserError as error:
+        findings.add("metadata-missing", [f"metadata_{name}.{split}.json"], split, name, str(error))
+        return None
+    try:
+        content = read_json(metadata)
+    except UserError as error:
+        findings.add("metadata-unreadable", [metadata.name], split, name, str(error))
+        return None
+    shard_of = {recording: str(shard) for recording, shard in content.items() if is_shard_name(shard)}
+    unclear = frozenset(content) - set(shard_of)
+    findings.add("shard-name-invalid", (recording for recording in content if recording in unclear), split, name)
+    file_of: dict[str, Path] = {}
+    for shard in dict.fromkeys(shard_of.values()):
+        tried = shard_candidates(metadata, split, name, config, shard)
+        if file := next((file for file in tried if file.is_file()), None):
+            file_of[shard] = file
+        else:
+            findings.add("shard-missing", [tried[0].name], split, name)
+    return StreamShards(split, name, metadata, shard_of, file_of, unclear)
+
+
+def check_leftovers(root: Path, opened: Sequence[StreamShards], findings: Findings) -> None:
+    """Shards that no metadata names, and files that a stopped command has left behind."""
+    folders: dict[Path, list[StreamShards]] = {}
+    for shards in opened:
+        folders.setdefault(shards.metadata.parent, []).append(shards)
+    for folder, its_shards in folders.items():
+        named = {file for shards in its_shards for file in shards.file_of.values()}
+        checked = {shards.split for shards in its_shards}
+        unchecked = {file.name.split(".")[-2] for file in folder.glob("*.*.json")} - checked
+        unnamed = (file.name for file in sorted(folder.glob("*.h5")) if file not in named)
+        stray = (name for name in unnamed if not unchecked.intersection(name.split(".")))
+        findings.add("shard-stray", stray, None, its_shards[0].stream)
+    half_written = (path for folder in (root, *folders) for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")))
+    findings.add("file-half-written", (str(path) for path in half_written))

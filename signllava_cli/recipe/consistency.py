@@ -1,0 +1,147 @@
+"""What a recipe may not say, although each of its settings alone is right; and how errors are told."""
+
+import dataclasses
+import difflib
+import math
+import re
+from typing import Any
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
+from signllava_cli.recipe.sections import PLACEHOLDER, Recipe, Stage, Stream, TaskWeights
+
+
+def require_stage(recipe: Recipe, stage: Stage) -> None:
+    """Check that the recipe is one of this stage.
+
+    Raises:
+        UserError: pretrain with a LoRA adapter, finetune without one, no streams to train on, float16, or a dev BLEU
+            of samples.
+    """
+    errors = []
+    if not recipe.streams:
+        errors.append("streams: none is named; add at least one, such as `mae: {width: 768}`")
+    if stage == "pretrain" and recipe.lora.enabled:
+        errors.append("lora.enabled: pretrain trains projectors only; set it to false, or run finetune")
+    if stage == "finetune" and not recipe.lora.enabled:
+        errors.append("lora.enabled: finetune trains an adapter; set it to true, or run pretrain")
+    if recipe.llm.dtype == "float16":
+        errors.append(
+            "llm.dtype: float16 loses small gradients without loss scaling, which is not offered; "
+            "train in bfloat16 or float32 (generation may use float16)"
+        )
+    if recipe.train.metric_for_best_model == "dev_bleu" and recipe.generate.temperature is not None:
+        errors.append(
+            "train.metric_for_best_model: dev_bleu is computed without sampling; remove generate.temperature "
+            f"({recipe.generate.temperature:g}) here and pass --temperature to `signllava generate`"
+        )
+    if errors:
+        raise error_report(f"{stage} recipe", errors)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: JSON and YAML escapes can spell half a surrogate pair, which UTF-8 has not."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def error_report(source: str, errors: list[str]) -> UserError:
+    if len(errors) == 1:
+        return UserError(f"{source}: {errors[0]}")
+    return UserError(f"{source} has {len(errors)} errors:\n" + "\n".join(f"  {error}" for error in errors))
+
+
+def format_error(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "unexpected_keyword_argument":
+        known = _sibling_keys(error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"{key}: unknown key; " + (f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if key == "train.num_train_epochs" and error["input"] is None:
+        return f"{key}: must be a number, not null; for a number of steps, leave it out and set train.max_steps"
+    if error["type"] == "dataclass_type":
+        return f"{key or 'recipe'}: expected a section with keys, got {error['input']!r}"
+    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def _sibling_keys(location: tuple[Any, ...]) -> list[str]:
+    owner: Any = Recipe
+    if len(location) == 2:
+        owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
+    elif len(location) > 2:
+        owner = TaskWeights if location[0] == "tasks" else Stream
+    return [field.alias or name for name, field in owner.__pydantic_fields__.items()]
+
+
+def find_contradictions(recipe: Recipe) -> list[str]:
+    errors = [
+        f"streams.{name}: a stream's name may hold letters, digits, `_` and `-`"
+        for name in recipe.streams
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    ]
+    for name, stream in recipe.streams.items():
+        for key, pattern in (("metadata", stream.metadata), ("shards", stream.shards)):
+            try:
+                (pattern or "").format(split="train", shard="0")
+            except (KeyError, ValueError, IndexError):
+                errors.append(f"streams.{name}.{key}: may hold {{split}} and {{shard}} and no other {{...}}")
+    for key, text in recipe.tasks.texts().items():
+        if not is_unicode(text) or PLACEHOLDER in text:
+            errors.append(f"tasks.{key}: holds half a surrogate pair or {PLACEHOLDER!r}, which no prompt may hold")
+    for key, mark in (("one_word_present", "{word}"), ("multi_word_present", "{words}")):
+        if mark not in getattr(recipe.tasks, key):
+            errors.append(f"tasks.{key}: the question must hold {mark}, where the words go")
+    for split, weights in (("train", recipe.tasks.train), ("dev", recipe.tasks.dev)):
+        if not sum(vars(weights).values()):
+            errors.append(f"tasks.{split}: no task has a weight")
+    context = recipe.context
+    for key in ("window", "prelude"):
+        least, most = getattr(context, f"min_{key}"), getattr(context, key)
+        if least is not None and least > most:
+            errors.append(f"context.min_{key}: {least} is more than context.{key}, {most}")
+    if context.source != "gold" and not re.fullmatch(r"(predicted|mixed):.+", context.source):
+        errors.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
+    llm, train = recipe.llm, recipe.train
+    if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
+        errors.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")
+    if train.max_tokens_per_batch is None and train.batch_size % train.micro_batch_size:
+        errors.append(
+            f"train.batch_size: {train.batch_size} is not a multiple of "
+            f"train.micro_batch_size ({train.micro_batch_size})"
+        )
+    errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
+    if recipe.launch.machine_rank >= (recipe.launch.num_machines or math.inf):
+        errors.append(
+            f"launch.machine_rank: {recipe.launch.machine_rank} is not one of {recipe.launch.num_machines} machines "
+            "(they are counted from 0)"
+        )
+    return [*errors, *_generate_errors(recipe)]
+
+
+def _generate_errors(recipe: Recipe) -> list[str]:
+    config, errors = recipe.generate, []
+    source = config.context_source
+    if source not in ("none", "gold", "predicted") and not source.startswith("prepared:"):
+        errors.append(f"generate.context_source: expected none, gold, predicted or prepared:FILE, got {source!r}")
+    if config.temperature is None and config.num_return_sequences > config.num_beams:
+        errors.append(
+            f"generate.num_return_sequences: {config.num_return_sequences} hypotheses cannot come of generate.num_beams={config.num_beams}; "
+            "raise it, or sample with generate.temperature"
+        )
+    if config.mbr and config.num_return_sequences == 1:
+        errors.append(
+            "generate.mbr: chooses between several hypotheses; ask for them with generate.num_return_sequences"
+        )
+    if config.min_new_tokens > config.max_new_tokens:
+        errors.append(
+            f"generate.min_new_tokens: {config.min_new_tokens} is more than generate.max_new_tokens, "
+            f"{config.max_new_tokens}"
+        )
+    if config.task_prompt and config.task != "translation":
+        errors.append(f"generate.task_prompt: is a question of its own, beside generate.task={config.task}")
+    if unknown := [name for name in config.ablate if name not in recipe.streams]:
+        errors.append(f"generate.ablate: {', '.join(unknown)} is none of the streams {', '.join(recipe.streams)}")
+    if config.ablate and set(recipe.streams) <= set(config.ablate):
+        errors.append("generate.ablate: leaves no stream; use generate.features=zero to show nothing")
+    return errors

@@ -1,0 +1,114 @@
+"""A recording translated clip by clip, each clip told as soon as it is there."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+from signllava_cli.api.inputs import check_features
+from signllava_cli.api.translator import SignLlava, Translation
+from signllava_cli.data.annotations import Clip
+from signllava_cli.data.context import context_indices
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.serving.uploads import UploadedClip
+from signllava_cli.serving.videos import Videos
+
+Source = Literal["none", "gold", "predicted"]
+
+
+class ClipLine(BaseModel):
+    """One clip: what the model says, and what it saw.
+
+    `confidence` is the geometric mean of its tokens' probabilities. `start` and `end`: seconds in the recording's
+    video. `video`: whether there is one of this clip alone. `error`: why there is no text; after it, a stream that
+    could not go on ends.
+    """
+
+    number: int
+    of: int
+    clip: str
+    text: str = ""
+    confidence: float | None = None
+    finished: bool = True
+    context: list[str] = []
+    n_best: list[tuple[str, float]] = []
+    truncated_frames: int = 0
+    truncated_sentences: int = 0
+    reference: str | None = None
+    start: float | None = None
+    end: float | None = None
+    video: bool = False
+    error: str | None = None
+
+
+def translate_dataset_clips(
+    model: SignLlava,
+    split: Split,
+    videos: Videos,
+    clips: Sequence[Clip],
+    window: int,
+    prelude: int,
+    source: Source,
+) -> Iterator[ClipLine]:
+    """The clips of one recording of `split`, in signing order. One without features has no text and leaves none."""
+    said: list[str] = []
+    for clip in clips:
+        line = ClipLine(number=clip.position + 1, of=len(clips), clip=clip.name, reference=clip.translation)
+        line.start, line.end = clip.start, clip.end
+        line.video = videos.of_clip(clip) is not None
+        seen = _context(
+            [each.translation for each in clips] if source == "gold" else said, clip.position, window, prelude
+        )
+        if split.has_features[clip.row]:
+            try:
+                translation = model.translate(split.read(clip), [] if source == "none" else seen, prelude)
+            except UserError as error:
+                line.error = str(error)
+                yield line
+                return
+            _fill_line(line, translation)
+        else:
+            line.error = f"no features in {split.lacking(clip.row)}"
+        said.append(line.text)
+        yield line
+
+
+def translate_uploaded_clips(
+    model: SignLlava, clips: Sequence[UploadedClip], window: int, prelude: int, source: Source
+) -> Iterator[ClipLine]:
+    """The uploaded clips as one recording, in their order; all of them are checked before the first is translated.
+
+    Raises:
+        UserError: the features of a clip cannot be used.
+    """
+    for clip in clips:
+        check_features(clip.features, model.recipe.streams)
+
+    def lines() -> Iterator[ClipLine]:
+        said: list[str] = []
+        for position, clip in enumerate(clips):
+            line = ClipLine(number=position + 1, of=len(clips), clip=clip.name)
+            seen = [] if source == "none" else _context(said, position, window, prelude)
+            try:
+                _fill_line(line, model.translate(clip.features, seen, prelude))
+            except UserError as error:
+                line.error = str(error)
+                yield line
+                return
+            said.append(line.text)
+            yield line
+
+    return lines()
+
+
+def _context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
+    return [sentences[index] for index in context_indices(position, window, prelude) if sentences[index]]
+
+
+def _fill_line(line: ClipLine, translation: Translation) -> None:
+    line.text, line.finished = translation.text, translation.finished
+    line.confidence = math.exp(translation.score)
+    line.context, line.n_best = list(translation.context), list(translation.n_best)
+    line.truncated_frames, line.truncated_sentences = translation.truncation.frames, translation.truncation.sentences

@@ -1,0 +1,59 @@
+"""Open what is to be served, and serve it until Ctrl-C."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.console import info
+from signllava_cli.errors import UserError, require_extra
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+MEBIBYTE = 2**20
+
+
+def serve(
+    checkpoint: str,
+    data: str | None,
+    split: str,
+    host: str,
+    port: int,
+    max_upload_mb: int,
+    videos: Path | None,
+    config: dict[str, Any],
+) -> None:
+    """Serve the checkpoint on http://host:port.
+
+    Args:
+        data: the dataset folder whose recordings can be chosen; none: the recipe's, if it is there.
+        videos: a folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov).
+        settings: of the recipe's section `generate`.
+
+    Raises:
+        UserError: the extra `serve` is not installed, the port is taken, or what is to be served cannot be opened.
+    """
+    require_extra("serve", "The web app", "fastapi", "uvicorn", "multipart")
+    listening = _bind(host, port)
+    import uvicorn
+
+    from signllava_cli.serving.app import ServedModel, make_app
+    from signllava_cli.serving.startup import open_served_model
+
+    hosts = LOOPBACK if host in LOOPBACK else ("*",)
+    served: ServedModel = open_served_model(checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, config)
+    address, port = listening.getsockname()[:2]
+    info(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
+    server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", access_log=False))
+    server.run(sockets=[listening])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The port taken before the model is loaded, which can take minutes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        raise UserError(f"--host {host} --port {port}: {error.strerror or error}; name others.") from None
+    return listening

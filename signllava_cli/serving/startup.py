@@ -1,0 +1,47 @@
+"""What is served, opened: the model, and the recordings of a dataset where there is one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from signllava_cli.api.translator import SignLlava
+from signllava_cli.console import warning
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.model.layouts import require_layouts
+from signllava_cli.recipe import build_recipe
+from signllava_cli.serving.app import ServedModel
+
+
+def open_served_model(
+    checkpoint: str,
+    data: str | None,
+    split: str,
+    upload_limit: int,
+    videos: Path | None,
+    hosts: tuple[str, ...],
+    config: dict[str, Any],
+) -> ServedModel:
+    """The model of `checkpoint` and the split of `data`; see `serving.run.serve`.
+
+    Raises:
+        UserError: one of them cannot be opened.
+    """
+    if videos is not None and not videos.is_dir():
+        raise UserError(f"--videos {videos} is no folder.")
+    model = SignLlava.from_pretrained(checkpoint, **config)
+    return ServedModel(model, _open_split(model, data, split), videos, upload_limit, hosts)
+
+
+def _open_split(model: SignLlava, data: str | None, split: str) -> Split | None:
+    content = model.recipe.to_dict()
+    content["data"] |= {"missing": "skip"} | ({"root": data} if data else {})
+    try:
+        opened = Split(build_recipe(json.loads(json.dumps(content))), split)
+        require_layouts(model.layouts, opened, str(model.checkpoint))
+        return opened
+    except UserError as error:
+        if data is not None:
+            raise
+        warning(f"no dataset is served, uploads alone: {error}")
+        return None

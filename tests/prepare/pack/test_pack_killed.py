@@ -1,0 +1,216 @@
+"""`prepare pack` killed or interrupted at any moment: what has a final name is whole, and a rerun goes on."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import subprocess_command
+from test_pack import annotate
+
+RECORDINGS, CLIPS = 16, 10  # a shard for each recording, so that there is much to leave half-done
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keypoint JSON: slow to read, and a few files do for many clips. One is faulty."""
+    folder = tmp_path_factory.mktemp("keypoints")
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        frames = [
+            {
+                "pose_landmarks": rng.integers(0, 1280, (33, 2)).tolist(),
+                "face_landmarks": rng.integers(0, 1280, (478, 2)).tolist() if number else [[0, 0]],
+            }
+            for _ in range(12)
+        ]
+        (folder / f"{number}.base").write_text(json.dumps({"keypoints": frames}))
+    for number in range(RECORDINGS * CLIPS):
+        os.link(folder / f"{number % 7}.base", folder / f"c{number}.json")
+    return folder
+
+
+def data_folder(root: Path) -> Path:
+    clips_of = {f"rec{r}": [f"c{r * CLIPS + c}" for c in range(CLIPS)] for r in range(RECORDINGS)}
+    return annotate(root, clips_of)
+
+
+def start(source: Path, data: Path, **options: object) -> subprocess.Popen[str]:
+    """The command, in a process group of its own."""
+    words = [source, "--stream", "mae", "--out", data, "--split", "train", "--shard-mb", 0, "--workers", 2]
+    return subprocess_command("prepare", "pack", *words, start_new_session=True, **options)
+
+
+def finish(source: Path, data: Path) -> str:
+    process = start(source, data)
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """Every file of a pack that nobody disturbed, and its seconds."""
+    data = data_folder(tmp_path_factory.mktemp("whole"))
+    start_time = time.monotonic()
+    finish(source, data)
+    return contents(data), time.monotonic() - start_time
+
+
+def contents(data: Path) -> dict[str, bytes]:
+    """The files under final names."""
+    files = (data / "mae").glob("[!.]*") if (data / "mae").exists() else []
+    return {file.name: file.read_bytes() for file in files if file.suffix != ".tmp"}
+
+
+def shards(data: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of each shard."""
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in (data / "mae").glob("*.h5")}
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def living(group: int) -> list[str]:
+    """The processes of a process group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # ended meanwhile
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+def drill(
+    source: Path, data: Path, whole: tuple[dict[str, bytes], float], kills: int, seed: int, parent_only: bool
+) -> None:
+    """Kill and run again, over and over in one folder; then let it end."""
+    wanted, seconds = whole
+    optimizer_state = random.Random(seed)
+    groups = []
+    for _ in range(kills):
+        before = shards(data)
+        process = start(source, data)
+        groups.append(process.pid)
+        time.sleep(optimizer_state.uniform(0.25, 1.0) * seconds)
+        if parent_only:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for name, content in contents(data).items():
+            assert content == wanted[name], name  # whole, and the same as if nothing had happened
+        assert before.items() <= shards(data).items()
+        if "metadata_mae.train.json" in contents(data):
+            for file in (data / "mae").glob("*mae*"):
+                file.unlink()
+    before = shards(data)
+    finish(source, data)
+    assert before.items() <= shards(data).items()
+    assert contents(data) == wanted
+    until(lambda: not any(living(group) for group in groups), seconds=20)
+    finish(source, data)  # clears what an orphan may have left
+    assert not list((data / "mae").glob("*.tmp"))
+    assert contents(data) == wanted
+
+
+@pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
+def test_a_killed_pack_leaves_whole_shards_and_goes_on(
+    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
+) -> None:
+    drill(source, data_folder(tmp_path), whole, kills=3, seed=int(parent_only), parent_only=parent_only)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
+def test_a_pack_killed_twenty_times(
+    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
+) -> None:
+    drill(source, data_folder(tmp_path), whole, kills=20, seed=7 + parent_only, parent_only=parent_only)
+
+
+def test_the_undisturbed_pack_is_what_the_drills_need(whole: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
+    files, _ = whole
+    told = json.loads(files["pack.mae.train.json"])
+    assert told["shards"] == RECORDINGS
+    assert told["clips_packed"] + len(told["faulty"]) == RECORDINGS * CLIPS
+    assert len(told["faulty"]) == 23
+    (tmp_path / "x.h5").write_bytes(files["mae.train.3.h5"])
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert sum(len(clips) for clips in file.values()) in (8, 9)
+
+
+@pytest.mark.parametrize(
+    ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
+def test_a_signal_stops_it_promptly_and_cleanly(
+    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, number: signal.Signals, to_group: bool
+) -> None:
+    data = data_folder(tmp_path)
+    process = start(source, data)
+    until(lambda: shards(data))
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    start_time = time.monotonic()
+    out = process.communicate(timeout=60)[0]
+    assert time.monotonic() - start_time < 15  # far less, but the machine may be busy
+    assert process.returncode == 75, out
+    assert f"stopped by {number.name}" in out
+    assert "run the same command again" in out
+    assert "Traceback" not in out
+    assert not list((data / "mae").glob("*.tmp"))
+    until(lambda: not living(process.pid))  # the tracker of multiprocessing is last to go
+    before = shards(data)
+    assert 0 < len(before) < RECORDINGS
+    assert f"{RECORDINGS - len(before)} of {RECORDINGS} shards are to be written" in finish(source, data)
+    assert before.items() <= shards(data).items()
+    assert contents(data) == whole[0]
+
+
+def test_a_killed_worker_is_said_and_the_same_command_goes_on(
+    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    data = data_folder(tmp_path)
+    process = start(source, data)
+    until(lambda: list((data / "mae").glob("*.h5.*.tmp")))
+    worker = next((data / "mae").glob("*.h5.*.tmp")).name.split(".")[-2]
+    os.kill(int(worker), signal.SIGKILL)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, out
+    assert "A worker was killed from outside" in out
+    assert "Traceback" not in out
+    finish(source, data)
+    assert contents(data) == whole[0]
+
+
+@pytest.mark.parametrize("kib", [4, 20, 40])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, kib: int
+) -> None:
+    """A bound on the size of a file stands in for the disk; HDF5 itself would print tracebacks, or crash."""
+    bound = kib * 1024
+    assert bound < min(len(content) for name, content in whole[0].items() if name.endswith(".h5"))
+    data = data_folder(tmp_path)
+    process = start(source, data, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound)))
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, out
+    assert out.splitlines()[-1].startswith("error: ")
+    assert out.splitlines()[-1].endswith("h5 cannot be written: File too large.")
+    assert "Traceback" not in out
+    assert not list((data / "mae").glob("*.h5*"))
+    finish(source, data)
+    assert contents(data) == whole[0]

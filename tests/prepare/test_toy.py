@@ -1,0 +1,96 @@
+"""The toy corpus keeps what it promises."""
+
+import filecmp
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from signllava_cli.data.annotations import Clip, Recording, read_annotations
+from signllava_cli.data.context import gold_context
+from signllava_cli.data.split import Split
+from signllava_cli.errors import UserError
+from signllava_cli.prepare.toy_corpus import CLIPS, STREAMS, TOOL_OF_TOPIC, write_toy_corpus
+from signllava_cli.recipe import build_recipe
+
+SPLITS = ("train", "dev", "test")
+
+
+def clips(root: Path, split: str) -> list[tuple[Recording, Clip]]:
+    return [(recording, clip) for recording in read_annotations(root, split) for clip in recording.clips]
+
+
+def test_every_run_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    write_toy_corpus(tmp_path / "again")
+    files = [str(path.relative_to(corpus)) for path in corpus.rglob("*.*") if path.suffix in (".json", ".h5")]
+    assert len(files) == 31  # other tests index the corpus, the corpus itself has no index
+    same, different, missing = filecmp.cmpfiles(corpus, tmp_path / "again", files, shallow=False)
+    assert (len(same), different, missing) == (len(files), [], [])
+    write_toy_corpus(tmp_path / "other", seed=1)
+    assert (tmp_path / "other/annotation.dev.json").read_text() != (corpus / "annotation.dev.json").read_text()
+
+
+def test_held_out_sentences_do_not_occur_in_train(corpus: Path) -> None:
+    known = {text for _, clip in clips(corpus, "train") for text in (clip.translation, *clip.paraphrases)}
+    held_out = [clip.translation for split in ("dev", "test") for _, clip in clips(corpus, split)]
+    assert len(held_out) > 100
+    assert not known & set(held_out)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_recordings_are_long_enough_and_clips_carry_paraphrases_and_keywords(corpus: Path, split: str) -> None:
+    for recording in read_annotations(corpus, split):
+        assert CLIPS[0] <= len(recording.clips) <= CLIPS[1]
+    for _, clip in clips(corpus, split):
+        assert clip.paraphrases
+        assert clip.paraphrases[0] != clip.translation
+        assert all(word in clip.translation for word in clip.keywords)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_context_decides_every_context_bound_clip(corpus: Path, split: str) -> None:
+    bound = [(recording, clip) for recording, clip in clips(corpus, split) if clip.context_bound]
+    assert {clip.context_bound.needs for _, clip in bound if clip.context_bound} == {"prelude", "window"}
+    for recording, clip in bound:
+        mark = clip.context_bound
+        assert mark is not None
+        assert mark.reading in clip.translation
+        assert not any(other in clip.translation for other in mark.others)
+        if mark.needs == "prelude":
+            (opening,) = gold_context(recording, clip.position, window=0, prelude=1)
+            topics = [topic for topic, tool in TOOL_OF_TOPIC.items() if topic in opening]
+            assert [TOOL_OF_TOPIC[topic] for topic in topics] == [mark.reading]
+        else:
+            recent = " ".join(gold_context(recording, clip.position, window=2, prelude=0))
+            last = max((mark.reading, *mark.others), key=recent.rfind)
+            assert last == mark.reading
+
+
+def test_the_signs_of_a_context_bound_clip_do_not_tell_its_reading(corpus: Path) -> None:
+    """The frames of the hidden sign are the same whatever it reads: their means differ by noise alone."""
+    streams = {name: {"width": stream.width} for name, stream in STREAMS.items()}
+    split = Split(build_recipe({"data": {"root": str(corpus)}, "streams": streams}), "train")
+    last_frames: dict[str, list[np.ndarray]] = {}
+    for clip in split.clips:
+        if clip.context_bound and clip.context_bound.needs == "prelude":  # TOOL is the last sign
+            frame = split.read(clip)["sign2vec"][-1].astype(np.float32)
+            last_frames.setdefault(clip.context_bound.reading, []).append(frame)
+    means = [np.mean(frames, axis=0) for frames in last_frames.values()]
+    assert len(means) == len(TOOL_OF_TOPIC)
+    spread = np.abs(np.stack(means)).mean()
+    assert np.abs(means[0] - means[1]).mean() < 0.3 * spread
+    assert np.abs(means[0] - means[2]).mean() < 0.3 * spread
+
+
+def test_it_is_written_in_the_layout_of_the_data_folder(corpus: Path) -> None:
+    for name in STREAMS:
+        metadata = json.loads((corpus / name / f"metadata_{name}.test.json").read_text())
+        assert set(metadata) == set(json.loads((corpus / "annotation.test.json").read_text()))
+        assert {(corpus / name / f"{name}.test.{shard}.h5").is_file() for shard in metadata.values()} == {True}
+
+
+def test_it_does_not_write_into_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not empty"):
+        write_toy_corpus(tmp_path)

@@ -1,0 +1,143 @@
+"""Recipes: every error at once, overrides, and the shipped ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Ended, sets
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import build_recipe, read_recipe, require_stage, shipped_recipes
+
+Command = Callable[..., Ended]
+
+
+def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
+    with pytest.raises(UserError) as error:
+        build_recipe(
+            {
+                "strems": {},
+                "train": {"learningrate": 1, "num_train_epochs": -1},
+                "streams": {"mae": {"widht": 3}, "x": 4},
+                "llm": {"bits": 5},
+            }
+        )
+    report = str(error.value)
+    for line in (
+        "strems: unknown key; did you mean `streams`?",
+        "train.learningrate: unknown key; did you mean `learning_rate`?",
+        "train.num_train_epochs: input should be greater than 0, got -1",
+        "streams.mae.width: missing",
+        "streams.mae.widht: unknown key; did you mean `width`?",
+        "streams.x: expected a section",
+        "llm.bits: input should be 4, 8, 16 or 32, got 5",
+    ):
+        assert line in report
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"train": {"batch_size": 8, "micro_batch_size": 3}}, "train.batch_size"),
+        ({"llm": {"bits": 16, "dtype": "float32"}}, "llm.dtype"),
+        ({"generate": {"context_source": "oracle"}}, "generate.context_source"),
+        ({"streams": {"a.b": {"width": 3}}}, "streams.a.b"),
+        ({"train": {"learning_rate": float("inf")}}, "train.learning_rate"),
+        ({"run": {"seed": 10**30}}, "run.seed"),
+        ({"tasks": {"system": "\ud800"}}, "tasks.system"),
+        ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
+    ],
+)
+def test_contradictions_are_faults(settings: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        build_recipe(settings)
+
+
+def test_epochs_without_a_number_name_max_steps() -> None:
+    with pytest.raises(UserError, match=r"train\.epochs: .*null.* train\.max_steps"):
+        read_recipe("pretrain", ["train.num_train_epochs=null"])
+
+
+def test_dev_bleu_with_sampling_is_an_error_of_a_training_recipe(signllava: Command) -> None:
+    """At once with the recipe's other errors, and not of `generate`, which may sample what such a run made."""
+    sampled = ["train.metric_for_best_model=dev_bleu", "generate.temperature=0.7", "generate.num_return_sequences=20"]
+    read_recipe("toy/tiny_pretrain", sampled)
+    for stage, recipe in (("pretrain", "toy/tiny_pretrain"), ("finetune", "toy/tiny_finetune")):
+        ended = signllava(stage, "-r", recipe, *sets([*sampled, "llm.dtype=float16", "llm.bits=16"]))
+        assert ended.code == 2
+        assert f"{stage} recipe has 2 errors" in ended.err
+        assert (
+            "train.metric_for_best_model: dev_bleu is computed without sampling; remove generate.temperature (0.7)"
+            in ended.err
+        )
+        assert "llm.dtype: float16" in ended.err
+        ended = signllava("recipes", "validate", recipe, *sets(sampled))
+        assert (ended.code, "train.metric_for_best_model: dev_bleu" in ended.err) == (2, True)
+
+
+def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:
+    recipe = read_recipe("pretrain", ["train.learning_rate=1e-4", "streams.pose=null", "data.root=elsewhere"])
+    assert recipe.train.learning_rate == 1e-4
+    assert list(recipe.streams) == ["sign2vec", "mae", "dino"]
+    assert recipe.data.root == "elsewhere"
+
+
+@pytest.mark.parametrize("override", ["train.lr", "=3", "train.learning_rate.x=1", "a.b.c=[1"])
+def test_malformed_overrides_say_so(override: str) -> None:
+    with pytest.raises(UserError, match=r"--set|unknown key"):
+        read_recipe("pretrain", [override])
+
+
+def test_resolved_recipe_reads_back_to_the_same_recipe() -> None:
+    for name in shipped_recipes():
+        recipe = read_recipe(name)
+        assert build_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a: !!int x", "not YAML"),
+        ("a: 2020-13-45", "not YAML"),
+        ("a: [1", "not YAML"),
+        ("- 1\n- 2", "not a recipe"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice"),
+    ],
+)
+def test_files_that_are_no_recipe_say_so(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=says):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_for_its_stage(name: str) -> None:
+    stage = "finetune" if name.endswith("finetune") else "pretrain"
+    require_stage(read_recipe(name), stage)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"lora\.enabled"):
+        require_stage(read_recipe(name), "pretrain" if stage == "finetune" else "finetune")
+
+
+def test_recipes_carry_the_settings_of_the_research_system() -> None:
+    pretrain, finetune = read_recipe("pretrain"), read_recipe("finetune")
+    assert "Llama-3-8B-Instruct" in pretrain.llm.path
+    assert (pretrain.llm.bits, pretrain.llm.dtype, pretrain.lora.enabled) == (16, "bfloat16", False)
+    train = pretrain.train
+    assert (train.learning_rate, train.lr_scheduler_type, train.warmup_ratio, train.weight_decay) == (
+        2e-3,
+        "cosine",
+        0.0,
+        0.1,
+    )
+    assert (train.label_smoothing, train.gradient_checkpointing, train.num_train_epochs) == (0.1, True, 40)
+    assert (finetune.llm.bits, finetune.llm.bnb_4bit_quant_type, finetune.llm.bnb_4bit_use_double_quant) == (
+        4,
+        "nf4",
+        True,
+    )
+    lora = finetune.lora
+    assert (lora.enabled, lora.r, lora.lora_alpha, lora.lora_dropout) == (True, 64, 16, 0.05)
+    assert (finetune.train.learning_rate, finetune.train.projector_learning_rate) == (2e-5, 2e-5)
+    assert (finetune.generate.num_beams, finetune.generate.max_new_tokens) == (5, 100)
