@@ -23,7 +23,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from signllava_cli.data.split import Split
-from signllava_cli.prepare.indexing import open_index
+from signllava_cli.prepare.indexing import open_index, open_split
 from signllava_cli.recipe import Recipe, build_recipe
 
 CLIPS_A_RECORDING, BATCH = 25, 16
@@ -39,7 +39,8 @@ from signllava_cli.data.split import Split
 from signllava_cli.recipe import build_recipe
 imported, imports = time.perf_counter() - began, resident()
 began = time.perf_counter()
-split = Split(build_recipe(json.loads(sys.argv[1])), "train")
+recipe = build_recipe(json.loads(sys.argv[1]))
+split = open_split(recipe.data, recipe.streams, "train")
 opened = time.perf_counter() - began
 memory = {"import MB": imports - bare, "open MB": resident() - imports}
 print(json.dumps({"import s": imported, "open s": opened, **memory}))
@@ -139,7 +140,7 @@ def main() -> None:
         scan(root)
         scanned = time.perf_counter() - start_time
         plain = rate(sequential(root), asked.read)
-        split = Split(recipe, "train")
+        split = open_split(recipe.data, recipe.streams, "train")
         loaders = {
             workers: DataLoader(RandomFrames(split), BATCH, collate_fn=list, num_workers=workers)  # type: ignore[arg-type]
             for workers in (0, 2)

@@ -28,6 +28,7 @@ from signllava_cli.generation.decoding import generate_batch
 from signllava_cli.generation.scheduling import AdmissionQueue, DecodingJob, ReadyQueue
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, build_recipe
 
 SOURCES, SIZES = ("none", "gold", "predicted"), (1, 4, 16, 32)
@@ -52,7 +53,10 @@ def one_at_a_time(
     recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
 ) -> Texts:
     """transformers' generate, in signing order."""
-    builder, texts = ExampleBuilder(recipe, bundle.prompts), Texts()
+    builder, texts = (
+        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        Texts(),
+    )
     for clip in clips:
         example = builder.build(clip, split.read(clip), source.sentences(clip, split, texts), None, room=NEW_TOKENS)
         texts[clip.id] = generate_batch(bundle, [example], recipe)[0].text
@@ -96,7 +100,7 @@ def measure(recipe: Recipe, recordings: int, table: Table) -> None:
     """Fill the table."""
     bundle = load_model_bundle(recipe, torch.device("cpu"))
     bundle.model.eval()
-    split = Split(recipe, "train")
+    split = open_split(recipe.data, recipe.streams, "train")
     names = list(dict.fromkeys(clip.recording for clip in split.clips))[:recordings]
     clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_A_RECORDING]
     for name in SOURCES:

@@ -33,11 +33,11 @@ from transformers.trainer_pt_utils import LabelSmoother
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.dataset_writer import write_stream
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.recipe import Recipe, build_recipe
 from signllava_cli.training.engine import open_engine
@@ -101,8 +101,10 @@ class Measured:
         self.bundle: ModelBundle = load_model_bundle(recipe, torch.device("cpu"))
         self.model = self.bundle.model.train()
         self.optimizer = make_optimizer(self.model, recipe)
-        builder = ExampleBuilder(recipe, self.bundle.prompts)
-        self.examples = TrainingSet(recipe, Split(recipe, "train"), builder)
+        builder = ExampleBuilder(
+            self.bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        )
+        self.examples = TrainingSet(recipe, open_split(recipe.data, recipe.streams, "train"), builder)
         self.before = len(self.bundle.prompts.before_streams)
 
     def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], prefix_len: bool) -> float:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -18,6 +19,9 @@ from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.files import exclusive_access
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from signllava_cli.data.split import Split
 
 # Every random choice that an example can hold.
 ALL_TASKS = [
@@ -125,6 +129,13 @@ def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return Ended(int(ended.value.code or 0), out, err)
 
     return command
+
+
+def open_recipe_split(recipe: Recipe, split: str) -> "Split":
+    """The split of the recipe's dataset, with the recipe's streams."""
+    from signllava_cli.prepare.indexing import open_split
+
+    return open_split(recipe.data, recipe.streams, split)
 
 
 def sets(settings: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ended, MadeOnce
+from conftest import Ended, MadeOnce, open_recipe_split
 
 from signllava_cli import SignLlava
 from signllava_cli.api.inputs import InvalidInput
@@ -38,7 +38,7 @@ def model(run: Path) -> SignLlava:
 
 @pytest.fixture(scope="module")
 def split(run: Path) -> Split:
-    return Split(checkpoint_recipe(find_checkpoint(run), []), "dev")
+    return open_recipe_split(checkpoint_recipe(find_checkpoint(run), []), "dev")
 
 
 def test_the_documented_examples_run(run: Path, split: Split, tmp_path: Path) -> None:

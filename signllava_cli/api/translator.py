@@ -75,7 +75,9 @@ class SignLlava:
 
     def __init__(self, checkpoint: Path, recipe: Recipe, bundle: ModelBundle) -> None:
         self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, bundle
-        self._builder = ExampleBuilder(recipe, bundle.prompts)
+        self._builder = ExampleBuilder(
+            bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        )
         self._decoder: Decoder | None = open_decoder(bundle, recipe)
         self._lock = threading.Lock()
 

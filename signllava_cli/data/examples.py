@@ -9,7 +9,6 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.feature_stream import subsample
 from signllava_cli.data.prompts import Prompt, PromptBuilder
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Recipe
 
 BOUNDARY_VECTORS = 2  # vectors around each stream
 
@@ -54,12 +53,17 @@ class ClipTooLong(UserError):
 
 
 class ExampleBuilder:
-    """Builds examples under one recipe's token budget."""
+    """Builds examples of at most `max_seq_len` tokens.
 
-    def __init__(self, recipe: Recipe, prompts: PromptBuilder) -> None:
-        self.prompts = prompts
-        self.max_seq_len, self.min_frames = recipe.data.max_seq_len, recipe.data.min_frames
-        self.prelude = recipe.context.prelude
+    Args:
+        prompts: of the tokenizer and the tasks.
+        max_seq_len: tokens of a sequence, frames and boundary vectors included.
+        min_frames: how many frames of a stream are kept at least.
+        prelude: how many context sentences belong to the prelude, unless `build` is given another number.
+    """
+
+    def __init__(self, prompts: PromptBuilder, max_seq_len: int, min_frames: int, prelude: int) -> None:
+        self.prompts, self.max_seq_len, self.min_frames, self.prelude = prompts, max_seq_len, min_frames, prelude
 
     def build(
         self,

@@ -17,9 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from signllava_cli.data.annotations import Clip, ContextBound, annotation_file
-from signllava_cli.data.stream_files import find_metadata
+from signllava_cli.data.stream_files import StreamLocation, find_metadata
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Stream
 
 FORMAT = 3
 STREAM_COLUMNS = ("frames", "width", "file", "group", "offset")
@@ -146,7 +145,7 @@ class Index:
             )
         return digest.hexdigest()
 
-    def why_stale(self, split: str, streams: Mapping[str, Stream]) -> str | None:
+    def why_stale(self, split: str, streams: Mapping[str, StreamLocation]) -> str | None:
         """What has changed since the index was made, or what it lacks of `streams`; None when it tells the truth.
 
         Raises:
@@ -157,7 +156,7 @@ class Index:
             return f"{annotation} has changed"
         return next(filter(None, (self.why_stream_stale(split, *stream) for stream in streams.items())), None)
 
-    def why_stream_stale(self, split: str, name: str, config: Stream) -> str | None:
+    def why_stream_stale(self, split: str, name: str, config: StreamLocation) -> str | None:
         """The same for one stream, whatever became of the annotation."""
         indexed = self._head["streams"].get(name)
         metadata = find_metadata(self.root, split, name, config)

@@ -1,7 +1,7 @@
 """One split of a dataset, opened: its clips, its feature streams, and the clips that have features."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -9,44 +9,47 @@ from signllava_cli.console import warning
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.feature_stream import FeatureStream
-from signllava_cli.data.index import Clips
+from signllava_cli.data.index import Clips, Index
 from signllava_cli.errors import MAX_NAMES, UserError, summarize_names
-from signllava_cli.prepare.indexing import open_index
-from signllava_cli.recipe import Recipe
+from signllava_cli.recipe import Stream
 
 
 class Split:
-    """The clips of `split` in dataset order, with their streams in the recipe's order. Only the index is read.
+    """The clips of a split in dataset order, with their streams in the order of `streams`. Only the index is read.
 
-    `annotated` are all clips; `clips` have features in every stream. The others are those of `missing`, which
-    exist only when the recipe says `data.missing: skip`; their sentences are still context to the clips after
-    them, because they were signed.
+    `annotated` are all clips; `clips` are those with features in every stream. Sentences of the other clips still
+    serve as context of the clips after them, since they were signed.
+
+    Args:
+        index: of the split, as `prepare.indexing.open_split` opens it.
+        streams: the recipe's section.
+        missing: what to do with clips that lack features in a stream: `error`, or `skip` them with a warning.
 
     Raises:
-        UserError: anything that annotations or shards lack, and clips without features unless skipped.
+        UserError: clips lack features and `missing` is `error`, or no clip has features.
     """
 
-    def __init__(self, recipe: Recipe, split: str) -> None:
-        root = Path(recipe.data.root).expanduser()
-        self.name, self.root = split, root
-        self.index = open_index(root, split, recipe.streams)
-        self.streams = [FeatureStream(self.index, name, config) for name, config in recipe.streams.items()]
+    def __init__(
+        self, index: Index, name: str, streams: Mapping[str, Stream], missing: Literal["error", "skip"] = "error"
+    ) -> None:
+        self.index, self.name, self.root = index, name, index.root
+        self.streams = [FeatureStream(index, stream, config) for stream, config in streams.items()]
         self.has_features = np.ones(len(self.index), bool)
         for stream in self.streams:
             self.has_features &= stream.frame_counts > 0
         self.annotated = Clips(self.index, np.arange(len(self.index)))
         self.clips = Clips(self.index, np.flatnonzero(self.has_features))
         if len(self.clips) < len(self.annotated):
-            self._report_missing(recipe)
+            self._report_missing(missing)
 
-    def _report_missing(self, recipe: Recipe) -> None:
+    def _report_missing(self, missing: str) -> None:
         rows = np.flatnonzero(~self.has_features)
         named = [f"{self.index.id(row)} in {self.lacking(row)}" for row in rows[: MAX_NAMES + 1].tolist()]
         report = (
             f"Split {self.name} of {self.root}: {len(rows)} of {len(self.annotated)} clips have no features "
             f"({summarize_names(named, len(rows))})"
         )
-        if recipe.data.missing == "error" or not self.clips:
+        if missing == "error" or not self.clips:
             raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
         warning(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
 

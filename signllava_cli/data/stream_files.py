@@ -3,10 +3,32 @@
 import glob
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json
-from signllava_cli.recipe import Stream
+
+
+class StreamLocation(Protocol):
+    """Where a stream's files lie, as the recipe's section of the stream says; None: by the rule of the layout."""
+
+    @property
+    def folder(self) -> str | None: ...
+
+    @property
+    def metadata(self) -> str | None: ...
+
+    @property
+    def shards(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class DefaultLocation:
+    """The location of a stream that no recipe names: all by the rule of the layout."""
+
+    folder: None = None
+    metadata: None = None
+    shards: None = None
 
 
 @dataclass(frozen=True)
@@ -23,12 +45,12 @@ class StreamFiles:
         return sorted(set(self.file_of.values()))
 
 
-def stream_folder(root: Path, name: str, config: Stream) -> Path:
+def stream_folder(root: Path, name: str, config: StreamLocation) -> Path:
     """The folder that the recipe names, or the stream's own under the data folder."""
     return Path(config.folder).expanduser() if config.folder else root / name
 
 
-def find_stream_files(root: Path, split: str, name: str, config: Stream) -> StreamFiles:
+def find_stream_files(root: Path, split: str, name: str, config: StreamLocation) -> StreamFiles:
     """The metadata file and every shard that it names.
 
     Raises:
@@ -71,7 +93,7 @@ def is_shard_name(shard: object) -> bool:
     return isinstance(shard, int | str) and not isinstance(shard, bool) and str(shard) != "" and "/" not in str(shard)
 
 
-def find_metadata(root: Path, split: str, name: str, config: Stream) -> Path:
+def find_metadata(root: Path, split: str, name: str, config: StreamLocation) -> Path:
     """The explicit pattern; else the layout's rule; else the only other file that can be meant.
 
     Raises:
@@ -96,7 +118,7 @@ def find_metadata(root: Path, split: str, name: str, config: Stream) -> Path:
     )
 
 
-def shard_candidates(metadata: Path, split: str, name: str, config: Stream, shard: str) -> list[Path]:
+def shard_candidates(metadata: Path, split: str, name: str, config: StreamLocation, shard: str) -> list[Path]:
     """Where a shard may lie: the explicit pattern; else the rule of the layout, or the one file that ends so."""
     folder = metadata.parent
     if config.shards:

@@ -21,6 +21,7 @@ from signllava_cli.model.checkpoint import library_versions, read_config, weight
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.loading import load_checkpoint_bundle
 from signllava_cli.preemption import StopRequest
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe
 
 
@@ -54,7 +55,7 @@ def generate(
     if overwrite and shard:
         raise UserError("--overwrite with --shard would remove what other jobs write: remove the folder yourself.")
     with main_process_first():
-        split = Split(recipe, recipe.generate.split)
+        split = open_split(recipe.data, recipe.streams, recipe.generate.split)
     require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
     opened = _open_sources(recipe, split, sources)
     work = DecodingJob.of(recipe, split, load_checkpoint_bundle(checkpoint, recipe, rank_device()))

@@ -139,7 +139,9 @@ class DecodingJob:
         """All that `recipe.generate` asks for."""
         shown, questions = FrameSource(split, recipe.generate), Instructions(recipe, split)
         frames = np.sum([stream.kept_frames() for stream in split.streams], axis=0)
-        builder = ExampleBuilder(recipe, bundle.prompts)
+        builder = ExampleBuilder(
+            bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        )
         return cls(recipe, split, frames.tolist(), shown, questions, builder, open_decoder(bundle, recipe))
 
     @property

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from signllava_cli.data.stream_files import find_metadata
+from signllava_cli.data.stream_files import DefaultLocation, StreamLocation, find_metadata
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Stream
 
 USUAL_SPLITS = ("train", "dev", "test")
 
@@ -25,11 +24,11 @@ def list_splits(root: Path) -> list[str]:
     return splits
 
 
-def list_streams(root: Path, split: str) -> dict[str, Stream]:
-    """The streams whose metadata file for `split` lies in a folder of `root`; their widths are not known here."""
-    streams = {}
+def list_streams(root: Path, split: str) -> dict[str, StreamLocation]:
+    """The streams whose metadata file for `split` lies in a folder of `root`."""
+    streams: dict[str, StreamLocation] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        config = Stream(width=1)  # type: ignore[call-arg] # mypy does not see through `section`
+        config = DefaultLocation()
         try:
             find_metadata(root, split, folder.name, config)
         except UserError:

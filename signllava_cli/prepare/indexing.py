@@ -20,18 +20,19 @@ from signllava_cli.data.annotations import Clip, annotation_file, read_annotatio
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
 from signllava_cli.data.index import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY, Index, file_fingerprint
 from signllava_cli.data.shard import LAYOUT, StoredClip, list_shard, read_layout
-from signllava_cli.data.stream_files import StreamFiles, find_stream_files
+from signllava_cli.data.split import Split
+from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
 from signllava_cli.processes import cpu_cores, submit_all
-from signllava_cli.recipe import Stream
+from signllava_cli.recipe import Data, Stream
 
 SAMPLES, SAMPLE_SIZE = 16, 4096  # blocks of a shard, and bytes of each
 MIN_CLIPS_FOR_POOL = 20_000  # arrays: fewer are listed sooner than processes start
 
 
-def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: int | None = None) -> Index:
+def open_index(root: Path, split: str, streams: Mapping[str, StreamLocation], workers: int | None = None) -> Index:
     """The index of `split`, made first where there is none that tells the truth.
 
     Raises:
@@ -53,6 +54,16 @@ def open_index(root: Path, split: str, streams: Mapping[str, Stream], workers: i
     return Index(file, root)
 
 
+def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
+    """The split of the dataset `data.root` with these streams; its index is made first where there is none.
+
+    Raises:
+        UserError: what annotations or shards lack; clips without features, unless `data.missing` is `skip`.
+    """
+    root = Path(data.root).expanduser()
+    return Split(open_index(root, split, streams), split, streams, data.missing)
+
+
 def index_file(root: Path, split: str) -> Path:
     """`index.{split}.arrow` in the data folder, or in the user's cache where the data folder is read-only."""
     if os.access(root, os.W_OK):
@@ -72,7 +83,7 @@ def _open_if_valid(file: Path, root: Path) -> Index | None:
 
 
 def _build_index(
-    file: Path, root: Path, split: str, streams: Mapping[str, Stream], workers: int, old: Index | None
+    file: Path, root: Path, split: str, streams: Mapping[str, StreamLocation], workers: int, old: Index | None
 ) -> None:
     start_time = time.monotonic()
     annotation = _annotation_fingerprint(root, split)
@@ -109,7 +120,7 @@ def _build_index(
 
 
 def _reusable_streams(
-    old: Index | None, split: str, streams: Mapping[str, Stream], names: ClipNames
+    old: Index | None, split: str, streams: Mapping[str, StreamLocation], names: ClipNames
 ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """What `old` still knows of streams whose files have not changed: columns for `clips`, and what is said of files.
 
@@ -139,7 +150,7 @@ def _annotation_fingerprint(root: Path, split: str) -> dict[str, Any]:
     return {**file_fingerprint(file, root), "sha256": sha256_file(file)}
 
 
-def _stream_head(files: StreamFiles, config: Stream, root: Path) -> dict[str, Any]:
+def _stream_head(files: StreamFiles, config: StreamLocation, root: Path) -> dict[str, Any]:
     return {
         "pattern": config.shards,
         "metadata": {**file_fingerprint(files.metadata, root), "sha256": sha256_file(files.metadata)},

@@ -11,6 +11,7 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ClipTooLong, Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
+from signllava_cli.prepare.indexing import open_index
 from signllava_cli.recipe import Recipe
 
 SAMPLE, SAMPLE_SEED = 20_000, 0  # clips of a split whose sequences are built
@@ -79,7 +80,7 @@ def measure_recipe(
     Raises:
         UserError: widths are not those of the recipe, or no clip has features.
     """
-    opened = Split(_with_data(recipe, root=str(root), missing="skip"), split)
+    opened = Split(open_index(root, split, recipe.streams), split, recipe.streams, missing="skip")
     kept = {stream.name: stream.kept_frames() for stream in opened.streams}
     frames = LengthStatistics.of(sum(kept.values(), np.zeros(len(opened.index), np.int64))[opened.clips.rows])
     if prompts is None:
@@ -91,8 +92,8 @@ def measure_recipe(
 def _measure_sequences(
     split: Split, kept: dict[str, np.ndarray], recipe: Recipe, prompts: PromptBuilder
 ) -> tuple[SequenceStatistics, np.ndarray]:
-    bounded = ExampleBuilder(recipe, prompts)
-    unbounded = ExampleBuilder(_with_data(recipe, max_seq_len=UNLIMITED), prompts)
+    bounded = ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    unbounded = ExampleBuilder(prompts, UNLIMITED, recipe.data.min_frames, recipe.context.prelude)
     whole: list[int] = []
     trained: list[Example] = []
     cannot_fit: list[str] = []
@@ -131,12 +132,6 @@ def _build_or_none(
         return builder.build(clip, frames, context, clip.translation)
     except ClipTooLong:
         return None
-
-
-def _with_data(recipe: Recipe, **config: Any) -> Recipe:
-    """`recipe` with other settings in its section `data`."""
-    data = replace(recipe.data, **config)  # type: ignore[type-var] # mypy does not see through `section`
-    return replace(recipe, data=data)  # type: ignore[type-var]
 
 
 def _sample_indices(clips: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What is served, opened: the model, and the recordings of a dataset where there is one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from signllava_cli.console import warning
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.model.layouts import require_layouts
-from signllava_cli.recipe import build_recipe
+from signllava_cli.prepare.indexing import open_index
 from signllava_cli.serving.app import ServedModel
 
 
@@ -34,10 +33,9 @@ def open_served_model(
 
 
 def _open_split(model: SignLlava, data: str | None, split: str) -> Split | None:
-    content = model.recipe.to_dict()
-    content["data"] |= {"missing": "skip"} | ({"root": data} if data else {})
+    root, streams = Path(data or model.recipe.data.root).expanduser(), model.recipe.streams
     try:
-        opened = Split(build_recipe(json.loads(json.dumps(content))), split)
+        opened = Split(open_index(root, split, streams), split, streams, missing="skip")
         require_layouts(model.layouts, opened, str(model.checkpoint))
         return opened
     except UserError as error:

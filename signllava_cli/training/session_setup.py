@@ -19,6 +19,7 @@ from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import compile_layers, require_same_llm
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.partitioning import full_numel
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, Stage, recipe_differences
 from signllava_cli.training.accelerator import distributed_type_name
 from signllava_cli.training.engine import open_engine
@@ -49,13 +50,16 @@ def setup_session(
     if checkpoint is not None:
         run.require_same_recipe(checkpoint, recipe)
     with accelerator.main_process_first():  # an index that is not there yet is made once
-        train_split, dev_split = Split(recipe, recipe.data.train), Split(recipe, recipe.data.dev)
+        train_split, dev_split = (
+            open_split(recipe.data, recipe.streams, recipe.data.train),
+            open_split(recipe.data, recipe.streams, recipe.data.dev),
+        )
     config = None if checkpoint is None else read_config(checkpoint)
     _require_same_layouts(recipe, train_split, dev_split)
     hypotheses, fingerprint = _predicted_context(recipe, train_split)
     bundle = load_model_bundle(recipe, accelerator.device, config)
     model = bundle.model
-    builder = ExampleBuilder(recipe, bundle.prompts)
+    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
     examples = TrainingSet(recipe, train_split, builder, hypotheses)
     progress, optimizer_state = TrainState(), {}
     if checkpoint is not None and config is not None:

@@ -18,12 +18,12 @@ from signllava_cli.data.batches import training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import CONTEXT, TrainingSet, training_steps
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import read_prepared_context
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import read_predictions
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 Command = Callable[..., Ended]
@@ -57,8 +57,13 @@ def opened(settings: list[str]) -> Callable[..., TrainingSet]:
     def with_settings(*overrides: str) -> TrainingSet:
         base = [*settings, "data.train=dev", "context.dropout=0", *overrides]
         recipe = read_recipe("toy/tiny_pretrain", base)
-        split = Split(recipe, "dev")
-        builder = ExampleBuilder(recipe, PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks))
+        split = open_split(recipe.data, recipe.streams, "dev")
+        builder = ExampleBuilder(
+            PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks),
+            recipe.data.max_seq_len,
+            recipe.data.min_frames,
+            recipe.context.prelude,
+        )
         return TrainingSet(recipe, split, builder, {clip.id: said(clip) for clip in split.annotated})
 
     return with_settings
@@ -233,7 +238,7 @@ def test_generation_shows_the_upper_ends_or_what_it_is_told(
 def test_a_file_of_other_clips_is_refused_and_names_them(
     signllava: Command, settings: list[str], recipe: Recipe, tmp_path: Path
 ) -> None:
-    clips = list(Split(recipe, "dev").annotated)
+    clips = list(open_split(recipe.data, recipe.streams, "dev").annotated)
     file = tmp_path / "predictions.jsonl"
     rows = [prediction(clip, said(clip)) for clip in clips]
     of_other_data = Prediction(**{**asdict(rows[7]), "reference": "Another sentence."})

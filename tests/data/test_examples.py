@@ -30,7 +30,7 @@ def builder(prompts: PromptBuilder, max_seq_len: int) -> ExampleBuilder:
             "streams": {name: {"width": 1} for name in STREAMS},
         }
     )
-    return ExampleBuilder(recipe, prompts)
+    return ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
 
 
 def test_everything_fits_where_there_is_room(prompts: PromptBuilder) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import open_recipe_split
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.feature_stream import FeatureStream, subsample
-from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
-from signllava_cli.prepare.indexing import open_index
+from signllava_cli.prepare.indexing import open_index, open_split
 from signllava_cli.recipe import Recipe, Stream, build_recipe
 
 A, B = Clip("rec", "a", 0, "One.", row=0), Clip("rec", "b", 1, "Two.", row=1)
@@ -85,7 +85,7 @@ def test_a_truncated_shard_names_its_file(tmp_path: Path) -> None:
 def test_a_wrong_width_is_refused_before_training_and_names_the_clip(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=np.zeros((5, 3)))
     with pytest.raises(UserError, match=r"clip rec/b .*\(5, 3\).*streams\.mae\.width=4"):
-        Split(recipe_for(root), "train")
+        open_recipe_split(recipe_for(root), "train")
 
 
 def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_clips_without_frames_are_an_error_or_counted_and_named(
 ) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=np.zeros((0, 4)))
     with pytest.raises(UserError, match=r"1 of 2 clips have no features \(rec/b in mae\)"):
-        Split(recipe_for(root), "train")
-    split = Split(recipe_for(root, missing="skip"), "train")
+        open_recipe_split(recipe_for(root), "train")
+    split = open_recipe_split(recipe_for(root, missing="skip"), "train")
     assert [clip.name for clip in split.clips] == ["a"]
     assert [split.lacking(row) for row in range(2)] == [None, "mae"]
     assert "1 of 2 clips have no features (rec/b in mae)" in capsys.readouterr().out
@@ -231,7 +231,7 @@ def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatc
     for number, name in enumerate(names):
         with h5py.File(root / "mae" / f"mae.train.{name}.h5", "w") as file:
             file.create_dataset(f"{name}/a", data=FRAMES + number, dtype="f2" if number % 2 else "f4")
-    split = Split(recipe_for(root), "train")
+    split = open_recipe_split(recipe_for(root), "train")
     for _ in range(2):
         for number, clip in enumerate(split.clips):
             np.testing.assert_array_equal(split.read(clip)["mae"], FRAMES + number)
@@ -256,13 +256,13 @@ def test_the_fingerprint_changes_with_texts_and_frames(corpus: Path, tmp_path: P
     copy = tmp_path / "copy"
     shutil.copytree(corpus, copy)
     recipe = build_recipe({"data": {"root": str(copy)}, "streams": {"mae": {"width": 64}}})
-    before = Split(recipe, "dev").fingerprint()
-    assert Split(recipe, "dev").fingerprint() == before
+    before = open_split(recipe.data, recipe.streams, "dev").fingerprint()
+    assert open_split(recipe.data, recipe.streams, "dev").fingerprint() == before
     file = copy / "annotation.dev.json"
     file.write_text(file.read_text().replace("Today", "Now"))
-    text_changed = Split(recipe, "dev").fingerprint()
+    text_changed = open_split(recipe.data, recipe.streams, "dev").fingerprint()
     assert text_changed != before
     with h5py.File(copy / "mae" / "mae.dev.0.h5", "a") as shard:
         for clip in shard["dev00"].values():
             clip[...] = clip[...] + 1  # extracted anew: the same shapes, other values
-    assert Split(recipe, "dev").fingerprint() != text_changed
+    assert open_split(recipe.data, recipe.streams, "dev").fingerprint() != text_changed

@@ -15,8 +15,8 @@ from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.expected_lengths import context_sizes
 from signllava_cli.data.length_grouping import group_by_length, group_into_batches
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet, longest_batch, training_steps
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, read_recipe
 
 BATCH, BUDGET = 12, 300
@@ -24,7 +24,11 @@ BATCH, BUDGET = 12, 300
 
 def training_set(recipe: Recipe) -> TrainingSet:
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
-    return TrainingSet(recipe, Split(recipe, recipe.data.train), ExampleBuilder(recipe, prompts))
+    return TrainingSet(
+        recipe,
+        open_split(recipe.data, recipe.streams, recipe.data.train),
+        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def budgeted(settings: list[str]) -> Recipe:
     """The toy recipe with a budget, on a split that no number of whole steps makes up."""
     sizes = [f"train.batch_size={BATCH}", f"train.max_tokens_per_batch={BUDGET}", "context.dropout=0"]
     recipe = read_recipe("toy/tiny_pretrain", [*settings, "data.train=dev", *sizes])
-    assert len(Split(recipe, "dev").clips) % BATCH
+    assert len(open_split(recipe.data, recipe.streams, "dev").clips) % BATCH
     return recipe
 
 
@@ -85,7 +89,7 @@ def test_any_step_can_be_divided(ranks: int) -> None:
 
 
 def test_a_later_start_gives_the_same_steps(budgeted: Recipe) -> None:
-    steps = 2 * len(Split(budgeted, "dev").clips) // BATCH
+    steps = 2 * len(open_split(budgeted.data, budgeted.streams, "dev").clips) // BATCH
     collate = training_collator(budgeted, pad_id=0)
     whole = list(training_steps(budgeted, training_set(budgeted), 0, steps, collate, 0, 1))
     for first in (1, steps // 2, steps // 2 + 1, steps - 1):
@@ -118,7 +122,7 @@ def test_little_is_padding(batch_size: int, micro: int) -> None:
 
 @pytest.mark.parametrize("context", [(2, 2), (0, 0), (3, 0), (0, 1), (50, 50)])
 def test_context_is_counted_as_it_is_shown(recipe: Recipe, context: tuple[int, int]) -> None:
-    split = Split(recipe, "dev")
+    split = open_split(recipe.data, recipe.streams, "dev")
     shown = [split.gold_context(clip, *context) for clip in split.annotated]
     sizes, sentences = context_sizes(split.index, *context)
     assert sizes.tolist() == [sum(len(sentence.encode()) for sentence in each) for each in shown]

@@ -70,7 +70,12 @@ def test_no_text_loses_its_labels_or_breaks_the_prompt(tokenizer: Any, text: str
 
 
 def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer: Any, recipe: Recipe) -> None:
-    builder = ExampleBuilder(recipe, PromptBuilder(tokenizer, recipe.tasks))
+    builder = ExampleBuilder(
+        PromptBuilder(tokenizer, recipe.tasks),
+        recipe.data.max_seq_len,
+        recipe.data.min_frames,
+        recipe.context.prelude,
+    )
     clip = Clip("r", "a", 0, "Today my sister buys a coat.")
     for context in ([], ["One."], ["One.", "Two."]):
         trained = builder.build(clip, {}, context, clip.translation)

@@ -12,11 +12,11 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import Instruction, TaskSampler
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.data.words import contains_phrase, words
 from signllava_cli.errors import UserError
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, Tasks, TaskWeights, build_recipe, read_recipe
 
 CLIP = Clip(
@@ -142,7 +142,11 @@ def steps(
 ) -> list[list[Batch]]:
     recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
-    examples = TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
+    examples = TrainingSet(
+        recipe,
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     return list(training_steps(recipe, examples, first, last, training_collator(recipe, 0), rank, ranks))
 
 
@@ -172,8 +176,12 @@ def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
         {**all_tasks.to_dict(), "tasks": {"train": {"translation": 0, "is_reversed": 1}, "yes": "yes", "no": "no"}}
     )
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
-    split = Split(recipe, "dev")
-    examples = TrainingSet(recipe, split, ExampleBuilder(recipe, prompts))
+    split = open_split(recipe.data, recipe.streams, "dev")
+    examples = TrainingSet(
+        recipe,
+        split,
+        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     seen = set()
     for position in range(12):
         example = examples[position]

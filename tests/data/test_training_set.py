@@ -13,15 +13,19 @@ from transformers import AutoTokenizer
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.errors import UserError
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 
 def training_set(recipe: Recipe) -> TrainingSet:
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
-    return TrainingSet(recipe, Split(recipe, "dev"), ExampleBuilder(recipe, prompts))
+    return TrainingSet(
+        recipe,
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
 
 
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:

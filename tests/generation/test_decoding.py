@@ -125,7 +125,7 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
     """Whatever penalties steered the search: as the model itself scores the text."""
     settings = [f"generate.num_beams={beams}", "generate.max_new_tokens=40", "generate.repetition_penalty=1.1"]
     recipe, bundle, split = opened(run, *settings)
-    builder = ExampleBuilder(recipe, bundle.prompts)
+    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     finished = [
         (clip, each) for clip, each in zip(split.clips, decoded(run, 8, *settings), strict=False) if each.finished

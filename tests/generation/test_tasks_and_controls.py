@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import Ended, sets
 
-from signllava_cli.data.split import Split
 from signllava_cli.generation.feature_controls import FrameSource
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import read_predictions
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Generate, Recipe
 
 Command = Callable[..., Ended]
@@ -102,7 +102,7 @@ def test_controls_change_what_is_shown_and_stand_in_the_meta_file(
 
 
 def test_shuffled_features_are_each_clips_once_and_nobodys_own(recipe: Recipe) -> None:
-    split = Split(recipe, "dev")
+    split = open_split(recipe.data, recipe.streams, "dev")
     shown = FrameSource(split, Generate(features="shuffled", seed=1))
     assert sorted(shown.source) == list(range(len(split.index)))
     assert (shown.source != np.arange(len(split.index))).all()

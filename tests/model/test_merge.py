@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint, find_damage
 from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
+from signllava_cli.prepare.indexing import open_split
 
 Command = Callable[..., Ended]
 CPU = torch.device("cpu")
@@ -38,7 +38,10 @@ def loaded(checkpoint: Path, *overrides: str) -> ModelBundle:
 def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
     """Of three dev clips, at every position of the text and of the frames."""
     recipe = checkpoint_recipe(find_checkpoint(checkpoint), [])
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
+    split, builder = (
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:3]]
     batch = collate_examples(examples, widths, bundle.pad_id, "right")

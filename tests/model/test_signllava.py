@@ -9,11 +9,11 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import ExampleBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.model import loss as module
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.projector import Projector
 from signllava_cli.model.signllava_model import SignLlavaModel
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, Stream, read_recipe
 
 CPU = torch.device("cpu")
@@ -25,7 +25,10 @@ def assembled(recipe: Recipe) -> ModelBundle:
 
 
 def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, prefix_len: bool = False) -> Batch:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
+    split, builder = (
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     examples = [
         builder.build(
             clip,
@@ -120,7 +123,10 @@ def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: 
 
 @pytest.mark.parametrize("size", [2, 5])
 def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, bundle: ModelBundle, size: int) -> None:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
+    split, builder = (
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:size]]
     alone = [bundle.model(collate_examples([each], widths, bundle.pad_id, "right"))[0] for each in examples]
@@ -164,7 +170,10 @@ def test_both_boundary_vectors_reach_the_model(recipe: Recipe, bundle: ModelBund
 
 
 def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: ModelBundle) -> None:
-    split, builder = Split(recipe, "dev"), ExampleBuilder(recipe, bundle.prompts)
+    split, builder = (
+        open_split(recipe.data, recipe.streams, "dev"),
+        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+    )
     clip = split.clips[0]
     streams = {"mae": split.read(clip)["mae"]}
     widths = {name: stream.width for name, stream in recipe.streams.items()}

@@ -18,12 +18,12 @@ from PIL import Image
 from signllava_cli.data.annotations import Clip, Recording, read_annotations
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.data.split import Split
 from signllava_cli.data.words import words
 from signllava_cli.errors import UserError
 from signllava_cli.model.llm import load_tokenizer
 from signllava_cli.prepare import sequence_lengths
 from signllava_cli.prepare.dataset_writer import write_annotations, write_stream
+from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
@@ -154,8 +154,13 @@ def test_the_cuts_are_those_of_training(
     settings = [*settings, f"data.root={copy}", *budget]
     found = described(signllava, copy, "--split", "dev", "--recipe", "toy/tiny_pretrain", *sets(settings))[0]
     recipe = read_recipe("toy/tiny_pretrain", settings)
-    split = Split(recipe, "dev")
-    builder = ExampleBuilder(recipe, PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks))
+    split = open_split(recipe.data, recipe.streams, "dev")
+    builder = ExampleBuilder(
+        PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks),
+        recipe.data.max_seq_len,
+        recipe.data.min_frames,
+        recipe.context.prelude,
+    )
     examples: list[Example] = []
     refused = []
     frames = []

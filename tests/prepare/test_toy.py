@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import open_recipe_split
 
 from signllava_cli.data.annotations import Clip, Recording, read_annotations
 from signllava_cli.data.context import gold_context
-from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.toy_corpus import CLIPS, STREAMS, TOOL_OF_TOPIC, write_toy_corpus
 from signllava_cli.recipe import build_recipe
@@ -70,7 +70,7 @@ def test_context_decides_every_context_bound_clip(corpus: Path, split: str) -> N
 def test_the_signs_of_a_context_bound_clip_do_not_tell_its_reading(corpus: Path) -> None:
     """The frames of the hidden sign are the same whatever it reads: their means differ by noise alone."""
     streams = {name: {"width": stream.width} for name, stream in STREAMS.items()}
-    split = Split(build_recipe({"data": {"root": str(corpus)}, "streams": streams}), "train")
+    split = open_recipe_split(build_recipe({"data": {"root": str(corpus)}, "streams": streams}), "train")
     last_frames: dict[str, list[np.ndarray]] = {}
     for clip in split.clips:
         if clip.context_bound and clip.context_bound.needs == "prelude":  # TOOL is the last sign

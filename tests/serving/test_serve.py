@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from browser import needs_chromium, opened_page
-from conftest import subprocess_command
+from conftest import open_recipe_split, subprocess_command
 
 from signllava_cli import SignLlava
 from signllava_cli.data.annotations import Clip
@@ -38,7 +38,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 @pytest.fixture(scope="module")
 def split(run: Path) -> Split:
-    return Split(checkpoint_recipe(find_checkpoint(run), []), "dev")
+    return open_recipe_split(checkpoint_recipe(find_checkpoint(run), []), "dev")
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from signllava_cli.data.stream_files import find_metadata, is_shard_name, shard_candidates, stream_folder
+from signllava_cli.data.stream_files import (
+    DefaultLocation,
+    StreamLocation,
+    find_metadata,
+    is_shard_name,
+    shard_candidates,
+    stream_folder,
+)
 from signllava_cli.errors import UserError
 from signllava_cli.files import TEMPORARY_SUFFIX, read_json
 from signllava_cli.prepare.validation.findings import Findings
-from signllava_cli.recipe import Stream
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,10 @@ class StreamShards:
     unclear: frozenset[str]  # recordings whose shard is none
 
 
-def detect_streams(root: Path) -> dict[str, Stream]:
-    """The sub-folders of `root` that hold a metadata file or a shard; their widths are not known here."""
+def detect_streams(root: Path) -> dict[str, StreamLocation]:
+    """The sub-folders of `root` that hold a metadata file or a shard."""
     return {
-        folder.name: Stream(width=1)  # type: ignore[call-arg] # mypy does not see through `section`
+        folder.name: DefaultLocation()
         for folder in sorted(root.iterdir())
         if folder.is_dir()
         and not folder.name.endswith(TEMPORARY_SUFFIX)
@@ -34,7 +40,7 @@ def detect_streams(root: Path) -> dict[str, Stream]:
     }
 
 
-def find_shards(root: Path, split: str, name: str, config: Stream, findings: Findings) -> StreamShards | None:
+def find_shards(root: Path, split: str, name: str, config: StreamLocation, findings: Findings) -> StreamShards | None:
     """The shards that the metadata of a split names, or None where it cannot be read."""
     folder = stream_folder(root, name, config)
     if not folder.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.data.index import Index
 from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.data.stream_files import StreamLocation
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.dataset_folder import list_splits
 from signllava_cli.prepare.indexing import index_file
@@ -29,7 +30,7 @@ from signllava_cli.prepare.validation.stream_checks import StreamShards, check_l
 from signllava_cli.prepare.validation.style_checks import check_style
 from signllava_cli.prepare.validation.text_checks import check_texts
 from signllava_cli.prepare.validation.time_checks import check_times
-from signllava_cli.recipe import Recipe, Stream
+from signllava_cli.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,16 @@ def validate(request: ValidationRequest) -> ValidationResult:
         findings.add("data-path", [str(root.absolute())])
     read = _check_annotations(request, findings)
     splits = {name: split for name, split in read.items() if split is not None}
-    streams = recipe.streams or detect_streams(root)
+    streams: Mapping[str, StreamLocation] = recipe.streams or detect_streams(root)
     if not streams:
         findings.add("streams-none", [str(root)])
     arrays = _check_shards(request, streams, read, findings)
     widths = {
-        name: streams[name].width if recipe.streams else most_common_width(its.values())
+        name: recipe.streams[name].width if recipe.streams else most_common_width(its.values())
         for name, its in arrays.items()
     }
     for name, its in arrays.items():
-        recipe_is_wrong = bool(recipe.streams) and check_width(name, its, streams[name].width, findings)
+        recipe_is_wrong = bool(recipe.streams) and check_width(name, its, recipe.streams[name].width, findings)
         for in_split, of_clips in its.items():
             check_arrays(in_split, name, of_clips, None if recipe_is_wrong else widths[name], findings)
         check_repeated(name, its, findings)
@@ -146,7 +147,7 @@ def _split_names(request: ValidationRequest, findings: Findings) -> list[str]:
 
 def _check_shards(
     request: ValidationRequest,
-    streams: Mapping[str, Stream],
+    streams: Mapping[str, StreamLocation],
     splits: Mapping[str, AnnotatedSplit | None],
     findings: Findings,
 ) -> dict[str, dict[str, ClipArrays]]:
@@ -167,7 +168,7 @@ def _check_shards(
     return arrays
 
 
-def _check_index(root: Path, split: str, streams: Mapping[str, Stream], findings: Findings) -> None:
+def _check_index(root: Path, split: str, streams: Mapping[str, StreamLocation], findings: Findings) -> None:
     file = index_file(root, split)
     if not file.is_file():
         return

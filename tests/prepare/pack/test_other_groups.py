@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Ended
+from conftest import Ended, open_recipe_split
 from test_link import link
 from test_pack import Arrays, annotate, assert_packed, assert_refused, npy_folder, pack, report
 
@@ -56,7 +56,7 @@ def by_video_id(file: Path, *videos: str, **settings: object) -> Path:
 
 
 def opened(root: Path) -> Split:
-    return Split(build_recipe({"data": {"root": str(root)}, "streams": {"mae": {"width": 4}}}), "train")
+    return open_recipe_split(build_recipe({"data": {"root": str(root)}, "streams": {"mae": {"width": 4}}}), "train")
 
 
 def assert_reads(root: Path, content: Mapping[str, np.ndarray] = CONTENT) -> None:
