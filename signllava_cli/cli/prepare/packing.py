@@ -9,7 +9,7 @@ from signllava_cli.prepare.pack.request import Format
 
 OutOption = Annotated[Path, typer.Option(metavar="DATA", help="The dataset folder, with the annotation in it.")]
 StreamOption = Annotated[str, typer.Option(help="The stream: `mae`, `dino`, `pose`, or any other name.")]
-SplitOption = Annotated[str, typer.Option(help="The split whose clips are meant.")]
+SplitOption = Annotated[str, typer.Option(help="The split whose clips are packed or linked.")]
 
 
 def pack(
@@ -22,7 +22,7 @@ def pack(
     stream: StreamOption,
     out: OutOption,
     split: SplitOption,
-    format: Annotated[Format, typer.Option(help="What the files are. `auto`: as their names end.")] = "auto",
+    format: Annotated[Format, typer.Option(help="Format of the files. `auto`: by their suffix.")] = "auto",
     pattern: Annotated[
         str | None,
         typer.Option(help="A clip's file in a folder. Default: `{recording}/{clip}.EXT`, else `{clip}.EXT`."),
@@ -30,20 +30,22 @@ def pack(
     key: Annotated[
         str | None,
         typer.Option(
-            help="The array in a file of many. Default: `{recording}/{clip}` in a SOURCE, else the only one."
+            help="Key of a clip's array in its file. Default: `{recording}/{clip}` in a SOURCE, else the only one."
         ),
     ] = None,
     shard_mb: Annotated[
-        float, typer.Option(min=0, help="A shard's bound, in MiB. A recording is never split.")
+        float, typer.Option(min=0, help="Maximum size of a shard in MiB. A recording is never split.")
     ] = 1024,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: the number of CPU cores.")
+    ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="The name of what the numbers are. Default: what key points or HDF5 sources tell."),
+        typer.Option(help="Name of the meaning of the numbers. Default: that of keypoints or HDF5 sources."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run packed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the shards of an earlier run.")] = False,
 ) -> None:
-    """Pack other tools' features into the shards of a stream. Run again after a kill, it goes on."""
+    """Pack feature files of other tools into the shards of a stream. After a kill, run it again to continue."""
     from signllava_cli.prepare.pack.pack import pack
     from signllava_cli.prepare.pack.request import PackRequest
     from signllava_cli.prepare.pack.stream_paths import StreamPaths
@@ -61,9 +63,11 @@ def link(
     stream: StreamOption,
     out: OutOption,
     split: SplitOption,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier links, never real files.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier links; regular files are never replaced.")
+    ] = False,
 ) -> None:
-    """Take up existing shards of our layout where they lie, whatever their names, without a copy."""
+    """Link existing shards of this layout into a stream, whatever their names, without a copy."""
     from signllava_cli.prepare.pack.link import link
     from signllava_cli.prepare.pack.stream_paths import StreamPaths
 

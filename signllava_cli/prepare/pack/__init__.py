@@ -1,1 +1,1 @@
-"""Other tools' feature files made into the shards of a stream, and shards of our layout taken up where they lie."""
+"""Packs feature files of other tools into the shards of a stream, and links shards that have this layout already."""

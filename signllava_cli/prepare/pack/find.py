@@ -1,4 +1,4 @@
-"""Finds each clip's array: one listing per folder and per HDF5 file, whatever the number of clips."""
+"""Finds the array of each clip with one listing per folder and per HDF5 file."""
 
 import hashlib
 import os
@@ -23,29 +23,32 @@ from signllava_cli.prepare.pack.request import (
     is_pickle_name,
 )
 
-DEEPEST_EXAMPLE = 8  # groups: a file may link a group into itself
-CACHED_FOLDERS = 64  # clips come recording by recording
+MAX_EXAMPLE_DEPTH = 8  # groups: a file may link a group into itself
+CACHED_FOLDERS = 64  # folder listings; clips are searched recording by recording
 
 
 @dataclass(frozen=True)
-class FoundClips:
-    """What the sources hold of the annotated clips, by `recording/clip`, in annotation order.
+class ClipLocations:
+    """Where the annotated clips are in the sources, in annotation order.
 
-    `unusable` were found but cannot be used, and why; `missing` have no file.
+    `sources`: `recording/clip` -> array. `unusable`: `recording/clip` -> why the array cannot be used. `missing`:
+    `recording/clip` of the clips without an array.
     """
 
-    files: dict[str, ClipSource]
+    sources: dict[str, ClipSource]
     unusable: dict[str, str]
     missing: list[str]
 
     def digest(self) -> str:
-        """SHA-256 over where each clip lies, and the size and time of its file."""
+        """SHA-256 over the location of each clip, and the size and modification time of its file."""
         digest = hashlib.sha256()
-        stamps: dict[Path, str] = {}
-        for clip, source in self.files.items():
-            if source.file not in stamps:
-                stamps[source.file] = _file_fingerprint(source.file)
-            digest.update(f"{clip}\0{source.file}\0{stamps[source.file]}\0{source.key}\0{source.format}\n".encode())
+        fingerprints: dict[Path, str] = {}
+        for clip, source in self.sources.items():
+            if source.file not in fingerprints:
+                fingerprints[source.file] = _file_fingerprint(source.file)
+            digest.update(
+                f"{clip}\0{source.file}\0{fingerprints[source.file]}\0{source.key}\0{source.format}\n".encode()
+            )
         digest.update("\n".join([*self.unusable, "", *self.missing]).encode())
         return digest.hexdigest()
 
@@ -53,52 +56,52 @@ class FoundClips:
 def _file_fingerprint(file: Path) -> str:
     try:
         stat = file.stat()
-    except OSError:  # a link to nowhere: its clip will be faulty
+    except OSError:  # a broken link: packing reports the clip as faulty
         return ""
     return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def find_clips(request: PackRequest, clips: Sequence[Clip]) -> FoundClips:
-    """Look for the array of each of `clips` in all sources.
+def find_clips(request: PackRequest, clips: Sequence[Clip]) -> ClipLocations:
+    """Find the array of each clip in all sources.
 
-    A clip that two sources hold, or an array that two clips would share, is not chosen from.
+    A clip that is in two sources, and clips that would share an array, are unusable.
 
     Raises:
-        UserError: a source is no HDF5 file, --key is given and no file has keys, or a pattern names an unknown
-            column.
+        UserError: a source is not a valid HDF5 file, --key is given and no file has keys, or a pattern names an
+            unknown column.
     """
     request.require_columns(dict.fromkeys(column for clip in clips for column in clip.source))
-    files: dict[str, ClipSource] = {}
+    sources: dict[str, ClipSource] = {}
     unusable: dict[str, str] = {}
     missing: list[str] = []
     with HDF5FileCache() as handles:
-        searches = _searches(request, clips, handles)
+        searches = _make_searches(request, clips, handles)
         for clip in clips:
             try:
-                found = [source for search in searches if (source := search(clip))]
-                if len(found) > 1:
-                    raise UnreadableClip(f"stands in {found[0].file} and in {found[1].file}")
+                matches = [source for search in searches if (source := search(clip))]
+                if len(matches) > 1:
+                    raise UnreadableClip(f"is in {matches[0].file} and in {matches[1].file}")
             except UnreadableClip as error:
                 unusable[clip.id] = str(error)
                 continue
-            if found:
-                files[clip.id] = found[0]
+            if matches:
+                sources[clip.id] = matches[0]
             else:
                 missing.append(clip.id)
-    if request.key is not None and files and not any(source.format in KEYED_FORMATS for source in files.values()):
-        raise UserError(f"--key {request.key}: none of the files found holds several arrays; leave it out.")
-    uses = Counter((source.file, source.key) for source in files.values())
-    for clip_id, source in list(files.items()):
+    if request.key is not None and sources and not any(s.format in KEYED_FORMATS for s in sources.values()):
+        raise UserError(f"--key {request.key}: none of the files found holds several arrays; omit this option.")
+    uses = Counter((source.file, source.key) for source in sources.values())
+    for clip_id, source in list(sources.items()):
         if uses[source.file, source.key] > 1:
-            del files[clip_id]
-            unusable[clip_id] = "another clip would be read from the same array; name {recording} in the pattern"
-    return FoundClips(files, unusable, missing)
+            del sources[clip_id]
+            unusable[clip_id] = "another clip has the same array; put {recording} into the pattern"
+    return ClipLocations(sources, unusable, missing)
 
 
 _Search = Callable[[Clip], ClipSource | None]
 
 
-def _searches(request: PackRequest, clips: Sequence[Clip], handles: HDF5FileCache) -> list[_Search]:
+def _make_searches(request: PackRequest, clips: Sequence[Clip], handles: HDF5FileCache) -> list[_Search]:
     """One search per folder, and one for all HDF5 files together."""
     names_in = lru_cache(CACHED_FOLDERS)(_list_names)
     searches = [_folder_search(request, source, names_in) for source in request.sources if source.is_dir()]
@@ -110,12 +113,12 @@ def _searches(request: PackRequest, clips: Sequence[Clip], handles: HDF5FileCach
     return searches
 
 
-def _filled(pattern: str, clip: Clip) -> str:
-    """`pattern` with the names of `clip` and the columns of its source in place of `{...}`."""
+def _fill_pattern(pattern: str, clip: Clip) -> str:
+    """`pattern` with `{...}` replaced by the names of `clip` and the columns of its source."""
     try:
         return pattern.format_map({**clip.source, "recording": clip.recording, "clip": clip.name})
-    except KeyError as lacking:
-        raise UnreadableClip(f"the annotation gives it no {{{lacking.args[0]}}}") from None
+    except KeyError as error:
+        raise UnreadableClip(f"the annotation has no {{{error.args[0]}}} for this clip") from None
 
 
 def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str], frozenset[str]]) -> _Search:
@@ -123,14 +126,14 @@ def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str],
 
     def search(clip: Clip) -> ClipSource | None:
         for pattern in patterns:
-            file = os.path.join(source, _filled(pattern, clip))
+            file = os.path.join(source, _fill_pattern(pattern, clip))
             folder, name = os.path.split(file)
             if name in names_in(folder):
                 if is_pickle_name(name):
                     raise UnreadableClip(f"{file} is not opened: {PICKLE_REFUSAL}")
                 format = request.format_of(file)
                 key = request.key if format in KEYED_FORMATS else None
-                return ClipSource(Path(file), format, _filled(key or "", clip))
+                return ClipSource(Path(file), format, _fill_pattern(key or "", clip))
         return None
 
     return search
@@ -144,53 +147,53 @@ def _list_names(folder: str) -> frozenset[str]:
 
 
 def _hdf5_search(pattern: str, files: Sequence[Path], handles: HDF5FileCache) -> _Search:
-    """By the names below the pattern's fixed beginning; a file is asked for the rest only where these fit."""
+    """Searches by the first name that depends on the clip; only files that hold it are searched for the whole key."""
     parts = pattern.strip("/").split("/")
-    fixed = next(depth for depth, part in enumerate(parts) if "{" in part)
+    num_fixed = next(depth for depth, part in enumerate(parts) if "{" in part)
     files_of: dict[str, list[Path]] = {}
     for file in files:
-        for name in _group_names(handles, file, "/".join(parts[:fixed])):
+        for name in _group_names(handles, file, "/".join(parts[:num_fixed])):
             files_of.setdefault(name, []).append(file)
 
     def search(clip: Clip) -> ClipSource | None:
-        names = [_filled(part, clip) for part in parts]
+        names = [_fill_pattern(part, clip) for part in parts]
         key = "/".join(names)
-        holders = files_of.get(names[fixed], [])
-        if fixed + 1 < len(parts):
-            holders = [file for file in holders if _contains_key(handles, file, key)]
-        if len(holders) > 1:
-            raise UnreadableClip(f"{key} stands in {summarize_names(map(str, holders))}; name {{recording}} in --key")
-        return ClipSource(holders[0], "hdf5", key) if holders else None
+        matches = files_of.get(names[num_fixed], [])
+        if num_fixed + 1 < len(parts):
+            matches = [file for file in matches if _contains_key(handles, file, key)]
+        if len(matches) > 1:
+            raise UnreadableClip(f"{key} is in {summarize_names(map(str, matches))}; put {{recording}} into --key")
+        return ClipSource(matches[0], "hdf5", key) if matches else None
 
     return search
 
 
 def _group_search(files: Sequence[Path], names: ClipNames, handles: HDF5FileCache) -> _Search:
-    """By the clip's name in the groups of all files, which are listed on first use; not where names are repeated."""
+    """Searches by clip name in the groups of all files (listed on first use), if clip names are unique."""
 
     @cache
-    def indices() -> dict[str, list[tuple[Path, str]]]:
-        found: dict[str, list[tuple[Path, str]]] = {}
+    def keys_by_name() -> dict[str, list[tuple[Path, str]]]:
+        keys: dict[str, list[tuple[Path, str]]] = {}
         for file in files:
             for group in _group_names(handles, file, ""):
                 for name in _group_names(handles, file, group):
-                    found.setdefault(name, []).append((file, f"{group}/{name}"))
-        return found
+                    keys.setdefault(name, []).append((file, f"{group}/{name}"))
+        return keys
 
     def search(clip: Clip) -> ClipSource | None:
-        holders = [] if names.repeated else indices().get(clip.name, [])
-        if len(holders) > 1:
-            both = " and as ".join(f"{key} in {file}" for file, key in holders[:2])
-            raise UnreadableClip(f"stands as {both}; tell which with --key, or name one of the files alone")
-        return ClipSource(holders[0][0], "hdf5", holders[0][1]) if holders else None
+        matches = [] if names.repeated else keys_by_name().get(clip.name, [])
+        if len(matches) > 1:
+            keys = " and as ".join(f"{key} in {file}" for file, key in matches[:2])
+            raise UnreadableClip(f"found as {keys}; choose one with --key, or name only one of the files")
+        return ClipSource(matches[0][0], "hdf5", matches[0][1]) if matches else None
 
     return search
 
 
-def example_in(file: Path, handles: HDF5FileCache) -> str:
-    """The path of an array in an HDF5 file, or of an empty group."""
+def find_example_key(file: Path, handles: HDF5FileCache) -> str:
+    """The key of one array in an HDF5 file, or of an empty group."""
     path: list[str] = []
-    while len(path) < DEEPEST_EXAMPLE and (names := _group_names(handles, file, "/".join(path))):
+    while len(path) < MAX_EXAMPLE_DEPTH and (names := _group_names(handles, file, "/".join(path))):
         path.append(names[0])
     return "/".join(path)
 
@@ -204,9 +207,9 @@ def _contains_key(handles: HDF5FileCache, file: Path, key: str) -> bool:
 
 def _group_names(handles: HDF5FileCache, file: Path, group: str) -> list[str]:
     try:
-        found = handles.open(file).get(group or "/")
-        return list(found) if isinstance(found, h5py.Group) else []
+        entry = handles.open(file).get(group or "/")
+        return list(entry) if isinstance(entry, h5py.Group) else []
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"{file} is no whole HDF5 file ({error}); a SOURCE is a folder of files per clip, or such a file."
+            f"{file} is not a valid HDF5 file ({error}); a SOURCE is a folder with a file per clip, or an HDF5 file."
         ) from None

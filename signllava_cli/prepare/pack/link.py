@@ -1,4 +1,4 @@
-"""`signllava prepare link`: shards that lie elsewhere become the shards of a stream, without a copy."""
+"""`signllava prepare link`: links existing shards into a stream, without a copy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,52 +15,54 @@ from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
 
 def link(files: Sequence[Path], out: StreamPaths, overwrite: bool) -> None:
-    """Link `files`, HDF5 with groups of a dataset per clip, and write the shard of each group that holds a clip.
+    """Link `files` (HDF5: a group per recording, a dataset per clip), and write the metadata `{group: shard}`.
 
     Raises:
-        UserError: a file is none of this layout, two hold the same group or one clip, none holds a clip, or
-            something is in the way.
+        UserError: a file has another layout, two files hold the same group or clip, no file holds a clip, or other
+            files of the stream exist.
     """
     recordings = read_annotations(out.root, out.split)
-    groups = _groups_in(files)
-    clips = [clip.name for recording in recordings for clip in recording.clips]
-    used = _groups_used(groups, recordings)
-    if not used:
+    groups = _read_groups(files)
+    clip_names = [clip.name for recording in recordings for clip in recording.clips]
+    clips_of = _match_groups(groups, recordings)
+    if not clips_of:
         raise UserError(
             f"None of the {len(files)} files holds a recording of split {out.split} "
-            f"({summarize_names(recording.name for recording in recordings)}), nor one of its clips "
-            f"({summarize_names(clips)}); they hold {summarize_names(groups) or 'nothing'}."
+            f"({summarize_names(recording.name for recording in recordings)}) or one of its clips "
+            f"({summarize_names(clip_names)}); they hold {summarize_names(groups) or 'nothing'}. Name the files that "
+            "hold them."
         )
-    linked = [file for file in files if any(groups[group].file == file for group in used)]
-    targets = [file.resolve() for file in linked]  # before earlier links go: they may be what was named
-    with out.taken():
+    linked = [file for file in files if any(groups[group].file == file for group in clips_of)]
+    targets = [file.resolve() for file in linked]  # before earlier links are removed: `files` may be such links
+    with out.lock():
         _remove_links(out, overwrite)
         for number, target in enumerate(targets):
             out.shard(number).symlink_to(target)
         number_of = {file: number for number, file in enumerate(linked)}
-        write_json(out.metadata, {group: number_of[groups[group].file] for group in used})
-    linked_clips = {clip for its in used.values() for clip in its}
+        write_json(out.metadata, {group: number_of[groups[group].file] for group in clips_of})
+    linked_clips = {clip for clips in clips_of.values() for clip in clips}
     covered = {clip.recording for recording in recordings for clip in recording.clips if clip.id in linked_clips}
     info(
         f"linked {len(linked)} files as stream {out.stream} of split {out.split}: {len(covered)} recordings, "
         f"{len(linked_clips)} clips"
     )
-    if others := len(groups) - len(used):
-        info(f"{others} recordings in them are not in {out.annotation.name}, and left aside")
+    if num_ignored := len(groups) - len(clips_of):
+        info(f"{num_ignored} recordings in them are not in {out.annotation.name} and are ignored")
     if unused := [str(file) for file in files if file not in linked]:
         warning(
-            f"{len(unused)} files hold no recording of split {out.split} and are not linked ({summarize_names(unused)})"
+            f"{len(unused)} files hold no recording of split {out.split} and are not linked "
+            f"({summarize_names(unused)})"
         )
-    if lacking := [recording.name for recording in recordings if recording.name not in covered]:
+    if missing := [recording.name for recording in recordings if recording.name not in covered]:
         warning(
-            f"{len(lacking)} of {len(recordings)} annotated recordings are in none of the files "
-            f"({summarize_names(lacking)}); name the files that hold them, with --overwrite."
+            f"{len(missing)} of {len(recordings)} annotated recordings are in none of the files "
+            f"({summarize_names(missing)}); link again with the files that hold them and --overwrite."
         )
 
 
 @dataclass(frozen=True)
 class _Group:
-    """An HDF5 group: its file and the names in it."""
+    """An HDF5 group: its file and the names of its datasets."""
 
     file: Path
     clips: list[str]
@@ -68,83 +70,81 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Array:
-    """The array `clip` of the group `recording`, as `ArrayMatcher` wants it."""
+    """The array `clip` of the group `recording`, for `ArrayMatcher`."""
 
     recording: str
     clip: str
 
 
-def _groups_in(files: Sequence[Path]) -> dict[str, _Group]:
+def _read_groups(files: Sequence[Path]) -> dict[str, _Group]:
     groups: dict[str, _Group] = {}
     for file in files:
-        for name, group in _list_recordings(file).items():
+        for name, group in _read_file_groups(file).items():
             if name in groups:
-                raise UserError(
-                    f"Recording {name} stands in {groups[name].file} and in {file}: name one of them alone."
-                )
+                raise UserError(f"Recording {name} is in {groups[name].file} and in {file}; name only one of them.")
             groups[name] = group
     return groups
 
 
-def _groups_used(groups: Mapping[str, _Group], recordings: Sequence[Recording]) -> dict[str, list[str]]:
-    """The groups that are recordings or hold their clips, in the order of the annotation, and the ids of the clips.
+def _match_groups(groups: Mapping[str, _Group], recordings: Sequence[Recording]) -> dict[str, list[str]]:
+    """Group -> ids of its annotated clips, in the order of the annotation.
 
     Raises:
-        UserError: two groups hold a clip, and none is its recording.
+        UserError: two groups hold a clip, and neither is named after its recording.
     """
     names = ClipNames([clip for recording in recordings for clip in recording.clips])
     matcher: ArrayMatcher[_Array] = ArrayMatcher(
         names, {group: group for group in groups}, {name: group.file for name, group in groups.items()}
     )
-    listed = ((group.file, _Array(name, clip)) for name, group in groups.items() for clip in group.clips)
-    matched = sorted((row, array.recording) for row, _, array in matcher.match(listed))
+    arrays = ((group.file, _Array(name, clip)) for name, group in groups.items() for clip in group.clips)
+    matched = sorted((row, array.recording) for row, _, array in matcher.match(arrays))
     for row in matcher.ambiguous:
         raise UserError(
-            f"Clip {names.clips[row].id} lies in {matcher.both_places(row)}: name one of the files alone, or remove "
-            "one array."
+            f"Clip {names.clips[row].id} is in {matcher.both_places(row)}; name only one of the files, or remove one "
+            "array."
         )
-    used: dict[str, list[str]] = {}
+    clips_of: dict[str, list[str]] = {}
     for row, group in matched:
-        used.setdefault(group, []).append(names.clips[row].id)
-    return used
+        clips_of.setdefault(group, []).append(names.clips[row].id)
+    return clips_of
 
 
-def _list_recordings(file: Path) -> dict[str, _Group]:
+def _read_file_groups(file: Path) -> dict[str, _Group]:
     try:
         with h5py.File(file, "r") as handle:
             kinds = {name: handle.get(name, getclass=True) for name in handle}
             groups = {name: _Group(file, list(handle[name])) for name, kind in kinds.items() if kind is h5py.Group}
     except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"{file} is no whole HDF5 file ({error}).") from None
-    if bare := [name for name, kind in kinds.items() if kind is not h5py.Group]:
+        raise UserError(f"{file} is not a valid HDF5 file ({error}); copy it again.") from None
+    if datasets := [name for name, kind in kinds.items() if kind is not h5py.Group]:
         raise UserError(
-            f"{file} has {summarize_names(bare)} at its top level in place of a group per recording: copy it into our "
-            "layout with `signllava prepare pack`, naming each clip's array with --key."
+            f"{file} has {summarize_names(datasets)} at its top level instead of a group per recording; convert "
+            "it with `signllava prepare pack`, and name each clip's array with --key."
         )
     return groups
 
 
 def _remove_links(out: StreamPaths, overwrite: bool) -> None:
-    """Take away earlier links if that was asked for; a real file never.
+    """Remove earlier links if `overwrite`; a regular file is never removed.
 
     Raises:
-        UserError: something is in the way.
+        UserError: files of the stream exist that may not be removed.
     """
-    there = out.shards()
-    real = [file for file in there if not file.is_symlink()]
-    real += [file for file in (out.plan,) if file.exists()]
+    existing = out.list_shards()
+    regular = [file for file in existing if not file.is_symlink()]
+    regular += [file for file in (out.plan,) if file.exists()]
     if out.metadata.exists():
-        named = [out.shard(shard) for shard in set(map(str, read_json(out.metadata).values()))]
-        real += [out.metadata] if any(not file.is_symlink() for file in named) else []
-        there = [out.metadata, *there]
-    if real:
+        shards = [out.shard(shard) for shard in set(map(str, read_json(out.metadata).values()))]
+        regular += [out.metadata] if any(not file.is_symlink() for file in shards) else []
+        existing = [out.metadata, *existing]
+    if regular:
         raise UserError(
-            f"{summarize_names(map(str, real))} is no link of `prepare link` and stays: name another --stream or --out, "
-            "or move it away."
+            f"{summarize_names(map(str, regular))} is not a link of `prepare link` and is not replaced; name another "
+            "--stream or --out, or move it away."
         )
-    if there and not overwrite:
+    if existing and not overwrite:
         raise UserError(
-            f"{summarize_names(map(str, there))} is there already: give --overwrite to replace earlier links."
+            f"{summarize_names(map(str, existing))} exists already; give --overwrite to replace earlier links."
         )
-    for file in there:
+    for file in existing:
         file.unlink()

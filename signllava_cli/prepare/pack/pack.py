@@ -1,99 +1,175 @@
-"""`signllava prepare pack`: other tools' feature files become the shards of a stream."""
+"""`signllava prepare pack`: packs feature files of other tools into the shards of a stream."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from signllava_cli.console import info
+from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Recording, read_annotations
 from signllava_cli.data.feature_files import HDF5FileCache
 from signllava_cli.data.keypoints import require_pose_format
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import write_json
-from signllava_cli.prepare.pack.find import FoundClips, find_clips
+from signllava_cli.prepare.pack.find import ClipLocations, find_clips
 from signllava_cli.prepare.pack.plan import PackFingerprint, PackPlan, fingerprint_differences, make_plan, read_plan
 from signllava_cli.prepare.pack.request import PackRequest
-from signllava_cli.prepare.pack.result import print_result, read_result
-from signllava_cli.prepare.pack.shard_writer import Shard
+from signllava_cli.prepare.pack.shard_writer import Shard, read_skipped
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 from signllava_cli.prepare.pack.workers import write_shards
 
 
 def pack(request: PackRequest, out: StreamPaths, workers: int, overwrite: bool) -> None:
-    """Pack the clips of `out`'s annotation, or go on where a killed run stopped.
+    """Pack the clips of `out`'s annotation, or continue where a killed run stopped.
 
     Raises:
-        UserError: nothing can be packed, another plan or other shards are in the way, or a file cannot be written.
-        Stopped: a signal asked for it; the same command goes on.
+        UserError: nothing can be packed, another plan or other shards are in the folder, or a file cannot be written.
+        RunStopped: a signal arrived; the same command continues.
     """
     recordings = read_annotations(out.root, out.split)
     clips = [clip for recording in recordings for clip in recording.clips]
-    with out.taken():
-        for half_written in out.half_written():
-            half_written.unlink()
-        found = find_clips(request, clips)
-        if any(source.format == "pose" for source in found.files.values()):
+    with out.lock():
+        for temporary in out.list_temporary_files():
+            temporary.unlink()
+        locations = find_clips(request, clips)
+        if any(source.format == "pose" for source in locations.sources.values()):
             require_pose_format()
-        asked = PackFingerprint.of(request, clips, found)
-        plan = None if overwrite else _existing_plan(asked, out)
+        fingerprint = PackFingerprint.of(request, clips, locations)
+        plan = None if overwrite else _read_matching_plan(fingerprint, out)
         if plan is None:
-            plan = _new_plan(asked, recordings, found, out)
-        shards = _shards(plan, recordings, found, out)
-        left = [shard for shard in shards if not shard.file.exists()]
-        if left:
-            info(f"{len(left)} of {len(shards)} shards are to be written")
-            write_shards(left, workers)
-        outcome = read_result(shards, found)
-        if left or not out.metadata.exists():
-            write_json(out.report, outcome.to_json(out, plan))
-            write_json(out.metadata, outcome.metadata(plan))
+            plan = _write_plan(fingerprint, recordings, locations, out)
+        shards = _assign_clips(plan, recordings, locations, out)
+        unwritten = [shard for shard in shards if not shard.file.exists()]
+        if unwritten:
+            info(f"writing {len(unwritten)} of {len(shards)} shards")
+            write_shards(unwritten, workers)
+        result = read_result(shards, locations)
+        if unwritten or not out.metadata.exists():
+            write_json(out.report, result.to_json(out, plan))
+            write_json(out.metadata, result.shard_map(plan))
         else:
             info("packed before: nothing to do")
-        print_result(outcome, out, plan)
+        print_result(result, out, plan)
 
 
-def _existing_plan(asked: PackFingerprint, out: StreamPaths) -> PackPlan | None:
-    """The plan of an earlier run for the same; None where there is nothing yet.
+def _read_matching_plan(fingerprint: PackFingerprint, out: StreamPaths) -> PackPlan | None:
+    """The plan of an earlier run with the same inputs; None if the folder holds no earlier run.
 
     Raises:
-        UserError: it was asked for something else, or the folder holds shards that no plan tells of.
+        UserError: the earlier run had other inputs, or the folder holds shards without a plan.
     """
     if not out.plan.exists():
-        if there := [file.name for file in (out.metadata, *out.shards()) if file.exists() or file.is_symlink()]:
+        files = (out.metadata, *out.list_shards())
+        if existing := [file.name for file in files if file.exists() or file.is_symlink()]:
             raise UserError(
-                f"{out.folder} holds {summarize_names(there)}, which no plan of `prepare pack` tells of: name another "
+                f"{out.folder} holds {summarize_names(existing)}, but no plan of `prepare pack`; name another "
                 "--stream or --out, or give --overwrite to replace them."
             )
         return None
     plan = read_plan(out.plan)
-    if changed := fingerprint_differences(plan.asked, asked):
+    if differences := fingerprint_differences(plan.fingerprint, fingerprint):
         raise UserError(
-            f"{out.plan} was made for something else; what differs: {'; '.join(changed)}. Give --overwrite to pack "
-            "anew, or go on with what was asked then."
+            f"{out.plan} was made for other inputs; what differs: {'; '.join(differences)}. Give --overwrite to pack "
+            "again, or continue with the earlier options."
         )
     return plan
 
 
-def _new_plan(
-    asked: PackFingerprint, recordings: Sequence[Recording], found: FoundClips, out: StreamPaths
+def _write_plan(
+    fingerprint: PackFingerprint, recordings: Sequence[Recording], locations: ClipLocations, out: StreamPaths
 ) -> PackPlan:
-    """A plan, on disk, and room for its shards; what was there stays if nothing can be packed."""
+    """Make a plan, remove the files of an earlier one, and write it; if nothing can be packed, no file is removed."""
     with HDF5FileCache() as handles:
-        plan = make_plan(asked, recordings, found, handles)
+        plan = make_plan(fingerprint, recordings, locations, handles)
     _remove_outputs(out)
     write_json(out.plan, plan.to_json())
     return plan
 
 
 def _remove_outputs(out: StreamPaths) -> None:
-    """Take away an earlier pack, the file first that calls it whole, and of links the link alone."""
-    for file in (out.metadata, out.report, *out.shards()):
+    """Remove an earlier pack: first the metadata, which marks it as complete; of links only the link."""
+    for file in (out.metadata, out.report, *out.list_shards()):
         file.unlink(missing_ok=True)
 
 
-def _shards(plan: PackPlan, recordings: Sequence[Recording], found: FoundClips, out: StreamPaths) -> list[Shard]:
-    named = plan.asked.layout is not None
-    shards = [Shard(out.shard(number), {}, plan.width, plan.layout, named) for number in range(plan.shards)]
+def _assign_clips(
+    plan: PackPlan, recordings: Sequence[Recording], locations: ClipLocations, out: StreamPaths
+) -> list[Shard]:
+    ignore_source_layout = plan.fingerprint.layout is not None
+    shards = [
+        Shard(out.shard(number), {}, plan.width, plan.layout, ignore_source_layout)
+        for number in range(plan.num_shards)
+    ]
     for recording in recordings:
         for clip in recording.clips:
-            if clip.id in found.files:
-                shards[plan.shard_of[recording.name]].clips[clip.id] = found.files[clip.id]
+            if clip.id in locations.sources:
+                shards[plan.shard_of[recording.name]].clips[clip.id] = locations.sources[clip.id]
     return shards
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """The annotated clips by result: `packed`, `faulty` (`recording/clip` -> reason), `missing` (without a file)."""
+
+    packed: list[str]
+    faulty: dict[str, str]
+    missing: list[str]
+
+    @property
+    def num_clips(self) -> int:
+        """The number of annotated clips."""
+        return len(self.packed) + len(self.faulty) + len(self.missing)
+
+    def to_json(self, out: StreamPaths, plan: PackPlan) -> dict[str, object]:
+        """The content of the report file."""
+        return {
+            "stream": out.stream,
+            "split": out.split,
+            "width": plan.width,
+            "layout": plan.layout,
+            "shards": plan.num_shards,
+            "clips_annotated": self.num_clips,
+            "clips_packed": len(self.packed),
+            "faulty": self.faulty,
+            "missing": self.missing,
+        }
+
+    def shard_map(self, plan: PackPlan) -> dict[str, int]:
+        """The shard of each recording with a packed clip: the content of the metadata file."""
+        recordings = {clip.partition("/")[0] for clip in self.packed}
+        return {recording: shard for recording, shard in plan.shard_of.items() if recording in recordings}
+
+
+def read_result(shards: Sequence[Shard], locations: ClipLocations) -> PackResult:
+    """The result of a pack, read from its shards, which several runs may have written.
+
+    Raises:
+        UserError: a shard is damaged, or was packed for other clips.
+    """
+    packed: list[str] = []
+    faulty = dict(locations.unusable)
+    for shard in shards:
+        skipped = read_skipped(shard.file)
+        if not skipped.keys() <= shard.clips.keys():
+            raise UserError(f"{shard.file} was packed for other clips; remove it, and run the command again.")
+        faulty |= {clip: f"{reason} ({shard.clips[clip].file})" for clip, reason in skipped.items()}
+        packed += [clip for clip in shard.clips if clip not in skipped]
+    return PackResult(packed, faulty, locations.missing)
+
+
+def print_result(result: PackResult, out: StreamPaths, plan: PackPlan) -> None:
+    """Print how many clips were packed, and a warning about those skipped."""
+    info(
+        f"stream {out.stream} of split {out.split}: {len(result.packed)} of {result.num_clips} clips, "
+        f"width {plan.width}, in {plan.num_shards} shards in {out.folder}"
+    )
+    if result.faulty:
+        reason = next(iter(result.faulty.values()))
+        warning(
+            f"{len(result.faulty)} clips are faulty and skipped ({summarize_names(result.faulty)}; the first: "
+            f"{reason}); extract them again, and pack with --overwrite. {out.report} lists all of them."
+        )
+    if result.missing:
+        warning(
+            f"{len(result.missing)} clips have no file and are skipped ({summarize_names(result.missing)}); complete "
+            "the sources, or give the location of the files with --pattern or --key, and pack with --overwrite. "
+            f"{out.report} lists all of them."
+        )

@@ -1,4 +1,4 @@
-"""What `prepare pack` is asked for, and which formats it reads."""
+"""The options of `prepare pack`, and the formats that it reads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,26 +19,24 @@ FORMAT_OF_SUFFIX = {
     ".h5": "hdf5",
     ".hdf5": "hdf5",
 }
-KEYED_FORMATS = frozenset({"npz", "safetensors", "hdf5"})  # a file of theirs may hold many arrays
+KEYED_FORMATS = frozenset({"npz", "safetensors", "hdf5"})  # a file may hold several arrays
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".gz", ".pt", ".pth")
-PICKLE_REFUSAL = (
-    "a pickle can run code when it is opened: convert it where you trust it, numpy.save of a numeric array"
-)
+PICKLE_REFUSAL = "a pickle can run code when it is opened; if you trust it, convert it: numpy.save of a numeric array"
 
 DEFAULT_PATTERN = "{recording}/{clip}"
 
 
 @dataclass(frozen=True)
 class PackRequest:
-    """Where the arrays of a stream's clips are looked for, and how large a shard may be.
+    """Where to search for the arrays of a stream's clips, and how large a shard may be.
 
-    `sources` are folders with a file per clip, or HDF5 files with many clips. `pattern` is a clip's file in such a
-    folder, `key` its array in a file that may hold many; both may hold `{recording}`, `{clip}` and columns of the
-    table that the annotation was imported from. `shard_mb` is in 2**20 bytes. `layout` names what the numbers are,
-    whatever the sources say.
+    `sources` are folders with a file per clip, or HDF5 files with many clips. `pattern` is the path of a clip's file
+    in such a folder, `key` the key of its array in a file with several; both may hold `{recording}`, `{clip}` and
+    columns of the table that the annotation was imported from. `shard_mb` is in MiB. `layout` names the meaning of
+    the numbers, and overrides that of the sources.
 
     Raises:
-        UserError: a source is not there or is a pickle, or a pattern names something else.
+        UserError: a source is missing or is a pickle, or a pattern is invalid.
     """
 
     sources: tuple[Path, ...]
@@ -52,13 +50,13 @@ class PackRequest:
         for source in self.sources:
             _require_source(source)
         if self.layout is not None and not self.layout.strip():
-            raise UserError("--layout: expected a name, got none.")
+            raise UserError("--layout: expected a name, got an empty text.")
         files = [source for source in self.sources if source.is_file()]
-        fields = _fields("--key", self.key) if self.key is not None else set()
+        fields = _parse_fields("--key", self.key) if self.key is not None else set()
         if self.pattern is not None:
-            fields_of_both = fields | _fields("--pattern", self.pattern)
+            fields_of_both = fields | _parse_fields("--pattern", self.pattern)
             if len(files) == len(self.sources):
-                raise UserError("--pattern finds files in a folder, but no SOURCE is a folder: leave it out.")
+                raise UserError("--pattern finds files in a folder, but no SOURCE is a folder; omit this option.")
             if not fields_of_both - {"recording"}:
                 raise UserError(f"--pattern {self.pattern} names one file for all clips: it must hold {{clip}}.")
             self.format_of(self.pattern)
@@ -68,21 +66,21 @@ class PackRequest:
             raise UserError(f"--key {self.key} names one array for all clips: it must hold {{clip}}.")
 
     def require_columns(self, columns: Iterable[str]) -> None:
-        """Check that the patterns name nothing but the layout's names and `columns` of the source.
+        """Check that the patterns contain no fields but recording, clip and `columns` of the source.
 
         Raises:
-            UserError: one does; it lists what is there.
+            UserError: a field is unknown; the message lists the known ones.
         """
         known = list(dict.fromkeys(["recording", "clip", *columns]))
         for option, pattern in (("--pattern", self.pattern), ("--key", self.key)):
-            for field in sorted(_fields(option, pattern or "") - set(known)):
+            for field in sorted(_parse_fields(option, pattern or "") - set(known)):
                 hint = "" if known[2:] else "; import the annotation again to keep the columns of its table"
-                there = ", ".join(f"{{{name}}}" for name in known)
-                raise UserError(f"{option} {pattern}: nothing is known as {{{field}}}; it may hold {there}{hint}.")
+                known_fields = ", ".join(f"{{{name}}}" for name in known)
+                raise UserError(f"{option} {pattern}: unknown field {{{field}}}; it may hold {known_fields}{hint}.")
 
     @property
     def file_patterns(self) -> tuple[str, ...]:
-        """Where a clip's file may lie in a folder, first choice first; pickles last, to be refused by name."""
+        """The patterns of a clip's file in a folder, in order of preference; pickles last, to be refused by name."""
         if self.pattern is not None:
             return (self.pattern,)
         suffixes = [suffix for suffix, format in FORMAT_OF_SUFFIX.items() if self.format in ("auto", format)]
@@ -91,10 +89,10 @@ class PackRequest:
         return tuple(f"{stem}{suffix}" for suffix in suffixes for stem in (DEFAULT_PATTERN, "{clip}"))
 
     def format_of(self, file: str) -> str:
-        """The format to read `file` in.
+        """The format of `file`.
 
         Raises:
-            UserError: its name does not tell, or tells that it is a pickle.
+            UserError: its suffix is unknown, or that of a pickle.
         """
         if is_pickle_name(file):
             raise UserError(f"{file} is not opened: {PICKLE_REFUSAL}.")
@@ -102,12 +100,12 @@ class PackRequest:
             return self.format
         suffix = Path(file).suffix.lower()
         if suffix not in FORMAT_OF_SUFFIX:
-            raise UserError(f"{file}: the name does not tell what it is; name its --format.")
+            raise UserError(f"{file}: unknown suffix; give its --format.")
         return FORMAT_OF_SUFFIX[suffix]
 
 
 def is_pickle_name(file: str) -> bool:
-    """Whether the name of `file` is one of a pickle, or of an archive of one."""
+    """Whether `file` has the suffix of a pickle, or of an archive of one."""
     return file.lower().endswith(PICKLE_SUFFIXES)
 
 
@@ -118,11 +116,11 @@ def _require_source(source: Path) -> None:
         raise UserError(f"{source} is not opened: {PICKLE_REFUSAL}.")
 
 
-def _fields(option: str, pattern: str) -> set[str]:
+def _parse_fields(option: str, pattern: str) -> set[str]:
     """The names in braces in `pattern`.
 
     Raises:
-        UserError: it is no pattern, or asks for more than the values of names.
+        UserError: the pattern is malformed, or contains attributes, indices, conversions or format specs.
     """
     try:
         parsed = list(Formatter().parse(pattern))
@@ -130,5 +128,5 @@ def _fields(option: str, pattern: str) -> set[str]:
         raise UserError(f"{option} {pattern}: {error}.") from None
     for _, field, spec, conversion in parsed:
         if field is not None and (spec or conversion or not field or set(field) & set(".[")):
-            raise UserError(f"{option} {pattern}: may hold {{recording}}, {{clip}} and columns of the source alone.")
+            raise UserError(f"{option} {pattern}: may hold only {{recording}}, {{clip}} and columns of the source.")
     return {field for _, field, _, _ in parsed if field is not None}

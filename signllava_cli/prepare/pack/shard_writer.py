@@ -1,4 +1,4 @@
-"""Writes one shard: read, check, store, clip by clip. Skipped clips are listed in the shard itself."""
+"""Writes one shard clip by clip: read, check, store. An attribute of the shard lists the skipped clips."""
 
 import io
 import json
@@ -18,24 +18,27 @@ from signllava_cli.errors import UserError
 
 
 class DeferredErrorFile(io.FileIO):
-    """A file to write and read; once a write has failed, nothing more is written and `check` raises."""
+    """A file whose `write` never raises: after a failed write nothing more is written, and `check` raises.
+
+    HDF5 prints tracebacks or crashes when a write raises.
+    """
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, "w+")
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of `data`; a error is kept for `check`."""
-        left = memoryview(data).cast("B")
+        """Write all of `data`; an error is kept for `check`."""
+        remaining = memoryview(data).cast("B")
         try:
-            while left and self.error is None:
-                left = left[super().write(left) or 0 :]
+            while remaining and self.error is None:
+                remaining = remaining[super().write(remaining) or 0 :]
         except OSError as error:
             self.error = error
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        """Cut or lengthen the file; a error is kept for `check`."""
+        """Resize the file; an error is kept for `check`."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -48,71 +51,71 @@ class DeferredErrorFile(io.FileIO):
             raise self.error
 
 
-SKIPPED_ATTRIBUTE = "left_out"  # attribute of a shard: {recording/clip: why} as JSON
+SKIPPED_ATTRIBUTE = "skipped"  # attribute of a shard: {recording/clip: reason} as JSON
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The work of one shard: `clips`, by `recording/clip`, go to `file` if they have the width D and layout of all.
+    """The shard to write to `file`: `clips` (`recording/clip` -> array) that have this width and layout.
 
-    Where the user named the layout (`is_layout_named`), that of a source does not count.
+    `ignore_source_layout`: the user named the layout, so the layouts of the sources are not checked.
     """
 
     file: Path
     clips: dict[str, ClipSource]
     width: int
     layout: str | None = None
-    is_layout_named: bool = False
+    ignore_source_layout: bool = False
 
 
-def write_shard(shard: Shard, to: Path, after_clip: Callable[[], None]) -> None:
-    """Write the shard into the file `to`, down to the disk. The bytes are a function of the content alone.
+def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -> None:
+    """Write the shard to the file `temporary` and fsync it. The bytes depend only on the content.
 
     Raises:
-        UserError: `to` cannot be written.
+        UserError: `temporary` cannot be written.
     """
-    left_out = {}
+    skipped = {}
     try:
-        with DeferredErrorFile(to) as written:
-            with h5py.File(written, "w", libver="v110") as handle, HDF5FileCache() as sources:
+        with DeferredErrorFile(temporary) as shard_file:
+            with h5py.File(shard_file, "w", libver="v110") as handle, HDF5FileCache() as sources:
                 for clip, source in shard.clips.items():
                     try:
-                        _store(handle, clip, _like_all(read_features(source, sources), shard))
+                        _store(handle, clip, _require_same_kind(read_features(source, sources), shard))
                     except UnreadableClip as error:
-                        left_out[clip] = str(error)
-                    written.check()
+                        skipped[clip] = str(error)
+                    shard_file.check()
                     after_clip()
                 if shard.layout is not None:
                     handle.attrs[LAYOUT] = shard.layout
-                handle.attrs[SKIPPED_ATTRIBUTE] = json.dumps(left_out)
-            written.check()
-            os.fsync(written.fileno())
+                handle.attrs[SKIPPED_ATTRIBUTE] = json.dumps(skipped)
+            shard_file.check()
+            os.fsync(shard_file.fileno())
     except OSError as error:
         raise UserError(f"{shard.file} cannot be written: {error.strerror or error}.") from None
 
 
 def read_skipped(file: Path) -> dict[str, str]:
-    """The clips that were left out of a shard, and why.
+    """The clips skipped in a shard: `recording/clip` -> reason.
 
     Raises:
-        UserError: the file is damaged, or another tool wrote it.
+        UserError: the file is damaged, or `prepare pack` did not write it.
     """
     try:
         with h5py.File(file, "r") as handle:
             return dict(json.loads(handle.attrs[SKIPPED_ATTRIBUTE]))
     except (OSError, RuntimeError, KeyError, ValueError):
         raise UserError(
-            f"{file} is damaged, or not of `prepare pack`: remove it, and run the command again."
+            f"{file} is damaged, or `prepare pack` did not write it; remove it, and run the command again."
         ) from None
 
 
-def _like_all(features: ClipFeatures, shard: Shard) -> ClipFeatures:
+def _require_same_kind(features: ClipFeatures, shard: Shard) -> ClipFeatures:
     if features.frames.shape[1] != shard.width:
         raise UnreadableClip(f"width {features.frames.shape[1]}, but the first clip's is {shard.width}")
-    if features.layout != shard.layout and not shard.is_layout_named:
+    if features.layout != shard.layout and not shard.ignore_source_layout:
         raise UnreadableClip(
-            f"layout {features.layout or 'unknown'}, but the first clip's is {shard.layout or 'unknown'}; if it is "
-            "the same, name it with --layout"
+            f"layout {features.layout or 'unknown'}, but the first clip's is {shard.layout or 'unknown'}; if "
+            "they are the same, name the layout with --layout"
         )
     return features
 

@@ -31,45 +31,47 @@ class StreamPaths:
 
     @property
     def metadata(self) -> Path:
-        """`{recording: shard}`, written last: a stream that has it is whole."""
+        """`{recording: shard}`, written last: a stream that has it is complete."""
         return self.folder / f"metadata_{self.stream}.{self.split}.json"
 
     @property
     def plan(self) -> Path:
-        """What was asked for, and which shard each recording goes to."""
+        """The `PackPlan`: the options of the command, and the shard of each recording."""
         return self.folder / f"pack.{self.stream}.{self.split}.plan.json"
 
     @property
     def report(self) -> Path:
-        """What was packed, and what was left out."""
+        """The `PackResult`: how many clips were packed, and which were skipped."""
         return self.folder / f"pack.{self.stream}.{self.split}.json"
 
     def shard(self, number: int | str) -> Path:
         """`{stream}.{split}.{number}.h5`."""
         return self.folder / f"{self.stream}.{self.split}.{number}.h5"
 
-    def shards(self) -> list[Path]:
-        """Every shard that is there, links too."""
-        return self._named(r"\d+\.h5")
+    def list_shards(self) -> list[Path]:
+        """The existing shards, links included."""
+        return self._list_files(r"\d+\.h5")
 
-    def half_written(self) -> list[Path]:
-        """What a killed process was writing."""
-        return self._named(rf"\d+\.h5\.\d+{re.escape(TEMPORARY_SUFFIX)}")
+    def list_temporary_files(self) -> list[Path]:
+        """The unfinished shards of a killed process."""
+        return self._list_files(rf"\d+\.h5\.\d+{re.escape(TEMPORARY_SUFFIX)}")
 
-    def _named(self, ending: str) -> list[Path]:
+    def _list_files(self, ending: str) -> list[Path]:
         name = re.compile(rf"{re.escape(self.stream)}\.{re.escape(self.split)}\.{ending}")
         return sorted(file for file in self.folder.iterdir() if name.fullmatch(file.name))
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Keep other processes from writing this stream and split; other splits may be written meanwhile.
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing this stream and split; other splits can be written at the same time.
 
         Raises:
-            UserError: another process is writing it, or no stream may have this name.
+            UserError: another process is writing it, or the name of the stream is invalid.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.stream):
-            raise UserError(f"--stream {self.stream!a}: a stream's name may hold letters, digits, `_` and `-`.")
-        lock = self.folder / f".pack.{self.stream}.{self.split}.lock"
-        refusal = f"Another process is writing stream {self.stream}, split {self.split}, of {self.root}: wait."
-        with acquire_lock(lock, refusal):
+            raise UserError(f"--stream {self.stream!a}: expected letters, digits, `_` and `-`.")
+        lock_file = self.folder / f".pack.{self.stream}.{self.split}.lock"
+        message = (
+            f"Another process is writing stream {self.stream}, split {self.split}, of {self.root}; try again later."
+        )
+        with acquire_lock(lock_file, message):
             yield

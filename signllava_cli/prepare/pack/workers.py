@@ -1,4 +1,4 @@
-"""Shards written in worker processes. Only the parent gives a shard its final name, so no orphan can."""
+"""Writes shards in worker processes. Only the parent gives a shard its final name; an orphaned worker cannot."""
 
 import contextlib
 import multiprocessing
@@ -22,47 +22,49 @@ POLL_SECONDS = 0.2
 
 
 def write_shards(shards: Sequence[Shard], workers: int) -> None:
-    """Write `shards`, each under a temporary name until it is whole.
+    """Write `shards`, each under a temporary name until it is complete.
 
     Raises:
         UserError: a shard cannot be written, or a worker was killed.
-        Stopped: a signal asked for it; the shards that are whole stay.
+        RunStopped: a signal arrived; completed shards are kept.
     """
     context = multiprocessing.get_context("spawn")  # processes.py says why not fork
-    clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
+    num_clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
     with (
         StopRequest().listening() as request,
-        progress("packing clips", sum(len(shard.clips) for shard in shards)) as line,
+        progress("packing clips", sum(len(shard.clips) for shard in shards)) as bar,
         ProcessPoolExecutor(
-            min(workers, len(shards)), context, _init_worker, (os.getpid(), clips_done, stop)
+            min(workers, len(shards)), context, _init_worker, (os.getpid(), num_clips_done, stop)
         ) as pool,
     ):
-        waiting: dict[Future[Path], Shard] = {}
+        pending: dict[Future[Path], Shard] = {}
         start_time = time.monotonic()
         try:
             with block_signals():
-                for number, shard in enumerate(shards):
-                    waiting[pool.submit(_write_one, number, shard)] = shard
-            while waiting and not request:
-                ended, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
-                for future in ended:
-                    _rename_to_final(future.result(), waiting.pop(future).file)
-                if new := sum(clips_done) - line.done:
-                    rate = (line.done + new) / (time.monotonic() - start_time)
-                    line.advance(new, f"{rate:.0f} clips/s")
+                for index, shard in enumerate(shards):
+                    pending[pool.submit(_write_one, index, shard)] = shard
+            while pending and not request:
+                finished, _ = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+                for future in finished:
+                    _rename_to_final(future.result(), pending.pop(future).file)
+                if num_new := sum(num_clips_done) - bar.done:
+                    rate = (bar.done + num_new) / (time.monotonic() - start_time)
+                    bar.advance(num_new, f"{rate:.0f} clips/s")
         except BrokenProcessPool:
             if not request:
                 raise UserError(
-                    "A worker was killed from outside, by the system if memory ran out: give fewer --workers, and "
-                    "run the command again; the shards that are whole stay."
+                    "A worker process was killed, perhaps by the system because memory ran out; run the command "
+                    "again with fewer --workers. Completed shards are kept."
                 ) from None
         finally:
             stop.value = 1
             pool.shutdown(cancel_futures=True)
-            for future in [each for each in waiting if not each.cancelled() and not each.exception()]:
-                _rename_to_final(future.result(), waiting.pop(future).file)  # came to its end while others stopped
-    if waiting:
-        raise RunStopped(f"stopped by {request.reason}, {len(waiting)} shards are left: run the same command again.")
+            for future in [future for future in pending if not future.cancelled() and not future.exception()]:
+                _rename_to_final(future.result(), pending.pop(future).file)  # finished while the others stopped
+    if pending:
+        raise RunStopped(
+            f"stopped by {request.reason}, {len(pending)} shards are not written yet; run the same command again."
+        )
 
 
 def _rename_to_final(temporary: Path, file: Path) -> None:
@@ -72,26 +74,26 @@ def _rename_to_final(temporary: Path, file: Path) -> None:
 
 # ---- in a worker ----
 
-_shared: tuple[Any, Any]  # clips done by shard, and whether to stop: memory of the parent
+_shared: tuple[Any, Any]  # number of clips done per shard, and the stop flag; memory shared with the parent
 
 
 class _StopWorker(Exception):
-    """The parent wants no more."""
+    """The parent has set the stop flag."""
 
 
-def _init_worker(parent: int, clips_done: Any, stop: Any) -> None:
+def _init_worker(parent: int, num_clips_done: Any, stop: Any) -> None:
     global _shared
-    _shared = clips_done, stop
+    _shared = num_clips_done, stop
     init_worker(parent)
 
 
-def _write_one(number: int, shard: Shard) -> Path:
-    """Write a shard, and tell its temporary name, which no other process has."""
-    clips_done, stop = _shared
+def _write_one(index: int, shard: Shard) -> Path:
+    """Write a shard, and return its temporary file, whose name contains the process id."""
+    num_clips_done, stop = _shared
     temporary = shard.file.with_name(f"{shard.file.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
 
     def after_clip() -> None:
-        clips_done[number] += 1
+        num_clips_done[index] += 1
         if stop.value:
             raise _StopWorker
 

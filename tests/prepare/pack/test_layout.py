@@ -1,4 +1,4 @@
-"""The layout of a stream (which numbers, how normalized) stays with the shards, and reaches the index."""
+"""The layout of a stream (the meaning of its numbers) is stored in the shards and in the index."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,38 +19,38 @@ from signllava_cli.recipe import Stream
 Command = Callable[..., Ended]
 
 
-def indexed(root: Path, width: int) -> str | None:
+def index_layout(root: Path, width: int) -> str | None:
     return open_index(root, "train", {"mae": Stream(width=width)}).layout("mae")
 
 
-def labeled(file: Path, layout: str) -> Path:
+def set_layout(file: Path, layout: str) -> Path:
     with h5py.File(file, "a") as handle:
         handle.attrs["layout"] = layout
     return file
 
 
-def test_packed_key_points_say_their_layout_through_link_and_index(signllava: Command, tmp_path: Path) -> None:
+def test_pack_link_and_index_keep_the_layout_of_keypoints(signllava: Command, tmp_path: Path) -> None:
     source = write_json(tmp_path / "source/rec/a.json", frames_of(pixels(3))).parent
     data = annotate(tmp_path / "data", {"rec": ["a"]})
     assert pack(signllava, data, source).code == 0
     assert report(data)["layout"] == LAYOUT_DESCRIPTION == "mediapipe-104-shoulders"
-    assert indexed(data, 208) == LAYOUT_DESCRIPTION
+    assert index_layout(data, 208) == LAYOUT_DESCRIPTION
     linked = annotate(tmp_path / "linked", {"rec": ["a"]})
     assert link(signllava, linked, data / "mae/mae.train.0.h5").code == 0
-    assert indexed(linked, 208) == LAYOUT_DESCRIPTION
+    assert index_layout(linked, 208) == LAYOUT_DESCRIPTION
     packed_again = annotate(tmp_path / "again", {"rec": ["a"]})
     assert pack(signllava, packed_again, data / "mae/mae.train.0.h5").code == 0
-    assert indexed(packed_again, 208) == LAYOUT_DESCRIPTION
+    assert index_layout(packed_again, 208) == LAYOUT_DESCRIPTION
 
 
-def test_features_of_other_tools_have_the_layout_that_is_named(signllava: Command, tmp_path: Path) -> None:
+def test_features_of_other_tools_get_the_layout_option(signllava: Command, tmp_path: Path) -> None:
     content = arrays()
     data, source = dataset(tmp_path / "data", content), npy_folder(tmp_path / "source", content)
     assert pack(signllava, data, source).code == 0
-    assert indexed(data, 4) is None
+    assert index_layout(data, 4) is None
     assert_refused(pack(signllava, data, source, "--layout", "mine"), 'layout (null, now "mine")', "--overwrite")
     assert pack(signllava, data, source, "--layout", "mine", "--overwrite").code == 0
-    assert indexed(data, 4) == "mine"
+    assert index_layout(data, 4) == "mine"
     assert_refused(pack(signllava, data, source, "--layout", ""), "--layout")
 
 
@@ -58,32 +58,34 @@ def test_clips_of_another_layout_are_faulty(signllava: Command, tmp_path: Path) 
     content = arrays(2)
     data = dataset(tmp_path / "data", content)
     files = [
-        labeled(write_hdf5(tmp_path / f"{recording}.h5", by_recording(content, recording)), layout)
+        set_layout(write_hdf5(tmp_path / f"{recording}.h5", by_recording(content, recording)), layout)
         for recording, layout in (("rec0", "one"), ("rec1", "two"))
     ]
-    ended = pack(signllava, data, *files)
-    assert ended.code == 0, ended.err
-    assert indexed(data, 4) == "one"
+    result = pack(signllava, data, *files)
+    assert result.code == 0, result.err
+    assert index_layout(data, 4) == "one"
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
     assert list(reasons) == [name for name in content if name.startswith("rec1")]
     assert "layout two, but the first clip's is one" in str(reasons)
-    assert pack(signllava, data, *files, "--layout", "two", "--overwrite").code == 0  # who names one knows better
-    assert (report(data)["clips_packed"], indexed(data, 4)) == (8, "two")
+    assert (
+        pack(signllava, data, *files, "--layout", "two", "--overwrite").code == 0
+    )  # the option overrides the sources
+    assert (report(data)["clips_packed"], index_layout(data, 4)) == (8, "two")
 
 
-def test_shards_of_two_layouts_are_no_stream(signllava: Command, tmp_path: Path) -> None:
+def test_shards_of_two_layouts_are_refused(signllava: Command, tmp_path: Path) -> None:
     content = arrays(2)
     data = dataset(tmp_path / "data", content)
     files = [write_hdf5(tmp_path / f"{n}.h5", by_recording(content, f"rec{n}")) for n in range(2)]
-    assert link(signllava, data, labeled(files[0], "one"), files[1]).code == 0
-    assert indexed(data, 4) == "one"
-    labeled(files[1], "two")
+    assert link(signllava, data, set_layout(files[0], "one"), files[1]).code == 0
+    assert index_layout(data, 4) == "one"
+    set_layout(files[1], "two")
     with pytest.raises(UserError, match=r"mae\.train\.0\.h5 holds layout one and .*mae\.train\.1\.h5 layout two"):
-        indexed(data, 4)
+        index_layout(data, 4)
 
 
-def test_what_is_normalized_is_described_in_the_shard(signllava: Command, tmp_path: Path) -> None:
+def test_the_shard_describes_points_and_normalization(signllava: Command, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", {"rec": ["a"]})
     assert pack(signllava, data, write_json(tmp_path / "source/a.json", frames_of(pixels(1)))).code == 0
     with h5py.File(data / "mae/mae.train.0.h5") as file:

@@ -1,4 +1,4 @@
-"""MediaPipe keypoints: which 208 numbers they become, and how the pixels come back."""
+"""MediaPipe keypoints become 208 normalized numbers, from which the pixels can be computed."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ FEATURES_OF = dict(zip(PARTS, (slice(0, 50), slice(50, 92), slice(92, 134), slic
 
 
 def pixels(frames: int, face: int = 478, body: int = 33, seed: int = 0) -> dict[str, np.ndarray]:
-    """part -> (frames, points, 3) of whole pixels."""
+    """part -> (frames, points, 3) of integer pixels."""
     rng = np.random.default_rng(seed)
     counts = dict(zip(PARTS, (body, 21, 21, face), strict=True))
     points = {part: rng.integers(0, 1280, (frames, count, 3)).astype(float) for part, count in counts.items()}
@@ -35,8 +35,8 @@ def pixels(frames: int, face: int = 478, body: int = 33, seed: int = 0) -> dict[
     return points
 
 
-def kept(points: dict[str, np.ndarray]) -> np.ndarray:
-    """The 104 points, (frames, 104, 2), by the words of the documentation."""
+def select_points(points: dict[str, np.ndarray]) -> np.ndarray:
+    """The 104 points of docs/packing.md, (frames, 104, 2)."""
     face = points["face_landmarks"]
     if face.shape[1] > 37:
         present = [point for point in FACE if point < face.shape[1]]
@@ -48,7 +48,9 @@ def kept(points: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def frames_of(points: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    return [{part: at[frame].tolist() for part, at in points.items()} for frame in range(len(points[PARTS[0]]))]
+    return [
+        {part: values[frame].tolist() for part, values in points.items()} for frame in range(len(points[PARTS[0]]))
+    ]
 
 
 def write_json(file: Path, frames: object) -> Path:
@@ -58,7 +60,7 @@ def write_json(file: Path, frames: object) -> Path:
 
 
 def stored(data: Path, clip: str = "rec/a") -> tuple[np.ndarray, np.ndarray]:
-    """A clip's features, and the pixels (T, 104, 2) that its attributes bring back."""
+    """A clip's features, and the pixels (T, 104, 2) computed with its attributes."""
     with h5py.File(data / "mae/mae.train.0.h5") as file:
         assert "MediaPipe Holistic, 104 points (x, y)" in file.attrs["points"]
         assert "pixel = value * scale + center" in file.attrs["normalization"]
@@ -67,23 +69,25 @@ def stored(data: Path, clip: str = "rec/a") -> tuple[np.ndarray, np.ndarray]:
     return values, points * attributes["scale"] + attributes["center"]
 
 
-def assert_pixels(found: np.ndarray, wanted: np.ndarray) -> None:
-    """To half a pixel, the most that float16 takes from a picture of 1280; NaN are missing points, at the center."""
+def assert_pixels(actual: np.ndarray, expected: np.ndarray) -> None:
+    """To half a pixel, the rounding of float16 in a picture of 1280 pixels; NaN are missing points, at the center."""
     center = (640, 410)
-    np.testing.assert_allclose(found, np.where(np.isnan(wanted), center, wanted), atol=0.5)
+    np.testing.assert_allclose(actual, np.where(np.isnan(expected), center, expected), atol=0.5)
 
 
 @pytest.mark.parametrize(("face", "body"), [(478, 33), (468, 33), (37, 25)])
-def test_208_numbers_and_the_pixels_back(signllava: Command, tmp_path: Path, face: int, body: int) -> None:
+def test_keypoints_become_208_numbers_from_which_pixels_follow(
+    signllava: Command, tmp_path: Path, face: int, body: int
+) -> None:
     points = pixels(6, face, body)
     source = write_json(tmp_path / "source/rec/a.json", frames_of(points)).parent
     data = annotate(tmp_path / "data", {"rec": ["a"]})
-    ended = pack(signllava, data, source)
-    assert ended.code == 0, ended.err
-    assert "width 208" in ended.out
-    values, back = stored(data)
+    result = pack(signllava, data, source)
+    assert result.code == 0, result.err
+    assert "width 208" in result.out
+    values, restored = stored(data)
     assert values.shape == (6, 208)
-    assert_pixels(back, kept(points))
+    assert_pixels(restored, select_points(points))
     np.testing.assert_allclose(values[:, 22:26], [[0.5, -0.025, -0.5, 0.025]] * 6, atol=2e-3)  # the shoulders
     if face == 468:
         assert (values[:, -4:] == 0).all()  # the irises
@@ -101,14 +105,14 @@ def test_missing_parts_and_points_are_0_and_points_may_be_objects(signllava: Com
     source = write_json(tmp_path / "source/a.json", frames)
     data = annotate(tmp_path / "data", {"rec": ["a"]})
     assert pack(signllava, data, source).code == 0
-    values, back = stored(data)
+    values, restored = stored(data)
     assert (values[0, FEATURES_OF["left_hand_landmarks"]] == 0).all()
     assert (values[1, FEATURES_OF["right_hand_landmarks"]] == 0).all()
     assert (values[1, FEATURES_OF["face_landmarks"]] == 0).all()
     assert (values[2, 6:8] == 0).all()
     assert (values[3] == 0).all()
-    np.testing.assert_allclose(back[2, 4], [10, 20.5], atol=0.5)
-    assert_pixels(back[0, :25], kept(points)[0, :25])
+    np.testing.assert_allclose(restored[2, 4], [10, 20.5], atol=0.5)
+    assert_pixels(restored[0, :25], select_points(points)[0, :25])
 
 
 def test_the_shoulders_are_means_over_the_frames_that_show_both(signllava: Command, tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_the_shoulders_are_means_over_the_frames_that_show_both(signllava: Comma
         assert file["rec/a"].attrs["scale"] == 300
 
 
-def test_faulty_keypoints_are_left_out_and_say_why(signllava: Command, tmp_path: Path) -> None:
+def test_faulty_keypoints_are_skipped_with_a_reason(signllava: Command, tmp_path: Path) -> None:
     good = frames_of(pixels(1))[0]
     errors: dict[str, tuple[object, str]] = {
         "blind": ([{**good, "pose_landmarks": []}, {}], "no frame shows both shoulders"),
@@ -144,13 +148,13 @@ def test_faulty_keypoints_are_left_out_and_say_why(signllava: Command, tmp_path:
         write_json(tmp_path / f"source/{clip}.json", frames)
     (tmp_path / "source/deep.json").write_text("[" * 100_000)
     data = annotate(tmp_path / "data", {"rec": ["good", *errors, "deep"]})
-    ended = pack(signllava, data, tmp_path / "source")
-    assert ended.code == 0, ended.err
+    result = pack(signllava, data, tmp_path / "source")
+    assert result.code == 0, result.err
     assert list(packed(data)) == ["rec/good"]
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
-    for clip, (_, says) in errors.items():
-        assert says in reasons[f"rec/{clip}"], clip
+    for clip, (_, message) in errors.items():
+        assert message in reasons[f"rec/{clip}"], clip
     assert "is no JSON" in reasons["rec/deep"]
 
 
@@ -170,37 +174,41 @@ def write_pose(
         PoseHeaderComponent(name, [str(n) for n in range(points[part_of[name]].shape[1])], [], [], "XYZC")
         for name in order
     ]
-    at = {name: points[part_of[name]].copy() for name in order}
-    at["POSE_WORLD_LANDMARKS"] /= 1000
-    confidence = {name: np.ones(values.shape[:2]) for name, values in at.items()}
+    values_of = {name: points[part_of[name]].copy() for name in order}
+    values_of["POSE_WORLD_LANDMARKS"] /= 1000
+    confidence = {name: np.ones(values.shape[:2]) for name, values in values_of.items()}
     if hidden is not None:
         frame, name, point = hidden
         confidence[name][frame, point] = 0
-    xyz = np.concatenate(list(at.values()), axis=1)[:, None].repeat(people, axis=1).astype(np.float32)
+    xyz = np.concatenate(list(values_of.values()), axis=1)[:, None].repeat(people, axis=1).astype(np.float32)
     if people > 1:
         xyz[:, 1] += 100
-    sure = np.concatenate(list(confidence.values()), axis=1)[:, None].repeat(people, axis=1).astype(np.float32)
-    pose = Pose(PoseHeader(0.2, PoseHeaderDimensions(1280, 1280, 0), components), NumPyPoseBody(25.0, xyz, sure))
+    stacked_confidence = (
+        np.concatenate(list(confidence.values()), axis=1)[:, None].repeat(people, axis=1).astype(np.float32)
+    )
+    pose = Pose(
+        PoseHeader(0.2, PoseHeaderDimensions(1280, 1280, 0), components), NumPyPoseBody(25.0, xyz, stacked_confidence)
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "wb") as opened:
-        pose.write(opened)
+    with open(file, "wb") as handle:
+        pose.write(handle)
 
 
-def test_a_pose_file_gives_the_same_208_numbers_as_json(signllava: Command, tmp_path: Path) -> None:
+def test_pose_files_and_json_give_the_same_208_numbers(signllava: Command, tmp_path: Path) -> None:
     points = pixels(5)
     frames = frames_of(points)
     frames[3]["right_hand_landmarks"][7] = None
     write_json(tmp_path / "source/a.json", frames)
     write_pose(tmp_path / "source/b.pose", points, hidden=(3, "RIGHT_HAND_LANDMARKS", 7), people=2)
     data = annotate(tmp_path / "data", {"rec": ["a", "b"]})
-    ended = pack(signllava, data, tmp_path / "source")
-    assert ended.code == 0, ended.err
-    (of_json, _), (of_pose, back) = stored(data, "rec/a"), stored(data, "rec/b")
+    result = pack(signllava, data, tmp_path / "source")
+    assert result.code == 0, result.err
+    (of_json, _), (of_pose, restored) = stored(data, "rec/a"), stored(data, "rec/b")
     np.testing.assert_array_equal(of_pose, of_json)
     (uploaded,) = read_uploads([("b.pose", tmp_path / "source/b.pose")], {"mae": 64, "pose": 208}, 2**24)
-    np.testing.assert_array_equal(uploaded.features["pose"], of_pose)  # dropped on the page of `signllava serve`
+    np.testing.assert_array_equal(uploaded.features["pose"], of_pose)  # as uploaded to the page of `signllava serve`
     assert (of_pose[3, 50 + 14 : 50 + 16] == 0).all()
-    assert_pixels(back[:3], kept(points)[:3])
+    assert_pixels(restored[:3], select_points(points)[:3])
 
 
 BODY_NAMES = (
@@ -231,45 +239,45 @@ def holistic(points: dict[str, np.ndarray]) -> Pose:
 
 def save_pose(file: Path, pose: Pose) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "wb") as opened:
-        pose.write(opened)
+    with open(file, "wb") as handle:
+        pose.write(handle)
 
 
 def test_points_of_a_reduced_pose_file_are_found_by_name(signllava: Command, tmp_path: Path) -> None:
-    """What is left out beside the 104 points changes nothing, nor does the order of components and points."""
+    """Points besides the 104, and the order of components and points, do not matter."""
     points = pixels(3)
-    whole = holistic(points)
-    save_pose(tmp_path / "source/whole.pose", whole)
-    kept_of = {
+    complete = holistic(points)
+    save_pose(tmp_path / "source/complete.pose", complete)
+    points_of = {
         "POSE_LANDMARKS": BODY_NAMES.split()[24::-1],
         "FACE_LANDMARKS": [str(point) for point in sorted({*FACE, 7, 10, 21})],
     }
-    reduced = whole.get_components([*COMPONENTS[::-1]], kept_of)
-    assert reduced.body.data.shape[2] < whole.body.data.shape[2]
+    reduced = complete.get_components([*COMPONENTS[::-1]], points_of)
+    assert reduced.body.data.shape[2] < complete.body.data.shape[2]
     save_pose(tmp_path / "source/reduced.pose", reduced)
-    data = annotate(tmp_path / "data", {"rec": ["whole", "reduced"]})
-    ended = pack(signllava, data, tmp_path / "source")
-    assert ended.code == 0, ended.err
+    data = annotate(tmp_path / "data", {"rec": ["complete", "reduced"]})
+    result = pack(signllava, data, tmp_path / "source")
+    assert result.code == 0, result.err
     values = packed(data)
-    assert_pixels(stored(data, "rec/whole")[1], kept(points))
-    np.testing.assert_array_equal(values["rec/reduced"], values["rec/whole"])
+    assert_pixels(stored(data, "rec/complete")[1], select_points(points))
+    np.testing.assert_array_equal(values["rec/reduced"], values["rec/complete"])
 
 
 def test_points_that_a_pose_file_lacks_are_named(signllava: Command, tmp_path: Path) -> None:
-    whole = holistic(pixels(3))
-    save_pose(tmp_path / "source/whole.pose", whole)
-    save_pose(tmp_path / "source/reduced.pose", reduce_holistic(whole))  # 8 points of the body, 128 of the face
-    save_pose(tmp_path / "source/handless.pose", whole.get_components([*COMPONENTS[:2], "FACE_LANDMARKS"]))
+    complete = holistic(pixels(3))
+    save_pose(tmp_path / "source/complete.pose", complete)
+    save_pose(tmp_path / "source/reduced.pose", reduce_holistic(complete))  # 8 points of the body, 128 of the face
+    save_pose(tmp_path / "source/handless.pose", complete.get_components([*COMPONENTS[:2], "FACE_LANDMARKS"]))
     no_wrist = {"LEFT_HAND_LANDMARKS": HAND_NAMES[1:]}
-    save_pose(tmp_path / "source/wristless.pose", whole.get_components([*COMPONENTS], no_wrist))
-    data = annotate(tmp_path / "data", {"rec": ["whole", "reduced", "handless", "wristless"]})
-    ended = pack(signllava, data, tmp_path / "source")
-    assert ended.code == 0, ended.err
-    assert list(packed(data)) == ["rec/whole"]
+    save_pose(tmp_path / "source/wristless.pose", complete.get_components([*COMPONENTS], no_wrist))
+    data = annotate(tmp_path / "data", {"rec": ["complete", "reduced", "handless", "wristless"]})
+    result = pack(signllava, data, tmp_path / "source")
+    assert result.code == 0, result.err
+    assert list(packed(data)) == ["rec/complete"]
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
-    for words in ("POSE_LANDMARKS lacks", "NOSE", "and 12 more", "FACE_LANDMARKS lacks 4, 64, 151, 294", "reduced"):
-        assert words in reasons["rec/reduced"]
+    for part in ("POSE_LANDMARKS lacks", "NOSE", "and 12 more", "FACE_LANDMARKS lacks 4, 64, 151, 294", "reduced"):
+        assert part in reasons["rec/reduced"]
     assert "no LEFT_HAND_LANDMARKS" in reasons["rec/handless"]
     assert "LEFT_HAND_LANDMARKS lacks WRIST" in reasons["rec/wristless"]
 
@@ -282,14 +290,14 @@ def test_other_pose_files_are_refused_by_name(signllava: Command, tmp_path: Path
         PoseHeader(0.2, PoseHeaderDimensions(10, 10, 0), openpose),
         NumPyPoseBody(25.0, np.ones((2, 1, 1, 2), np.float32), np.ones((2, 1, 1), np.float32)),
     )
-    with open(tmp_path / "source/other.pose", "wb") as opened:
-        other.write(opened)
-    whole = (tmp_path / "source/good.pose").read_bytes()
-    (tmp_path / "source/cut.pose").write_bytes(whole[: len(whole) // 2])
+    with open(tmp_path / "source/other.pose", "wb") as handle:
+        other.write(handle)
+    content = (tmp_path / "source/good.pose").read_bytes()
+    (tmp_path / "source/cut.pose").write_bytes(content[: len(content) // 2])
     (tmp_path / "source/noise.pose").write_bytes(np.random.default_rng(0).bytes(5000))
     data = annotate(tmp_path / "data", {"rec": ["good", "contours", "other", "cut", "noise"]})
-    ended = pack(signllava, data, tmp_path / "source")
-    assert ended.code == 0, ended.err
+    result = pack(signllava, data, tmp_path / "source")
+    assert result.code == 0, result.err
     assert list(packed(data)) == ["rec/good"]
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
@@ -299,7 +307,7 @@ def test_other_pose_files_are_refused_by_name(signllava: Command, tmp_path: Path
     assert "cannot be read as .pose" in reasons["rec/noise"]
 
 
-def test_a_missing_pose_format_is_named(signllava: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pose_extra_is_named(signllava: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pose(tmp_path / "source/a.pose", pixels(2))
     data = annotate(tmp_path / "data", {"rec": ["a"]})
     monkeypatch.setitem(sys.modules, "pose_format", None)

@@ -1,4 +1,4 @@
-"""A forked worker may use HDF5, but not torch once its threads have run; so `prepare pack` spawns its workers."""
+"""A forked worker may use HDF5, but not torch after its threads have run; so `prepare pack` spawns its workers."""
 
 import os
 import threading
@@ -20,38 +20,38 @@ def read_sum(file: Path) -> float:
         return float(handle["a"][()].sum())
 
 
-def test_forked_workers_read_hdf5_whatever_the_parent_was_doing(tmp_path: Path) -> None:
-    """A file open in the parent, and a thread that holds h5py's lock when the workers start."""
+def test_forked_workers_read_hdf5_while_the_parent_does(tmp_path: Path) -> None:
+    """The parent has a file open, and one of its threads holds h5py's lock when the workers start."""
     file = tmp_path / "a.h5"
     with h5py.File(file, "w") as handle:
         handle["a"] = np.ones(1000)
-    held, released = threading.Event(), threading.Event()
+    is_held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         with phil:
-            held.set()
-            released.wait(0.5)
+            is_held.set()
+            release.wait(0.5)
 
-    with h5py.File(file, "r") as opened:
+    with h5py.File(file, "r") as handle:
         thread = threading.Thread(target=hold)
         thread.start()
-        held.wait()
+        is_held.wait()
         with submit_all(read_sum, [(file,)] * 4, 2) as jobs:
             assert [job.result(timeout=30) for job in jobs] == [1000.0] * 4
         thread.join()
-        assert opened["a"][0] == 1
+        assert handle["a"][0] == 1
 
 
-def test_workers_of_pack_read_bfloat16_after_the_parent_did(tmp_path: Path) -> None:
+def test_workers_read_bfloat16_after_the_parent_did(tmp_path: Path) -> None:
     """torch reads bfloat16, and its OpenMP threads hang in a process that was forked after they had run."""
     clips = [f"c{number}" for number in range(4)]
     data = annotate(tmp_path / "data", {clip: [clip] for clip in clips})
     (tmp_path / "source").mkdir()
     for clip in clips:
         save_file({"f": torch.ones(3000, 768, dtype=torch.bfloat16)}, tmp_path / f"source/{clip}.safetensors")
-    words = [tmp_path / "source", "--stream", "mae", "--out", data, "--split", "train", "--shard-mb", 0]
+    args = [tmp_path / "source", "--stream", "mae", "--out", data, "--split", "train", "--shard-mb", 0]
     process = subprocess_command(
-        "prepare", "pack", *words, "--workers", 2, env=os.environ | {"OMP_NUM_THREADS": "2"}, start_new_session=True
+        "prepare", "pack", *args, "--workers", 2, env=os.environ | {"OMP_NUM_THREADS": "2"}, start_new_session=True
     )
     try:
         out, _ = process.communicate(timeout=120)
