@@ -1,8 +1,7 @@
 """How long a recipe's sequences are, and what training cuts from them: counted without reading a frame."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 

@@ -9,7 +9,7 @@ from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
 from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError
 
-CONTEXT = {"window": 2, "prelude": 2}  # where no recipe says otherwise
+CONTEXT = {"window": 2, "prelude": 2}  # without a recipe
 
 
 def check(
@@ -18,29 +18,33 @@ def check(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", "-r", help="Check for this recipe's streams, splits and context. Default: all there."
+            "--recipe", "-r", help="Check for this recipe's streams, splits and context. Default: all in the folder."
         ),
     ] = None,
     overrides: SetOption = None,
     window: Annotated[
-        int | None, typer.Option(min=0, help="Context: the last sentences. Default: the recipe's, or 2.")
+        int | None, typer.Option(min=0, help="Context: number of last sentences. Default: the recipe's, or 2.")
     ] = None,
     prelude: Annotated[
-        int | None, typer.Option(min=0, help="Context: the first sentences. Default: the recipe's, or 2.")
+        int | None, typer.Option(min=0, help="Context: number of first sentences. Default: the recipe's, or 2.")
     ] = None,
     fps: Annotated[
-        float, typer.Option(min=1, help="Of the frames in names like ID.000123-000456, where a clip has no times.")
+        float, typer.Option(min=1, help="Frames per second of names like ID.000123-000456, for clips without times.")
     ] = 25.0,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report: `.html` or `.json`.")] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write a fixed annotation.SPLIT.fixed.json beside each.")
+        bool, typer.Option("--fix", help="Write a fixed copy of each annotation: annotation.SPLIT.fixed.json.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Look at shapes alone: no frame is read.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: the number of CPU cores.")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Check only the shapes of arrays; frames are not read.")
+    ] = False,
 ) -> None:
-    """Look for what in a dataset would corrupt a training or a score, and say how to fix it.
+    """Check a dataset for errors that would corrupt a training or a score, and print how to fix them.
 
-    Reads every frame. Ends with exit code 2 if there is an error among the findings. docs/checking.md lists them all.
+    Reads every frame. The exit code is 2 if a finding is an error. docs/checking.md lists all checks.
     """
     from signllava_cli.console import info
     from signllava_cli.prepare.validation.display import print_findings, summary
@@ -52,30 +56,30 @@ def check(
 
     if report:
         require_report_suffix(report)
-    config = list(overrides or ())
-    config += [] if window is None else [f"context.window={window}", "context.min_window=null"]
-    config += [] if prelude is None else [f"context.prelude={prelude}", "context.min_prelude=null"]
-    read = read_recipe(recipe, config) if recipe else build_recipe({"context": CONTEXT}, config)
-    prompts = load_prompts(read, "the positions of texts are estimated") if recipe else None
-    examined = validate(ValidationRequest(data, read, tuple(splits or ()), prompts, fps, workers, fast))
-    print_findings(examined.findings)
-    for split in examined.splits if fix else ():
-        write_fixed(data, split, examined.findings, fps)
+    all_overrides = list(overrides or ())
+    all_overrides += [] if window is None else [f"context.window={window}", "context.min_window=null"]
+    all_overrides += [] if prelude is None else [f"context.prelude={prelude}", "context.min_prelude=null"]
+    config = read_recipe(recipe, all_overrides) if recipe else build_recipe({"context": CONTEXT}, all_overrides)
+    prompts = load_prompts(config, "the tokens of texts are estimated") if recipe else None
+    result = validate(ValidationRequest(data, config, tuple(splits or ()), prompts, fps, workers, fast))
+    print_findings(result.findings)
+    for split in result.splits if fix else ():
+        write_fixed(data, split, result.findings, fps)
     if report:
         arguments = {
             "splits": splits,
             "recipe": recipe,
             "set": overrides,
-            "window": read.context.window,
-            "prelude": read.context.prelude,
+            "window": config.context.window,
+            "prelude": config.context.prelude,
             "fps": fps,
             "fast": fast,
         }
-        write_report(report, examined, arguments)
+        write_report(report, result, arguments)
         info(f"report: {report}")
-    fixable = sum(finding.fixable for finding in examined.findings)
-    if fixable and not fix:
-        info(f"{fixable} of these {len(examined.findings)} findings can be fixed with --fix.")
-    info(summary(examined.findings, examined.seconds))
-    if counts_by_severity(examined.findings)["error"]:
+    num_fixable = sum(finding.fixable for finding in result.findings)
+    if num_fixable and not fix:
+        info(f"{num_fixable} of these {len(result.findings)} findings can be fixed with --fix.")
+    info(summary(result.findings, result.seconds))
+    if counts_by_severity(result.findings)["error"]:
         raise typer.Exit(UserError.exit_code)

@@ -1,1 +1,1 @@
-"""The doctor of a dataset folder: what in it would corrupt a training or a score, and how to fix it."""
+"""Checks a dataset folder for errors that would corrupt a training or a score, and fixes some of them."""

@@ -1,4 +1,4 @@
-"""The annotation file of a split: whether it can be read, and what in it cannot be used."""
+"""Checks whether the annotation file of a split can be read, and which of its entries are invalid."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ from signllava_cli.prepare.validation.findings import Findings
 
 @dataclass(frozen=True)
 class AnnotatedSplit:
-    """A split as far as its annotation can be read: the `content` of the file, and the usable part of it.
+    """A split whose annotation file is JSON.
 
-    `mendable`: nothing was lost while reading, so a fixed copy of `content` may be written.
+    `content`: the JSON object. `recordings`: its valid part. `is_fixable`: a fixed copy of `content` may be written,
+    because no key was lost while reading.
     """
 
     name: str
@@ -26,7 +27,7 @@ class AnnotatedSplit:
 
     @property
     def clip_ids(self) -> dict[str, None]:
-        """`recording/clip` of every entry, usable or not, in the order of the file."""
+        """`recording/clip` of every entry, valid or not, in the order of the file."""
         return {
             f"{recording}/{clip}": None
             for recording, entry in self.content.items()
@@ -37,48 +38,48 @@ class AnnotatedSplit:
 
 
 def check_annotation(root: Path, split: str, findings: Findings) -> AnnotatedSplit | None:
-    """The split, or None where its file cannot be read at all."""
+    """The split, or None if its file cannot be read."""
     file = annotation_file(root, split)
     if not file.is_file():
         findings.add("annotation-missing", [file.name], split)
         return None
     try:
-        content, twice = _read_with_duplicates(file)
-    except UserError as error:
-        findings.add("annotation-unreadable", [file.name], split, detail=str(error))
+        content, duplicate_keys = _read_with_duplicates(file)
+    except UserError as read_error:
+        findings.add("annotation-unreadable", [file.name], split, detail=str(read_error))
         return None
-    findings.add("annotation-key-twice", twice, split)
+    findings.add("annotation-key-twice", duplicate_keys, split)
     recordings, errors = parse_annotations(content)
-    for each in errors:
-        findings.add(each.kind, [each.name], split, detail=f"{each.name}: {each.says}")
-    findings.add("recording-empty", (name for name, entry in content.items() if _has_no_clips(entry)), split)
+    for error in errors:
+        findings.add(error.kind, [error.name], split, detail=f"{error.name}: {error.says}")
+    findings.add("recording-empty", (name for name, entry in content.items() if _is_empty(entry)), split)
     if not any(recording.clips for recording in recordings):
         findings.add("annotation-empty", [file.name], split)
-    return AnnotatedSplit(split, content, recordings, is_fixable=not twice)
+    return AnnotatedSplit(split, content, recordings, is_fixable=not duplicate_keys)
 
 
-def _has_no_clips(entry: Any) -> bool:
+def _is_empty(entry: Any) -> bool:
     return isinstance(entry, dict) and not set(entry) - {"clip_order"} and not entry.get("clip_order")
 
 
 def _read_with_duplicates(file: Path) -> tuple[dict[str, Any], list[str]]:
-    """The JSON object in `file`, and the keys that it gives twice, of which the last is kept.
+    """The JSON object in `file`, and its duplicate keys, of which the last value is kept.
 
     Raises:
         UserError: the error of `read_json`.
     """
-    twice: list[str] = []
+    duplicate_keys: list[str] = []
 
-    def noticed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def collect_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, value in pairs:
             if key in content:
-                twice.append(key)
+                duplicate_keys.append(key)
             content[key] = value
         return content
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=noticed)
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=collect_duplicates)
     except (OSError, ValueError, RecursionError):
         content = None
-    return (content, twice) if isinstance(content, dict) else (read_json(file), [])
+    return (content, duplicate_keys) if isinstance(content, dict) else (read_json(file), [])

@@ -1,4 +1,4 @@
-"""The findings on a terminal, as a table; elsewhere as plain lines."""
+"""Prints findings: as a table on a terminal, else as plain lines."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,19 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """Print each finding with its first names and its fix, the worst first."""
+    """Print each finding with its first names and its fix."""
     if stdout_console.is_terminal:
         if findings:
             stdout_console.print(_table(findings))
         return
     for finding in findings:
-        info(
-            f"{finding.severity}  {finding.name}  {escape_unprintable(finding.where)}  {finding.count}: {format_names(finding)}"
-        )
+        where = escape_unprintable(finding.where)
+        info(f"{finding.severity}  {finding.name}  {where}  {finding.count}: {format_names(finding)}")
         info(f"    {escape_unprintable(finding.what)} {_format_fix(finding)}")
 
 
 def summary(findings: Sequence[Finding], seconds: float) -> str:
-    """How many findings of each severity there are, and how long it took to find them.
+    """How many findings of each severity there are, and how long the validation took.
 
     >>> summary([], 1.24)
     '0 errors, 0 warnings, 0 notes in 1.2 s'
@@ -38,7 +37,7 @@ def summary(findings: Sequence[Finding], seconds: float) -> str:
 
 
 def format_names(finding: Finding) -> str:
-    """The first names of a finding, and how many more there are."""
+    """The first names of a finding, and the number of the others."""
     return summarize_names(finding.names[:MAX_NAMES], finding.count)
 
 
@@ -50,7 +49,7 @@ def _table(findings: Sequence[Finding]) -> Table:
     table = Table(show_lines=True)
     table.add_column("finding", no_wrap=True)
     table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("which, what, and the fix", overflow="fold")
+    table.add_column("names, problem, and fix", overflow="fold")
     for finding in findings:
         style = _STYLES[finding.severity]
         table.add_row(

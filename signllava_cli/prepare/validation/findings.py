@@ -1,4 +1,4 @@
-"""What was found: one finding for each kind, split and stream, with the names that it concerns."""
+"""The findings of a validation: one for each failed check, split and stream, with the names that it concerns."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from signllava_cli.prepare.validation.checks import CHECKS, SEVERITIES, Severity
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. `names` are clips (`recording/clip`), recordings or files, each once; `count` is their number."""
+    """A failed check. `names`: clips (`recording/clip`), recordings or files, each once; `count`: their number."""
 
     name: str
     severity: Severity
@@ -22,12 +22,12 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """The split and the stream, as far as the finding belongs to one."""
+        """The split and the stream, if the finding belongs to one; else `-`."""
         return " ".join(part for part in (self.split, self.stream) if part) or "-"
 
 
 class Findings:
-    """Gathers what the checks find."""
+    """Collects the findings of all checks."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str | None, str | None], dict[str, None]] = {}
@@ -43,31 +43,33 @@ class Findings:
         detail: str = "",
         fix: str = "",
     ) -> None:
-        """Count `names` to the finding `name`, and tell the first `detail` with it. No names: nothing is found.
+        """Add `names` to the finding of check `name`. Without names there is no finding.
 
-        `fix`: in place of that of the catalogue, where this one can be said exactly.
+        `detail`: shown with the finding; the first one is kept. `fix`: a more exact one than that of the check.
         """
-        listed = dict.fromkeys(names)
-        if listed:
+        unique_names = dict.fromkeys(names)
+        if unique_names:
             key = (name, split, stream)
-            self._names.setdefault(key, {}).update(listed)
+            self._names.setdefault(key, {}).update(unique_names)
             self._detail.setdefault(key, detail)
             self._fix.setdefault(key, fix)
 
     def sorted(self) -> list[Finding]:
-        """The findings, the worst first, then as in the catalogue."""
+        """The findings by severity, then in the order of `CHECKS`."""
         rank = {name: index for index, name in enumerate(CHECKS)}
-        found = [self._finding(*key) for key in sorted(self._names, key=lambda key: (rank[key[0]], str(key[1:])))]
-        return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+        findings = [
+            self._make_finding(*key) for key in sorted(self._names, key=lambda key: (rank[key[0]], str(key[1:])))
+        ]
+        return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
-    def _finding(self, name: str, split: str | None, stream: str | None) -> Finding:
-        ailment, names = CHECKS[name], tuple(self._names[name, split, stream])
+    def _make_finding(self, name: str, split: str | None, stream: str | None) -> Finding:
+        check, names = CHECKS[name], tuple(self._names[name, split, stream])
         detail = self._detail[name, split, stream].rstrip(".")
-        what = f"{ailment.what.rstrip('.')} ({detail})." if detail else ailment.what
-        fix = self._fix[name, split, stream] or ailment.fix
-        return Finding(name, ailment.severity, split, stream, len(names), names, what, fix, ailment.fixable)
+        what = f"{check.what.rstrip('.')} ({detail})." if detail else check.what
+        fix = self._fix[name, split, stream] or check.fix
+        return Finding(name, check.severity, split, stream, len(names), names, what, fix, check.fixable)
 
 
 def counts_by_severity(findings: Sequence[Finding]) -> dict[Severity, int]:
-    """How many findings there are of each severity, the worst first."""
+    """The number of findings of each severity, the worst severity first."""
     return {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}

@@ -1,4 +1,4 @@
-"""How long clips are: streams that disagree, and clips that do not fit into a sequence."""
+"""Checks the lengths of clips: streams that disagree, and clips that do not fit into a sequence."""
 
 import itertools
 import statistics
@@ -16,26 +16,26 @@ from signllava_cli.prepare.validation.checks import MAX_LENGTH_RATIO
 from signllava_cli.prepare.validation.findings import Findings
 from signllava_cli.recipe import Recipe, Tasks
 
-CHARS_PER_TOKEN = 4  # of English, where no tokenizer is at hand
+CHARS_PER_TOKEN = 4  # in English; used without a tokenizer
 
 
 def check_agreement(split: str, arrays: Mapping[str, ClipArrays], findings: Findings) -> None:
-    """Clips whose ratio of lengths between two streams is far off the median. `arrays`: by stream."""
-    for one, other in itertools.combinations(arrays, 2):
+    """Add findings for clips whose ratio of lengths in two streams is far from the median. `arrays`: by stream."""
+    for first, second in itertools.combinations(arrays, 2):
         ratios = {
-            clip: facts.frames / arrays[other][clip].frames
-            for clip, facts in arrays[one].items()
-            if facts.frames and clip in arrays[other] and arrays[other][clip].frames
+            clip: facts.frames / arrays[second][clip].frames
+            for clip, facts in arrays[first].items()
+            if facts.frames and clip in arrays[second] and arrays[second][clip].frames
         }
-        usual = statistics.median(ratios.values()) if ratios else 1.0
-        off = {
+        median = statistics.median(ratios.values()) if ratios else 1.0
+        outliers = {
             clip: ratio
             for clip, ratio in ratios.items()
-            if not 1 / MAX_LENGTH_RATIO <= ratio / usual <= MAX_LENGTH_RATIO
+            if not 1 / MAX_LENGTH_RATIO <= ratio / median <= MAX_LENGTH_RATIO
         }
-        for clip, ratio in off.items():
-            detail = f"{clip}: {ratio:.2f} in place of {usual:.2f}"
-            findings.add("lengths-disagree", [clip], split, f"{one}/{other}", detail)
+        for clip, ratio in outliers.items():
+            detail = f"{clip}: {ratio:.2f} instead of {median:.2f}"
+            findings.add("lengths-disagree", [clip], split, f"{first}/{second}", detail)
 
 
 def check_fit(
@@ -46,42 +46,45 @@ def check_fit(
     prompts: PromptBuilder | None,
     findings: Findings,
 ) -> None:
-    """Clips that need more positions than there are; without `prompts` the length of texts is estimated.
+    """Add findings for clips longer than data.max_seq_len tokens; without `prompts` the length of texts is estimated.
 
-    As training cuts them: frames go first, then context; a clip that still does not fit is an error.
+    Training removes frames first, then context; a clip that still does not fit is an error.
     """
-    config = {name: recipe.streams[name] for name in arrays if name in recipe.streams}
-    room, context = recipe.data.max_seq_len, recipe.context
-    limit = f"the recipe has {room}" if recipe.streams else f"a recipe has {room} by default"
-    about = "" if prompts else "about "
+    streams = {name: recipe.streams[name] for name in arrays if name in recipe.streams}
+    max_seq_len, context = recipe.data.max_seq_len, recipe.context
+    limit = f"the recipe has {max_seq_len}" if recipe.streams else f"a recipe has {max_seq_len} by default"
+    prefix = "" if prompts else "about "
     for recording in recordings:
         for clip in recording.clips:
             frames = [
-                int(count_kept_frames(np.array(its[clip.id].frames), config[name]))
-                if name in config
-                else its[clip.id].frames
-                for name, its in arrays.items()
-                if clip.id in its
+                int(count_kept_frames(np.array(stream_arrays[clip.id].frames), streams[name]))
+                if name in streams
+                else stream_arrays[clip.id].frames
+                for name, stream_arrays in arrays.items()
+                if clip.id in stream_arrays
             ]
-            seen = gold_context(recording, clip.position, context.window, context.prelude)
-            text = _count_text_tokens(clip, seen, recipe.tasks, prompts) + BOUNDARY_VECTORS * len(frames)
-            if text + sum(frames) <= room:
+            sentences = gold_context(recording, clip.position, context.window, context.prelude)
+            num_text_tokens = _count_text_tokens(clip, sentences, recipe.tasks, prompts) + BOUNDARY_VECTORS * len(
+                frames
+            )
+            if num_text_tokens + sum(frames) <= max_seq_len:
                 continue
-            fewest = sum(min(count, recipe.data.min_frames) for count in frames)
-            if text + fewest <= room:
+            min_frames = sum(min(count, recipe.data.min_frames) for count in frames)
+            if num_text_tokens + min_frames <= max_seq_len:
                 name = "too-long"
             elif (
-                _count_text_tokens(clip, [], recipe.tasks, prompts) + BOUNDARY_VECTORS * len(frames) + fewest <= room
+                _count_text_tokens(clip, [], recipe.tasks, prompts) + BOUNDARY_VECTORS * len(frames) + min_frames
+                <= max_seq_len
             ):
                 name = "context-too-long"
             else:
                 name = "text-too-long"
-            detail = f"{clip.id}: {about}{text} positions of text, {sum(frames)} frames; {limit}"
+            detail = f"{clip.id}: {prefix}{num_text_tokens} tokens of text, {sum(frames)} frames; {limit}"
             findings.add(name, [clip.id], split, detail=detail)
 
 
 def _count_text_tokens(clip: Clip, context: Sequence[str], tasks: Tasks, prompts: PromptBuilder | None) -> int:
-    """The positions of prompt and answer, counted or estimated."""
+    """The number of tokens of prompt and answer, counted or estimated."""
     if prompts is None:
         texts = (tasks.system, tasks.streams, tasks.context, tasks.translation, clip.translation, *context)
         return sum(map(len, texts)) // CHARS_PER_TOKEN

@@ -1,8 +1,12 @@
-"""What one shard holds, every frame of it, told in a few numbers per array. Runs in worker processes."""
+"""Reads all frames of all shards in worker processes, and keeps a few facts of each array."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,17 +14,19 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from signllava_cli.console import progress
 from signllava_cli.data.shard import STORED_DTYPE, StoredClip, list_shard
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.validation.checks import MIN_CONSTANT_FRAMES
+from signllava_cli.processes import cpu_cores, submit_all
 
-_MAGNITUDE, _INFINITE = 0x7FFF, 0x7C00  # of the bits of a float16; NaN has more bits than infinity
+_MAGNITUDE_MASK, _INFINITY = 0x7FFF, 0x7C00  # bits of a float16; those of NaN are greater than those of infinity
 
 
 class ArrayFacts(NamedTuple):
-    """One array: its shape, what is wrong with it, and a digest of its frames.
+    """The shape of one array, the checks that it fails, and a digest of its frames.
 
-    `ailments`: finding -> detail. `digest` is empty where no frames were read, and where all of them are zero.
+    `failed_checks`: name -> detail. `digest` is empty if no frames were read, or all of them are zero.
     """
 
     recording: str
@@ -33,29 +39,62 @@ class ArrayFacts(NamedTuple):
 
 @dataclass
 class ShardFacts:
-    """What a shard holds; `error`: why it could not be read to its end, or empty."""
+    """The arrays of a shard. `error`: why it could not be read completely, or empty."""
 
     arrays: list[ArrayFacts]
     error: str = ""
 
 
+def read_shards(files: Iterable[Path], workers: int | None, fast: bool) -> dict[Path, ShardFacts]:
+    """The facts of each of `files`. If the HDF5 library crashes on a file, the others are still read."""
+    pending = sorted(set(files))
+    facts_of: dict[Path, ShardFacts] = {}
+    start_time, num_arrays = time.monotonic(), 0
+    if not pending:
+        return facts_of
+    tasks = [(file, fast) for file in pending]
+    with (
+        contextlib.suppress(BrokenProcessPool),  # the remaining files are read one by one below
+        submit_all(read_shard, tasks, workers or cpu_cores()) as jobs,
+        progress("shards read", len(pending)) as bar,
+    ):
+        for job in as_completed(jobs):
+            file, _ = jobs[job]
+            facts = facts_of[file] = job.result()
+            num_arrays += len(facts.arrays)
+            bar.advance(note=f"{num_arrays / max(time.monotonic() - start_time, 1e-9):.0f} arrays/s")
+    return facts_of | {file: _read_alone(file, fast) for file in pending if file not in facts_of}
+
+
+def _read_alone(file: Path, fast: bool) -> ShardFacts:
+    try:
+        with submit_all(read_shard, [(file, fast)], 1) as jobs:
+            return next(iter(jobs)).result()
+    except BrokenProcessPool:
+        return ShardFacts([], f"{file}: the process that read it ended, by a crash or lack of memory")
+
+
 def read_shard(file: Path, fast: bool) -> ShardFacts:
-    """Every array of `file`; `fast`: by its shape alone."""
+    """The facts of every array of `file`; `fast`: only its shape is read."""
     shard = ShardFacts([])
     try:
         with h5py.File(file, "r") as handle, open(file, "rb") as raw:
             for stored in list_shard(file):
-                shard.arrays.append(_facts(stored) if fast or stored.error else _read(stored, handle, raw.fileno()))
+                shard.arrays.append(
+                    _make_facts(stored) if fast or stored.error else _check_frames(stored, handle, raw.fileno())
+                )
     except UserError as error:
         shard.error = str(error)
-    except Exception as error:  # a spoiled file makes h5py raise anything, and the other files are still to be read
+    except Exception as error:  # h5py raises any exception for a corrupt file; the other files must still be read
         shard.error = f"{file}: {error}"
     return shard
 
 
-def _facts(stored: StoredClip, found: Mapping[str, str] | None = None, digest: bytes = b"") -> ArrayFacts:
-    """What the shape and the type tell, and what was `found` in the frames."""
-    failed_checks = dict(found or {})
+def _make_facts(
+    stored: StoredClip, failed_frame_checks: Mapping[str, str] | None = None, digest: bytes = b""
+) -> ArrayFacts:
+    """Adds the failed checks of shape and dtype to those of the frames."""
+    failed_checks = dict(failed_frame_checks or {})
     if stored.error:
         failed_checks[_check_name(stored.error)] = stored.error
     elif stored.dtype != str(STORED_DTYPE):
@@ -71,31 +110,31 @@ def _check_name(error: str) -> str:
     return "features-not-numbers" if error.endswith("in place of numbers") else "features-no-array"
 
 
-def _read(stored: StoredClip, handle: h5py.File, raw: int) -> ArrayFacts:
-    """What the frames tell. NaN, infinity and zero are told by the bits: numpy is slow with float16."""
+def _check_frames(stored: StoredClip, handle: h5py.File, raw: int) -> ArrayFacts:
+    """Checks the values of the frames by their bits, because numpy is slow with float16."""
     try:
-        bits = _float16(stored, handle, raw).view(np.uint16)
+        bits = _read_float16(stored, handle, raw).view(np.uint16)
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        return _facts(stored, {"features-damaged": str(error)})
+        return _make_facts(stored, {"features-damaged": str(error)})
     if not bits.size:
-        return _facts(stored)
-    magnitudes = bits & _MAGNITUDE
+        return _make_facts(stored)
+    magnitudes = bits & _MAGNITUDE_MASK
     largest = int(magnitudes.max())
     if largest == 0:
-        return _facts(stored, {"features-zero": ""})
-    found = {}
-    if largest > _INFINITE:
-        found["features-nan"] = ""
-    if largest >= _INFINITE and (magnitudes == _INFINITE).any():
-        found["features-inf"] = ""
+        return _make_facts(stored, {"features-zero": ""})
+    failed_checks = {}
+    if largest > _INFINITY:
+        failed_checks["features-nan"] = ""
+    if largest >= _INFINITY and (magnitudes == _INFINITY).any():
+        failed_checks["features-inf"] = ""
     if len(bits) >= MIN_CONSTANT_FRAMES and (bits[1] == bits[0]).all() and (bits == bits[0]).all():
-        found["features-constant"] = ""
+        failed_checks["features-constant"] = ""
     digest = hashlib.blake2b(bits.data, digest_size=12, salt=stored.width.to_bytes(8, "little")).digest()
-    return _facts(stored, found, digest)
+    return _make_facts(stored, failed_checks, digest)
 
 
-def _float16(stored: StoredClip, handle: h5py.File, raw: int) -> np.ndarray:
-    """The frames as training reads them: (frames, width) float16, what it cannot hold as infinity."""
+def _read_float16(stored: StoredClip, handle: h5py.File, raw: int) -> np.ndarray:
+    """The frames as training reads them: (frames, width) float16, with infinity for values outside its range."""
     if stored.offset < 0:
         frames = np.asarray(handle[stored.recording][stored.clip][()])
         with np.errstate(over="ignore", invalid="ignore"):

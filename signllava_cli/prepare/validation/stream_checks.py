@@ -1,4 +1,4 @@
-"""The files of a stream: its folder, its metadata, and the shards that they name."""
+"""Checks the files of a stream: its folder, its metadata, and the shards that the metadata names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,18 @@ from signllava_cli.prepare.validation.findings import Findings
 
 @dataclass(frozen=True)
 class StreamShards:
-    """The shards of one stream and split. `shard_of`: recording -> shard; `file_of`: shard -> file, where there."""
+    """The shards of one stream and split.
+
+    `shard_of`: recording -> shard. `file_of`: shard -> file, if it exists. `invalid`: recordings with an invalid
+    shard name.
+    """
 
     split: str
     stream: str
     metadata: Path
     shard_of: Mapping[str, str]
     file_of: Mapping[str, Path]
-    unclear: frozenset[str]  # recordings whose shard is none
+    invalid: frozenset[str]
 
 
 def detect_streams(root: Path) -> dict[str, StreamLocation]:
@@ -41,7 +45,7 @@ def detect_streams(root: Path) -> dict[str, StreamLocation]:
 
 
 def find_shards(root: Path, split: str, name: str, config: StreamLocation, findings: Findings) -> StreamShards | None:
-    """The shards that the metadata of a split names, or None where it cannot be read."""
+    """The shards that the metadata of a split names, or None if the metadata cannot be read."""
     folder = stream_folder(root, name, config)
     if not folder.is_dir():
         findings.add("stream-folder-missing", [str(folder)], None, name)
@@ -57,29 +61,29 @@ def find_shards(root: Path, split: str, name: str, config: StreamLocation, findi
         findings.add("metadata-unreadable", [metadata.name], split, name, str(error))
         return None
     shard_of = {recording: str(shard) for recording, shard in content.items() if is_shard_name(shard)}
-    unclear = frozenset(content) - set(shard_of)
-    findings.add("shard-name-invalid", (recording for recording in content if recording in unclear), split, name)
+    invalid = frozenset(content) - set(shard_of)
+    findings.add("shard-name-invalid", (recording for recording in content if recording in invalid), split, name)
     file_of: dict[str, Path] = {}
     for shard in dict.fromkeys(shard_of.values()):
-        tried = shard_candidates(metadata, split, name, config, shard)
-        if file := next((file for file in tried if file.is_file()), None):
+        candidates = shard_candidates(metadata, split, name, config, shard)
+        if file := next((file for file in candidates if file.is_file()), None):
             file_of[shard] = file
         else:
-            findings.add("shard-missing", [tried[0].name], split, name)
-    return StreamShards(split, name, metadata, shard_of, file_of, unclear)
+            findings.add("shard-missing", [candidates[0].name], split, name)
+    return StreamShards(split, name, metadata, shard_of, file_of, invalid)
 
 
-def check_leftovers(root: Path, opened: Sequence[StreamShards], findings: Findings) -> None:
-    """Shards that no metadata names, and files that a stopped command has left behind."""
-    folders: dict[Path, list[StreamShards]] = {}
-    for shards in opened:
-        folders.setdefault(shards.metadata.parent, []).append(shards)
-    for folder, its_shards in folders.items():
-        named = {file for shards in its_shards for file in shards.file_of.values()}
-        checked = {shards.split for shards in its_shards}
-        unchecked = {file.name.split(".")[-2] for file in folder.glob("*.*.json")} - checked
-        unnamed = (file.name for file in sorted(folder.glob("*.h5")) if file not in named)
-        stray = (name for name in unnamed if not unchecked.intersection(name.split(".")))
-        findings.add("shard-stray", stray, None, its_shards[0].stream)
-    half_written = (path for folder in (root, *folders) for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")))
-    findings.add("file-half-written", (str(path) for path in half_written))
+def check_leftovers(root: Path, streams: Sequence[StreamShards], findings: Findings) -> None:
+    """Add findings for shards that no metadata names, and for temporary files of stopped commands."""
+    streams_in: dict[Path, list[StreamShards]] = {}
+    for shards in streams:
+        streams_in.setdefault(shards.metadata.parent, []).append(shards)
+    for folder, folder_streams in streams_in.items():
+        named_files = {file for shards in folder_streams for file in shards.file_of.values()}
+        checked_splits = {shards.split for shards in folder_streams}
+        unchecked_splits = {file.name.split(".")[-2] for file in folder.glob("*.*.json")} - checked_splits
+        unnamed = (file.name for file in sorted(folder.glob("*.h5")) if file not in named_files)
+        unreferenced = (name for name in unnamed if not unchecked_splits.intersection(name.split(".")))
+        findings.add("shard-stray", unreferenced, None, folder_streams[0].stream)
+    temporary_files = (path for folder in (root, *streams_in) for path in sorted(folder.glob(f"*{TEMPORARY_SUFFIX}")))
+    findings.add("file-half-written", (str(path) for path in temporary_files))

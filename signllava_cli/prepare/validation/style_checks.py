@@ -1,4 +1,4 @@
-"""How the texts of splits are written: a split in another style is scored for its style, not for its content."""
+"""Compares the writing style of splits: the scores of a split in another style measure the style, not the content."""
 
 import re
 import unicodedata
@@ -10,10 +10,10 @@ from math import sqrt
 from signllava_cli.prepare.validation.annotation_checks import AnnotatedSplit
 from signllava_cli.prepare.validation.findings import Findings
 
-FEW_TEXTS = 20  # a split with fewer texts is not judged
-FEW_USES = 5  # a character in fewer texts of one split may be missing in another by chance
-CHARACTERS_SHOWN = 10
-IN_PART, WHOLLY = 0.2, 0.8  # difference of two shares of texts
+MIN_TEXTS = 20  # a split with fewer texts is not compared
+MIN_USES = 5  # a character in fewer texts of one split may be missing in another by chance
+MAX_CHARACTERS = 10  # shown
+MIN_DIFFERENCE, STRONG_DIFFERENCE = 0.2, 0.8  # of two shares of texts
 
 _PUNCTUATION = re.compile(r"\w\s*[.,!?;:](?=\s|$)")
 _SPACE_BEFORE = re.compile(r"\w\s+[.,!?;:](?=\s|$)")
@@ -35,7 +35,7 @@ def _has_space_before_punctuation(text: str) -> bool | None:
     return _SPACE_BEFORE.search(text) is not None if _PUNCTUATION.search(text) else None
 
 
-# What is true or false of a text, or None where the text cannot tell: a script without case, no punctuation.
+# Each trait is true or false of a text, or None if it does not apply: a script without case, no punctuation.
 TRAITS: Mapping[str, Callable[[str], bool | None]] = {
     "end in punctuation": _ends_in_punctuation,
     "hold a capital letter": _has_upper,
@@ -59,9 +59,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Style:
-    """How the texts of a split are written.
+    """The writing style of a split with `texts` texts.
 
-    `shares`: trait -> share of the texts that can tell. `characters`: in how many texts each stands, without case.
+    `shares`: trait -> share of the texts to which it applies. `characters`: lower-case character -> number of texts
+    that contain it.
     """
 
     split: str
@@ -70,31 +71,32 @@ class Style:
     characters: Counter[str]
 
     def share_of(self, character: str) -> Share:
-        """The share of texts in which `character` stands."""
+        """The share of texts that contain `character`."""
         return Share(self.characters[character], self.texts)
 
 
-def style_of(split: str, translations: Iterable[str]) -> Style:
-    """The style of the texts of a split; empty ones do not count."""
+def measure_style(split: str, translations: Iterable[str]) -> Style:
+    """The style of the texts of a split; empty texts are ignored."""
     texts = [text.strip() for text in translations if text.strip()]
     shares = {}
-    for trait, has in TRAITS.items():
-        told = [answer for text in texts if (answer := has(text)) is not None]
-        shares[trait] = Share(sum(told), len(told))
-    return Style(split, len(texts), shares, Counter(each for text in texts for each in set(text.lower())))
+    for trait, has_trait in TRAITS.items():
+        values = [value for text in texts if (value := has_trait(text)) is not None]
+        shares[trait] = Share(sum(values), len(values))
+    return Style(split, len(texts), shares, Counter(character for text in texts for character in set(text.lower())))
 
 
 def check_style(splits: Sequence[AnnotatedSplit], train: str, findings: Findings) -> None:
-    """Splits written otherwise than `train`, or than the first split where train is not among them."""
+    """Add findings for splits whose style differs from that of `train`, or of the first split without `train`."""
     ordered = sorted(splits, key=lambda split: split.name != train)
-    styles = [style_of(split.name, _translations(split)) for split in ordered]
+    styles = [measure_style(split.name, _translations(split)) for split in ordered]
     for style in styles[1:]:
         differences = [*_differing_traits(styles[0], style), *_missing_characters(styles[0], style)]
         if differences:
-            kind = "style-differs-wholly" if any(each.is_whole for each in differences) else "style-differs"
-            told = sorted(differences, key=lambda each: not each.is_whole)
-            detail = "; ".join(each.text for each in told)
-            findings.add(kind, [f"annotation.{style.split}.json"], style.split, detail=detail)
+            is_strong = any(difference.is_strong for difference in differences)
+            differences.sort(key=lambda difference: not difference.is_strong)
+            detail = "; ".join(difference.text for difference in differences)
+            name = "style-differs-wholly" if is_strong else "style-differs"
+            findings.add(name, [f"annotation.{style.split}.json"], style.split, detail=detail)
 
 
 def _translations(split: AnnotatedSplit) -> Iterator[str]:
@@ -103,42 +105,45 @@ def _translations(split: AnnotatedSplit) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Difference:
-    is_whole: bool
+    is_strong: bool
     text: str
 
 
 def _differing_traits(train: Style, split: Style) -> Iterator[_Difference]:
     for trait in TRAITS:
-        there, here = train.shares[trait], split.shares[trait]
-        if _exceeds_chance(there, here) and abs(there.ratio - here.ratio) >= IN_PART:
-            counts = f"{there.count} of {there.texts} texts of {train.split}, {here.count} of {here.texts} here"
-            yield _Difference(_differ_wholly(there, here), f"{trait}: {counts}")
+        train_share, split_share = train.shares[trait], split.shares[trait]
+        if _exceeds_chance(train_share, split_share) and abs(train_share.ratio - split_share.ratio) >= MIN_DIFFERENCE:
+            counts = (
+                f"{train_share.count} of {train_share.texts} texts of {train.split}, "
+                f"{split_share.count} of {split_share.texts} here"
+            )
+            yield _Difference(_differ_strongly(train_share, split_share), f"{trait}: {counts}")
 
 
 def _missing_characters(train: Style, split: Style) -> Iterator[_Difference]:
-    for used, lacking, where in ((train, split, "here"), (split, train, f"of {train.split}")):
-        wholly: dict[bool, list[str]] = {True: [], False: []}
-        for character, count in used.characters.most_common():
-            shares = used.share_of(character), lacking.share_of(character)
-            if count >= FEW_USES and not shares[1].count and _exceeds_chance(*shares):
-                wholly[_differ_wholly(*shares)].append(character)
-        for is_whole, characters in wholly.items():
+    for first, second, where in ((train, split, "here"), (split, train, f"of {train.split}")):
+        by_strength: dict[bool, list[str]] = {True: [], False: []}
+        for character, count in first.characters.most_common():
+            shares = first.share_of(character), second.share_of(character)
+            if count >= MIN_USES and not shares[1].count and _exceeds_chance(*shares):
+                by_strength[_differ_strongly(*shares)].append(character)
+        for is_strong, characters in by_strength.items():
             if characters:
-                shown = ", ".join(map(repr, sorted(characters[:CHARACTERS_SHOWN])))
-                more = f" and {len(characters) - CHARACTERS_SHOWN} more" * (len(characters) > CHARACTERS_SHOWN)
-                yield _Difference(is_whole, f"no text {where} holds {shown}{more}")
+                shown = ", ".join(map(repr, sorted(characters[:MAX_CHARACTERS])))
+                more = f" and {len(characters) - MAX_CHARACTERS} more" * (len(characters) > MAX_CHARACTERS)
+                yield _Difference(is_strong, f"no text {where} holds {shown}{more}")
 
 
-def _exceeds_chance(one: Share, other: Share) -> bool:
-    """Whether two shares differ by more than four standard errors: the clips of a recording resemble each other."""
-    if min(one.texts, other.texts) < FEW_TEXTS:
+def _exceeds_chance(first: Share, second: Share) -> bool:
+    """Whether two shares differ by more than four standard errors: the clips of a recording are not independent."""
+    if min(first.texts, second.texts) < MIN_TEXTS:
         return False
-    pooled = (one.count + other.count) / (one.texts + other.texts)
-    error = sqrt(pooled * (1 - pooled) * (1 / one.texts + 1 / other.texts))
-    return abs(one.ratio - other.ratio) > 4 * error
+    pooled = (first.count + second.count) / (first.texts + second.texts)
+    error = sqrt(pooled * (1 - pooled) * (1 / first.texts + 1 / second.texts))
+    return abs(first.ratio - second.ratio) > 4 * error
 
 
-def _differ_wholly(one: Share, other: Share) -> bool:
-    """Whether nearly all have it here and nearly none there, or most here and none there."""
-    lower, higher = sorted((one.ratio, other.ratio))
-    return higher - lower >= WHOLLY or (lower == 0 and higher >= 0.5)
+def _differ_strongly(first: Share, second: Share) -> bool:
+    """Whether the shares are nearly all and nearly none, or most and none."""
+    lower, higher = sorted((first.ratio, second.ratio))
+    return higher - lower >= STRONG_DIFFERENCE or (lower == 0 and higher >= 0.5)

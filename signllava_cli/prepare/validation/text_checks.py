@@ -1,4 +1,4 @@
-"""Translations, paraphrases and keywords: what says nothing, spells markup, repeats, or does not fit."""
+"""Checks translations, paraphrases and keywords: placeholders, markup, repetitions, contradictions."""
 
 import itertools
 import re
@@ -9,20 +9,20 @@ from signllava_cli.data.words import is_placeholder, words, words_as_written
 from signllava_cli.prepare.validation.findings import Findings
 
 _MARKUP = re.compile(r"<\|[^<>|]*\|>|</?[A-Za-z][\w-]*/?>|\[/?INST\]|<</?SYS>>")
-_NOTE = "♩♪♫♬🎵🎶"
-_SOUND_CAPTION = re.compile(  # atomic groups: no text makes it slow
+_MUSIC_NOTES = "♩♪♫♬🎵🎶"
+_SOUND_CAPTION = re.compile(  # atomic groups: the run time is linear in the text
     r"(?>[\s,.;:!>/–—-]*(?>"
     r"\[[^\[\]]+\]|［[^［］]+］|【[^【】]+】"
-    # between round brackets a few words, and no sentence
+    # in parentheses up to four words, not a sentence
     r"|\((?>[^\s().!?]+)(?>\s+[^\s().!?]+){0,3}\s*\)|（(?>[^\s（）。！？]+)(?>\s+[^\s（）。！？]+){0,3}\s*）"
-    rf"|[{_NOTE}][^{_NOTE}]*[{_NOTE}]|[{_NOTE}]"
+    rf"|[{_MUSIC_NOTES}][^{_MUSIC_NOTES}]*[{_MUSIC_NOTES}]|[{_MUSIC_NOTES}]"
     r"))+[\s,.;:!/–—-]*"
 )
 _NUMBER = re.compile(r"[\d\s.,:%+-]*\d[\d\s.,:%+-]*")
 
 
 def check_texts(split: str, recordings: Sequence[Recording], findings: Findings) -> None:
-    """What is wrong with the texts of each clip, and with those that follow each other."""
+    """Add the findings of the texts of each clip, and of consecutive clips."""
     for recording in recordings:
         for clip in recording.clips:
             for name in _failed_checks(clip):
@@ -48,20 +48,20 @@ def _failed_checks(clip: Clip) -> Iterable[str]:
         yield "paraphrase-none"
     if any(is_same_text(clip.translation, text) for text in clip.paraphrases):
         yield "paraphrase-equals-text"
-    written = list(zip(clip.keywords, keywords_as_written(clip.translation, clip.keywords), strict=True))
-    if any(stands is None for _, stands in written):
+    spellings = list(zip(clip.keywords, keywords_as_written(clip.translation, clip.keywords), strict=True))
+    if any(spelling is None for _, spelling in spellings):
         yield "keyword-not-in-sentence"
-    if any(stands is not None and stands != keyword for keyword, stands in written):
+    if any(spelling is not None and spelling != keyword for keyword, spelling in spellings):
         yield "keyword-case"
 
 
-def is_same_text(one: str, other: str) -> bool:
-    """Whether two texts are the same but for space around them."""
-    return one.strip() == other.strip()
+def is_same_text(first: str, second: str) -> bool:
+    """Whether two texts are equal except for surrounding space."""
+    return first.strip() == second.strip()
 
 
 def is_sound_caption(text: str) -> bool:
-    """Whether all of `text` stands between brackets or notes, as captions tell what is heard.
+    """Whether all of `text` is in brackets or music notes, as in captions of sounds.
 
     >>> [is_sound_caption(text) for text in ("[Music] [Applause]", "(audience laughs)", "♪ la la ♪", "【音乐】")]
     [True, True, True, True]
@@ -72,40 +72,42 @@ def is_sound_caption(text: str) -> bool:
 
 
 def shared_paraphrases(recordings: Iterable[Recording]) -> list[str]:
-    """The clips that have the list of paraphrases of a clip with another translation: one of them has wrong labels.
+    """Ids of clips with the same list of paraphrases but different translations: some of them have wrong labels.
 
-    A single paraphrase may well be that of two translations, but not of three.
+    Two translations may share a single paraphrase; three may not.
     """
-    sharing: dict[tuple[str, ...], list[Clip]] = {}
+    clips_of: dict[tuple[str, ...], list[Clip]] = {}
     for recording in recordings:
         for clip in recording.clips:
-            said = tuple(text.strip() for text in clip.paraphrases if not is_placeholder(text))
-            if said:
-                sharing.setdefault(said, []).append(clip)
+            texts = tuple(text.strip() for text in clip.paraphrases if not is_placeholder(text))
+            if texts:
+                clips_of.setdefault(texts, []).append(clip)
     return [
         clip.id
-        for said, clips in sharing.items()
-        if len({tuple(words(clip.translation)) for clip in clips}) >= (2 if len(said) > 1 else 3)
+        for texts, clips in clips_of.items()
+        if len({tuple(words(clip.translation)) for clip in clips}) >= (2 if len(texts) > 1 else 3)
         for clip in clips
     ]
 
 
 def keywords_as_written(sentence: str, keywords: Sequence[str]) -> list[str | None]:
-    """Each of `keywords` as it is written in `sentence`; None where it does not stand there.
+    """The spelling of each of `keywords` in `sentence`; None if the sentence does not contain it.
 
     >>> keywords_as_written("They moved to New York.", ["new york", "moved", "old"])
     ['New York', 'moved', None]
     """
-    folded, stands = words(sentence), words_as_written(sentence)
-    return [_as_written(folded, stands, keyword) for keyword in keywords]
+    folded, written = words(sentence), words_as_written(sentence)
+    return [_find_keyword(folded, written, keyword) for keyword in keywords]
 
 
-def _as_written(folded: Sequence[str], stands: Sequence[str], keyword: str) -> str | None:
-    asked, size = words(keyword), len(words(keyword))
-    if not size or asked[0] not in folded:
+def _find_keyword(folded: Sequence[str], written: Sequence[str], keyword: str) -> str | None:
+    """`folded`, `written`: the words of the sentence, case-folded and as they are."""
+    keyword_words = words(keyword)
+    size = len(keyword_words)
+    if not size or keyword_words[0] not in folded:
         return None
-    indices = [at for at in range(len(folded)) if folded[at : at + size] == asked]
-    written = [list(stands[at : at + size]) for at in indices]
-    if words_as_written(keyword) in written:
+    starts = [start for start in range(len(folded)) if folded[start : start + size] == keyword_words]
+    spellings = [list(written[start : start + size]) for start in starts]
+    if words_as_written(keyword) in spellings:
         return keyword
-    return " ".join(written[0]) if written else None
+    return " ".join(spellings[0]) if spellings else None

@@ -1,4 +1,4 @@
-"""The examination of a dataset folder, from the annotation files down to every frame."""
+"""Runs all checks of a dataset folder, from the annotation files to the values of every frame."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from signllava_cli.prepare.validation.array_checks import (
 )
 from signllava_cli.prepare.validation.findings import Finding, Findings
 from signllava_cli.prepare.validation.length_checks import check_agreement, check_fit
-from signllava_cli.prepare.validation.shard_pool import read_shards
+from signllava_cli.prepare.validation.shard_reader import read_shards
 from signllava_cli.prepare.validation.split_checks import check_between_splits, check_context
 from signllava_cli.prepare.validation.stream_checks import StreamShards, check_leftovers, detect_streams, find_shards
 from signllava_cli.prepare.validation.style_checks import check_style
@@ -35,11 +35,11 @@ from signllava_cli.recipe import Recipe
 
 @dataclass(frozen=True)
 class ValidationRequest:
-    """What is to be examined.
+    """What to check.
 
-    `recipe`: whose streams, splits and context are meant; when it names no streams, every stream and split in the
-    folder. `prompts`: the recipe's, to count the positions of texts. `splits`: these alone. `fps`: of frames in clip
-    names. `fast`: arrays are judged by their shapes alone.
+    `recipe`: streams, splits and context; if it has no streams, all streams and splits in the folder are checked.
+    `prompts`: of the recipe, to count the tokens of texts. `splits`: checks only these. `fps`: of frame numbers in
+    clip names. `fast`: only the shapes of arrays are checked.
     """
 
     root: Path
@@ -53,10 +53,10 @@ class ValidationRequest:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What was found in a dataset folder, and how much of it was looked at.
+    """The findings, and how much was checked.
 
-    `clips`: split -> annotated clips. `arrays` and `frames`: stream -> how many of annotated clips, over all splits.
-    `widths`: stream -> that of most arrays, or the recipe's.
+    `clips`: split -> number of annotated clips. `arrays` and `frames`: stream -> their number in annotated clips, in
+    all splits. `widths`: stream -> the width of most arrays, or the recipe's.
     """
 
     root: Path
@@ -70,44 +70,46 @@ class ValidationResult:
 
 
 def validate(request: ValidationRequest) -> ValidationResult:
-    """Look for everything in the catalogue.
+    """Run every check.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder is missing.
     """
     start_time, findings = time.monotonic(), Findings()
     root, recipe = request.root, request.recipe
     if not root.is_dir():
-        raise UserError(f"No data folder at {root}; `signllava prepare --help` names what makes one.")
+        raise UserError(f"No data folder at {root}; create one with a command of `signllava prepare --help`.")
     if "metadata_" in str(root.absolute()) or ".json" in str(root.absolute()):
         findings.add("data-path", [str(root.absolute())])
-    read = _check_annotations(request, findings)
-    splits = {name: split for name, split in read.items() if split is not None}
+    all_splits = _check_annotations(request, findings)
+    splits = {name: split for name, split in all_splits.items() if split is not None}
     streams: Mapping[str, StreamLocation] = recipe.streams or detect_streams(root)
     if not streams:
         findings.add("streams-none", [str(root)])
-    arrays = _check_shards(request, streams, read, findings)
+    arrays = _check_shards(request, streams, all_splits, findings)
     widths = {
-        name: recipe.streams[name].width if recipe.streams else most_common_width(its.values())
-        for name, its in arrays.items()
+        name: recipe.streams[name].width if recipe.streams else most_common_width(by_split.values())
+        for name, by_split in arrays.items()
     }
-    for name, its in arrays.items():
-        recipe_is_wrong = bool(recipe.streams) and check_width(name, its, recipe.streams[name].width, findings)
-        for in_split, of_clips in its.items():
-            check_arrays(in_split, name, of_clips, None if recipe_is_wrong else widths[name], findings)
-        check_repeated(name, its, findings)
+    for name, by_split in arrays.items():
+        stream = recipe.streams.get(name)
+        has_wrong_width = stream is not None and check_width(name, by_split, stream.width, findings)
+        for split_name, clip_arrays in by_split.items():
+            check_arrays(split_name, name, clip_arrays, None if has_wrong_width else widths[name], findings)
+        check_repeated(name, by_split, findings)
     for split in splits.values():
-        of_split = {name: its[split.name] for name, its in arrays.items() if split.name in its}
-        check_agreement(split.name, of_split, findings)
-        check_fit(split.name, split.recordings, of_split, recipe, request.prompts, findings)
+        by_stream = {name: by_split[split.name] for name, by_split in arrays.items() if split.name in by_split}
+        check_agreement(split.name, by_stream, findings)
+        check_fit(split.name, split.recordings, by_stream, recipe, request.prompts, findings)
         _check_index(root, split.name, recipe.streams, findings)
     return ValidationResult(
         root=root,
         findings=findings.sorted(),
         clips={name: len(split.clip_ids) for name, split in splits.items()},
-        arrays={name: sum(map(len, its.values())) for name, its in arrays.items()},
+        arrays={name: sum(map(len, by_split.values())) for name, by_split in arrays.items()},
         frames={
-            name: sum(each.frames for of in its.values() for each in of.values()) for name, its in arrays.items()
+            name: sum(facts.frames for clip_arrays in by_split.values() for facts in clip_arrays.values())
+            for name, by_split in arrays.items()
         },
         widths=widths,
         seconds=time.monotonic() - start_time,
@@ -116,9 +118,9 @@ def validate(request: ValidationRequest) -> ValidationResult:
 
 
 def _check_annotations(request: ValidationRequest, findings: Findings) -> dict[str, AnnotatedSplit | None]:
-    """The splits whose annotation is there; None where it cannot be read."""
+    """The splits with an annotation file; None if it cannot be read."""
     context = request.recipe.context
-    read: dict[str, AnnotatedSplit | None] = {}
+    splits: dict[str, AnnotatedSplit | None] = {}
     for name in _split_names(request, findings):
         split = check_annotation(request.root, name, findings)
         if split is not None:
@@ -126,23 +128,23 @@ def _check_annotations(request: ValidationRequest, findings: Findings) -> dict[s
             check_times(name, split.recordings, request.fps, findings)
             check_context(name, split.recordings, context.window, context.prelude, findings)
         if annotation_file(request.root, name).is_file():
-            read[name] = split
-    readable = [split for split in read.values() if split]
+            splits[name] = split
+    readable = [split for split in splits.values() if split]
     check_between_splits(readable, request.recipe.data.train, findings)
     check_style(readable, request.recipe.data.train, findings)
-    return read
+    return splits
 
 
 def _split_names(request: ValidationRequest, findings: Findings) -> list[str]:
     if request.splits:
         return list(dict.fromkeys(request.splits))
     try:
-        there = list_splits(request.root)
+        splits = list_splits(request.root)
     except UserError:
-        there = []
+        splits = []
         findings.add("annotation-missing", [annotation_file(request.root, "SPLIT").name])
-    of_recipe = [request.recipe.data.train, request.recipe.data.dev] if request.recipe.streams else []
-    return list(dict.fromkeys([*there, *of_recipe]))
+    recipe_splits = [request.recipe.data.train, request.recipe.data.dev] if request.recipe.streams else []
+    return list(dict.fromkeys([*splits, *recipe_splits]))
 
 
 def _check_shards(
@@ -151,20 +153,20 @@ def _check_shards(
     splits: Mapping[str, AnnotatedSplit | None],
     findings: Findings,
 ) -> dict[str, dict[str, ClipArrays]]:
-    """stream -> split -> the arrays of its clips."""
-    opened: list[StreamShards] = []
+    """Stream -> split -> the arrays of its clips."""
+    stream_shards: list[StreamShards] = []
     for name, config in streams.items():
         for split in splits:
             if shards := find_shards(request.root, split, name, config, findings):
-                opened.append(shards)
-    check_leftovers(request.root, opened, findings)
-    files = (file for shards in opened for file in shards.file_of.values())
-    read = read_shards(files, request.workers, request.fast)
+                stream_shards.append(shards)
+    check_leftovers(request.root, stream_shards, findings)
+    files = (file for shards in stream_shards for file in shards.file_of.values())
+    facts_of = read_shards(files, request.workers, request.fast)
     arrays: dict[str, dict[str, ClipArrays]] = {}
-    for shards in opened:
-        its = match_arrays(shards, read, splits[shards.split], findings)
-        arrays.setdefault(shards.stream, {})[shards.split] = its
-    check_extra(opened, read, {name: split for name, split in splits.items() if split}, arrays, findings)
+    for shards in stream_shards:
+        clip_arrays = match_arrays(shards, facts_of, splits[shards.split], findings)
+        arrays.setdefault(shards.stream, {})[shards.split] = clip_arrays
+    check_extra(stream_shards, facts_of, {name: split for name, split in splits.items() if split}, arrays, findings)
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""docs/checking.md tells every finding, as the catalogue has it."""
+"""docs/checking.md lists every check."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from signllava_cli.prepare.validation.checks import CHECKS
 PAGE = Path(__file__).parents[3] / "docs/checking.md"
 
 
-def test_the_page_lists_the_catalogue() -> None:
+def test_the_page_lists_every_check() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     assert rows == [
-        f"| `{each.name}` | {each.severity} | {each.what} | {each.fix}{' `--fix`' if each.fixable else ''} |"
-        for each in CHECKS.values()
+        f"| `{check.name}` | {check.severity} | {check.what} | {check.fix}{' `--fix`' if check.fixable else ''} |"
+        for check in CHECKS.values()
     ]
