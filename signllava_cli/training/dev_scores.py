@@ -64,7 +64,7 @@ def dev_bleu(
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    from signllava_cli.evaluation.metrics.text_metrics import Bleu  # sacreBLEU: only runs that want it load it
+    from signllava_cli.evaluation.metrics.text_metrics import Bleu  # imports sacreBLEU, so only runs that need it
 
     every = labeled.split.clips
     count = min(recipe.train.dev_clips or len(every), len(every))
