@@ -85,9 +85,9 @@ def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source_summary(result: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: round(result["scores"][name], 2) for name in ("bleu4", "chrf2", "context_bound_accuracy")}
+    scores = {key: round(result["scores"][key], 2) for key in ("bleu4", "chrf2", "context_bound_accuracy")}
     seconds = read_json(Path(result["file"]).parent / META_FILE)[SECONDS]
-    return {**figures, "clips": result["clips"], "seconds": seconds}
+    return {**scores, "clips": result["clips"], "seconds": seconds}
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
@@ -107,4 +107,4 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
     ]
     columns = ["stage", "BLEU-4", "chrF2", "context-bound %", "clips", "decoding", "trained", "checkpoint"]
     print_table(f"{summary['llm']}, {summary['seconds']:.0f} s in all", columns, rows)
-    info(f"everything is in {out}, the figures in {out / 'summary.json'}")
+    info(f"everything is in {out}, the scores in {out / 'summary.json'}")

@@ -1,4 +1,4 @@
-"""What all charts share: colors, style, and how a figure becomes a file."""
+"""The colors and the style of all charts, and how they are saved."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ DPI = 150
 
 
 def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"], size: float | None = None) -> None:
-    """What all charts share: a bold title (of `size` points) at the left, a faint grid behind, no box."""
+    """Give `axes` a bold title at the left (`size` in points), a light grid, and no frame at the top and right."""
     axes.set_title(title, loc="left", fontweight="bold", fontsize=size)
     axes.grid(True, axis=grid, alpha=0.3)
     axes.set_axisbelow(True)
@@ -21,7 +21,7 @@ def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"], size: fl
 
 
 def save_chart(figure: Figure, file: Path) -> None:
-    """Write a figure as a whole PNG file, or leave what was there.
+    """Write a figure as a PNG file; an earlier file is replaced only when the new one is complete.
 
     Raises:
         UserError: the file cannot be written.
@@ -31,5 +31,5 @@ def save_chart(figure: Figure, file: Path) -> None:
 
 
 def escape_label(name: str) -> str:
-    """`name` so that matplotlib shows it as it is: it takes `$` for mathematics, and hides what begins with `_`."""
+    """`name` as matplotlib shows it literally: `$` starts math text, and labels that begin with `_` are hidden."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

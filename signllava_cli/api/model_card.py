@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from signllava_cli.evaluation.metrics.all_metrics import LABELS, METRICS
 from signllava_cli.files import read_json
 from signllava_cli.generation.predictions_folder import META_FILE
 from signllava_cli.model.checkpoint import read_config, weights_hash
@@ -14,7 +15,8 @@ from signllava_cli.recipe import Recipe
 
 SCORES = "scores.json"
 HUB_ID = r"[\w.-]+/[\w.-]+"
-SHOWN = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "chrf2": "chrF2"}
+# key of a score on the card -> the metric as the Hub calls it
+METRIC_TYPES = {key: name for name in ("bleu", "chrf") for key in METRICS[name].metric.labels}
 # Settings of what counts as a score of the model: no other task, and no control.
 TRANSLATION: dict[str, Any] = {"task": "translation", "task_prompt": None, "ablate": [], "features": "own"}
 
@@ -42,7 +44,7 @@ def model_card(checkpoint: Path, recipe: Recipe, name: str) -> ModelCard:
         tags=["sign-language-translation", "signllava", config.stage],
         base_model=recipe.llm.path if on_hub else None,
         model_name=name.rpartition("/")[2],
-        eval_results=[_eval_result(each, key) for each in scored for key in SHOWN if key in each.scores],
+        eval_results=[_eval_result(each, key) for each in scored for key in METRIC_TYPES if key in each.scores],
     )
     streams = "\n".join(f"| `{name}` | {s.width} | {s.projector} |" for name, s in recipe.streams.items())
     return ModelCard(f"""---
@@ -100,8 +102,8 @@ def _eval_result(scored: ScoredPredictions, key: str) -> EvalResult:
         task_type="translation",
         dataset_type="sign-language",
         dataset_name=f"split {scored.split}; context {scored.context}; {scored.decoding}",
-        metric_type="chrf" if key.startswith("chrf") else "bleu",
-        metric_name=SHOWN[key],
+        metric_type=METRIC_TYPES[key],
+        metric_name=LABELS[key],
         metric_value=round(float(scored.scores[key]), 2),
     )
 
@@ -109,8 +111,8 @@ def _eval_result(scored: ScoredPredictions, key: str) -> EvalResult:
 def _score_table(scored: list[ScoredPredictions]) -> str:
     if not scored:
         return "No scores were found beside the run; `signllava generate` and `signllava eval` make them."
-    names = [key for key in SHOWN if any(key in each.scores for each in scored)]
-    head = ["split", "context", "decoding", "clips", *(SHOWN[key] for key in names)]
+    names = [key for key in METRIC_TYPES if any(key in each.scores for each in scored)]
+    head = ["split", "context", "decoding", "clips", *(LABELS[key] for key in names)]
     rows = [
         [each.split, each.context, each.decoding, str(each.clips), *(_cell(each.scores.get(key)) for key in names)]
         for each in scored

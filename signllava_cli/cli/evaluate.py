@@ -8,7 +8,7 @@ import typer
 from signllava_cli.cli.options import SetOption
 from signllava_cli.errors import UserError, require_extra
 
-FILES, METRICS, COUNTING, UNCERTAINTY = "What is scored", "Metrics", "Which clips count", "Uncertainty"
+FILES, METRICS, CLIPS, UNCERTAINTY = "Files", "Metrics", "Clips", "Uncertainty"
 
 
 def evaluate(
@@ -16,7 +16,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]FILE...",
-            help="Predictions files or folders, Sign_LLaVA's JSON, CSV of uid,text; or a run. Files of one "
+            help="Predictions files or folders, Sign_LLaVA's JSON, CSV of uid,text; or a run. Files with one "
             "NAME are several seeds of one system.",
         ),
     ] = None,
@@ -24,32 +24,34 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Of a run: generate what is missing under each, and compare.",
+            help="With a run: generate missing predictions under each context source, and compare them.",
             rich_help_panel=FILES,
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Of a run, with --context-sources. Default: the recipe's.", rich_help_panel=FILES),
+        typer.Option(help="With --context-sources. Default: the recipe's.", rich_help_panel=FILES),
     ] = None,
     set_: SetOption = None,
     references: Annotated[
-        Path | None, typer.Option(help="A file with the references, of any of these kinds.", rich_help_panel=FILES)
+        Path | None, typer.Option(help="A file with the references, of any of these formats.", rich_help_panel=FILES)
     ] = None,
     hyp: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[NAME=]FILE", help="Plain text, a line a clip, with --ref. Repeatable.", rich_help_panel=FILES
+            metavar="[NAME=]FILE", help="Plain text, a line per clip, with --ref. Repeatable.", rich_help_panel=FILES
         ),
     ] = None,
-    ref: Annotated[Path | None, typer.Option(help="The references to --hyp.", rich_help_panel=FILES)] = None,
+    ref: Annotated[Path | None, typer.Option(help="The references of --hyp.", rich_help_panel=FILES)] = None,
     preset: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Words of how2sign, phoenix14t, csl-daily.", rich_help_panel=METRICS),
+        typer.Option(
+            metavar="NAME", help="Tokenization of how2sign, phoenix14t or csl-daily.", rich_help_panel=METRICS
+        ),
     ] = "how2sign",
     stop_list: Annotated[
         Path | None,
-        typer.Option(help="A file of words, one a line: also score reduced BLEU.", rich_help_panel=METRICS),
+        typer.Option(help="A file of words, one per line: also score reduced BLEU.", rich_help_panel=METRICS),
     ] = None,
     meteor: Annotated[
         Path | None,
@@ -61,80 +63,97 @@ def evaluate(
     ] = None,
     comet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score that.", rich_help_panel=METRICS),
+        typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score COMET.", rich_help_panel=METRICS),
     ] = None,
     missing: Annotated[
-        str, typer.Option(metavar="empty|exclude", help="Clips without a hypothesis.", rich_help_panel=COUNTING)
+        str,
+        typer.Option(metavar="empty|exclude", help="How clips without a hypothesis count.", rich_help_panel=CLIPS),
     ] = "empty",
     intersection: Annotated[
         bool,
         typer.Option(
-            "--intersection", help="Score the clips of which all files have a hypothesis.", rich_help_panel=COUNTING
+            "--intersection", help="Score only clips of which all files have a hypothesis.", rich_help_panel=CLIPS
         ),
     ] = False,
     resample: Annotated[
-        str, typer.Option(metavar="recordings|clips", help="What is resampled.", rich_help_panel=UNCERTAINTY)
+        str, typer.Option(metavar="recordings|clips", help="The units of resampling.", rich_help_panel=UNCERTAINTY)
     ] = "recordings",
     samples: Annotated[
         int,
         typer.Option(
             min=0,
             max=1_000_000,
-            help="Of the bootstrap; 0: no intervals, no comparisons.",
+            help="Number of bootstrap samples; 0: no intervals, no comparisons.",
             rich_help_panel=UNCERTAINTY,
         ),
     ] = 1000,
     trials: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Of the randomization test.", rich_help_panel=UNCERTAINTY)
+        int,
+        typer.Option(
+            min=1, max=1_000_000, help="Number of trials of the randomization test.", rich_help_panel=UNCERTAINTY
+        ),
     ] = 10_000,
     baseline: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The system that the others are compared with. Default: the one without context, if there is one; "
-            "else the first.",
+            help="The system that the others are compared with. Default: the system without context, else the first.",
             rich_help_panel=UNCERTAINTY,
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page: scores, charts, every clip.")] = None,
-    charts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw charts for papers, PNG files.")] = None,
+    charts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw charts as PNG files.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write a LaTeX table of the scores.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for scores.json, or a .json file. Default: beside the predictions.")
     ] = None,
 ) -> None:
-    """Score predictions, with 95 % intervals; several are compared with a baseline, clip by clip.
+    """Score predictions, with 95 % intervals; compare several systems with a baseline, clip by clip.
 
     BLEU-1..4, chrF2, chrF++, TER, ROUGE-L, WER, exact match, accuracy on context-bound clips; for yes/no tasks
-    accuracy, precision, recall and F1. Every figure stands in scores.json, with the signature of its variant. METEOR,
-    BLEURT and COMET want data on this machine.
+    accuracy, precision, recall and F1. scores.json has all scores, with the signature of each metric. METEOR, BLEURT
+    and COMET need data on this machine.
     """
     if charts:
         require_extra("plot", "--charts", "matplotlib")
     from signllava_cli.evaluation import evaluate
-    from signllava_cli.evaluation.scoring import Scoring
+    from signllava_cli.evaluation.results import ScoringConfig
 
     require_choice("--missing", missing, "empty", "exclude")
     require_choice("--resample", resample, "recordings", "clips")
     if 0 < samples < 20:
-        raise UserError(
-            f"--samples {samples}: an interval takes 20 at least; 0 leaves intervals and comparisons out."
-        )
-    scoring = Scoring(preset, stop_list, meteor, bleurt, comet, resample, samples, trials)  # type: ignore[arg-type]
-    given = predictions or []
+        raise UserError(f"--samples {samples}: an interval needs at least 20; 0 turns intervals and comparisons off.")
+    metric_data = {"rbleu": stop_list, "meteor": meteor, "bleurt": bleurt, "comet": comet}
+    config = ScoringConfig(
+        preset=preset,
+        metric_data={name: path for name, path in metric_data.items() if path is not None},
+        resample=resample,  # type: ignore[arg-type]
+        num_samples=samples,
+        num_trials=trials,
+    )
+    arguments = predictions or []
     if context_sources is None and (split is not None or set_):
-        raise UserError("--split and --set are of what --context-sources generates; predictions are of one split.")
+        raise UserError("--split and --set need --context-sources: predictions that exist are of one split.")
     if context_sources is not None:
-        given = evaluate.generate_missing(given, context_sources.split(","), split, set_ or [])
-    sources = evaluate.EvaluationInputs(given, hyp or [], ref, references, missing, intersection, baseline)  # type: ignore[arg-type]
-    evaluate.evaluate(sources, scoring, evaluate.Outputs(out, latex, report, charts))
+        arguments = evaluate.generate_missing(arguments, context_sources.split(","), split, set_ or [])
+    inputs = evaluate.EvaluationInputs(
+        predictions=arguments,
+        hypotheses=hyp or [],
+        hypothesis_references=ref,
+        references=references,
+        missing=missing,  # type: ignore[arg-type]
+        intersection=intersection,
+        baseline=baseline,
+    )
+    outputs = evaluate.Outputs(scores=out, latex=latex, report=report, charts=charts)
+    evaluate.evaluate(inputs, config, outputs)
 
 
-def require_choice(option: str, given: str, *known: str) -> None:
-    """Check an option of a few words.
+def require_choice(option: str, value: str, *choices: str) -> None:
+    """Check that the value of an option is one of the choices.
 
     Raises:
-        UserError: it is another word.
+        UserError: it is not.
     """
-    if given not in known:
-        raise UserError(f"{option} {given}: expected {' or '.join(known)}.")
+    if value not in choices:
+        raise UserError(f"{option} {value}: expected {' or '.join(choices)}.")

@@ -1,1 +1,1 @@
-"""Scores of predictions, each with the signature that makes it comparable."""
+"""Scores of predictions: metrics with signatures, intervals, comparisons, reports."""

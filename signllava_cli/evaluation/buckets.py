@@ -1,23 +1,28 @@
-"""Scores by kind of clip, the systems side by side."""
+"""Scores by kind of clip: the clips of a system in buckets, such as those with 3 to 4 sentences of context."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from signllava_cli.evaluation.analysis import sort_buckets
-from signllava_cli.evaluation.scoring import SystemResult
+from signllava_cli.data.words import words
+from signllava_cli.evaluation.metrics.base import MetricStatistics
+from signllava_cli.evaluation.results import SystemResult
+from signllava_cli.evaluation.systems import UNKNOWN
+from signllava_cli.generation.prediction import Prediction
 
-TITLES = {
-    "context_sentences": "sentences of context",
-    "position": "sentences before the clip",
-    "reference_words": "words of the reference",
-    "frames": "frames shown",
-    "recording": "recording",
-}
+
+@dataclass(frozen=True)
+class Grouping:
+    """`title`: the heading of its table. `find_bucket`: the bucket of a clip; None for a clip that is in none."""
+
+    title: str
+    find_bucket: Callable[[Prediction], str | None]
 
 
 @dataclass(frozen=True)
 class BucketCell:
-    """A system on the clips of a bucket: how many, and their chrF2."""
+    """The number of clips of a system in a bucket, and their chrF2."""
 
     clips: int
     chrf2: float
@@ -25,25 +30,85 @@ class BucketCell:
 
 @dataclass(frozen=True)
 class BucketTable:
-    """`rows`: a bucket, and for each system its cell, or none where it has no clip there."""
+    """`rows`: each bucket with a cell per system; None for a system without clips in it."""
 
     name: str
     title: str
     rows: tuple[tuple[str, tuple[BucketCell | None, ...]], ...]
 
 
-def bucket_tables(scored: Sequence[SystemResult]) -> list[BucketTable]:
-    """The kinds by which there is something to tell: more than one bucket. Only translations have any."""
-    found = []
-    for name, title in TITLES.items():
-        by_system = [each.analysis.get("by", {}).get(name, {}) for each in scored]
-        buckets = sort_buckets({bucket for buckets in by_system for bucket in buckets})
-        rows = []
-        for bucket in buckets:
-            figures = [each.get(bucket) for each in by_system]
-            rows.append(
-                (bucket, tuple(BucketCell(each["clips"], each["chrf2"]) if each else None for each in figures))
-            )
+def score_buckets(rows: Sequence[Prediction], statistics: Mapping[str, MetricStatistics]) -> dict[str, Any]:
+    """Name in `GROUPINGS` -> bucket -> `clips`, and the scores whose keys are those of `statistics`."""
+    return {name: _score_grouping(rows, grouping, statistics) for name, grouping in GROUPINGS.items()}
+
+
+def _score_grouping(
+    rows: Sequence[Prediction], grouping: Grouping, statistics: Mapping[str, MetricStatistics]
+) -> dict[str, dict[str, float]]:
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if (bucket := grouping.find_bucket(row)) is not None:
+            indices[bucket].append(index)
+    return {
+        bucket: {
+            "clips": len(indices[bucket]),
+            **{
+                key: round(of_metric.compute_scores(indices[bucket])[key], 2) for key, of_metric in statistics.items()
+            },
+        }
+        for bucket in sort_buckets(indices)
+    }
+
+
+def bucket_tables(results: Sequence[SystemResult]) -> list[BucketTable]:
+    """The groupings with more than one bucket, systems side by side; none of answers."""
+    tables = []
+    for name, grouping in GROUPINGS.items():
+        by_system = [result.analysis.get("buckets", {}).get(name, {}) for result in results]
+        buckets = sort_buckets({bucket for scores in by_system for bucket in scores})
+        rows = [(bucket, tuple(_make_cell(scores.get(bucket)) for scores in by_system)) for bucket in buckets]
         if len(rows) > 1:
-            found.append(BucketTable(name, title, tuple(rows)))
-    return found
+            tables.append(BucketTable(name, grouping.title, tuple(rows)))
+    return tables
+
+
+def _make_cell(scores: Mapping[str, Any] | None) -> BucketCell | None:
+    return None if scores is None else BucketCell(scores["clips"], scores["chrf2"])
+
+
+def sort_buckets(names: Iterable[str]) -> list[str]:
+    """Buckets by their lower bound (`4-7` before `13-20`), recordings by their names."""
+
+    def sort_key(name: str) -> tuple[int, str]:
+        lower_bound = name.partition("-")[0].rstrip("+")
+        return (int(lower_bound) if lower_bound.isdecimal() else 0), name
+
+    return sorted(names, key=sort_key)
+
+
+def _bucket_label(value: int, bounds: Sequence[int]) -> str:
+    """The bucket of `value`: from one of the `bounds` to before the next. The first has all values below."""
+    index = max((index for index, bound in enumerate(bounds) if value >= bound), default=0)
+    if index == len(bounds) - 1:
+        return f"{bounds[index]}+"
+    last = bounds[index + 1] - 1
+    return str(last) if last == bounds[index] else f"{bounds[index]}-{last}"
+
+
+GROUPINGS = {
+    "context_sentences": Grouping(
+        "sentences of context",
+        lambda row: None if row.context_source == UNKNOWN else _bucket_label(len(row.context), (0, 1, 2, 3, 5, 9)),
+    ),
+    "position": Grouping(
+        "sentences before the clip", lambda row: _bucket_label(row.position, (0, 1, 2, 5, 10, 20, 50))
+    ),
+    "reference_words": Grouping(
+        "words of the reference", lambda row: _bucket_label(len(words(row.reference)), (0, 4, 8, 13, 21, 31))
+    ),
+    "frames": Grouping(
+        "frames shown",
+        lambda row: None if row.frames is None else _bucket_label(row.frames, (0, 50, 100, 200, 400, 800)),
+    ),
+    "recording": Grouping("recording", lambda row: row.recording),
+}

@@ -12,53 +12,49 @@ from signllava_cli.errors import UserError
 from signllava_cli.evaluation.outputs import Outputs, skip_outputs
 from signllava_cli.evaluation.reporting.latex import latex_table
 from signllava_cli.evaluation.reporting.terminal import print_evaluation
-from signllava_cli.evaluation.scoring import Evaluation, Scoring, score_systems
-from signllava_cli.evaluation.systems import (
-    Missing,
-    System,
-    baseline_first,
-    read_systems,
-    read_texts,
-    require_same_clips,
-)
+from signllava_cli.evaluation.results import Evaluation, ScoringConfig
+from signllava_cli.evaluation.scoring import score_systems
+from signllava_cli.evaluation.system_files import MissingPolicy, read_systems, read_texts
+from signllava_cli.evaluation.systems import System, baseline_first, require_same_clips
 from signllava_cli.files import write_json, write_text
 
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What is scored: `predictions`, or `texts` with `meant`, plain text; each is `FILE` or `NAME=FILE`.
+    """What is scored: `predictions`, or plain text: `hypotheses` with `hypothesis_references`; `FILE` or `NAME=FILE`.
 
-    `references`: where those of the predictions are, if not in them. `missing`: whether clips without a hypothesis
-    count as empty or are left out. `intersection`: score the clips of which all files have a hypothesis. `baseline`:
-    the name of the system that the others are compared with; `None` for the default of `baseline_first`.
+    `references`: a file with the references of the predictions, if they have none. `missing`: whether clips without a
+    hypothesis count as empty or are excluded. `intersection`: score the clips of which all files have a hypothesis.
+    `baseline`: the name of the baseline; `None` for the default of `baseline_first`.
     """
 
     predictions: Sequence[str] = ()
-    texts: Sequence[str] = ()
-    meant: Path | None = None
+    hypotheses: Sequence[str] = ()
+    hypothesis_references: Path | None = None
     references: Path | None = None
-    missing: Missing = "empty"
+    missing: MissingPolicy = "empty"
     intersection: bool = False
     baseline: str | None = None
 
     def read(self) -> list[System]:
-        """The systems, on the same clips, the baseline first.
+        """The systems, with the same clips, the baseline first.
 
         Raises:
-            UserError: a file is missing, damaged, unfinished, or of other clips than another.
+            UserError: a file is missing, damaged or unfinished, or its clips differ from those of another.
         """
-        if bool(self.texts) != (self.meant is not None):
-            raise UserError("--hyp FILE and --ref FILE belong together.")
-        if bool(self.texts) == bool(self.predictions):
-            raise UserError("Name predictions files, or --hyp FILE with --ref FILE, and not both.")
-        if self.meant is not None:
-            return baseline_first(read_texts(self.texts, self.meant.expanduser()), self.baseline)
+        if bool(self.hypotheses) != (self.hypothesis_references is not None):
+            raise UserError("--hyp FILE needs --ref FILE, and vice versa.")
+        if bool(self.hypotheses) == bool(self.predictions):
+            raise UserError("Name either predictions files, or --hyp FILE with --ref FILE.")
+        if self.hypothesis_references is not None:
+            systems = read_texts(self.hypotheses, self.hypothesis_references.expanduser())
+            return baseline_first(systems, self.baseline)
         systems = read_systems(skip_outputs(self.predictions), self.references, self.missing)
         return require_same_clips(baseline_first(systems, self.baseline), self.intersection)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in scores.json."""
-        references = self.meant or self.references
+        """The entry `sources` of scores.json."""
+        references = self.hypothesis_references or self.references
         return {
             "references": None if references is None else str(references.absolute()),
             "missing": self.missing,
@@ -69,40 +65,41 @@ class EvaluationInputs:
 def generate_missing(
     runs: Sequence[str], sources: Sequence[str], split: str | None, overrides: Sequence[str]
 ) -> list[str]:
-    """The predictions of a run under each of `sources`, as `SOURCE=FOLDER`; what is missing is generated first.
+    """The predictions of a run under each of `sources`, as `SOURCE=FOLDER`; missing ones are generated first.
 
-    Predictions made with other settings, such as another number of beams, are not taken, and not overwritten.
+    Predictions made with other settings, such as another number of beams, are neither used nor overwritten.
 
     Raises:
-        UserError: `runs` are not one, or generation cannot be done.
+        UserError: `runs` has not exactly one run, or generation fails.
     """
-    from signllava_cli.generation.generate import generate  # imports torch: only who generates waits for it
+    from signllava_cli.generation.generate import generate  # imports torch, which scoring does not need
     from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
 
     if len(runs) != 1:
-        raise UserError("--context-sources takes one run or checkpoint, whose predictions it makes.")
+        raise UserError("--context-sources needs exactly one run or checkpoint.")
     checkpoint = find_checkpoint(Path(runs[0]))
-    named = [] if split is None else [f"generate.split={json.dumps(split)}"]
-    recipe = checkpoint_recipe(checkpoint, [*GENERATION_OVERRIDES, *overrides, *named])
+    split_override = [] if split is None else [f"generate.split={json.dumps(split)}"]
+    recipe = checkpoint_recipe(checkpoint, [*GENERATION_OVERRIDES, *overrides, *split_override])
     folders = generate(recipe, checkpoint, [source.strip() for source in sources], keep_others=True)
-    kinds = [source.partition(":")[0].strip() for source in sources]  # of prepared:FILE, the first
-    if len(set(kinds)) < len(kinds):
+    names = [source.partition(":")[0].strip() for source in sources]  # `prepared` of `prepared:FILE`
+    if len(set(names)) < len(names):
         return [str(folder) for folder in folders]
-    return [f"{kind}={folder}" for kind, folder in zip(kinds, folders, strict=True)]
+    return [f"{name}={folder}" for name, folder in zip(names, folders, strict=True)]
 
 
-def evaluate(sources: EvaluationInputs, scoring: Scoring, outputs: Outputs) -> Evaluation:
-    """Score, print, and write what was asked for; see `signllava eval --help`.
+def evaluate(inputs: EvaluationInputs, config: ScoringConfig, outputs: Outputs) -> Evaluation:
+    """Score the inputs, print the results, and write the outputs; see `signllava eval --help`.
 
     Raises:
-        UserError: something cannot be read, scored, or written.
+        UserError: an input cannot be read or scored, or an output cannot be written.
     """
-    systems = sources.read()
-    scores = outputs.require_safe(systems, [sources.references, sources.meant, scoring.stop_list])
-    evaluation = score_systems(systems, scoring)
+    systems = inputs.read()
+    data_files = [inputs.references, inputs.hypothesis_references, *config.metric_data.values()]
+    scores_file = outputs.require_safe(systems, data_files)
+    evaluation = score_systems(systems, config)
     print_evaluation(evaluation)
-    write_json(scores, {**evaluation.to_dict(), "sources": sources.to_dict(), "date": time.strftime("%F %T %z")})
-    info(f"scores in {scores}")
+    write_json(scores_file, {**evaluation.to_dict(), "sources": inputs.to_dict(), "date": time.strftime("%F %T %z")})
+    info(f"scores in {scores_file}")
     if outputs.latex is not None:
         write_text(outputs.latex, latex_table(evaluation))
         info(f"LaTeX table in {outputs.latex}")

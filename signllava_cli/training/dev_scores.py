@@ -64,7 +64,7 @@ def dev_bleu(
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
-    from signllava_cli.evaluation.metrics.text_metrics import Bleu  # sacreBLEU: only runs that want it load it
+    from signllava_cli.evaluation.metrics.all_metrics import METRICS  # imports sacreBLEU, so only runs that need it
 
     every = labeled.split.clips
     count = min(recipe.train.dev_clips or len(every), len(every))
@@ -82,7 +82,7 @@ def dev_bleu(
                 pairs += [(each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)]
     pairs = gather_object(pairs)
     hypotheses, references = [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
-    return float(Bleu().compute(predictions=hypotheses, references=references)["bleu4"])
+    return float(METRICS["bleu"].metric().compute(predictions=hypotheses, references=references)["bleu4"])
 
 
 def _rank_batches(

@@ -1,1 +1,1 @@
-"""What is computed: metrics of texts and of answers, learned metrics, and how a dataset tells words."""
+"""The metrics: of translations, of yes/no answers and of context-bound clips; and how each dataset splits words."""

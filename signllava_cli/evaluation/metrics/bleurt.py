@@ -1,7 +1,7 @@
 """BLEURT-20 (Pu et al. 2021), a learned metric, from a local copy of its checkpoint.
 
-Its network is RemBERT with one output; transformers has RemBERT, so the checkpoint is read into that. The pieces of
-its text come from the package sentencepiece (the extra `bleurt`).
+Its network is RemBERT with one output, so the checkpoint is loaded into RemBERT of transformers. The tokenizer needs
+the package sentencepiece (the extra `bleurt`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +14,21 @@ import numpy as np
 
 from signllava_cli.console import progress, warning
 from signllava_cli.errors import UserError, require_extra, summarize_names
-from signllava_cli.evaluation.metrics.base import SentenceMean
+from signllava_cli.evaluation.metrics.base import SentenceMeanMetric
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAIRS_AT_ONCE = 32
-PIECE_FILES = ("spm.model", "sent_piece.model")  # of the PyTorch checkpoints, of Google's
+BATCH_SIZE = 32
+TOKENIZER_FILES = ("spm.model", "sent_piece.model")  # names in the PyTorch and in Google's checkpoints
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-OPENING, CLOSING = "[CLS]", "[SEP]"
-# What the cards of the published checkpoints (lucadiliello/BLEURT-20 and its smaller kin) say that two pairs score.
+CLS, SEP = "[CLS]", "[SEP]"
+# Two pairs, and their scores in the model cards of the published checkpoints (lucadiliello/BLEURT-20 and smaller).
 CONTROL_REFERENCES = ["a bird chirps by the window", "this is a random sentence"]
 CONTROL_HYPOTHESES = ["a bird chirps by the window", "this looks like a random sentence"]
-PUBLISHED = {
+PUBLISHED_SCORES = {
     "BLEURT-20": (0.9990, 0.7930),
     "BLEURT-20-D12": (0.9604, 0.8080),
     "BLEURT-20-D6": (0.9637, 0.7895),
@@ -39,110 +39,116 @@ TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """[CLS] reference [SEP] hypothesis [SEP] as ids of pieces; those to the first [SEP] are counted."""
+    """The token ids of [CLS] reference [SEP] hypothesis [SEP], and how many of them end with the first [SEP]."""
 
     ids: list[int]
-    of_reference: int
+    num_reference_tokens: int
 
 
-class Bleurt(SentenceMean):
-    """Mean BLEURT, times 100, under the checkpoint in a local folder; on the GPU, if there is one.
+class Bleurt(SentenceMeanMetric):
+    """Mean BLEURT, times 100, of a local checkpoint; on the GPU, if there is one.
 
-    At the start it scores the two pairs whose BLEURT the cards of the published checkpoints give, and says in its
-    signature which checkpoint that makes it, or that it is none of them.
+    On loading, it scores the two control pairs whose scores are in the model cards of the published checkpoints. The
+    signature has the name of the checkpoint with these scores, or says that there is none.
 
     Args:
-        folder: with config.json, the weights (safetensors, or a PyTorch file of tensors alone) and the pieces.
+        folder: the checkpoint: config.json, the weights (safetensors, or a PyTorch file of tensors), the tokenizer.
 
     Raises:
-        UserError: the folder lacks one of these, they do not fit, or sentencepiece is not installed.
+        UserError: a file is missing, the files do not fit together, or sentencepiece is not installed.
     """
 
     labels: ClassVar = {"bleurt": "BLEURT"}
 
     def __init__(self, folder: Path, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self._pieces = _load_tokenizer(folder)
+        self._tokenizer = _load_tokenizer(folder)
         self._network, self._hash = _load_network(folder)
-        found = self._scored(self._pairs(CONTROL_HYPOTHESES, CONTROL_REFERENCES))
-        self._known_as = next(
-            (name for name, control in PUBLISHED.items() if np.allclose(found, control, atol=TOLERANCE)), None
+        scores = self._score_pairs(self._encode_pairs(CONTROL_HYPOTHESES, CONTROL_REFERENCES))
+        self._published_name = next(
+            (name for name, control in PUBLISHED_SCORES.items() if np.allclose(scores, control, atol=TOLERANCE)), None
         )
-        if self._known_as is None:
+        if self._published_name is None:
             warning(
-                f"--bleurt {folder} scores two control pairs {found[0]:.4f} and {found[1]:.4f}, as no published "
-                "BLEURT-20 does: its figures cannot be compared with those of papers."
+                f"--bleurt {folder} scores two control pairs {scores[0]:.4f} and {scores[1]:.4f}, unlike every "
+                "published BLEURT-20: do not compare its scores with those of papers."
             )
 
-    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """What the network says to reference and hypothesis."""
+    def score_sentences(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """The output of the network for each pair: float64 (N,)."""
         with progress("BLEURT", len(hypotheses)) as line:
-            return self._scored(self._pairs(hypotheses, references), line.advance)
+            return self._score_pairs(self._encode_pairs(hypotheses, references), line.advance)
 
     @property
     def signature(self) -> str:
-        """The checkpoint: its name, known by what it scores, and the hash of its weights."""
-        name = self._known_as or "none that is published"
+        """The checkpoint: its name, recognized by its scores, and the hash of its weights."""
+        name = self._published_name or "none that is published"
         return f"bleurt|checkpoint:{name}|weights:{self._hash}|transformers:{version('transformers')}"
 
-    def _pairs(self, hypotheses: Sequence[str], references: Sequence[str]) -> list[EncodedPair]:
-        """Each pair as the network reads it: of one that is too long, the longer text loses its end, as in BLEURT."""
-        pairs, cut = [], 0
-        room = self._network.config.max_position_embeddings - 3
-        opening, closing = (self._pieces.piece_to_id(piece) for piece in (OPENING, CLOSING))
-        for said, meant in zip(*map(self._pieces.encode, (list(hypotheses), list(references))), strict=True):
-            cut += len(meant) + len(said) > room
-            while len(meant) + len(said) > room:
-                (meant if len(meant) > len(said) else said).pop()
-            pairs.append(EncodedPair([opening, *meant, closing, *said, closing], len(meant) + 2))
-        if cut:
-            warning(f"BLEURT reads {room} pieces at most: {cut} pairs are longer, and were cut.")
+    def _encode_pairs(self, hypotheses: Sequence[str], references: Sequence[str]) -> list[EncodedPair]:
+        """The input of the network. As in BLEURT, the longer text of a pair that is too long is truncated first."""
+        pairs, num_truncated = [], 0
+        max_tokens = self._network.config.max_position_embeddings - 3
+        cls_id, sep_id = (self._tokenizer.piece_to_id(token) for token in (CLS, SEP))
+        encoded = zip(*map(self._tokenizer.encode, (list(hypotheses), list(references))), strict=True)
+        for hypothesis, reference in encoded:
+            num_truncated += len(reference) + len(hypothesis) > max_tokens
+            while len(reference) + len(hypothesis) > max_tokens:
+                (reference if len(reference) > len(hypothesis) else hypothesis).pop()
+            pairs.append(EncodedPair([cls_id, *reference, sep_id, *hypothesis, sep_id], len(reference) + 2))
+        if num_truncated:
+            warning(
+                f"BLEURT reads at most {max_tokens} tokens: {num_truncated} pairs are longer, and were truncated."
+            )
         return pairs
 
-    def _scored(self, pairs: Sequence[EncodedPair], advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
-        """The score of each pair; those of like length share a batch."""
+    def _score_pairs(
+        self, pairs: Sequence[EncodedPair], advance: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
+        """The score of each pair: float64 (N,). Pairs of similar length share a batch."""
         import torch
 
         scores = np.zeros(len(pairs))
         order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].ids))
         with torch.inference_mode():
-            for start in range(0, len(order), PAIRS_AT_ONCE):
-                indices = order[start : start + PAIRS_AT_ONCE]
-                logits = self._network(**self._padded([pairs[index] for index in indices])).logits
+            for start in range(0, len(order), BATCH_SIZE):
+                indices = order[start : start + BATCH_SIZE]
+                logits = self._network(**self._pad_batch([pairs[index] for index in indices])).logits  # (B, 1)
                 scores[indices] = logits[:, 0].double().cpu().numpy()
                 advance(len(indices))
         return scores
 
-    def _padded(self, pairs: Sequence[EncodedPair]) -> "dict[str, Tensor]":
+    def _pad_batch(self, pairs: Sequence[EncodedPair]) -> "dict[str, Tensor]":
+        """The arguments of the network, each int64 (B, L)."""
         import torch
 
-        width = max(len(pair.ids) for pair in pairs)
-        read = torch.zeros(3, len(pairs), width, dtype=torch.long)
-        read[0] = self._network.config.pad_token_id
+        max_len = max(len(pair.ids) for pair in pairs)
+        batch = torch.zeros(3, len(pairs), max_len, dtype=torch.long)  # (3, B, L)
+        batch[0] = self._network.config.pad_token_id
         for row, pair in enumerate(pairs):
-            read[0, row, : len(pair.ids)] = torch.tensor(pair.ids)
-            read[1, row, : len(pair.ids)] = 1
-            read[2, row, pair.of_reference : len(pair.ids)] = 1
+            batch[0, row, : len(pair.ids)] = torch.tensor(pair.ids)
+            batch[1, row, : len(pair.ids)] = 1
+            batch[2, row, pair.num_reference_tokens : len(pair.ids)] = 1
         names = ("input_ids", "attention_mask", "token_type_ids")
-        return dict(zip(names, read.to(self._network.device), strict=True))
+        return dict(zip(names, batch.to(self._network.device), strict=True))
 
 
 def _load_tokenizer(folder: Path) -> Any:
     require_extra("bleurt", "--bleurt", "sentencepiece")
     from sentencepiece import SentencePieceProcessor
 
-    file = _first_existing(folder, PIECE_FILES)
+    file = _first_existing(folder, TOKENIZER_FILES)
     try:
-        pieces = SentencePieceProcessor(model_file=str(file))
+        tokenizer = SentencePieceProcessor(model_file=str(file))
     except (OSError, RuntimeError, TypeError) as error:
-        raise UserError(f"{file} is no sentencepiece model: {error}.") from None
-    if unknown := [piece for piece in (OPENING, CLOSING) if pieces.piece_to_id(piece) == pieces.unk_id()]:
-        raise UserError(f"{file} has no piece {' or '.join(unknown)}, so it is not BLEURT-20's.")
-    return pieces
+        raise UserError(f"{file} is not a valid sentencepiece model: {error}.") from None
+    if unknown := [token for token in (CLS, SEP) if tokenizer.piece_to_id(token) == tokenizer.unk_id()]:
+        raise UserError(f"{file} has no token {' or '.join(unknown)}: not the tokenizer of BLEURT-20.")
+    return tokenizer
 
 
 def _load_network(folder: Path) -> tuple[Any, str]:
-    """RemBERT with the weights in `folder`, and the first digits of their hash."""
+    """RemBERT with the weights in `folder`, and the first 8 hex digits of their SHA-256."""
     import torch
     from transformers import RemBertConfig, RemBertForSequenceClassification
 
@@ -151,24 +157,24 @@ def _load_network(folder: Path) -> tuple[Any, str]:
     config = read_json(folder / "config.json")
     file = _first_existing(folder, WEIGHT_FILES)
     if config.get("model_type") != "bleurt" or not config.get("embedding_size"):
-        raise UserError(f"--bleurt {folder}: its config.json is none of the BLEURT-20 family's.")
-    known = RemBertConfig(
+        raise UserError(f"--bleurt {folder}: config.json is not that of a BLEURT-20 checkpoint.")
+    rembert_config = RemBertConfig(
         **{**config, "model_type": "rembert", "input_embedding_size": config["embedding_size"], "num_labels": 1}
     )
-    network = RemBertForSequenceClassification(known).eval()
-    tensors = {_renamed(name): tensor for name, tensor in load_tensors(file).items()}
+    network = RemBertForSequenceClassification(rembert_config).eval()
+    tensors = {_rembert_name(name): tensor for name, tensor in load_tensors(file).items()}
     expected = network.state_dict().keys()
-    if lacking := sorted(expected - tensors.keys()):
-        raise UserError(f"{file} lacks {len(lacking)} tensors of BLEURT-20 ({summarize_names(lacking)}).")
+    if missing := sorted(expected - tensors.keys()):
+        raise UserError(f"{file}: {len(missing)} tensors of BLEURT-20 are missing ({summarize_names(missing)}).")
     try:
         network.load_state_dict({name: tensors[name] for name in expected})
     except RuntimeError as error:
-        raise UserError(f"{file} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(f"{file} does not fit config.json: {str(error).splitlines()[-1].strip()}") from None
     return network.to("cuda" if torch.cuda.is_available() else "cpu"), sha256_file(file)[:8]
 
 
-def _renamed(name: str) -> str:
-    """The name that transformers' RemBERT gives to a tensor of BLEURT."""
+def _rembert_name(name: str) -> str:
+    """The name in transformers' RemBERT of a tensor of BLEURT."""
     return name.replace("bleurt.", "rembert.", 1).replace("embedding_projection", "embedding_hidden_mapping_in")
 
 
@@ -177,6 +183,6 @@ def _first_existing(folder: Path, names: Sequence[str]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(
-        f"--bleurt {folder} has no {' or '.join(names)}; it takes a local copy of the Hugging Face repository "
+        f"--bleurt {folder} has no {' or '.join(names)}; name a local copy of the Hugging Face repository "
         "lucadiliello/BLEURT-20."
     )

@@ -1,8 +1,8 @@
-"""COMET (Rei et al. 2022), a learned metric, by its own command and from a local checkpoint.
+"""COMET (Rei et al. 2022), a learned metric: its own command, with a local checkpoint.
 
-Its package needs older libraries than this one, so it lives in an environment of its own, and its command
-`comet-score` on the PATH: `pipx install unbabel-comet`. COMET wants the source sentence, and signing has none in
-writing: it is given empty ones, which its signature says.
+The package of COMET needs older libraries than this one. It is installed in an environment of its own, with its
+command `comet-score` on the PATH: `pipx install unbabel-comet`. COMET expects a source sentence, and signing has no
+written form: its sources are empty strings, which its signature says.
 """
 
 import os
@@ -17,7 +17,7 @@ import numpy as np
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, escape_unprintable
-from signllava_cli.evaluation.metrics.base import SentenceMean
+from signllava_cli.evaluation.metrics.base import SentenceMeanMetric
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_file
 from signllava_cli.processes import run_command
@@ -26,15 +26,15 @@ COMMAND = "comet-score"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-class Comet(SentenceMean):
-    """Mean COMET, times 100, with empty sources, under the checkpoint in a local file.
+class Comet(SentenceMeanMetric):
+    """Mean COMET, times 100, with empty sources.
 
     Args:
-        checkpoint: the .ckpt file of a model with references, such as Unbabel/wmt22-comet-da; what its hparams.yaml
-            names as `pretrained_model` must be in the cache of Hugging Face, or a local folder.
+        checkpoint: the .ckpt file of a model with references, such as Unbabel/wmt22-comet-da. The `pretrained_model`
+            of its hparams.yaml must be in the cache of Hugging Face, or a local folder.
 
     Raises:
-        UserError: there is no such file, or no `comet-score`.
+        UserError: the file or the command `comet-score` is missing.
     """
 
     labels: ClassVar = {"comet": "COMET"}
@@ -44,30 +44,30 @@ class Comet(SentenceMean):
         command = shutil.which(COMMAND)
         if command is None:
             raise UserError(
-                f"--comet runs the command {COMMAND}, which is not on the PATH; its package needs older libraries, "
-                "so give it an environment of its own: pipx install unbabel-comet."
+                f"--comet needs the command {COMMAND}, which is not on the PATH; install it in an environment of its "
+                "own: pipx install unbabel-comet."
             )
         if not checkpoint.is_file():
-            raise UserError(f"--comet {checkpoint}: no such file; it takes COMET's checkpoint, model.ckpt.")
+            raise UserError(f"--comet {checkpoint}: missing; name COMET's checkpoint, model.ckpt.")
         self._command, self._checkpoint = command, checkpoint.absolute()
         self._hash = sha256_file(checkpoint)[:8]
 
-    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """What COMET says to each pair.
+    def score_sentences(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """COMET's score of each pair.
 
         Raises:
-            UserError: the command fails; with the last line that it said.
+            UserError: the command fails; the message has its last line of output.
         """
         import torch
 
         info(f"COMET: {self._command} scores {len(hypotheses)} clips")
-        gpus = min(1, torch.cuda.device_count())
+        num_gpus = min(1, torch.cuda.device_count())
         with tempfile.TemporaryDirectory() as folder:
             for name, texts in (("src", [""] * len(references)), ("hyp", hypotheses), ("ref", references)):
                 lines = "".join(" ".join(text.split()) + "\n" for text in texts)
                 (Path(folder) / name).write_text(lines, encoding="utf-8")
-            options = f"-s src -t hyp -r ref --to_json scores.json --gpus {gpus} --quiet".split()
-            ended = run_command(
+            options = f"-s src -t hyp -r ref --to_json scores.json --gpus {num_gpus} --quiet".split()
+            process = run_command(
                 [self._command, *options, "--model", str(self._checkpoint)],
                 cwd=folder,
                 env={**os.environ, **OFFLINE},
@@ -76,9 +76,9 @@ class Comet(SentenceMean):
                 errors="replace",
             )
             file = Path(folder) / "scores.json"
-            if ended.returncode or not file.is_file():
-                said = (ended.stderr.strip() or ended.stdout.strip() or "it said nothing").splitlines()[-1]
-                raise UserError(f"{COMMAND} ended with {ended.returncode}: {escape_unprintable(said)}")
+            if process.returncode or not file.is_file():
+                output = (process.stderr.strip() or process.stdout.strip() or "it printed nothing").splitlines()[-1]
+                raise UserError(f"{COMMAND} ended with {process.returncode}: {escape_unprintable(output)}")
             (rows,) = read_json(file).values()
         if len(rows) != len(hypotheses):
             raise UserError(f"{COMMAND} scored {len(rows)} of {len(hypotheses)} clips.")
@@ -86,5 +86,5 @@ class Comet(SentenceMean):
 
     @property
     def signature(self) -> str:
-        """The checkpoint, and what stood for the source."""
+        """The checkpoint, and the source."""
         return f"comet|checkpoint:{self._checkpoint.parent.parent.name}|weights:{self._hash}|source:empty"

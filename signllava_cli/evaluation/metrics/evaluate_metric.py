@@ -1,23 +1,26 @@
-"""A metric of this package as an `evaluate.Metric`: one process, in memory, nothing fetched."""
+"""A metric of this package as an `evaluate.Metric`: one process, in memory, no download.
 
-from typing import TYPE_CHECKING, Any
+The package evaluate imports the pipelines of transformers, which takes seconds, so only this module imports it.
+"""
+
+from typing import Any
 
 import datasets
 import evaluate
 
-if TYPE_CHECKING:
-    from signllava_cli.evaluation.metrics.base import CountedMetric
+from signllava_cli.evaluation.metrics.base import Metric
 
 
 class EvaluateMetric(evaluate.Metric):
-    """`metric` behind the methods of `evaluate.Metric`: `compute`, `add`, `add_batch`."""
+    """`metric` with the methods of `evaluate.Metric` (`compute`, `add`, `add_batch`), for `evaluate.combine` or a
+    trainer."""
 
-    def __init__(self, metric: "CountedMetric") -> None:
+    def __init__(self, metric: Metric) -> None:
         self.metric = metric
         super().__init__(keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({name: _feature(kind) for name, kind in self.metric.columns.items()})
+        features = datasets.Features({name: _column_feature(dtype) for name, dtype in self.metric.columns.items()})
         return evaluate.MetricInfo(
             description=type(self.metric).__doc__ or "", citation="", inputs_description="", features=features
         )
@@ -26,5 +29,5 @@ class EvaluateMetric(evaluate.Metric):
         return self.metric.compute(**columns)
 
 
-def _feature(kind: str | list[str]) -> Any:
-    return datasets.Value(kind) if isinstance(kind, str) else datasets.Sequence(datasets.Value(kind[0]))
+def _column_feature(dtype: str | list[str]) -> Any:
+    return datasets.Value(dtype) if isinstance(dtype, str) else datasets.Sequence(datasets.Value(dtype[0]))

@@ -1,4 +1,4 @@
-"""How a dataset's texts are tokenized for scoring, as its papers do."""
+"""How the texts of a dataset are split into words for scoring, as in the papers on it."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,13 +20,13 @@ class Preset:
     rouge: str = "rougeL"
 
     @property
-    def english(self) -> bool:
-        """Whether rouge_score's own words, a-z and 0-9, will do."""
+    def is_english(self) -> bool:
+        """Whether the tokenizer of rouge_score, which keeps a-z and 0-9 only, fits the language."""
         return self.language == "en"
 
     @property
-    def asian(self) -> bool:
-        """Whether words are characters."""
+    def has_character_words(self) -> bool:
+        """Whether each character is a word."""
         return self.tokenize in ("zh", "char", "ja-mecab", "ko-mecab")
 
     @cached_property
@@ -36,30 +36,30 @@ class Preset:
         tokenizer: Callable[[str], str] = BLEU(tokenize=self.tokenize).tokenizer
         return tokenizer
 
-    def words(self, text: str) -> list[str]:
-        """The words of `text`, as BLEU reads them."""
-        return self._tokenizer(self.cased(text).rstrip()).split()
+    def split_words(self, text: str) -> list[str]:
+        """The words of `text`, as in BLEU."""
+        return self._tokenizer(self.apply_case(text).rstrip()).split()
 
-    def cased(self, text: str) -> str:
-        """`text` with the case that counts."""
+    def apply_case(self, text: str) -> str:
+        """`text`, lowercased if the preset ignores case."""
         return text.lower() if self.lowercase else text
 
     @property
-    def case(self) -> str:
-        """How `cased` treats it, in the words of sacreBLEU's signatures."""
+    def case_signature(self) -> str:
+        """The case, as in sacreBLEU's signatures."""
         return "lc" if self.lowercase else "mixed"
 
     @property
     def words_signature(self) -> str:
-        """How `words` tells them."""
-        return f"case:{self.case}|tok:{self.tokenize}"
+        """Case and tokenizer, as in sacreBLEU's signatures."""
+        return f"case:{self.case_signature}|tok:{self.tokenize}"
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(),
-        # texts come tokenized and lowercased
+        # the texts of the dataset are tokenized and lowercased
         Preset("phoenix14t", "none", lowercase=True, language="de", rouge="rougeL_mscoco"),
         Preset("csl-daily", "zh", language="zh", rouge="rougeL_mscoco"),
     )
@@ -70,24 +70,24 @@ def find_preset(name: str) -> Preset:
     """The preset of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: the name is unknown.
     """
     if name not in PRESETS:
-        raise UserError(f"--preset {name}: known are {', '.join(PRESETS)}.")
+        raise UserError(f"--preset {name}: unknown preset; expected one of {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
 def read_stop_list(file: Path) -> tuple[frozenset[str], str]:
-    """The words of `file`, one a line, case-folded; and its name with the hash of the words.
+    """The words of `file`, one per line, case-folded; and the name of the file with a hash of the words.
 
     Raises:
-        UserError: it cannot be read, or holds no word.
+        UserError: the file cannot be read, or has no words.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--stop-list {file}: {getattr(error, 'strerror', None) or error}.") from None
+        raise UserError(f"--stop-list {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     words = frozenset(word.casefold() for line in lines if (word := line.strip()) and not word.startswith("#"))
     if not words:
-        raise UserError(f"--stop-list {file} holds no words; expected one a line.")
+        raise UserError(f"--stop-list {file} has no words; expected one per line.")
     return words, f"{file.name}-{hashlib.sha256(chr(10).join(sorted(words)).encode()).hexdigest()[:8]}"

@@ -1,11 +1,12 @@
-"""The metrics of texts that need no model: the figures are sacreBLEU's and rouge_score's, in percent.
+"""The metrics of texts that need no model and no data: those of sacreBLEU, ROUGE-L, word error rate, exact match.
 
-Each result carries, beside its figures, a `signature` that says which variant it is.
+Scores are in percent. Each metric has a `signature` of its variant.
 """
 
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +14,8 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 from rouge_score.tokenize import tokenize
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from signllava_cli.evaluation.metrics.base import Scores, SentenceMean, TextMetric
-from signllava_cli.evaluation.metrics.presets import Preset
+from signllava_cli.evaluation.metrics.base import Scores, SentenceMeanMetric, TextMetric
+from signllava_cli.evaluation.metrics.presets import Preset, read_stop_list
 from signllava_cli.evaluation.metrics.ter import count_edits
 
 ORDERS = (1, 2, 3, 4)
@@ -22,9 +23,9 @@ MSCOCO_BETA = 1.2  # weight of recall in the ROUGE-L of the caption evaluation o
 
 
 class Bleu(TextMetric):
-    """Corpus BLEU-1 to BLEU-4 of sacreBLEU (Post 2018); BLEU-n is `BLEU(max_ngram_order=n)`, not a precision.
+    """Corpus BLEU-1 to BLEU-4 of sacreBLEU (Post 2018). BLEU-n is `BLEU(max_ngram_order=n)`, not an n-gram precision.
 
-    sacreBLEU's signature does not encode the order, so the order stands in the name of the score.
+    sacreBLEU's signature does not have the order, so the key of each score has it.
     """
 
     labels: ClassVar = {f"bleu{order}": f"BLEU-{order}" for order in ORDERS}
@@ -33,31 +34,31 @@ class Bleu(TextMetric):
         super().__init__(preset)
         self._metric = BLEU(tokenize=self.preset.tokenize, lowercase=self.preset.lowercase)
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Lengths of hypothesis and reference, matching n-grams of each order, and all of them."""
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """Length of hypothesis and reference, matching n-grams by order, all n-grams by order: float64 (N, 10)."""
         return np.array(self._metric._extract_corpus_statistics(hypotheses, [list(references)]), np.float64)
 
-    def scores(self, sums: np.ndarray) -> Scores:
+    def compute_scores(self, sums: np.ndarray) -> Scores:
         """BLEU with the `exp` smoothing of mteval-v13a: the k-th order without a match counts as 1/2^k matches."""
-        length, reference = sums[..., 0], sums[..., 1]
-        matches, totals = sums[..., 2:6], sums[..., 6:10]
+        length, reference_length = sums[..., 0], sums[..., 1]
+        matches, totals = sums[..., 2:6], sums[..., 6:10]  # (..., 4)
         with np.errstate(divide="ignore", invalid="ignore"):
-            penalty = np.where(length < reference, np.exp(1 - reference / length), 1.0)
+            penalty = np.where(length < reference_length, np.exp(1 - reference_length / length), 1.0)
             halvings = np.cumsum((matches == 0) & (totals > 0), axis=-1)
             smoothed = np.where(matches > 0, matches, 0.5**halvings)
-            logarithms = np.log(np.where(totals > 0, smoothed / totals, np.nan))
-        figures = {}
+            log_precisions = np.log(np.where(totals > 0, smoothed / totals, np.nan))
+        scores = {}
         for order in ORDERS:
-            mean = logarithms[..., :order].mean(axis=-1)
+            mean = log_precisions[..., :order].mean(axis=-1)
             score = 100 * penalty * np.exp(mean)
-            some = (length > 0) & matches[..., :order].any(axis=-1)
-            figures[f"bleu{order}"] = np.where(some & ~np.isnan(mean), score, 0.0)
-        return figures
+            has_matches = (length > 0) & matches[..., :order].any(axis=-1)
+            scores[f"bleu{order}"] = np.where(has_matches & ~np.isnan(mean), score, 0.0)
+        return scores
 
     @property
     def signature(self) -> str:
-        """sacreBLEU's own."""
-        return _signature(self._metric)
+        """sacreBLEU's signature."""
+        return _sacrebleu_signature(self._metric)
 
 
 class Chrf(TextMetric):
@@ -70,31 +71,31 @@ class Chrf(TextMetric):
         super().__init__(preset)
         self._metric = CHRF(word_order=self.word_order, lowercase=self.preset.lowercase)
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """For each order: n-grams of the hypothesis, of the reference, of both."""
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """For each order, the n-grams of the hypothesis, of the reference, and of both: float64 (N, 3 * orders)."""
         return np.array(self._metric._extract_corpus_statistics(hypotheses, [list(references)]), np.float64)
 
-    def scores(self, sums: np.ndarray) -> Scores:
+    def compute_scores(self, sums: np.ndarray) -> Scores:
         """F2 of the mean precision and the mean recall over the orders that both sides have."""
-        counted = sums.reshape(*sums.shape[:-1], -1, 3)
-        hypothesis, reference, both = np.moveaxis(counted, -1, 0)
-        there = (hypothesis > 0) & (reference > 0)
-        orders = np.maximum(there.sum(axis=-1), 1)
-        precision = (np.where(there, both, 0) / np.where(there, hypothesis, 1)).sum(axis=-1) / orders
-        recall = (np.where(there, both, 0) / np.where(there, reference, 1)).sum(axis=-1) / orders
-        below = 4 * precision + recall
-        score = 500 * precision * recall / np.where(below > 0, below, 1)
-        return {key: np.where(below > 0, score, 0.0) for key in self.labels}
+        by_order = sums.reshape(*sums.shape[:-1], -1, 3)  # (..., orders, 3)
+        hypothesis, reference, matches = np.moveaxis(by_order, -1, 0)
+        is_counted = (hypothesis > 0) & (reference > 0)
+        num_orders = np.maximum(is_counted.sum(axis=-1), 1)
+        precision = (np.where(is_counted, matches, 0) / np.where(is_counted, hypothesis, 1)).sum(axis=-1) / num_orders
+        recall = (np.where(is_counted, matches, 0) / np.where(is_counted, reference, 1)).sum(axis=-1) / num_orders
+        denominator = 4 * precision + recall
+        score = 500 * precision * recall / np.where(denominator > 0, denominator, 1)
+        return {key: np.where(denominator > 0, score, 0.0) for key in self.labels}
 
     @staticmethod
-    def of_plus_plus(counts: np.ndarray) -> np.ndarray:
-        """What chrF2 counts, of the counts (N, K) of chrF++, which begin with the same character n-grams."""
-        return counts[:, : 3 * CHRF.CHAR_ORDER]
+    def select_statistics(chrf_plus_plus: np.ndarray) -> np.ndarray:
+        """The statistics of chrF2 in those of chrF++ (N, K), whose first columns are the same character n-grams."""
+        return chrf_plus_plus[:, : 3 * CHRF.CHAR_ORDER]
 
     @property
     def signature(self) -> str:
-        """sacreBLEU's own."""
-        return _signature(self._metric)
+        """sacreBLEU's signature."""
+        return _sacrebleu_signature(self._metric)
 
 
 class ChrfPlusPlus(Chrf):
@@ -113,72 +114,71 @@ class Ter(TextMetric):
     def __init__(self, preset: Preset | None = None) -> None:
         super().__init__(preset)
         # sacreBLEU splits Asian characters only where it normalizes
-        self._metric = TER(asian_support=self.preset.asian, normalized=self.preset.asian)
+        splits_characters = self.preset.has_character_words
+        self._metric = TER(asian_support=splits_characters, normalized=splits_characters)
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Edits, and words of the reference."""
-        said, meant = (map(self.words, texts) for texts in (hypotheses, references))
-        pairs = zip(said, meant, strict=True)
-        return np.array([[count_edits(ours, theirs), len(theirs)] for ours, theirs in pairs], np.float64)
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """Edits, and words of the reference: float64 (N, 2)."""
+        pairs = zip(map(self.split_words, hypotheses), map(self.split_words, references), strict=True)
+        return np.array([[count_edits(*pair), len(pair[1])] for pair in pairs], np.float64)
 
-    def words(self, text: str) -> list[str]:
-        """The words of `text`, as sacreBLEU's TER reads them."""
+    def split_words(self, text: str) -> list[str]:
+        """The words of `text`, as in sacreBLEU's TER."""
         return str(self._metric._preprocess_segment(text)).split()
 
-    def scores(self, sums: np.ndarray) -> Scores:
+    def compute_scores(self, sums: np.ndarray) -> Scores:
         """Edits per word."""
-        return {"ter": _rate(sums)}
+        return {"ter": _error_rate(sums)}
 
     @property
     def signature(self) -> str:
-        """sacreBLEU's own."""
-        return _signature(self._metric)
+        """sacreBLEU's signature."""
+        return _sacrebleu_signature(self._metric)
 
 
 class Wer(TextMetric):
-    """Word error rate: the Levenshtein distance of the words, tokenized as for BLEU, per word of the reference."""
+    """Word error rate: Levenshtein distance of the words, tokenized as for BLEU, per word of the reference."""
 
     labels: ClassVar = {"wer": "WER"}
     lower_is_better: ClassVar = True
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Edits, and words of the reference."""
-        words = self.preset.words
-        said, meant = [list(map(words, texts)) for texts in (hypotheses, references)]
-        pairs = zip(said, meant, strict=True)
-        return np.array([[Levenshtein.distance(ours, theirs), len(theirs)] for ours, theirs in pairs], np.float64)
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """Edits, and words of the reference: float64 (N, 2)."""
+        split_words = self.preset.split_words
+        pairs = zip(map(split_words, hypotheses), map(split_words, references), strict=True)
+        return np.array([[Levenshtein.distance(*pair), len(pair[1])] for pair in pairs], np.float64)
 
-    def scores(self, sums: np.ndarray) -> Scores:
+    def compute_scores(self, sums: np.ndarray) -> Scores:
         """Edits per word."""
-        return {"wer": _rate(sums)}
+        return {"wer": _error_rate(sums)}
 
     @property
     def signature(self) -> str:
-        """How words are told."""
+        """The tokenizer."""
         return f"wer|{self.preset.words_signature}|rapidfuzz:{version('rapidfuzz')}"
 
 
-class RougeL(SentenceMean):
-    """Mean sentence ROUGE-L of the words that both sides have in order: how precision and recall make an F, and what
-    a word is, differs between programs, of which this is the package rouge_score (Lin 2004): F1, without stemming.
+class RougeL(SentenceMeanMetric):
+    """Mean sentence ROUGE-L of the package rouge_score (Lin 2004): F1 of the longest common subsequence, no stemming.
 
-    That package reads a-z and 0-9 alone; other presets than English read the words that BLEU reads.
+    Programs differ in how precision and recall make an F, and in what a word is. rouge_score keeps a-z and 0-9 only;
+    presets of other languages than English use the words of BLEU.
     """
 
     labels: ClassVar = {"rougeL": "ROUGE-L"}
 
-    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """F over the longest common subsequence of the words."""
-        scored = np.zeros(len(hypotheses))
-        for index, (said, meant) in enumerate(zip(hypotheses, references, strict=True)):
-            ours, theirs = self.words(said), self.words(meant)
-            if common := LCSseq.similarity(ours, theirs):
-                scored[index] = self.f_score(common / len(ours), common / len(theirs))
-        return scored
+    def score_sentences(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """F over the longest common subsequence of the words: float64 (N,)."""
+        scores = np.zeros(len(hypotheses))
+        for index, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True)):
+            hypothesis_words, reference_words = self.split_words(hypothesis), self.split_words(reference)
+            if common := LCSseq.similarity(hypothesis_words, reference_words):
+                scores[index] = self.f_score(common / len(hypothesis_words), common / len(reference_words))
+        return scores
 
-    def words(self, text: str) -> list[str]:
+    def split_words(self, text: str) -> list[str]:
         """The words of `text`."""
-        return tokenize(text, None) if self.preset.english else self.preset.words(text)
+        return tokenize(text, None) if self.preset.is_english else self.preset.split_words(text)
 
     def f_score(self, precision: float, recall: float) -> float:
         """F1; neither is 0."""
@@ -187,24 +187,24 @@ class RougeL(SentenceMean):
     @property
     def signature(self) -> str:
         """The variant."""
-        words = "rouge_score" if self.preset.english else self.preset.words_signature
+        words = "rouge_score" if self.preset.is_english else self.preset.words_signature
         return f"rouge_score|rougeL|fmeasure|mean of sentences|words:{words}|stem:no|version:{version('rouge-score')}"
 
 
 class RougeLMscoco(RougeL):
-    """Mean sentence ROUGE-L of MS COCO's caption evaluation (Chen et al. 2015), which weighs recall more.
+    """Mean sentence ROUGE-L of MS COCO's caption evaluation (Chen et al. 2015), in which recall has more weight.
 
-    It is that of neccam/slt (Sign Language Transformers) and of what was built on it. It reads words between spaces;
-    characters, where a preset's words are those.
+    Used by neccam/slt (Sign Language Transformers) and its successors. Words are split at spaces; presets whose words
+    are characters use characters.
     """
 
     labels: ClassVar = {"rougeL_mscoco": "ROUGE-L (mscoco)"}
     variant: ClassVar[str] = f"mscoco|rougeL|beta:{MSCOCO_BETA}"
 
-    def words(self, text: str) -> list[str]:
+    def split_words(self, text: str) -> list[str]:
         """The words of `text`."""
-        words = self.preset.cased(text).split()
-        return list("".join(words)) if self.preset.asian else words
+        words = self.preset.apply_case(text).split()
+        return list("".join(words)) if self.preset.has_character_words else words
 
     def f_score(self, precision: float, recall: float) -> float:
         """F of beta 1.2."""
@@ -213,16 +213,15 @@ class RougeLMscoco(RougeL):
     @property
     def signature(self) -> str:
         """The variant."""
-        words = "characters" if self.preset.asian else "spaces"
-        return (
-            f"{self.variant}|mean of sentences|case:{self.preset.case}|tok:{words}|rapidfuzz:{version('rapidfuzz')}"
-        )
+        words = "characters" if self.preset.has_character_words else "spaces"
+        case = self.preset.case_signature
+        return f"{self.variant}|mean of sentences|case:{case}|tok:{words}|rapidfuzz:{version('rapidfuzz')}"
 
 
 class RougeLSeq2seq(RougeLMscoco):
-    """Mean sentence ROUGE-L of google/seq2seq's metrics/rouge.py, whose beta is precision over recall.
+    """Mean sentence ROUGE-L of google/seq2seq's metrics/rouge.py, whose beta is precision / recall.
 
-    So it lies near the smaller of both. It is that of FangyunWei/SLRT (TwoStreamNetwork: TwoStream-SLT and its
+    F is near the smaller of precision and recall. Used by FangyunWei/SLRT (TwoStreamNetwork: TwoStream-SLT and its
     single-stream baseline), with the words of `RougeLMscoco`.
     """
 
@@ -235,84 +234,75 @@ class RougeLSeq2seq(RougeLMscoco):
         return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
 
 
-class ExactMatch(SentenceMean):
-    """Share of hypotheses that equal their reference, white space at the ends aside; in Asian scripts all of it."""
+class ExactMatch(SentenceMeanMetric):
+    """Share of hypotheses that equal their reference, outer white space aside; in Asian scripts all white space."""
 
     labels: ClassVar = {"exact_match": "exact %"}
 
-    def of_clips(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Whether it is equal."""
-        pairs = zip(map(self._compared, hypotheses), map(self._compared, references), strict=True)
-        return np.array([float(said == meant) for said, meant in pairs])
+    def score_sentences(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """1 for equal texts, else 0: float64 (N,)."""
+        pairs = zip(map(self._normalize, hypotheses), map(self._normalize, references), strict=True)
+        return np.array([float(hypothesis == reference) for hypothesis, reference in pairs])
 
-    def _compared(self, text: str) -> str:
-        cased = self.preset.cased(text)
-        return "".join(cased.split()) if self.preset.asian else cased.strip()
+    def _normalize(self, text: str) -> str:
+        text = self.preset.apply_case(text)
+        return "".join(text.split()) if self.preset.has_character_words else text.strip()
 
     @property
     def signature(self) -> str:
-        """What is overlooked."""
-        return f"exact|case:{self.preset.case}|space:{'no' if self.preset.asian else 'inside'}"
+        """Case, and which white space counts."""
+        space = "no" if self.preset.has_character_words else "inside"
+        return f"exact|case:{self.preset.case_signature}|space:{space}"
 
 
 class ReducedBleu(Bleu):
-    """BLEU of what is left of both sides without punctuation and the words of a stop list (How2Sign's rBLEU).
+    """BLEU-4 without punctuation and the words of a stop list on both sides (How2Sign's rBLEU).
 
-    A pair of which one side is then empty does not count; how many do is a figure.
+    A pair with an empty side after this does not count; the number of pairs that count is `rbleu_pairs`.
 
     Args:
-        stop_words: case-folded.
-        source: the name and hash of the stop list, for the signature.
+        stop_list: a file of words, one per line.
+
+    Raises:
+        UserError: the file cannot be read, or has no words.
     """
 
     labels: ClassVar = {"rbleu": "rBLEU", "rbleu_pairs": "rBLEU pairs"}
-    numbers: ClassVar = frozenset({"rbleu_pairs"})
+    count_keys: ClassVar = frozenset({"rbleu_pairs"})
 
-    def __init__(self, stop_words: frozenset[str], source: str, preset: Preset | None = None) -> None:
+    def __init__(self, stop_list: Path, preset: Preset | None = None) -> None:
         super().__init__(preset)
-        self.stop_words, self.source = stop_words, source
+        self.stop_words, self._stop_list_signature = read_stop_list(stop_list)
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """As BLEU's, and whether the pair counts."""
-        reduced = [list(map(self.reduced, texts)) for texts in (hypotheses, references)]
-        both = np.array([bool(said and meant) for said, meant in zip(*reduced, strict=True)])
-        return np.column_stack([super().counts(*reduced) * both[:, None], both])
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """The statistics of BLEU, and whether the pair counts: float64 (N, 11)."""
+        reduced = [list(map(self.reduce, texts)) for texts in (hypotheses, references)]
+        is_counted = np.array(
+            [bool(hypothesis and reference) for hypothesis, reference in zip(*reduced, strict=True)]
+        )
+        return np.column_stack([super().extract_statistics(*reduced) * is_counted[:, None], is_counted])
 
-    def scores(self, sums: np.ndarray) -> Scores:
+    def compute_scores(self, sums: np.ndarray) -> Scores:
         """BLEU-4, and the number of pairs."""
-        return {"rbleu": super().scores(sums[..., :-1])["bleu4"], "rbleu_pairs": sums[..., -1]}
+        return {"rbleu": super().compute_scores(sums[..., :-1])["bleu4"], "rbleu_pairs": sums[..., -1]}
 
-    def reduced(self, text: str) -> str:
+    def reduce(self, text: str) -> str:
         """`text` without punctuation and stop words."""
         words = re.sub(r"[^\w\s]", " ", text).split()
         return " ".join(word for word in words if word.casefold() not in self.stop_words)
 
     @property
     def signature(self) -> str:
-        """BLEU's, and the stop list."""
-        return f"{super().signature}|reduced|stop:{self.source}"
+        """sacreBLEU's signature, and the stop list."""
+        return f"{super().signature}|reduced|stop:{self._stop_list_signature}"
 
 
-# what every evaluation of texts computes
-TEXT_METRICS: tuple[type[TextMetric], ...] = (
-    Bleu,
-    Chrf,
-    ChrfPlusPlus,
-    Ter,
-    RougeL,
-    RougeLMscoco,
-    RougeLSeq2seq,
-    Wer,
-    ExactMatch,
-)
+def _error_rate(sums: np.ndarray) -> np.ndarray:
+    """100 * errors / words, from sums (..., 2). As in sacreBLEU's TER, errors without any words are 100."""
+    errors, words = sums[..., 0], sums[..., 1]
+    return np.where(words > 0, 100 * errors / np.where(words > 0, words, 1), np.where(errors > 0, 100.0, 0.0))
 
 
-def _rate(sums: np.ndarray) -> np.ndarray:
-    """100 times the first count a second; where there is no second, 100 if there is a first (as sacreBLEU's TER)."""
-    first, second = sums[..., 0], sums[..., 1]
-    return np.where(second > 0, 100 * first / np.where(second > 0, second, 1), np.where(first > 0, 100.0, 0.0))
-
-
-def _signature(metric: Any) -> str:
-    metric.num_refs = 1  # which sacreBLEU learns with the first score
+def _sacrebleu_signature(metric: Any) -> str:
+    metric.num_refs = 1  # sacreBLEU sets it when it computes its first score
     return str(metric.get_signature())

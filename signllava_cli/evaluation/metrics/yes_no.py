@@ -1,4 +1,4 @@
-"""Yes/no questions: accuracy, precision, recall and F1 over the items asked, an answer that is none counted apart."""
+"""Yes/no questions: accuracy, precision, recall and F1 over all items; malformed answers are counted separately."""
 
 import re
 from collections.abc import Sequence
@@ -7,72 +7,75 @@ from typing import ClassVar
 import numpy as np
 
 from signllava_cli.evaluation.metrics.base import Scores, TextMetric
+from signllava_cli.evaluation.metrics.presets import Preset
 
-RIGHT_YES, WRONG_YES, WRONG_NO, RIGHT_NO, MALFORMED, MALFORMED_YES = range(6)
+# columns of the statistics; MALFORMED_YES: items of malformed answers whose reference is yes
+TRUE_YES, FALSE_YES, FALSE_NO, TRUE_NO, MALFORMED, MALFORMED_YES = range(6)
+OUTCOMES = {(1, 1): TRUE_YES, (1, 0): FALSE_YES, (0, 1): FALSE_NO, (0, 0): TRUE_NO}  # by (answer, reference)
 
 
 class YesNo(TextMetric):
     """Answers to yes/no questions, item by item; "yes" is the positive class.
 
-    A hypothesis with another number of items than the reference, or with an item that is neither word, is malformed:
-    all items of its question count as wrong, a "yes" among them as missed, and nothing is cut to fit.
+    A hypothesis is malformed if its number of items differs from the reference's, or if an item is neither word. All
+    items of such a question count as wrong, those with the reference "yes" as missed; no answer is truncated to fit.
 
     Args:
-        yes, no: the two words; compared case-folded, a full stop at the end aside.
+        yes, no: the two words; compared case-folded, without a full stop at the end.
     """
 
     labels: ClassVar = {
+        "items": "items",
         "accuracy": "accuracy",
         "precision": "precision",
         "recall": "recall",
         "f1": "F1",
         "malformed": "malformed %",
-        "items": "items",
     }
 
-    numbers: ClassVar = frozenset({"items"})
+    count_keys: ClassVar = frozenset({"items"})
 
-    def __init__(self, yes: str = "yes", no: str = "no") -> None:
-        super().__init__()
+    def __init__(self, preset: Preset | None = None, *, yes: str = "yes", no: str = "no") -> None:
+        super().__init__(preset)
         self.yes, self.no = yes.casefold(), no.casefold()
 
-    def counts(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Right and wrong answers of both kinds, items of malformed answers, and those of them that were "yes"."""
-        counted = np.zeros((len(hypotheses), MALFORMED_YES + 1))
-        for row, hypothesis, reference in zip(counted, hypotheses, references, strict=True):
-            said, meant = self.items(hypothesis), self.items(reference)
-            if said is None or meant is None or len(said) != len(meant):
-                row[MALFORMED] = len(meant or [False])
-                row[MALFORMED_YES] = sum(meant or [])
+    def extract_statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """The numbers of items by outcome: float64 (N, 6), in the order of `TRUE_YES` to `MALFORMED_YES`."""
+        statistics = np.zeros((len(hypotheses), MALFORMED_YES + 1))
+        for row, hypothesis, reference in zip(statistics, hypotheses, references, strict=True):
+            answers, expected = self.parse_answers(hypothesis), self.parse_answers(reference)
+            if answers is None or expected is None or len(answers) != len(expected):
+                row[MALFORMED] = len(expected or [False])
+                row[MALFORMED_YES] = sum(expected or [])
                 continue
-            for ours, theirs in zip(said, meant, strict=True):
-                row[{(1, 1): RIGHT_YES, (1, 0): WRONG_YES, (0, 1): WRONG_NO, (0, 0): RIGHT_NO}[ours, theirs]] += 1
-        return counted
+            for pair in zip(answers, expected, strict=True):
+                row[OUTCOMES[pair]] += 1
+        return statistics
 
-    def scores(self, sums: np.ndarray) -> Scores:
-        """In percent, and the number of items; precision without a "yes", and recall without one to find, are 0."""
-        right_yes, wrong_yes, wrong_no, right_no, malformed, malformed_yes = np.moveaxis(sums, -1, 0)
-        items = right_yes + wrong_yes + wrong_no + right_no + malformed
-        said, meant = right_yes + wrong_yes, right_yes + wrong_no + malformed_yes
+    def compute_scores(self, sums: np.ndarray) -> Scores:
+        """In percent, and the number of items. Precision is 0 if no answer is "yes", recall if no reference is."""
+        true_yes, false_yes, false_no, true_no, malformed, malformed_yes = np.moveaxis(sums, -1, 0)
+        items = true_yes + false_yes + false_no + true_no + malformed
+        answered_yes, expected_yes = true_yes + false_yes, true_yes + false_no + malformed_yes
         return {
-            "accuracy": _share(right_yes + right_no, items),
-            "precision": _share(right_yes, said),
-            "recall": _share(right_yes, meant),
-            "f1": _share(2 * right_yes, said + meant),
-            "malformed": _share(malformed, items),
             "items": items,
+            "accuracy": _percent(true_yes + true_no, items),
+            "precision": _percent(true_yes, answered_yes),
+            "recall": _percent(true_yes, expected_yes),
+            "f1": _percent(2 * true_yes, answered_yes + expected_yes),
+            "malformed": _percent(malformed, items),
         }
 
-    def items(self, text: str) -> list[int] | None:
-        """The answers in `text`, 1 for yes and 0 for no, or None where it is something else."""
+    def parse_answers(self, text: str) -> list[int] | None:
+        """The answers in `text`, 1 for yes and 0 for no; None if one is neither."""
         words = [re.sub(r"[.!。]$", "", part.strip()).casefold() for part in re.split("[,，、]", text)]
         return [int(word == self.yes) for word in words] if set(words) <= {self.yes, self.no} else None
 
     @property
     def signature(self) -> str:
-        """What counts."""
+        """The two words, and how malformed answers count."""
         return f"yes-no|items:{self.yes}/{self.no}|positive:{self.yes}|malformed:wrong"
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.where(whole > 0, 100 * part / np.where(whole > 0, whole, 1), 0.0)
+def _percent(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.where(total > 0, 100 * part / np.where(total > 0, total, 1), 0.0)

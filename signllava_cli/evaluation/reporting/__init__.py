@@ -1,1 +1,1 @@
-"""What people see of an evaluation: tables on the screen and in papers, charts, a page."""
+"""The results of an evaluation: tables on the terminal and in LaTeX, charts, an HTML page."""

@@ -1,4 +1,4 @@
-"""One HTML page of an evaluation: it needs no network and no server, and shows what the data says as text."""
+"""An evaluation as one HTML page, which needs no network and no server. All text from files is escaped."""
 
 import json
 import re
@@ -14,48 +14,51 @@ from markupsafe import Markup
 
 from signllava_cli.evaluation.analysis import FUNCTION_WORD_SHARE
 from signllava_cli.evaluation.buckets import bucket_tables
-from signllava_cli.evaluation.metrics.context_bound import is_read_right
+from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
+from signllava_cli.evaluation.metrics.context_bound import is_correct_reading
 from signllava_cli.evaluation.reporting.terminal import format_p_value
-from signllava_cli.evaluation.scoring import MIN_UNITS, TRANSLATION, Evaluation, context_bound_marks, format_score
+from signllava_cli.evaluation.results import Evaluation
+from signllava_cli.evaluation.scoring import MIN_UNITS
+from signllava_cli.evaluation.systems import TRANSLATION
 from signllava_cli.files import write_text
 
-MAX_TITLE_CHARS = 60  # characters of the names
+MAX_TITLE_CHARS = 60  # of the names of the systems
 
 
 def write_report(file: Path, evaluation: Evaluation) -> None:
     """Write the page to `file`.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     page = files("signllava_cli.evaluation.reporting") / "page"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     content = evaluation.to_dict()
-    systems = content["results"]
-    shown = evaluation.shown()
+    systems, resampling = content["results"], content["resampling"]
+    keys = evaluation.table_keys()
     html = environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
-        title=_title([each["name"] for each in systems]),
-        as_p=format_p_value,
-        as_figure=format_score,
-        breakable=_breakable,
-        units=systems[0]["recordings" if content["resampling"]["units"] == "recordings" else "clips"],
-        few=MIN_UNITS,
+        title=_title([system["name"] for system in systems]),
+        format_p_value=format_p_value,
+        format_score=format_score,
+        break_after_punctuation=_break_after_punctuation,
+        num_units=systems[0]["recordings" if resampling["units"] == "recordings" else "clips"],
+        min_units=MIN_UNITS,
         content_share=f"{100 * FUNCTION_WORD_SHARE:g}",
-        made=time.strftime("%Y-%m-%d"),
-        first=systems[0],
+        date=time.strftime("%Y-%m-%d"),
+        baseline=systems[0],
         systems=systems,
         seeds=content["seeds"],
-        keys=shown,
-        more_keys=[key for key in systems[0]["scores"] if key not in shown],
-        scale=_scale(evaluation),
-        labels=evaluation.labels,
-        kinds=bucket_tables(evaluation.scored),
+        keys=keys,
+        more_keys=[key for key in systems[0]["scores"] if key not in keys],
+        ranges=_interval_ranges(evaluation),
+        labels=LABELS,
+        bucket_tables=bucket_tables(evaluation.results),
         signatures=content["signatures"],
         versions=content["versions"],
         preset=content["preset"],
-        resampling=content["resampling"],
+        resampling=resampling,
         outcomes=_outcomes(evaluation),
-        data=Markup(_json_for_script(_clips(evaluation))),
+        data=Markup(_json_for_script(_clip_data(evaluation))),
         css=Markup((page / "report.css").read_text(encoding="utf-8")),
         js=Markup((page / "report.js").read_text(encoding="utf-8")),
     )
@@ -63,64 +66,68 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
 
 
 def _title(names: Sequence[str]) -> str:
-    listed = ", ".join(names)
-    return "signllava evaluation: " + (listed if len(listed) <= MAX_TITLE_CHARS else f"{len(names)} systems")
+    joined = ", ".join(names)
+    return "signllava evaluation: " + (joined if len(joined) <= MAX_TITLE_CHARS else f"{len(names)} systems")
 
 
-def _breakable(name: str) -> Markup:
-    """`name`, which a browser may break behind its punctuation."""
+def _break_after_punctuation(name: str) -> Markup:
+    """`name`, with permission for the browser to break the line after its punctuation."""
     return Markup("<wbr>").join(part for part in re.split(r"(?<=[./_\-])", name) if part)
 
 
-def _scale(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
-    """Key of a figure -> the least and the greatest value that an interval of any system reaches."""
-    scale: dict[str, tuple[float, float]] = {}
-    for each in evaluation.scored:
-        for key, interval in each.intervals.items():
-            low, high = scale.get(key, (interval.low, interval.high))
-            scale[key] = (min(low, interval.low), max(high, interval.high, low + 1e-9))
-    return scale
+def _interval_ranges(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
+    """Key of a score -> the minimum and the maximum of the intervals of all systems."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for result in evaluation.results:
+        for key, interval in result.intervals.items():
+            low, high = ranges.get(key, (interval.low, interval.high))
+            ranges[key] = (min(low, interval.low), max(high, interval.high, low + 1e-9))
+    return ranges
 
 
 def _outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Of each system but the first, how many clips it renders better, as well, or worse (sentence chrF2)."""
-    found = []
-    for each in evaluation.scored:
-        gains = np.array(list(each.analysis.get("gains", {}).values()))
+    """For each system but the baseline, how many clips are better, equal and worse by sentence chrF2."""
+    outcomes = []
+    for result in evaluation.results:
+        gains = np.array(list(result.analysis.get("gains", {}).values()))
         if len(gains):
             counts = {
                 "better": int((gains > 0).sum()),
                 "equal": int((gains == 0).sum()),
                 "worse": int((gains < 0).sum()),
             }
-            found.append({"name": each.system.name, "clips": len(gains), "mean": float(gains.mean()), **counts})
-    return found
+            outcomes.append({"name": result.system.name, "clips": len(gains), "mean": float(gains.mean()), **counts})
+    return outcomes
 
 
-def _clips(evaluation: Evaluation) -> dict[str, Any]:
-    """What the clip browser holds: what each system said, saw and scored, and whether it saw the answer."""
-    scored = evaluation.scored
-    name = "chrF2" if scored[0].system.task == TRANSLATION else "accuracy"
-    leaked = [set(each.analysis.get("leaked", ())) for each in scored]
-    marks = context_bound_marks([each.system for each in scored])
-    clips = [
-        {
-            "id": rows[0].id,
-            "meant": rows[0].reference,
-            "asked": rows[0].question,
-            "said": [row.hypothesis for row in rows],
-            "saw": [row.context for row in rows],
-            "leaked": [row.id in ids for row, ids in zip(rows, leaked, strict=True)],
-            "score": [round(float(each.clip_scores[index]), 1) for each in scored],
-            "reading": mark.reading if (mark := marks[index]) else None,
-            "right": [is_read_right(row.hypothesis, mark.reading, mark.others) for row in rows] if mark else [],
-        }
-        for index, rows in enumerate(zip(*(each.system.rows for each in scored), strict=True))
-    ]
-    return {"systems": [each.system.name for each in scored], "score": name, "clips": clips}
+def _clip_data(evaluation: Evaluation) -> dict[str, Any]:
+    """The data of the clip browser. Lists in a clip have an entry per system."""
+    results = evaluation.results
+    leaked_clips = [set(result.analysis.get("leaked_clips", ())) for result in results]
+    marks = evaluation.context_bound_marks
+    clips = []
+    for index, rows in enumerate(zip(*(result.system.rows for result in results), strict=True)):
+        mark = marks[index]
+        clips.append(
+            {
+                "id": rows[0].id,
+                "reference": rows[0].reference,
+                "question": rows[0].question,
+                "hypotheses": [row.hypothesis for row in rows],
+                "contexts": [row.context for row in rows],
+                "leaked": [row.id in clip_ids for row, clip_ids in zip(rows, leaked_clips, strict=True)],
+                "scores": [round(float(result.clip_scores[index]), 1) for result in results],
+                "reading": mark.reading if mark else None,
+                "correct_readings": (
+                    [is_correct_reading(row.hypothesis, mark.reading, mark.others) for row in rows] if mark else []
+                ),
+            }
+        )
+    score_label = "chrF2" if evaluation.baseline.task == TRANSLATION else "accuracy"
+    return {"systems": [result.system.name for result in results], "score_label": score_label, "clips": clips}
 
 
 def _json_for_script(content: Mapping[str, Any]) -> str:
-    """JSON that may stand inside a script element: nothing in it can end the element."""
+    """JSON for a script element: no text in it can end the element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from signllava_cli.evaluation.scoring import Evaluation, SystemResult, format_score
-from signllava_cli.evaluation.seeds import SeedSummary
+from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
+from signllava_cli.evaluation.results import Evaluation, SeedSummary, SystemResult
 
 LATEX_ESCAPES = {
-    **{each: f"\\{each}" for each in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -14,58 +14,59 @@ LATEX_ESCAPES = {
 
 
 def latex_table(evaluation: Evaluation) -> str:
-    """A `tabular` of booktabs: a line a system, and behind each score, small, how certain it is.
+    """A `tabular` of booktabs with a line per system; after each score, in small type, its uncertainty.
 
-    That is its 95 % interval, [low, high]; in the line of a system of several seeds, the standard deviation of its
-    runs (sd). What was scored, and how, stands in comments.
+    That is the 95 % interval, [low, high]; in the line of a system with several seeds, the standard deviation of its
+    runs (sd). The clips and the signatures are in comments.
     """
-    keys, labels = evaluation.shown(), evaluation.labels
-    seeds = {each.name: each for each in evaluation.seeds}
+    keys = evaluation.table_keys()
+    seeds = {summary.name: summary for summary in evaluation.seeds}
     lines = [
         *(f"% {line}" for line in _comments(evaluation)),
         rf"\begin{{tabular}}{{l{'r' * len(keys)}}}",
         r"\toprule",
-        " & ".join(["", *(escape_latex(labels[key]) for key in keys)]) + r" \\",
+        " & ".join(["", *(escape_latex(LABELS[key]) for key in keys)]) + r" \\",
         r"\midrule",
     ]
-    for each in evaluation.scored:
-        name = each.system.seed_of
-        if name is None:
-            lines.append(_line(each.system.name, [_system_cell(each, key) for key in keys]))
-        elif name in seeds:
-            runs = seeds.pop(name)
-            lines.append(_line(name, [_seeds_cell(runs, key) for key in keys]))
+    for result in evaluation.results:
+        group = result.system.seed_group
+        if group is None:
+            lines.append(_table_line(result.system.name, [_system_cell(result, key) for key in keys]))
+        elif group in seeds:
+            summary = seeds.pop(group)
+            lines.append(_table_line(group, [_seeds_cell(summary, key) for key in keys]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _line(name: str, cells: Sequence[str]) -> str:
+def _table_line(name: str, cells: Sequence[str]) -> str:
     return " & ".join([escape_latex(name), *cells]) + r" \\"
 
 
-def _system_cell(scored: SystemResult, key: str) -> str:
-    if key not in scored.figures:
+def _system_cell(result: SystemResult, key: str) -> str:
+    if key not in result.scores:
         return "--"
-    interval = scored.intervals.get(key)
-    small = rf" {{\small [{interval.low:.1f}, {interval.high:.1f}]}}" if interval else ""
-    return format_score(key, scored.figures[key]) + small
+    interval = result.intervals.get(key)
+    uncertainty = rf" {{\small [{interval.low:.1f}, {interval.high:.1f}]}}" if interval else ""
+    return format_score(key, result.scores[key]) + uncertainty
 
 
-def _seeds_cell(seeds: SeedSummary, key: str) -> str:
-    if key not in seeds.scores:
+def _seeds_cell(summary: SeedSummary, key: str) -> str:
+    if key not in summary.scores:
         return "--"
-    spread = seeds.scores[key]
-    return rf"{format_score(key, spread.mean)} {{\small sd {spread.standard_deviation:.2f}}}"
+    score = summary.scores[key]
+    return rf"{format_score(key, score.mean)} {{\small sd {score.standard_deviation:.2f}}}"
 
 
 def _comments(evaluation: Evaluation) -> list[str]:
-    first, scoring = evaluation.scored[0].system, evaluation.scoring
-    said = [f"{len(first.rows)} clips, hash of their ids {first.ids_hash}"]
-    if scoring.samples:
-        said.append(f"[low, high]: 95 % interval, {scoring.samples} bootstrap samples of {scoring.resample}")
-    said += [f"sd of {each.name}: standard deviation of {len(each.runs)} runs" for each in evaluation.seeds]
-    return [" ".join(line.split()) for line in [*said, *(f"{k}: {v}" for k, v in evaluation.signatures.items())]]
+    baseline, config = evaluation.baseline, evaluation.config
+    lines = [f"{len(baseline.rows)} clips, hash of their ids {baseline.ids_hash}"]
+    if config.num_samples:
+        lines.append(f"[low, high]: 95 % interval, {config.num_samples} bootstrap samples of {config.resample}")
+    lines += [f"sd of {summary.name}: standard deviation of {len(summary.runs)} runs" for summary in evaluation.seeds]
+    lines += [f"{metric}: {signature}" for metric, signature in evaluation.signatures.items()]
+    return [" ".join(line.split()) for line in lines]
 
 
 def escape_latex(text: str) -> str:
-    """`text` as LaTeX shows it."""
-    return "".join(LATEX_ESCAPES.get(each, each) for each in text)
+    """`text` with the special characters of LaTeX escaped."""
+    return "".join(LATEX_ESCAPES.get(character, character) for character in text)

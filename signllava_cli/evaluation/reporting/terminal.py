@@ -1,105 +1,109 @@
-"""An evaluation on the screen."""
+"""Prints an evaluation on the terminal."""
 
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.errors import summarize_names
-from signllava_cli.evaluation.scoring import TRANSLATION, Evaluation, context_bound_marks, format_score
-from signllava_cli.evaluation.systems import System
+from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
+from signllava_cli.evaluation.results import Evaluation, SystemResult
+from signllava_cli.evaluation.systems import TRANSLATION, System
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the scores, their intervals, the comparisons, the variants, and all that was missing or leaked."""
-    labels = evaluation.labels
-    shown = evaluation.shown()
-    rows = []
-    for each in evaluation.scored:
-        cells = [format_score(key, each.figures[key]) if key in each.figures else "-" for key in shown]
-        rows.append([each.system.name, each.system.context_source, len(each.system.rows), *cells])
-    print_table("Scores", ["predictions", "context", "clips", *(labels[key] for key in shown)], rows)
+    """Print scores, intervals, comparisons, signatures, and warnings about missing clips and leaked references."""
+    keys = evaluation.table_keys()
+    _print_scores(evaluation, keys)
     if evaluation.seeds:
-        _print_seeds(evaluation, shown, labels)
-    if evaluation.scoring.samples:
-        _print_uncertainty(evaluation, shown, labels)
-    elif evaluation.scored[1:]:
+        _print_seeds(evaluation, keys)
+    if evaluation.config.num_samples:
+        _print_uncertainty(evaluation, keys)
+    elif evaluation.results[1:]:
         info("--samples 0: no intervals and no comparisons")
     for metric, signature in evaluation.signatures.items():
         info(f"{metric}: {signature}")
-    for each in evaluation.scored:
-        if (pairs := each.figures.get("rbleu_pairs")) is not None:
-            info(f"{each.system.name}: reduced BLEU counts {pairs:.0f} of {len(each.system.rows)} pairs")
-        _print_missing(each.system)
-        leaked, with_context = each.analysis.get("leaked"), any(row.context for row in each.system.rows)
-        if with_context and leaked == []:
-            info(f"{each.system.name}: no clip saw its own reference in its context")
-        if leaked:
-            warning(
-                f"{each.system.name}: {len(leaked)} clips saw their own reference in their context "
-                f"({summarize_names(leaked)}); repetitions in the signing, or a leak."
-            )
-    if empty := [row.id for row in evaluation.scored[0].system.rows if not row.reference.strip()]:
-        warning(
-            f"{len(empty)} clips have an empty reference ({summarize_names(empty)}): whatever is said there is wrong."
-        )
+    for result in evaluation.results:
+        if (num_pairs := result.scores.get("rbleu_pairs")) is not None:
+            info(f"{result.system.name}: reduced BLEU counts {num_pairs:.0f} of {len(result.system.rows)} pairs")
+        _print_missing(result.system)
+        _print_leaks(result)
+    baseline = evaluation.baseline
+    if empty := [row.id for row in baseline.rows if not row.reference.strip()]:
+        warning(f"{len(empty)} clips have an empty reference ({summarize_names(empty)}): every hypothesis is wrong.")
     _warn_about_equal_systems(evaluation)
-    first = evaluation.scored[0].system
-    said = [f"clips {len(first.rows)}", f"hash of their ids {first.ids_hash}"]
-    if first.task == TRANSLATION:
-        said += [
-            f"context-bound {sum(1 for mark in context_bound_marks([each.system for each in evaluation.scored]) if mark)}"
-        ]
-        said += [f"preset {evaluation.scoring.preset}"]
-    info("; ".join(said))
+    summary = [f"clips {len(baseline.rows)}", f"hash of their ids {baseline.ids_hash}"]
+    if baseline.task == TRANSLATION:
+        num_marked = sum(1 for mark in evaluation.context_bound_marks if mark)
+        summary += [f"context-bound {num_marked}", f"preset {evaluation.config.preset}"]
+    info("; ".join(summary))
 
 
-def _print_seeds(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:
+def _print_scores(evaluation: Evaluation, keys: list[str]) -> None:
     rows = []
-    for system in evaluation.seeds:
-        spreads = [system.scores.get(key) for key in shown]
-        cells = [f"{each.mean:.2f} ± {each.standard_deviation:.2f}" if each else "-" for each in spreads]
-        rows.append([system.name, len(system.runs), *cells])
+    for result in evaluation.results:
+        cells = [format_score(key, result.scores[key]) if key in result.scores else "-" for key in keys]
+        rows.append([result.system.name, result.system.context_source, len(result.system.rows), *cells])
+    print_table("Scores", ["predictions", "context", "clips", *(LABELS[key] for key in keys)], rows)
+
+
+def _print_seeds(evaluation: Evaluation, keys: list[str]) -> None:
+    rows = []
+    for summary in evaluation.seeds:
+        scores = [summary.scores.get(key) for key in keys]
+        cells = [f"{score.mean:.2f} ± {score.standard_deviation:.2f}" if score else "-" for score in scores]
+        rows.append([summary.name, len(summary.runs), *cells])
     title = "Several seeds: mean ± standard deviation of the runs"
-    print_table(title, ["system", "runs", *(labels[key] for key in shown)], rows)
+    print_table(title, ["system", "runs", *(LABELS[key] for key in keys)], rows)
 
 
-def _print_uncertainty(evaluation: Evaluation, shown: list[str], labels: dict[str, str]) -> None:
-    scoring, scored = evaluation.scoring, evaluation.scored
-    keys = [key for key in shown if key in scored[0].intervals]
-    rows = [
-        [each.system.name, *(f"{each.intervals[key].low:.2f} to {each.intervals[key].high:.2f}" for key in keys)]
-        for each in scored
-    ]
-    title = f"95 % intervals, {scoring.samples:,} bootstrap samples of {scoring.resample}"
-    print_table(title, ["predictions", *(labels[key] for key in keys)], rows)
-    rows = [
-        [system.system.name, *(f"{each.difference:+.2f} ({format_p_value(each.randomization_p)})" for each in cells)]
-        for system in scored[1:]
-        if (cells := [system.comparisons[key] for key in keys])
-    ]
+def _print_uncertainty(evaluation: Evaluation, keys: list[str]) -> None:
+    config, results = evaluation.config, evaluation.results
+    keys = [key for key in keys if key in results[0].intervals]
+    columns = ["predictions", *(LABELS[key] for key in keys)]
+    rows = []
+    for result in results:
+        intervals = [result.intervals[key] for key in keys]
+        rows.append([result.system.name, *(f"{interval.low:.2f} to {interval.high:.2f}" for interval in intervals)])
+    print_table(f"95 % intervals, {config.num_samples:,} bootstrap samples of {config.resample}", columns, rows)
+    rows = []
+    for result in results[1:]:
+        comparisons = [result.comparisons[key] for key in keys]
+        cells = [f"{each.difference:+.2f} ({format_p_value(each.randomization_p)})" for each in comparisons]
+        if cells:
+            rows.append([result.system.name, *cells])
     if rows:
-        title = f"Against {scored[0].system.name} (p by paired approximate randomization)"
-        print_table(title, ["predictions", *(labels[key] for key in keys)], rows)
+        print_table(f"Against {evaluation.baseline.name} (p by paired approximate randomization)", columns, rows)
 
 
 def format_p_value(value: float) -> str:
-    """A p-value to three places, `<0.001` where these would be 0."""
+    """A p-value with three decimals; `<0.001` if these would be 0."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _print_missing(system: System) -> None:
-    kept = {row.id for row in system.rows}
-    done = "score as empty hypotheses" if kept.issuperset(system.missing) else "are left out"
-    for ids, what in (
-        (system.missing, f"no hypothesis, and {done}"),
-        (system.extra, "no reference, and are left out"),
+    scored_ids = {row.id for row in system.rows}
+    effect = "score as empty hypotheses" if scored_ids.issuperset(system.missing) else "are skipped"
+    for ids, reason in (
+        (system.missing, f"no hypothesis, and {effect}"),
+        (system.extra, "no reference, and are skipped"),
         (system.unscored, "no text in the file, and are not scored (with --references, they score as empty)"),
     ):
         if ids:
-            warning(f"{system.name}: {len(ids)} clips have {what} ({summarize_names(ids)}).")
+            warning(f"{system.name}: {len(ids)} clips have {reason} ({summarize_names(ids)}).")
+
+
+def _print_leaks(result: SystemResult) -> None:
+    leaked_clips = result.analysis.get("leaked_clips")
+    if leaked_clips:
+        warning(
+            f"{result.system.name}: {len(leaked_clips)} clips saw their own reference in their context "
+            f"({summarize_names(leaked_clips)}): a sentence is signed twice, or a reference leaked."
+        )
+    elif leaked_clips is not None and any(row.context for row in result.system.rows):
+        info(f"{result.system.name}: no clip saw its own reference in its context")
 
 
 def _warn_about_equal_systems(evaluation: Evaluation) -> None:
-    """Name systems that say the same of every clip: a file that was given twice, or a setting without effect."""
-    said: dict[tuple[str, ...], str] = {}
-    for each in evaluation.scored:
-        hypotheses = tuple(row.hypothesis for row in each.system.rows)
-        if (other := said.setdefault(hypotheses, each.system.name)) != each.system.name:
-            warning(f"{each.system.name} says of every clip what {other} says; is one file given twice?")
+    """Warn of systems with the same hypotheses: a file that was named twice, or a setting without effect."""
+    names: dict[tuple[str, ...], str] = {}
+    for result in evaluation.results:
+        name, hypotheses = result.system.name, tuple(row.hypothesis for row in result.system.rows)
+        if (other := names.setdefault(hypotheses, name)) != name:
+            warning(f"{name} has the same hypotheses as {other}; is one file named twice?")

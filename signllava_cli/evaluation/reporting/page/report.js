@@ -1,111 +1,112 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const PER_PAGE = 50, WORDS_COMPARED = 400;
-let shown = [], page = 0;
+const PER_PAGE = 50, MAX_COMPARED_WORDS = 400, LONG_TEXT = 1000, MAX_SYSTEMS = 6;
+let filtered = [], page = 0;
 
-for (const [number, name] of data.systems.entries()) for (const list of ["system", "against"]) $(list).append(new Option(name, number));
-if (data.clips.every((clip) => clip.reading === null)) for (const name of ["bound", "unbound"]) document.querySelector(`option[value=${name}]`).remove();
+for (const [index, name] of data.systems.entries()) for (const list of ["system", "against"]) $(list).append(new Option(name, index));
+if (data.clips.every((clip) => clip.reading === null)) for (const name of ["context-bound", "wrong-reading"]) document.querySelector(`option[value=${name}]`).remove();
 if (data.systems.length < 2) {
   $("against-label").hidden = true;
-  for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((each) => each.remove());
+  for (const name of ["gained", "lost", "gain", "loss"]) document.querySelectorAll(`option[value=${name}]`).forEach((option) => option.remove());
 } else $("system").value = "1";
 
-const gain = (clip, system) => clip.score[system] - clip.score[Number($("against").value)];
+const gain = (clip, system) => clip.scores[system] - clip.scores[Number($("against").value)];
 const filters = {
   all: () => true,
-  exact: (clip, s) => clip.said[s].trim() === clip.meant.trim(),
-  wrong: (clip, s) => clip.said[s].trim() !== clip.meant.trim(),
-  empty: (clip, s) => !clip.said[s].trim(),
-  context: (clip, s) => clip.saw[s].length > 0,
-  leaked: (clip, s) => clip.leaked[s],
-  bound: (clip) => clip.reading !== null,
-  unbound: (clip, s) => clip.reading !== null && !clip.right[s],
-  gained: (clip, s) => gain(clip, s) > 0,
-  lost: (clip, s) => gain(clip, s) < 0,
+  exact: (clip, system) => clip.hypotheses[system].trim() === clip.reference.trim(),
+  wrong: (clip, system) => clip.hypotheses[system].trim() !== clip.reference.trim(),
+  empty: (clip, system) => !clip.hypotheses[system].trim(),
+  context: (clip, system) => clip.contexts[system].length > 0,
+  leaked: (clip, system) => clip.leaked[system],
+  "context-bound": (clip) => clip.reading !== null,
+  "wrong-reading": (clip, system) => clip.reading !== null && !clip.correct_readings[system],
+  gained: (clip, system) => gain(clip, system) > 0,
+  lost: (clip, system) => gain(clip, system) < 0,
 };
 const orders = {
-  low: (s) => (a, b) => a.score[s] - b.score[s],
-  high: (s) => (a, b) => b.score[s] - a.score[s],
-  gain: (s) => (a, b) => gain(b, s) - gain(a, s),
-  loss: (s) => (a, b) => gain(a, s) - gain(b, s),
-  long: () => (a, b) => b.meant.length - a.meant.length,
+  low: (system) => (a, b) => a.scores[system] - b.scores[system],
+  high: (system) => (a, b) => b.scores[system] - a.scores[system],
+  gain: (system) => (a, b) => gain(b, system) - gain(a, system),
+  loss: (system) => (a, b) => gain(a, system) - gain(b, system),
+  long: () => (a, b) => b.reference.length - a.reference.length,
 };
 
-function find() {
-  const system = Number($("system").value), wanted = $("search").value.trim().toLocaleLowerCase();
-  const keep = filters[$("filter").value], order = orders[$("sort").value];
-  shown = data.clips.filter((clip) => keep(clip, system) && (!wanted || [clip.id, clip.meant, ...clip.said].some((text) => text.toLocaleLowerCase().includes(wanted))));
-  if (order) shown.sort(order(system));
+function updateList() {
+  const system = Number($("system").value), query = $("search").value.trim().toLocaleLowerCase();
+  const isShown = filters[$("filter").value], order = orders[$("sort").value];
+  const matches = (clip) => !query || [clip.id, clip.reference, ...clip.hypotheses].some((text) => text.toLocaleLowerCase().includes(query));
+  filtered = data.clips.filter((clip) => isShown(clip, system) && matches(clip));
+  if (order) filtered.sort(order(system));
   page = 0;
-  draw();
+  drawPage();
 }
 
-function draw() {
-  const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
-  $("count").textContent = `${shown.length} of ${data.clips.length} clips`;
-  $("page").textContent = `page ${page + 1} of ${pages}`;
-  $("before").setAttribute("aria-disabled", page === 0); // not disabled, which would lose the focus
-  $("after").setAttribute("aria-disabled", page >= pages - 1);
-  $("list").replaceChildren(...shown.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(item));
+function drawPage() {
+  const numPages = Math.max(1, Math.ceil(filtered.length / PER_PAGE));
+  $("count").textContent = `${filtered.length} of ${data.clips.length} clips`;
+  $("page").textContent = `page ${page + 1} of ${numPages}`;
+  $("before").setAttribute("aria-disabled", page === 0); // a disabled button would lose the focus
+  $("after").setAttribute("aria-disabled", page >= numPages - 1);
+  $("list").replaceChildren(...filtered.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(makeItem));
 }
 
-function element(tag, text, name) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (name) made.className = name;
-  return made;
+function makeElement(tag, text, className) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
 }
 
-function item(clip) {
-  const system = Number($("system").value), other = Number($("against").value), made = element("li");
+function makeItem(clip) {
+  const system = Number($("system").value), other = Number($("against").value), item = makeElement("li");
   const change = system === other ? "" : ` (${gain(clip, system) < 0 ? "" : "+"}${gain(clip, system).toFixed(1)})`;
-  made.append(element("p", `${clip.id}, ${data.score} ${clip.score[system].toFixed(1)}${change}`, "text meta"));
-  if (clip.reading !== null) made.append(element("p", `context-bound: “${clip.reading}”, read ${clip.right[system] ? "right" : "wrong"}`, "text meta"));
-  if (clip.asked) made.append(line("question", [clip.asked], clip.asked));
-  const [meant, said] = compared(clip.meant, clip.said[system]);
-  made.append(line("reference", meant, clip.meant), line(data.systems[system], said, clip.said[system]));
-  for (const [number, name] of data.systems.entries()) {
-    if (number !== system && (number === other || data.systems.length < 6)) made.append(line(name, compared(clip.meant, clip.said[number])[1], clip.said[number]));
+  item.append(makeElement("p", `${clip.id}, ${data.score_label} ${clip.scores[system].toFixed(1)}${change}`, "text meta"));
+  if (clip.reading !== null) item.append(makeElement("p", `context-bound: “${clip.reading}”, ${clip.correct_readings[system] ? "correct" : "wrong"} reading`, "text meta"));
+  if (clip.question) item.append(makeLine("question", [clip.question], clip.question));
+  const [reference, hypothesis] = compareWords(clip.reference, clip.hypotheses[system]);
+  item.append(makeLine("reference", reference, clip.reference), makeLine(data.systems[system], hypothesis, clip.hypotheses[system]));
+  for (const [index, name] of data.systems.entries()) {
+    if (index !== system && (index === other || data.systems.length < MAX_SYSTEMS)) item.append(makeLine(name, compareWords(clip.reference, clip.hypotheses[index])[1], clip.hypotheses[index]));
   }
-  if (clip.saw[system].length) {
-    const context = element("details");
-    context.append(element("summary", `context, ${clip.saw[system].length} sentences`));
-    for (const sentence of clip.saw[system]) context.append(element("p", sentence, "text"));
-    made.append(context);
+  if (clip.contexts[system].length) {
+    const context = makeElement("details");
+    context.append(makeElement("summary", `context, ${clip.contexts[system].length} sentences`));
+    for (const sentence of clip.contexts[system]) context.append(makeElement("p", sentence, "text"));
+    item.append(context);
   }
-  return made;
+  return item;
 }
 
-function line(label, parts, whole) {
-  const made = element("p", undefined, whole.length > 1000 ? "text long" : "text");
-  if (whole.length > 1000) made.tabIndex = 0;
-  made.append(element("small", `${label}: `), ...(whole ? parts : [element("small", "(empty)")]));
-  return made;
+function makeLine(label, nodes, text) {
+  const line = makeElement("p", undefined, text.length > LONG_TEXT ? "text long" : "text");
+  if (text.length > LONG_TEXT) line.tabIndex = 0; // keyboards can scroll it
+  line.append(makeElement("small", `${label}: `), ...(text ? nodes : [makeElement("small", "(empty)")]));
+  return line;
 }
 
-/** The words and the space between them; characters, where words stand without spaces. */
-const words = (text) => (/[\u3040-\u30ff\u3400-\u9fff]/.test(text) ? [...text] : text.split(/(\s+)/));
+/** The words and the spaces between them; characters, for texts in Japanese or Chinese script. */
+const splitWords = (text) => (/[\u3040-\u30ff\u3400-\u9fff]/.test(text) ? [...text] : text.split(/(\s+)/));
 
-/** Both texts as nodes: words that the other lacks are marked (longest common subsequence). */
-function compared(meant, said) {
-  const a = words(meant), b = words(said);
-  if (a.length > WORDS_COMPARED || b.length > WORDS_COMPARED) return [[meant], [said]];
-  const best = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
-  for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--) best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
+/** Both texts as nodes, with words outside their longest common subsequence marked. */
+function compareWords(reference, hypothesis) {
+  const a = splitWords(reference), b = splitWords(hypothesis);
+  if (a.length > MAX_COMPARED_WORDS || b.length > MAX_COMPARED_WORDS) return [[reference], [hypothesis]];
+  const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1)); // of the common subsequence of a[i:] and b[j:]
+  for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--) lengths[i][j] = a[i] === b[j] ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
   const left = [], right = [];
   let i = 0, j = 0;
   while (i < a.length || j < b.length) {
     if (i < a.length && j < b.length && a[i] === b[j]) { left.push(a[i++]); right.push(b[j++]); }
-    else if (j >= b.length || (i < a.length && best[i + 1][j] >= best[i][j + 1])) left.push(element("del", a[i++]));
-    else right.push(element("ins", b[j++]));
+    else if (j >= b.length || (i < a.length && lengths[i + 1][j] >= lengths[i][j + 1])) left.push(makeElement("del", a[i++]));
+    else right.push(makeElement("ins", b[j++]));
   }
   return [left, right];
 }
 
-for (const name of ["system", "against", "filter", "sort"]) $(name).addEventListener("change", find);
-$("search").addEventListener("input", find);
-$("find").addEventListener("submit", (event) => event.preventDefault());
-$("before").addEventListener("click", () => { if (page > 0) { page--; draw(); } });
-$("after").addEventListener("click", () => { if ((page + 1) * PER_PAGE < shown.length) { page++; draw(); } });
-find();
+for (const name of ["system", "against", "filter", "sort"]) $(name).addEventListener("change", updateList);
+$("search").addEventListener("input", updateList);
+$("clip-form").addEventListener("submit", (event) => event.preventDefault());
+$("before").addEventListener("click", () => { if (page > 0) { page--; drawPage(); } });
+$("after").addEventListener("click", () => { if ((page + 1) * PER_PAGE < filtered.length) { page++; drawPage(); } });
+updateList();
