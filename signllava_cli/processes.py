@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# Received signal -> the signal that children get. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
+# Received signal -> the signal for children. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
 # already, and a second SIGINT would make them exit without saving.
 FORWARDED_AS = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 

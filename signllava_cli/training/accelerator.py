@@ -93,8 +93,8 @@ def _deepspeed_plugin(recipe: Recipe) -> DeepSpeedPlugin:
         )
     if (zero.get("offload_optimizer") or {}).get("device", "none") != "none":
         errors.append(
-            "offload_optimizer_device is set, but the optimizer state is small (trained parameters only): set it to none, "
-            "and offload_param_device to cpu"
+            "offload_optimizer_device is set, but the optimizer state covers only the trained parameters: set it to "
+            "none, and offload_param_device to cpu"
         )
     if plugin.zero_stage not in (1, 2, 3):
         errors.append(f"zero_stage is {plugin.zero_stage}: set it to 1, 2 or 3")

@@ -59,7 +59,7 @@ class Session:
         return has_stopped_early or self.state.step >= self.num_steps
 
     def batches(self, last_step: int | None = None) -> Iterator[tuple[list[Batch], float]]:
-        """The micro-batches of this rank for each step before `last_step` (default: the end), and the seconds waited."""
+        """The micro-batches of this rank and the wait in seconds, for each step up to `last_step` or the end."""
         first, last = self.state.step, self.num_steps if last_step is None else last_step
         rank = self.accelerator.process_index
         return with_wait_seconds(
@@ -75,10 +75,10 @@ class Session:
         """
         state = self.state
         state.step += 1
-        state.num_clips += self.recipe.train.batch_size
-        state.num_targets += result.num_targets
-        state.num_tokens += result.num_tokens
-        state.num_padding += result.num_padding
+        state.clips += self.recipe.train.batch_size
+        state.targets += result.num_targets
+        state.tokens += result.num_tokens
+        state.padding += result.num_padding
         state.truncated_frames += result.truncation.frames
         state.truncated_sentences += result.truncation.sentences
         state.seconds += result.seconds
@@ -96,7 +96,7 @@ class Session:
 
     def _step_clips(self) -> list[str]:
         """The ids of the clips of the last step, over all ranks."""
-        end, batch_size = self.state.num_clips, self.recipe.train.batch_size
+        end, batch_size = self.state.clips, self.recipe.train.batch_size
         return [self.training_set.clip(position).id for position in range(end - batch_size, end)]
 
     def _skip_step(self, result: StepResult) -> None:

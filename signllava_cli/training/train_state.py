@@ -12,10 +12,10 @@ from signllava_cli.files import read_json, write_json
 
 @dataclass
 class TrainState:
-    """The state of a run after `step` optimizer steps; sums are over all processes and restarts.
+    """The state of a run after `step` optimizer steps; counts and seconds are sums over all processes and restarts.
 
-    Sums over the steps: `num_clips`; `num_targets`, answer tokens; `num_tokens`, all tokens of the sequences, one for
-    each stream vector; `num_padding`, padding tokens; `truncated_frames` and `truncated_sentences`, removed to keep
+    Counts over the steps: `clips`; `targets`, answer tokens; `tokens`, all tokens of the sequences, one for each
+    stream vector; `padding`, padding tokens; `truncated_frames` and `truncated_sentences`, removed to keep
     `data.max_seq_len`; `seconds`, and of these `data_wait_seconds` waiting for data.
     `skipped_steps`: steps without an update, because loss or gradients were not finite. `loss_mean`, `loss_spread`:
     moving averages of the loss and of its distance from `loss_mean`. `best_score`: the lowest dev loss or the highest
@@ -24,10 +24,10 @@ class TrainState:
     """
 
     step: int = 0
-    num_clips: int = 0
-    num_targets: int = 0
-    num_tokens: int = 0
-    num_padding: int = 0
+    clips: int = 0
+    targets: int = 0
+    tokens: int = 0
+    padding: int = 0
     truncated_frames: int = 0
     truncated_sentences: int = 0
     skipped_steps: int = 0
