@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 
 from signllava_cli.files import atomic_file
 
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito, for color-blind readers
+COLORS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+)  # Okabe and Ito's color-blind-safe palette
 DPI = 150
 
 

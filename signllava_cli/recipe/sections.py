@@ -283,14 +283,16 @@ class Launch:
     """The launch profile of `accelerate_configs/` (a name or a file); none: this process alone.
 
     `num_processes` (over all machines) and `num_machines` beat the profile's. On several machines the same command
-    runs on each, with its own `machine_rank` from 0 on, and the `main_process_address` (HOST:PORT) of machine 0.
+    runs on each, with its own `machine_rank` from 0 on, and the `main_process_ip` (a host name or an IP address) of
+    machine 0 with the `main_process_port`, a free port of it.
     """
 
     profile: str | None = None
     num_processes: Positive | None = None
     num_machines: Positive | None = None
     machine_rank: Count = 0
-    main_process_address: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
+    main_process_ip: Annotated[str, Field(pattern=r"^\S+$")] | None = None
+    main_process_port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
 
 @section
