@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from signllava_cli._version import __version__
 from signllava_cli.console import warning
 from signllava_cli.data.annotations import ContextBound
-from signllava_cli.data.tasks import Task
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.analysis import Counted, analyze, sentence_gains
 from signllava_cli.evaluation.metrics.base import CountedMetric, TextMetric
@@ -33,8 +32,9 @@ from signllava_cli.evaluation.resampling import (
 from signllava_cli.evaluation.seeds import SeedSummary, summarize_seeds
 from signllava_cli.evaluation.systems import System
 from signllava_cli.generation.instructions import FREE_QUESTION
+from signllava_cli.recipe import TASKS
 
-TRANSLATION, *QUESTIONS = get_args(Task)  # all tasks but the first are yes/no questions
+TRANSLATION, *QUESTIONS = TASKS  # all tasks but the first are yes/no questions
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")
 OF_TEXTS = (
     "bleu1",

@@ -60,7 +60,7 @@ def dev_bleu(
     """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spread over the split, under gold context.
 
     They are decoded by greedy or beam search, with the recipe's section `generate`. (`require_stage` refuses its
-    `temperature`; its splits, sources, tasks and controls are not for this.)
+    `temperature`; its splits, sources, tasks, controls and abstention do not apply.)
 
     Returns None when `should_stop` became true before the end, on any rank.
     """
@@ -76,10 +76,12 @@ def dev_bleu(
             if should_stop():
                 return None
             line.advance()
-            examples = labeled.prompts_only(mine, room=recipe.generate.max_new_tokens)
+            examples = labeled.prompts_only(mine, reserve=recipe.generate.max_new_tokens)
             decoded = generate_batch(bundle, examples, recipe)
             if counted:
-                pairs += [(each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)]
+                pairs += [
+                    (each.abstained or each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)
+                ]
     pairs = gather_object(pairs)
     hypotheses, references = [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
     return float(Bleu().compute(predictions=hypotheses, references=references)["bleu4"])
