@@ -23,9 +23,10 @@ from transformers import AutoTokenizer
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.split import Split
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.decoding import generate_batch
-from signllava_cli.generation.scheduling import AdmissionQueue, DecodingJob, ReadyQueue
+from signllava_cli.generation.scheduling import DecodingJob, DecodingQueue
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.indexing import open_split
@@ -53,25 +54,22 @@ def one_at_a_time(
     recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
 ) -> Texts:
     """transformers' generate, in signing order."""
-    builder, texts = (
-        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
-        Texts(),
-    )
+    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    instruction, texts = translation_instruction(recipe.tasks), Texts()
     for clip in clips:
-        example = builder.build(clip, split.read(clip), source.sentences(clip, split, texts), None, room=NEW_TOKENS)
+        context = source.sentences(clip, split, texts)
+        example = builder.build(
+            clip.id, split.read(clip), instruction, context, reserve=NEW_TOKENS, with_answer=False
+        )
         texts[clip.id] = generate_batch(bundle, [example], recipe)[0].text
     return texts
 
 
-def together(work: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
-    """The decoder, as `generate` feeds it."""
-    frontier = ReadyQueue(clips, [work.frames[clip.row] for clip in clips], source.sequential)
-    queue = AdmissionQueue(work, source, frontier, {})
+def together(job: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
+    """The decoder, as `generate` uses it."""
+    queue = DecodingQueue(job, source, clips, {})
     while len(queue.hypotheses) < len(clips):
-        queue.fill()
-        for example, hypothesis in work.decoder.step():
-            queue.hypotheses[example.clip.id] = hypothesis.text
-            frontier.done(example.clip)
+        queue.step()
     return queue.hypotheses
 
 
@@ -111,9 +109,9 @@ def measure(recipe: Recipe, recordings: int, table: Table) -> None:
         table.add_row(name, "one, transformers", f"{slow:.2f}", "1", "")
         for size in SIZES:
             its = replace(recipe, generate=replace(recipe.generate, batch_size=size))
-            work = DecodingJob.of(its, split, bundle)
+            job = DecodingJob.open(its, split, bundle)
             start_time = time.perf_counter()
-            texts = together(work, source, clips)
+            texts = together(job, source, clips)
             fast = len(clips) / (time.perf_counter() - start_time)
             others = sum(texts[id_] != text for id_, text in expected.items())
             table.add_row(name, str(size), f"{fast:.2f}", f"{fast / slow:.2f}", f"{others} of {len(clips)}")

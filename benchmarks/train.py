@@ -33,6 +33,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.tiny_llm import save_tiny_llm
@@ -111,7 +112,11 @@ class Measured:
         """The mean loss per target of the first clips of the corpus."""
         clips = [self.examples.split.clips[index] for index in range(AGREED_CLIPS)]
         frames = self.examples.split.read_all(clips)
-        made = [self.examples.builder.build(c, f, [], c.translation) for c, f in zip(clips, frames, strict=True)]
+        tasks = self.recipe.tasks
+        made = [
+            self.examples.builder.build(clip.id, streams, translation_instruction(tasks, clip.translation), [])
+            for clip, streams in zip(clips, frames, strict=True)
+        ]
         collate, loss, targets = training_collator(self.recipe, self.bundle.pad_id, prefix_len), 0.0, 0
         with torch.no_grad():
             for start in range(0, AGREED_CLIPS, MICRO_BATCH):

@@ -1,9 +1,9 @@
-"""`SignLlava`: a checkpoint and its LLM, ready to translate what it is handed."""
+"""`SignLlava`: a checkpoint and its LLM as one object that translates features."""
 
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from torch.nn.functional import normalize
 
 from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
 from signllava_cli.api.inputs import InvalidInput, check_features, check_text
-from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
+from signllava_cli.data.tasks import Instruction, translation_instruction
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.checkpoint import checkpoint_recipe, read_config
 from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
@@ -25,7 +25,7 @@ from signllava_cli.recipe import Recipe
 Features = Mapping[str, Any]
 NearestToken = tuple[str, float]
 
-# Settings of `generate` that say which clips are shown, how, and what is asked: here the methods are told.
+# Settings of `generate` that choose clips, context and instructions: here they are arguments of the methods.
 COMMAND_ONLY = frozenset(
     (
         "split",
@@ -39,17 +39,19 @@ COMMAND_ONLY = frozenset(
         "max_tokens_per_batch",
     )
 )
+INPUT_ID = "handed over/clip"  # the id of every input: samples are a function of the seed and this id
 ROWS_PER_CHUNK = 8192  # of the embedding table, in float32
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What the model says of a clip.
+    """The model's translation of a clip, or its answer to a question.
 
-    `score`: mean log-probability of the text's tokens, their end included. `finished`: it ended by itself. `n_best`:
-    texts and scores, this one first, where the model was opened with `num_return`. `context`: the sentences that the
-    prompt held. `cuts`: frames and sentences lost to the recipe's `data.max_seq_len`. `abstained`: what would stand
-    in `text`, had its score not been below the setting `abstain`; then `text` is empty.
+    `score`: mean log-probability of the tokens of `text`, the end of turn included. `finished`: whether the model
+    ended the text; otherwise `max_new_tokens` did. `n_best`: texts and scores, this one first, if the model was
+    opened with `num_return_sequences`. `context`: the sentences in the prompt. `truncation`: frames and sentences
+    removed to fit the recipe's `data.max_seq_len`. `abstained`: the text that was withheld because its score is below
+    the setting `abstain`; `text` is then empty.
     """
 
     text: str
@@ -63,18 +65,18 @@ class Translation:
 
     @cached_property
     def stream_embeddings(self) -> dict[str, np.ndarray]:
-        """Stream -> float32 (T, hidden): the projected frames that the prompt held. Computed when first read."""
+        """Stream -> float32 (T, hidden): the projected frames in the prompt. Computed on first access."""
         return self._embed()
 
 
 class SignLlava:
-    """A trained model: projectors, the LLM they were trained with, and the adapter if there is one.
+    """A trained model: projectors, the LLM they were trained with, and the LoRA adapter if there is one.
 
-    Calls from several threads wait for each other. Made by `from_pretrained`.
+    Made by `from_pretrained`. Threads may share it: calls run one after another.
     """
 
     def __init__(self, checkpoint: Path, recipe: Recipe, bundle: ModelBundle) -> None:
-        self.checkpoint, self.recipe, self._assembled = checkpoint, recipe, bundle
+        self.checkpoint, self.recipe, self._bundle = checkpoint, recipe, bundle
         self._builder = ExampleBuilder(
             bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
@@ -94,18 +96,19 @@ class SignLlava:
         """Open a run (its best checkpoint), a checkpoint folder, or a repository of the Hugging Face hub.
 
         Args:
-            llm: where the LLM lies, if not where the checkpoint says.
-            device: by default the first GPU, or the CPU where there is none.
+            llm: folder or hub id of the LLM, if it is not where the checkpoint says.
+            device: by default the first GPU, or the CPU if there is no GPU.
             revision: of the hub repository.
-            settings: keys of the recipe's section `generate` that steer decoding, such as `beams=1`.
+            config: decoding settings of the recipe's section `generate`, such as `num_beams=1`.
 
         Raises:
-            UserError: there is no such checkpoint, it is damaged, the LLM is another one, or a setting is wrong.
+            InvalidInput: a setting that only `signllava generate` has.
+            UserError: the checkpoint is missing or damaged, its LLM does not match, or a setting is wrong.
         """
-        if foreign := sorted(COMMAND_ONLY & config.keys()):
+        if command_settings := sorted(COMMAND_ONLY & config.keys()):
             raise InvalidInput(
-                f"{', '.join(foreign)}: of `signllava generate` alone; here you choose features, `ask` questions, "
-                "and set `batch_size`."
+                f"{', '.join(command_settings)}: only for `signllava generate`; pass features to `translate`, "
+                "questions to `ask`, and set `batch_size` to limit memory."
             )
         checkpoint = find_pretrained(name, revision)
         overrides = [f"generate.{key}={json.dumps(value, default=str)}" for key, value in config.items()]
@@ -122,7 +125,7 @@ class SignLlava:
 
     @cached_property
     def layouts(self) -> dict[str, str]:
-        """Stream name -> the name of what its numbers were in training, where known; arrays cannot be checked."""
+        """Stream name -> layout of its numbers in training, where known. The layout of an array cannot be checked."""
         return read_config(self.checkpoint).layouts
 
     def translate(self, features: Features, context: Sequence[str] = (), prelude: int | None = None) -> Translation:
@@ -130,12 +133,13 @@ class SignLlava:
 
         Args:
             features: stream name -> numbers (T, width), numpy or torch; any of the model's streams.
-            context: the sentences signed before it, in signing order; an empty one is left out.
-            prelude: how many of them are of the recording's beginning; where the context must be cut, they go last.
+            context: the sentences signed before the clip, in signing order; empty ones are skipped.
+            prelude: how many of them belong to the recording's prelude, by default the recipe's number; truncation
+                removes them last.
 
         Raises:
-            BadInput: features or context are not such. It is a ValueError.
-            CannotFit: a question, with the fewest frames, exceeds the recipe's `data.max_seq_len`.
+            InvalidInput: features or context are not of this form. It is a ValueError.
+            ClipTooLong: the prompt with the fewest frames exceeds the recipe's `data.max_seq_len`.
         """
         return self.translate_batch([features], [context], prelude)[0]
 
@@ -145,17 +149,26 @@ class SignLlava:
         contexts: Sequence[Sequence[str]] | None = None,
         prelude: int | None = None,
     ) -> list[Translation]:
-        """The translations of clips that do not wait for each other; as `translate` gives them, but faster."""
+        """The translations of several clips, as by `translate`, but decoded together, which is faster.
+
+        Args:
+            contexts: one for each clip; by default none.
+        """
         contexts = [()] * len(clips) if contexts is None else contexts
         if len(contexts) != len(clips):
-            raise InvalidInput(f"contexts: {len(contexts)} for {len(clips)} clips.")
-        each = zip(clips, contexts, strict=True)
-        return self._decoded([self._example(features, context, prelude) for features, context in each])
+            raise InvalidInput(f"contexts: {len(contexts)} for {len(clips)} clips; pass one for each clip.")
+        instruction = translation_instruction(self.recipe.tasks)
+        return self._decode(
+            [
+                self._build_example(features, instruction, context, prelude)
+                for features, context in zip(clips, contexts, strict=True)
+            ]
+        )
 
     def translate_recording(
         self, clips: Iterable[Features], context: int | None = None, prelude: int | None = None
     ) -> Iterator[Translation]:
-        """The clips of one recording in signing order, each seeing what the model said of those before it.
+        """The translations of the clips of one recording, in signing order, each with the earlier ones as context.
 
         Args:
             context: the window N; by default the recipe's.
@@ -164,98 +177,105 @@ class SignLlava:
         window = self.recipe.context.window if context is None else context
         prelude = self.recipe.context.prelude if prelude is None else prelude
         if window < 0 or prelude < 0:
-            raise InvalidInput(f"context={window}, prelude={prelude}: neither may be negative.")
-        said: list[str] = []
+            raise InvalidInput(f"context={window}, prelude={prelude}: expected 0 or more.")
+        texts: list[str] = []
         for features in clips:
-            seen = [said[index] for index in context_indices(len(said), window, prelude)]
-            translation = self.translate(features, seen, prelude)
-            said.append(translation.text)
+            context_sentences = [texts[index] for index in context_indices(len(texts), window, prelude)]
+            translation = self.translate(features, context_sentences, prelude)
+            texts.append(translation.text)
             yield translation
 
     def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
-        """The answer to a question about one clip, as `translate` gives translations."""
+        """The answer to a question about one clip. Arguments and errors as in `translate`."""
         if not check_text("question", question).strip():
-            raise InvalidInput("question: expected a text, got none.")
-        return self._decoded([self._example(features, context, None, question)])[0]
+            raise InvalidInput("question: expected a text, got an empty one.")
+        return self._decode([self._build_example(features, Instruction("translation", question), context)])[0]
 
     @torch.no_grad()
     def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[NearestToken]]:
-        """For each frame of `stream`, the `k` tokens whose input embeddings point most nearly where it points.
+        """For each frame of `stream`, the `k` tokens whose input embeddings have the highest cosine similarity with
+        the projected frame.
+
+        Args:
+            frames: (T, width), as in `translate`.
 
         Returns:
-            For each frame that the model would read: (token as text, cosine similarity), the nearest first.
+            For each frame that the model would read: (token as text, cosine similarity), highest first.
         """
         if k < 1:
             raise InvalidInput(f"k={k}: expected 1 or more.")
-        frames16 = check_features({stream: frames}, self.recipe.streams)
-        table = self._assembled.model.llm.get_input_embeddings().weight
-        embedded = normalize(torch.from_numpy(self._embedded(frames16)[stream]).to(table.device), dim=-1)
-        cosines = torch.cat([embedded @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_PER_CHUNK)], 1)
-        values, ids = cosines.topk(min(k, len(table)))
-        decode = self._assembled.prompts.tokenizer.decode
+        streams = check_features({stream: frames}, self.recipe.streams)
+        table = self._bundle.model.llm.get_input_embeddings().weight  # (vocabulary, hidden)
+        embeddings = normalize(torch.from_numpy(self._embed_streams(streams)[stream]).to(table.device), dim=-1)
+        cosines = torch.cat(  # (T, vocabulary)
+            [embeddings @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_PER_CHUNK)], 1
+        )
+        top_cosines, top_ids = cosines.topk(min(k, len(table)))
+        decode = self._bundle.prompts.tokenizer.decode
         return [
-            [(decode([token]), value) for token, value in zip(*each, strict=True)]
-            for each in zip(ids.tolist(), values.tolist(), strict=True)
+            [(decode([token_id]), cosine) for token_id, cosine in zip(frame_ids, frame_cosines, strict=True)]
+            for frame_ids, frame_cosines in zip(top_ids.tolist(), top_cosines.tolist(), strict=True)
         ]
 
     def save_pretrained(self, folder: str | Path, llm: str | None = None) -> Path:
-        """Write what inference needs, and a model card, into `folder`; `from_pretrained` reads it.
+        """Write the files that inference needs, and a model card, into `folder`; `from_pretrained` reads it.
 
         Args:
-            llm: the hub id of the LLM, to stand there instead of a path of this machine.
+            llm: the hub id of the LLM, saved instead of a path of this machine.
 
         Raises:
-            UserError: the folder holds something else, or cannot be written.
+            UserError: the folder holds other files, or cannot be written.
         """
         return save_checkpoint(self.checkpoint, Path(folder).expanduser(), llm)
 
     def push_to_hub(
         self, repo_id: str, private: bool = False, llm: str | None = None, token: str | None = None
     ) -> str:
-        """Upload what `save_pretrained` writes to the hub repository `repo_id`; its address comes back."""
+        """Upload what `save_pretrained` writes to the hub repository `repo_id`, and return its URL.
+
+        Raises:
+            UserError: the name is not valid, or the hub refuses or cannot be reached.
+        """
         return push_checkpoint(self.checkpoint, repo_id, private, llm, token)
 
-    def _example(
-        self, features: Features, context: Sequence[str], prelude: int | None, question: str | None = None
+    def _build_example(
+        self, features: Features, instruction: Instruction, context: Sequence[str], prelude: int | None = None
     ) -> Example:
         if isinstance(context, str):
-            raise InvalidInput("context: expected a list of sentences.")
-        context = [sentence for sentence in context if check_text("context", sentence).strip()]
-        frames = check_features(features, self.recipe.streams)
-        room = self.recipe.generate.max_new_tokens
-        return self._builder.build(INPUT_CLIP, frames, context, None, question, room, prelude)
+            raise InvalidInput("context: expected a list of sentences, got one string.")
+        sentences = [sentence for sentence in context if check_text("context", sentence).strip()]
+        streams = check_features(features, self.recipe.streams)
+        reserve = self.recipe.generate.max_new_tokens
+        return self._builder.build(INPUT_ID, streams, instruction, sentences, prelude, reserve, with_answer=False)
 
-    def _decoded(self, examples: list[Example]) -> list[Translation]:
-        numbered = [replace(example, clip=replace(INPUT_CLIP, position=n)) for n, example in enumerate(examples)]
+    def _decode(self, examples: list[Example]) -> list[Translation]:
         with self._lock:
-            # a decoder that was interrupted still holds clips of that call: it is not used again
-            decoder, self._decoder = self._decoder or open_decoder(self._assembled, self.recipe), None
-            decoded = list(decode_all(decoder, numbered, self.recipe.generate.batch_size))
+            # an interrupted decoder still holds the clips of that call, so it is not used again
+            decoder, self._decoder = self._decoder or open_decoder(self._bundle, self.recipe), None
+            hypotheses = decode_all(decoder, examples, self.recipe.generate.batch_size)
             self._decoder = decoder
-        decoded.sort(key=lambda pair: pair[0].clip.position)
-        return [self._translation(example, hypothesis) for example, hypothesis in decoded]
+        return [
+            self._make_translation(example, hypothesis)
+            for example, hypothesis in zip(examples, hypotheses, strict=True)
+        ]
 
-    def _translation(self, example: Example, hypothesis: Hypothesis) -> Translation:
-        below = self.recipe.generate.abstain
-        held_back = below is not None and hypothesis.score < below
+    def _make_translation(self, example: Example, hypothesis: Hypothesis) -> Translation:
         return Translation(
-            text="" if held_back else hypothesis.text,
+            text=hypothesis.text,
             score=hypothesis.score,
             finished=hypothesis.finished,
             n_best=hypothesis.n_best,
             context=example.context,
             truncation=example.truncation,
-            abstained=hypothesis.text if held_back else None,
-            _embed=lambda: self._embedded(example.streams),
+            abstained=hypothesis.abstained,
+            _embed=lambda: self._embed_streams(example.streams),
         )
 
     @torch.no_grad()
-    def _embedded(self, streams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        projectors, device = self._assembled.model.projectors, self._assembled.device
+    def _embed_streams(self, streams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Stream -> projected frames, float32 (T, hidden)."""
+        projectors, device = self._bundle.model.projectors, self._bundle.device
         return {
             name: projectors[name].embed(torch.from_numpy(frames.copy()).to(device)).float().cpu().numpy()  # type: ignore[operator]
             for name, frames in streams.items()
         }
-
-
-INPUT_CLIP = Clip("handed over", "clip", 0, "")  # a clip of no dataset; samples are drawn by its name

@@ -90,7 +90,7 @@ def collate_examples(
     """
     befores = [() if prefix_len else example.prompt.before for example in examples]
     lengths = [
-        example.positions - len(example.prompt.before) + len(before) - bool(example.answer)
+        example.seq_len - len(example.prompt.before) + len(before) - bool(example.answer)
         for example, before in zip(examples, befores, strict=True)
     ]
     longest = max(lengths)
@@ -115,7 +115,7 @@ def collate_examples(
         predictors.append(row * longest + at - 1 + np.arange(len(example.answer)))
     targets = np.array([token for example in examples for token in example.answer], dtype=np.int64)
     return Batch(
-        clips=tuple(example.clip.id for example in examples),
+        clips=tuple(example.id for example in examples),
         input_ids=torch.from_numpy(ids),
         attention_mask=torch.from_numpy(mask),
         targets=torch.from_numpy(targets),

@@ -1,13 +1,13 @@
-"""One clip made ready for the model: its frames, its prompt and its answer, cut to the token budget."""
+"""One clip as model input: its frames, its prompt and its answer, truncated to the token budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from signllava_cli.data.annotations import Clip
 from signllava_cli.data.feature_stream import subsample
 from signllava_cli.data.prompts import Prompt, PromptBuilder
+from signllava_cli.data.tasks import Instruction
 from signllava_cli.errors import UserError
 
 BOUNDARY_VECTORS = 2  # vectors around each stream
@@ -15,7 +15,7 @@ BOUNDARY_VECTORS = 2  # vectors around each stream
 
 @dataclass(frozen=True)
 class Truncation:
-    """What a sequence lost to fit the budget: frames over all streams, and context sentences."""
+    """What was removed from a sequence to fit the token budget: frames over all streams, and context sentences."""
 
     frames: int = 0
     sentences: int = 0
@@ -29,13 +29,13 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip as the model meets it.
+    """One clip as model input.
 
-    `streams`: stream name -> float16 frames (T, width). `context`: the sentences that the prompt holds.
-    `answer`: target ids, empty in generation.
+    `id`: `recording/clip` for a clip of a dataset. `streams`: stream name -> float16 frames (T, width).
+    `context`: the sentences in the prompt. `answer`: target token ids, empty in generation.
     """
 
-    clip: Clip
+    id: str
     streams: dict[str, np.ndarray]
     context: tuple[str, ...]
     prompt: Prompt
@@ -43,22 +43,22 @@ class Example:
     truncation: Truncation
 
     @property
-    def positions(self) -> int:
-        """The length of the sequence: prompt, frames, boundaries, and the answer."""
+    def seq_len(self) -> int:
+        """The length of the sequence in tokens: prompt, frames, boundary vectors and answer."""
         return _sequence_length(self.prompt, self.streams, self.answer)
 
 
 class ClipTooLong(UserError):
-    """What a clip may not lose, its question, answer and fewest frames, exceeds the token budget."""
+    """The instruction, the answer and the fewest frames of a clip exceed the token budget."""
 
 
 class ExampleBuilder:
-    """Builds examples of at most `max_seq_len` tokens.
+    """Builds examples of at most `max_seq_len` tokens, for training, evaluation, generation and the API.
 
     Args:
         prompts: of the tokenizer and the tasks.
         max_seq_len: tokens of a sequence, frames and boundary vectors included.
-        min_frames: how many frames of a stream are kept at least.
+        min_frames: truncation leaves at least so many frames of each stream.
         prelude: how many context sentences belong to the prelude, unless `build` is given another number.
     """
 
@@ -67,49 +67,55 @@ class ExampleBuilder:
 
     def build(
         self,
-        clip: Clip,
+        example_id: str,
         streams: dict[str, np.ndarray],
+        instruction: Instruction,
         context: Sequence[str],
-        answer: str | None,
-        question: str | None = None,
-        room: int = 0,
         prelude: int | None = None,
+        reserve: int = 0,
+        with_answer: bool = True,
     ) -> Example:
-        """The example of `clip`, given its frames, the sentences it sees and, in training, its answer.
+        """The example of one clip: frames in reverse if `instruction.is_reversed`, truncated to the budget.
+
+        Frames are removed first, evenly from every stream, then context sentences, the oldest of the window first.
 
         Args:
-            question: by default that for the translation.
-            room: positions kept free for what generation will add.
-            prelude: how many of `context` are of the recording's prelude; by default the recipe's number.
+            streams: stream name -> float16 frames (T, width), in playing order.
+            context: the sentences that the clip sees, in signing order.
+            prelude: how many of `context` belong to the recording's prelude; by default the recipe's number.
+            reserve: tokens of the budget that are left free for generation.
+            with_answer: whether the sequence ends with the instruction's answer, as in training.
 
         Raises:
-            CannotFit: the question and the answer alone exceed the budget.
+            ClipTooLong: what is never removed exceeds the budget.
         """
+        if instruction.is_reversed:
+            streams = {name: frames[::-1] for name, frames in streams.items()}
         sentences = list(context)
-        first_of_window = self.prelude if prelude is None else prelude
-        target = () if answer is None else self.prompts.answer(answer)
-        budget = self.max_seq_len - room
+        num_prelude = self.prelude if prelude is None else prelude
+        answer = self.prompts.answer(instruction.answer) if with_answer else ()
+        budget = self.max_seq_len - reserve
         while True:
-            prompt = self.prompts.prompt(sentences, question)
-            over = _sequence_length(prompt, streams, target) - budget
-            thinned = streams if over <= 0 else self._thinned(streams, over)
-            if _sequence_length(prompt, thinned, target) <= budget:
+            prompt = self.prompts.prompt(sentences, instruction.text)
+            excess = _sequence_length(prompt, streams, answer) - budget
+            truncated = streams if excess <= 0 else self._remove_frames(streams, excess)
+            if _sequence_length(prompt, truncated, answer) <= budget:
                 break
             if not sentences:
-                kept_free = f", {room} kept free for generate.max_new_tokens" if room else ""
+                reserved = f", {reserve} tokens reserved for generate.max_new_tokens" if reserve else ""
                 raise ClipTooLong(
-                    f"Clip {clip.id}: prompt, {len(target)} answer tokens and {self.min_frames} frames a stream"
-                    f"{kept_free} exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
+                    f"Clip {example_id}: the prompt, {len(answer)} answer tokens and {self.min_frames} frames per "
+                    f"stream{reserved} exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
                 )
-            sentences.pop(min(first_of_window, len(sentences) - 1))  # the oldest sentence of the window
-        truncation = Truncation(_total_frames(streams) - _total_frames(thinned), len(context) - len(sentences))
-        return Example(clip, thinned, tuple(sentences), prompt, target, truncation)
+            sentences.pop(min(num_prelude, len(sentences) - 1))  # the oldest sentence of the window
+        truncation = Truncation(_total_frames(streams) - _total_frames(truncated), len(context) - len(sentences))
+        return Example(example_id, truncated, tuple(sentences), prompt, answer, truncation)
 
-    def _thinned(self, streams: dict[str, np.ndarray], over: int) -> dict[str, np.ndarray]:
-        """The streams, `over` frames shorter in all where `min_frames` allows, each by the same share."""
-        spare = {name: max(0, len(frames) - self.min_frames) for name, frames in streams.items()}
-        share = min(1.0, over / max(1, sum(spare.values())))
-        lengths = {name: len(frames) - int(np.ceil(spare[name] * share)) for name, frames in streams.items()}
+    def _remove_frames(self, streams: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """The streams with `count` frames fewer in total where `min_frames` allows, the same share of each."""
+        removable = {name: max(0, len(frames) - self.min_frames) for name, frames in streams.items()}
+        share = min(1.0, count / max(1, sum(removable.values())))
+        lengths = {name: len(frames) - int(np.ceil(removable[name] * share)) for name, frames in streams.items()}
         return {name: subsample(frames, lengths[name]) for name, frames in streams.items()}
 
 
@@ -118,5 +124,5 @@ def _total_frames(streams: dict[str, np.ndarray]) -> int:
 
 
 def _sequence_length(prompt: Prompt, streams: dict[str, np.ndarray], answer: Sequence[int]) -> int:
-    text = len(prompt.before) + len(prompt.after) + len(answer)
-    return text + _total_frames(streams) + BOUNDARY_VECTORS * len(streams)
+    num_text_tokens = len(prompt.before) + len(prompt.after) + len(answer)
+    return num_text_tokens + _total_frames(streams) + BOUNDARY_VECTORS * len(streams)

@@ -1,4 +1,4 @@
-"""Clips made examples with their labels: what training and the dev loss share."""
+"""The clips of a split as examples with answers: what training and the dev loss share."""
 
 from collections.abc import Sequence
 
@@ -7,43 +7,52 @@ import numpy as np
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.split import Split
-from signllava_cli.data.tasks import TaskSampler
+from signllava_cli.data.tasks import TaskSampler, translation_instruction
 from signllava_cli.recipe import Recipe, TaskWeights
 
-Seen = tuple[list[str], int]
+ClipContext = tuple[list[str], int]  # sentences in signing order, and how many of them belong to the prelude
 
 
 class LabeledClips:
-    """The clips of a split with a question by the weights of the split, and the right answer."""
+    """Builds examples of the clips of a split, with instructions sampled by `weights`."""
 
     def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder, weights: TaskWeights) -> None:
         self.split, self.builder, self.context = split, builder, recipe.context
         self.tasks = TaskSampler(recipe.tasks, weights, split.index.vocabulary, split.name)
 
     def examples(
-        self, clips: Sequence[Clip], rngs: Sequence[np.random.Generator], contexts: Sequence[Seen] | None = None
+        self,
+        clips: Sequence[Clip],
+        rngs: Sequence[np.random.Generator],
+        contexts: Sequence[ClipContext] | None = None,
     ) -> list[Example]:
-        """The example of each of `clips`: its question is a function of its own random numbers in `draws`.
+        """The examples of `clips` with their answers; each clip's instruction is a function of its own rng.
 
-        `contexts`: the sentences that each sees, and how many are of its prelude; by default all the gold ones.
+        Args:
+            contexts: by default the whole gold context of each clip.
         """
-        seen = [self._gold(clip) for clip in clips] if contexts is None else contexts
-        return [self._example(*each) for each in zip(clips, self.split.read_all(clips), rngs, seen, strict=True)]
-
-    def prompts_only(self, clips: Sequence[Clip], room: int) -> list[Example]:
-        """Each of `clips` as generation meets it: asked for its translation, with `room` positions kept free."""
+        contexts = [self._gold_context(clip) for clip in clips] if contexts is None else contexts
         return [
-            self.builder.build(clip, frames, self._gold(clip)[0], answer=None, room=room)
+            self.builder.build(clip.id, frames, self.tasks.sample(clip, rng), sentences, prelude)
+            for clip, frames, rng, (sentences, prelude) in zip(
+                clips, self.split.read_all(clips), rngs, contexts, strict=True
+            )
+        ]
+
+    def prompts_only(self, clips: Sequence[Clip], reserve: int) -> list[Example]:
+        """The examples of `clips` without answers, as generation builds them: gold context, task translation.
+
+        Args:
+            reserve: tokens left free for the hypothesis.
+        """
+        instruction = translation_instruction(self.builder.prompts.tasks)
+        return [
+            self.builder.build(
+                clip.id, frames, instruction, self._gold_context(clip)[0], reserve=reserve, with_answer=False
+            )
             for clip, frames in zip(clips, self.split.read_all(clips), strict=True)
         ]
 
-    def _example(self, clip: Clip, frames: dict[str, np.ndarray], rng: np.random.Generator, seen: Seen) -> Example:
-        question = self.tasks.sample(clip, rng)
-        if question.is_reversed:
-            frames = {name: its[::-1] for name, its in frames.items()}
-        sentences, prelude = seen
-        return self.builder.build(clip, frames, sentences, question.answer, question.text, prelude=prelude)
-
-    def _gold(self, clip: Clip) -> Seen:
+    def _gold_context(self, clip: Clip) -> ClipContext:
         window, prelude = self.context.window, self.context.prelude
         return self.split.gold_context(clip, window, prelude), min(prelude, clip.position)

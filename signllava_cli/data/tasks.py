@@ -1,40 +1,46 @@
-"""What a clip is trained on: its translation, or a yes/no question whose answer its annotation gives.
+"""What a clip is trained on: its translation, or a yes/no question whose answer follows from its annotation.
 
-The four tasks of Sign_LLaVA. A word is signed when it is a word of the sentence, whatever its case; what
-is no word of it may be asked about as a negative. Positives and negatives are asked about in the same spelling
-(case-folded), so that the spelling does not tell the answer.
+The four tasks of Sign_LLaVA. A word counts as signed if it is a word of the sentence, in any case. Words of the
+vocabulary that are not in the sentence serve as negatives. Positives and negatives are asked about in the same,
+case-folded spelling, so that the spelling does not reveal the answer.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.words import contains_phrase, split_compounds, words
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import Tasks, TaskWeights
+from signllava_cli.recipe import TASKS, Task, Tasks, TaskWeights
 
-Task = Literal["translation", "one_word_present", "multi_word_present", "is_reversed"]
-MAX_TRIES = 20  # random words tried for a negative before all of them are gone through
+MAX_TRIES = 20  # random words tried for each negative before the whole vocabulary is searched
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """What is asked of a clip and what the right answer is; `backwards`: its frames are shown in reverse."""
+    """What the user turn asks about a clip, and the right answer.
+
+    `is_reversed`: the frames are shown in reverse order. `answer` is empty where the right answer is unknown.
+    """
 
     task: Task
     text: str
-    answer: str
+    answer: str = ""
     is_reversed: bool = False
 
 
+def translation_instruction(tasks: Tasks, reference: str = "") -> Instruction:
+    """The instruction that asks for the translation."""
+    return Instruction("translation", tasks.translation, reference)
+
+
 class TaskSampler:
-    """Draws the question of a clip, by the weights of its split.
+    """Samples the instruction of a clip by the task weights of a split.
 
     Args:
-        vocabulary: the keywords of `split`, case-folded, each once: the words that negatives are drawn from.
+        vocabulary: the keywords of `split`, case-folded and unique: negatives are sampled from them.
 
     Raises:
         UserError: a task about words has weight, but the split has no keywords.
@@ -42,86 +48,88 @@ class TaskSampler:
 
     def __init__(self, tasks: Tasks, weights: TaskWeights, vocabulary: Sequence[str], split: str) -> None:
         self.tasks, self.vocabulary = tasks, vocabulary
-        self.names: tuple[Task, ...] = ("translation", "one_word_present", "multi_word_present", "is_reversed")
-        shares = np.array([getattr(weights, name) for name in self.names])
-        self.shares = shares / shares.sum()
+        task_weights = np.array([getattr(weights, task) for task in TASKS])
+        self.probabilities = task_weights / task_weights.sum()
         if not vocabulary and weights.one_word_present + weights.multi_word_present > 0:
             raise UserError(
                 f"tasks.one_word_present and multi_word_present ask about keywords, and split {split} has none; "
-                "`signllava prepare keywords` fills them in."
+                "run `signllava prepare keywords` to add them."
             )
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> Instruction:
-        """A question about `clip`, a function of the clip and the random numbers alone.
+        """An instruction for `clip`, a function of the clip and the random numbers alone.
 
-        A clip about which no word can be asked, neither one of its keywords nor one that it lacks, is translated.
+        Where a word task has no word to ask about, neither a keyword of the clip nor a negative, the instruction asks
+        for the translation.
         """
-        task = self.names[int(rng.choice(len(self.names), p=self.shares))]
+        task = TASKS[int(rng.choice(len(TASKS), p=self.probabilities))]
         if task == "is_reversed":
             is_reversed = bool(rng.integers(2))
             return Instruction(task, self.tasks.is_reversed, self._yes_or_no(is_reversed), is_reversed)
         if task == "one_word_present":
-            asked = self._asked(clip, 1, int(rng.integers(2)), rng)
-            if asked:
-                ((word, present),) = asked
-                return Instruction(
-                    task, self.tasks.one_word_present.replace("{word}", word), self._yes_or_no(present)
-                )
+            labeled_words = self._sample_words(clip, 1, int(rng.integers(2)), rng)
+            if labeled_words:
+                ((word, is_present),) = labeled_words
+                text = self.tasks.one_word_present.replace("{word}", word)
+                return Instruction(task, text, self._yes_or_no(is_present))
         if task == "multi_word_present":
             count = int(rng.integers(2, self.tasks.max_words + 1))
-            asked = self._asked(clip, count, int(rng.integers(count + 1)), rng)
-            if len(asked) > 1:
-                listed = ", ".join(word for word, _ in asked)
-                answer = ", ".join(self._yes_or_no(present) for _, present in asked)
-                return Instruction(task, self.tasks.multi_word_present.replace("{words}", listed), answer)
-        return Instruction("translation", self.tasks.translation, self._wording(clip, rng))
+            labeled_words = self._sample_words(clip, count, int(rng.integers(count + 1)), rng)
+            if len(labeled_words) > 1:
+                word_list = ", ".join(word for word, _ in labeled_words)
+                answer = ", ".join(self._yes_or_no(is_present) for _, is_present in labeled_words)
+                return Instruction(task, self.tasks.multi_word_present.replace("{words}", word_list), answer)
+        return translation_instruction(self.tasks, self._sample_reference(clip, rng))
 
-    def _wording(self, clip: Clip, rng: np.random.Generator) -> str:
+    def _sample_reference(self, clip: Clip, rng: np.random.Generator) -> str:
         """The translation, or one of its paraphrases."""
         if rng.random() < self.tasks.paraphrases and clip.paraphrases:
             return clip.paraphrases[int(rng.integers(len(clip.paraphrases)))]
         return clip.translation
 
-    def _asked(self, clip: Clip, count: int, positives: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
-        """`count` words in alphabetical order, each with whether it is signed; about `positives` of them are.
+    def _sample_words(
+        self, clip: Clip, count: int, num_positives: int, rng: np.random.Generator
+    ) -> list[tuple[str, bool]]:
+        """At most `count` words in alphabetical order, each with whether it is signed; about `num_positives` are.
 
-        Where one kind runs out the other fills in; where both do, there are fewer.
+        Where there are too few words of one kind, words of the other kind replace them.
         """
         sentence = words(clip.translation)
         keywords = list(dict.fromkeys(keyword.casefold() for keyword in clip.keywords))
-        signed = [keyword for keyword in keywords if contains_phrase(sentence, words(keyword))]
-        signed = [signed[index] for index in rng.permutation(len(signed))]
-        unsigned = self._unsigned(sentence, keywords, count - min(positives, len(signed)), rng)
-        chosen = [*((word, True) for word in signed[: count - len(unsigned)]), *((word, False) for word in unsigned)]
-        return sorted(chosen)
+        positives = [keyword for keyword in keywords if contains_phrase(sentence, words(keyword))]
+        positives = [positives[index] for index in rng.permutation(len(positives))]
+        num_negatives = count - min(num_positives, len(positives))
+        negatives = self._sample_negatives(sentence, keywords, num_negatives, rng)
+        positives = positives[: count - len(negatives)]
+        return sorted([*((word, True) for word in positives), *((word, False) for word in negatives)])
 
-    def _unsigned(
+    def _sample_negatives(
         self, sentence: list[str], keywords: Sequence[str], count: int, rng: np.random.Generator
     ) -> list[str]:
-        """At most `count` different words of the vocabulary that nobody could find in the sentence.
+        """At most `count` different words of the vocabulary that are certainly not in the sentence.
 
-        A part of a compound is not denied, nor is a keyword of the clip that is no word of it (a base form, say).
+        Parts of a compound are not certain, nor are keywords of the clip that are not words of it (base forms, say).
         """
-        found: dict[str, None] = {}
-        pieces = split_compounds(sentence)
-        for index in self._places(MAX_TRIES * count, rng):
-            if len(found) == count:
+        negatives: dict[str, None] = {}
+        sentence_parts = split_compounds(sentence)
+        for index in self._vocabulary_indices(MAX_TRIES * count, rng):
+            if len(negatives) == count:
                 break
-            word = self.vocabulary[index]
-            asked = words(word)
+            candidate = self.vocabulary[index]
+            candidate_words = words(candidate)
             if (
-                word not in keywords
-                and not contains_phrase(sentence, asked)
-                and not contains_phrase(pieces, split_compounds(asked))
+                candidate not in keywords
+                and not contains_phrase(sentence, candidate_words)
+                and not contains_phrase(sentence_parts, split_compounds(candidate_words))
             ):
-                found[word] = None
-        return list(found)
+                negatives[candidate] = None
+        return list(negatives)
 
-    def _places(self, tries: int, rng: np.random.Generator) -> Iterator[int]:
-        """Places in the vocabulary: `tries` at random, and where these do not do, all of them."""
+    def _vocabulary_indices(self, num_tries: int, rng: np.random.Generator) -> Iterator[int]:
+        """`num_tries` random indices, then all indices of the vocabulary in random order."""
         if self.vocabulary:
-            yield from rng.integers(len(self.vocabulary), size=tries)
+            yield from rng.integers(len(self.vocabulary), size=num_tries)
             yield from rng.permutation(len(self.vocabulary))
 
-    def _yes_or_no(self, present: bool) -> str:
-        return self.tasks.yes if present else self.tasks.no
+    def _yes_or_no(self, is_yes: bool) -> str:
+        return self.tasks.yes if is_yes else self.tasks.no

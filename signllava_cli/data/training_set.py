@@ -21,6 +21,7 @@ from signllava_cli.data.expected_lengths import expected_lengths
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.length_grouping import group_by_length, group_into_batches, largest_batch
 from signllava_cli.data.split import Split
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
@@ -136,7 +137,12 @@ def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Ba
     clips = [split.clips[place] for place in indices.tolist()]
     window, prelude = recipe.context.window, recipe.context.prelude
     made = [
-        examples.builder.build(clip, frames, split.gold_context(clip, window, prelude), clip.translation)
+        examples.builder.build(
+            clip.id,
+            frames,
+            translation_instruction(recipe.tasks, clip.translation),
+            split.gold_context(clip, window, prelude),
+        )
         for clip, frames in zip(clips, split.read_all(clips), strict=True)
     ]
     return collate(made)

@@ -1,12 +1,11 @@
 """Scores systems: their scores, intervals, comparisons with the baseline, and analyses."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from signllava_cli.console import warning
-from signllava_cli.data.tasks import Task
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.analysis import analyze, sentence_gains
 from signllava_cli.evaluation.metrics.all_metrics import METRICS
@@ -24,6 +23,7 @@ from signllava_cli.evaluation.resampling import (
 from signllava_cli.evaluation.results import Evaluation, ScoringConfig, SeedSummary, SystemResult
 from signllava_cli.evaluation.systems import TRANSLATION, System, context_bound_marks
 from signllava_cli.generation.instructions import FREE_QUESTION
+from signllava_cli.recipe import TASKS
 
 BUCKET_KEYS = ("bleu4", "chrf2")  # the scores of the clips of each bucket
 CLIP_SCORE_KEYS = ("chrf2", "accuracy")  # the score of a single clip: of translations, of answers
@@ -57,8 +57,8 @@ def _make_metrics(task: str, config: ScoringConfig) -> list[TextMetric]:
     """The metrics for hypotheses of `task`: all that need no data, and those whose data `config` has."""
     if task == FREE_QUESTION:
         raise UserError("Answers to a free question have no references, so they cannot be scored.")
-    if task not in get_args(Task):
-        raise UserError(f"task {task}: unknown task; expected one of {', '.join(get_args(Task))}.")
+    if task not in TASKS:
+        raise UserError(f"task {task}: unknown task; expected one of {', '.join(TASKS)}.")
     scored = "translations" if task == TRANSLATION else "answers"
     options = [
         entry.option for name, entry in METRICS.items() if name in config.metric_data and entry.scores != scored

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from signllava_cli.data.annotations import ContextBound
-from signllava_cli.data.tasks import Task
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import hash_ids
+from signllava_cli.recipe import Task
 
 TRANSLATION: Task = "translation"  # the other tasks are yes/no questions
 UNKNOWN = "unknown"  # the context source of a system whose files do not have it

@@ -1,4 +1,4 @@
-"""What a clip sees of the sentences before it: nothing, the references, or hypotheses."""
+"""Where the context sentences of a clip come from: nowhere, the references, or hypotheses."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,12 @@ PREPARED = "prepared:"
 
 @dataclass(frozen=True)
 class ContextSource:
-    """`none`, `gold`, `predicted`, or `prepared:FILE` with the hypotheses of an earlier predictions file.
+    """One context source; make it with `open`.
 
-    The name of gold context out of several splits is `gold:SPLIT,SPLIT...`.
-
-    `gold_where_missing`: a clip without features has no hypothesis; its reference stands in its place, or nothing.
-    `splits`: gold context out of several splits; None: out of the split that is translated alone.
-
-    Raises:
-        UserError: the name is none of these, or a prepared file lacks a sentence that some clip would see.
+    `name`: `none`, `gold`, `predicted`, or `prepared:FILE`, whose hypotheses are `prepared` (clip id -> text). Gold
+    context from several splits is named `gold:SPLIT,SPLIT...`. `window`, `prelude`: how many of the last and of the
+    first sentences a clip sees. `gold_if_missing`: a clip without features, which has no hypothesis, is represented
+    by its reference instead of nothing. `splits`: gold context from several splits; None: from the translated split.
     """
 
     name: str
@@ -45,10 +42,13 @@ class ContextSource:
         gold_if_missing: bool = False,
         context_from: Sequence[str] = (),
     ) -> "ContextSource":
-        """The source of this name, its prepared file read and checked against `split`.
+        """The source of this name; a prepared file is read and compared with `split`.
 
         Args:
-            context_from: splits that gold context comes from, besides `split` itself.
+            context_from: splits that gold context comes from, in addition to `split`.
+
+        Raises:
+            UserError: an unknown name, a prepared file that does not fit `split`, or splits that share no recording.
         """
         prepared: dict[str, str] = {}
         if name.startswith(PREPARED):
@@ -57,9 +57,9 @@ class ContextSource:
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
             return cls("none", 0, 0, {})
-        others = sorted({*context_from} - {split.name})
-        if name == "gold" and others:
-            splits = CrossSplitContext(split.root, split.name, others)
+        other_splits = sorted({*context_from} - {split.name})
+        if name == "gold" and other_splits:
+            splits = CrossSplitContext(split.root, split.name, other_splits)
             return cls(f"gold:{','.join(sorted(splits.splits))}", window, prelude, {}, splits=splits)
         return cls(name, window, prelude, prepared, gold_if_missing)
 
@@ -74,52 +74,55 @@ class ContextSource:
         return hash_sentences(self.prepared) if self.prepared else None
 
     @property
-    def sequential(self) -> bool:
-        """Whether a clip has to wait for the hypotheses of those before it."""
+    def is_sequential(self) -> bool:
+        """Whether a clip can only be decoded after those before it in its recording."""
         return self.name == "predicted"
 
     def sentences(self, clip: Clip, split: Split, hypotheses: Mapping[str, str]) -> list[str]:
-        """The sentences that `clip` sees. `hypotheses` are those decoded so far: clip id -> text.
+        """The context sentences of `clip`, in signing order. An empty hypothesis adds no sentence.
 
-        An empty hypothesis leaves no sentence.
+        Args:
+            hypotheses: clip id -> text, of the clips that are decoded.
         """
         if self.splits:
             return self.splits.sentences(clip, self.window, self.prelude)
         texts = self.prepared if self.prepared else hypotheses
         sentences = []
         for row in split.before(clip, self.window, self.prelude):
-            stands_in = self.gold_if_missing and not split.has_features[row]
-            gold = self.kind == "gold" or stands_in
-            sentences.append(split.index.translation(row) if gold else texts.get(split.index.id(row), ""))
+            is_gold = self.kind == "gold" or (self.gold_if_missing and not split.has_features[row])
+            sentences.append(split.index.translation(row) if is_gold else texts.get(split.index.id(row), ""))
         return [sentence for sentence in sentences if sentence]
 
 
 def read_prepared_context(file: str, split: Split, setting: str) -> dict[str, str]:
     """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split` with features.
 
+    Args:
+        setting: the option or recipe key that names the file, for the messages.
+
     Raises:
-        UserError: no such file, or it lacks clips of the split, or clips of these names have other references in
-            it (an empty one is none); `setting` says who asked for it.
+        UserError: the file is missing, it lacks clips of the split, or its references differ from those of the split
+            (empty ones are not compared).
     """
     rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
     fix = f"run `signllava generate --split {split.name}` to its end, on this data"
-    absent = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
-    if absent:
+    missing = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
+    if missing:
         raise UserError(
-            f"{setting}: the file lacks {len(absent)} sentences of split {split.name} ({summarize_names(absent)}); "
+            f"{setting}: the file lacks {len(missing)} sentences of split {split.name} ({summarize_names(missing)}); "
             f"{fix}."
         )
-    known = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
-    others = [clip.id for clip, row in known if row.reference not in ("", clip.translation)]
-    if others:
+    shared = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
+    different = [clip.id for clip, row in shared if row.reference not in ("", clip.translation)]
+    if different:
         raise UserError(
-            f"{setting}: the file is of other data: {len(others)} clips of split {split.name} have another reference "
-            f"in it ({summarize_names(others)}); {fix}."
+            f"{setting}: the file is of other data: {len(different)} clips of split {split.name} have another "
+            f"reference in it ({summarize_names(different)}); {fix}."
         )
     return {id_: row.hypothesis for id_, row in rows.items()}
 
 
 def hash_sentences(sentences: Mapping[str, str]) -> str:
-    """The first 16 hex digits of the SHA-256 of `sentences` by clip id."""
+    """The first 16 hex digits of the SHA-256 of `sentences`, sorted by clip id."""
     lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(sentences.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Decoding: clips go in with their prompts, hypotheses come out, and whoever ends makes room for another."""
+"""The decoder: takes in examples and gives hypotheses. A finished clip frees its slot for the next one."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,156 +22,163 @@ from signllava_cli.recipe import Generate, Recipe
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation and its score: the mean log-probability of its tokens, end of turn included.
+    """A translation or an answer.
 
-    `finished` is false when `max_new_tokens` ended it. `n_best`: the texts of the best hypotheses with their scores,
-    this one first, when several were asked for.
+    `score`: the mean log-probability of its tokens, end of turn included. `finished`: whether the model ended it;
+    otherwise `max_new_tokens` did. `n_best`: texts and scores of the best hypotheses, this one first, if the recipe
+    asks for several. `abstained`: the text that was withheld because its score is below `generate.abstain`; `text` is
+    then empty.
     """
 
     text: str
     score: float
     finished: bool
     n_best: tuple[tuple[str, float], ...] = ()
+    abstained: str | None = None
 
 
-DecodedClip = tuple[Example, Hypothesis]
+DecodedExample = tuple[Example, Hypothesis]
 
 
 class Decoder(Protocol):
-    """What decodes: it is given examples, and steps until they have come out as hypotheses."""
+    """Decodes examples step by step; examples may be admitted between any two steps."""
 
     def admit(self, examples: Sequence[Example]) -> None:
-        """Take in examples, beside those at work."""
+        """Add examples to those that are being decoded."""
 
-    def step(self) -> list[DecodedClip]:
-        """Go a step on; those whose hypotheses are complete come out."""
+    def step(self) -> list[DecodedExample]:
+        """Decode one step, and return and remove the examples whose hypotheses are complete."""
 
     @property
     def active(self) -> list[Example]:
-        """The examples at work."""
+        """The examples that are being decoded."""
 
 
 def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
-    """The decoder of a model by the recipe's section `generate`.
+    """The decoder for a model and the recipe's section `generate`.
 
     Raises:
-        UserError: the LLM only decodes by transformers' own generate, which does not offer what is asked for.
+        UserError: the LLM needs `GenerateDecoder`, which does not sample.
     """
     bundle.model.requires_grad_(False)
     llm, (decoder, _) = bundle.model.llm, decoder_and_head(bundle.model.llm)
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
-    causal = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    prefix = build_prefix_cache(causal, decoder, ids)
-    if prefix is not None and matches_reference(causal, decoder, prefix):
+    causal_lm = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+    prefix = build_prefix_cache(causal_lm, decoder, ids)
+    if prefix is not None and matches_reference(causal_lm, decoder, prefix):
         return SharedPrefixDecoder(bundle, recipe, prefix)
     if recipe.generate.temperature:
         raise UserError(
-            f"generate.temperature: sampling needs attention that reads all positions, which {recipe.llm.path} has "
-            f"not with llm.attn_implementation={recipe.llm.attn_implementation}; use sdpa, or search by beams."
+            f"generate.temperature: sampling needs attention over all earlier tokens, which {recipe.llm.path} does "
+            f"not have with llm.attn_implementation={recipe.llm.attn_implementation}; use sdpa, or beam search."
         )
     return GenerateDecoder(bundle, recipe)
 
 
-def decode_all(decoder: Decoder, examples: Sequence[Example], at_once: int) -> Iterator[DecodedClip]:
-    """The hypotheses of all `examples`, at most `at_once` of them at work at a time, in the order of their ends."""
+def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
+    """The hypotheses of `examples`, in the same order; at most `batch_size` examples are decoded at a time."""
+    indices = {id(example): index for index, example in enumerate(examples)}  # different clips may share an `id`
+    hypotheses: dict[int, Hypothesis] = {}
     waiting = deque(examples)
     while waiting or decoder.active:
-        if waiting and should_admit(len(decoder.active), at_once):
-            room = min(len(waiting), at_once - len(decoder.active))
-            decoder.admit([waiting.popleft() for _ in range(room)])
-        yield from decoder.step()
+        if waiting and should_admit(len(decoder.active), batch_size):
+            num_free = min(len(waiting), batch_size - len(decoder.active))
+            decoder.admit([waiting.popleft() for _ in range(num_free)])
+        hypotheses |= {indices[id(example)]: hypothesis for example, hypothesis in decoder.step()}
+    return [hypotheses[index] for index in range(len(examples))]
 
 
-def should_admit(active: int, at_once: int) -> bool:
-    """Whether a quarter of the places are free: prompts are read faster several at a time."""
-    return active <= at_once - max(1, at_once // 4)
+def should_admit(num_active: int, batch_size: int) -> bool:
+    """Whether a quarter of the slots are free: reading several prompts together is faster."""
+    return num_active <= batch_size - max(1, batch_size // 4)
 
 
 class SharedPrefixDecoder:
-    """Decodes with one memory for all clips at work, in which each clip's prompt stands once.
+    """Decodes all active clips with one KV cache, in which each clip's prompt is stored once for all its hypotheses.
 
-    Hypotheses do not depend on which clips are decoded together, except by the rounding of sums. Weights must not
-    change while it lives: the constant text before the streams has been read.
+    Hypotheses do not depend on which clips are decoded together, except for the rounding of sums. The weights must
+    not change while this object lives: it holds the keys and values of the constant text before the streams.
     """
 
     def __init__(self, bundle: ModelBundle, recipe: Recipe, prefix: PrefixCache) -> None:
         self.bundle, self.config, self.prefix = bundle, recipe.generate, prefix
-        self.rules = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
+        self.search_config = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
         self.widths = {name: stream.width for name, stream in recipe.streams.items()}
         self.decoder, self.head = decoder_and_head(bundle.model.llm)
         self.active: list[Example] = []
-        self._memory: KVCache | None = None
+        self._cache: KVCache | None = None
         self._search: Search | None = None
 
     @torch.no_grad()
     def admit(self, examples: Sequence[Example]) -> None:
-        """Read the prompts of `examples` and choose their first tokens."""
+        """Read the prompts of `examples` and choose the first tokens of their hypotheses."""
         batch = collate_examples(examples, self.widths, self.bundle.pad_id, "right", prefix_len=True)
         batch = batch.to(self.bundle.device)
-        embeddings = self.bundle.model.embed(batch)
+        embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)
         hidden = self.decoder(
             inputs_embeds=embeddings, use_cache=False, **recorder.arguments(embeddings)
-        ).last_hidden_state
-        lengths = batch.attention_mask.sum(1)
-        last = hidden[torch.arange(len(examples), device=hidden.device), lengths - 1]
-        search = init_search(self.rules, batch.clips, hidden.device)
-        memory = KVCache.from_prompts(recorder, lengths + self.prefix.length, self.rules.width)
-        search.advance(self._logits(last)[:, None].expand(-1, self.rules.width, -1))
-        if self._search is None or self._memory is None:
-            self._search, self._memory = search, memory
+        ).last_hidden_state  # (C, L, hidden)
+        lengths = batch.attention_mask.sum(1)  # (C,)
+        last = hidden[torch.arange(len(examples), device=hidden.device), lengths - 1]  # (C, hidden)
+        search = init_search(self.search_config, batch.clips, hidden.device)
+        cache = KVCache.from_prompts(recorder, lengths + self.prefix.length, self.search_config.num_hypotheses)
+        search.advance(self._logits(last)[:, None].expand(-1, self.search_config.num_hypotheses, -1))
+        if self._search is None or self._cache is None:
+            self._search, self._cache = search, cache
         else:
             self._search.join(search)
-            self._memory.join(memory)
+            self._cache.join(cache)
         self.active += examples
 
     @torch.no_grad()
-    def step(self) -> list[DecodedClip]:
-        """Choose one more token for every hypothesis at work; clips whose search is over come out."""
-        over = self._take_finished()
-        if over or self._search is None or self._memory is None:
-            return over
-        words = self.bundle.model.llm.get_input_embeddings()(self._search.tokens.flatten()[:, None])
-        hidden = self.decoder(inputs_embeds=words, use_cache=False, **self._memory.arguments()).last_hidden_state
-        logits = self._logits(hidden[:, 0])
-        self._memory.advance(self._search.advance(logits.view(len(self.active), self.rules.width, -1)))
+    def step(self) -> list[DecodedExample]:
+        """Choose one more token for every active hypothesis; return and remove the clips whose search has ended."""
+        finished = self._take_finished()
+        if finished or self._search is None or self._cache is None:
+            return finished
+        embeddings = self.bundle.model.llm.get_input_embeddings()(self._search.tokens.flatten()[:, None])
+        hidden = self.decoder(inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()).last_hidden_state
+        logits = self._logits(hidden[:, 0])  # (C * W, vocabulary)
+        logits = logits.view(len(self.active), self.search_config.num_hypotheses, -1)  # (C, W, vocabulary)
+        self._cache.advance(self._search.advance(logits))
         return self._take_finished()
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(hidden).float()
         return logits
 
-    def _take_finished(self) -> list[DecodedClip]:
-        if self._search is None or self._memory is None or bool(self._search.open.all()):
+    def _take_finished(self) -> list[DecodedExample]:
+        if self._search is None or self._cache is None or bool(self._search.is_open.all()):
             return []
-        over = (~self._search.open).nonzero().flatten().tolist()
-        out = [(self.active[clip], self._hypothesis(self._search.found(clip))) for clip in over]
-        left = self._search.open.nonzero().flatten()
-        self.active = [self.active[clip] for clip in left.tolist()]
+        finished = (~self._search.is_open).nonzero().flatten().tolist()
+        decoded = [(self.active[clip], self._choose(self._search.candidates(clip))) for clip in finished]
+        unfinished = self._search.is_open.nonzero().flatten()
+        self.active = [self.active[clip] for clip in unfinished.tolist()]
         if self.active:
-            self._search.keep(left)
-            self._memory.keep(left)
+            self._search.keep(unfinished)
+            self._cache.keep(unfinished)
         else:
-            self._search = self._memory = None
-        return out
+            self._search = self._cache = None
+        return decoded
 
-    def _hypothesis(self, found: list[Candidate]) -> Hypothesis:
-        return choose_hypothesis(found, self.bundle, self.config)
+    def _choose(self, candidates: list[Candidate]) -> Hypothesis:
+        return choose_hypothesis(candidates, self.bundle, self.config)
 
 
 class GenerateDecoder:
-    """Decodes whole batches by transformers' generate: for LLMs whose attention does not take a memory."""
+    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache."""
 
     def __init__(self, bundle: ModelBundle, recipe: Recipe) -> None:
         self.bundle, self.recipe = bundle, recipe
         self.active: list[Example] = []
 
     def admit(self, examples: Sequence[Example]) -> None:
-        """Put `examples` into the next batch."""
+        """Add `examples` to the next batch."""
         self.active += examples
 
-    def step(self) -> list[DecodedClip]:
-        """Decode the batch."""
+    def step(self) -> list[DecodedExample]:
+        """Decode the batch to its end."""
         batch, self.active = self.active, []
         if not batch:
             return []
@@ -180,21 +187,21 @@ class GenerateDecoder:
 
 @torch.no_grad()
 def generate_batch(bundle: ModelBundle, examples: Sequence[Example], recipe: Recipe) -> list[Hypothesis]:
-    """One hypothesis an example, by greedy or beam search; the same as if each were decoded alone.
+    """One hypothesis per example, by greedy or beam search; the same as if each were decoded alone.
 
-    The batch is padded on the left, so that every clip's new tokens follow its own last position.
+    The batch is padded on the left, so that the new tokens of every clip directly follow its prompt.
     """
-    model, end, config = bundle.model, bundle.prompts.end_of_turn, recipe.generate
+    model, end_of_turn, config = bundle.model, bundle.prompts.end_of_turn, recipe.generate
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     batch = collate_examples(examples, widths, bundle.pad_id, "left").to(bundle.device)
-    count = config.num_return_sequences
+    num_return = config.num_return_sequences
     output = model.llm.generate(
         inputs_embeds=model.embed(batch),
         attention_mask=batch.attention_mask,
         max_new_tokens=config.max_new_tokens,
         min_new_tokens=config.min_new_tokens or None,
         num_beams=config.num_beams,
-        num_return_sequences=count,
+        num_return_sequences=num_return,
         do_sample=False,
         temperature=None,
         top_p=None,
@@ -202,33 +209,45 @@ def generate_batch(bundle: ModelBundle, examples: Sequence[Example], recipe: Rec
         length_penalty=config.length_penalty,
         repetition_penalty=config.repetition_penalty,
         no_repeat_ngram_size=config.no_repeat_ngram_size,
-        eos_token_id=end,
+        eos_token_id=end_of_turn,
         pad_token_id=bundle.pad_id,
         return_dict_in_generate=True,
         output_logits=True,
     )
-    beams = output.beam_indices if config.num_beams > 1 else None
-    steps = model.llm.compute_transition_scores(output.sequences, output.logits, beams, normalize_logits=True)
-    found = [
-        _candidate(ids, log_probabilities, end)
-        for ids, log_probabilities in zip(output.sequences.tolist(), steps.tolist(), strict=True)
+    beam_indices = output.beam_indices if config.num_beams > 1 else None
+    log_probabilities = model.llm.compute_transition_scores(  # (B * num_return, new tokens)
+        output.sequences, output.logits, beam_indices, normalize_logits=True
+    )
+    candidates = [
+        _make_candidate(ids, row, end_of_turn)
+        for ids, row in zip(output.sequences.tolist(), log_probabilities.tolist(), strict=True)
     ]
     return [
-        choose_hypothesis(found[first : first + count], bundle, config)
-        for first in range(0, count * len(examples), count)
+        choose_hypothesis(candidates[first : first + num_return], bundle, config)
+        for first in range(0, num_return * len(examples), num_return)
     ]
 
 
-def _candidate(ids: list[int], log_probabilities: list[float], end: int) -> Candidate:
-    finished = end in ids
-    length = ids.index(end) + 1 if finished else len(ids)
+def _make_candidate(ids: list[int], log_probabilities: list[float], end_of_turn: int) -> Candidate:
+    finished = end_of_turn in ids
+    length = ids.index(end_of_turn) + 1 if finished else len(ids)
     return Candidate(tuple(ids[:length]), sum(log_probabilities[:length]) / max(1, length), finished)
 
 
-def choose_hypothesis(found: Sequence[Candidate], bundle: ModelBundle, config: Generate) -> Hypothesis:
-    """The hypothesis of a clip: the first of those `found`, or the one that the others agree with most (MBR)."""
-    texts = [bundle.prompts.text(each.ids) for each in found]
-    order = rank_by_agreement(texts, config.mbr) if config.mbr else range(len(found))
-    best, *_ = ranked = [(texts[index], found[index]) for index in order]
-    n_best = tuple((text, each.score) for text, each in ranked) if len(found) > 1 else ()
-    return Hypothesis(best[0], best[1].score, best[1].finished, n_best)
+def choose_hypothesis(candidates: Sequence[Candidate], bundle: ModelBundle, config: Generate) -> Hypothesis:
+    """The hypothesis of a clip: the first candidate, or the one that agrees most with the others (`config.mbr`).
+
+    Its text is withheld if its score is below `config.abstain`.
+    """
+    texts = [bundle.prompts.text(candidate.ids) for candidate in candidates]
+    order = rank_by_agreement(texts, config.mbr) if config.mbr else range(len(candidates))
+    (text, best), *_ = ranked = [(texts[index], candidates[index]) for index in order]
+    n_best = tuple((text, candidate.score) for text, candidate in ranked) if len(candidates) > 1 else ()
+    is_withheld = config.abstain is not None and best.score < config.abstain
+    return Hypothesis(
+        text="" if is_withheld else text,
+        score=best.score,
+        finished=best.finished,
+        n_best=n_best,
+        abstained=text if is_withheld else None,
+    )

@@ -1,4 +1,4 @@
-"""The ranks of a launch in generation: they share clips and files, and never meet in the model."""
+"""The ranks of a launch in generation. They share clips and files; they run no collective operation on the model."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from signllava_cli.preemption import is_launched
 
 
 def rank_device() -> torch.device:
-    """The GPU of this rank, or the CPU where there is none."""
+    """The GPU of this rank, or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -19,16 +19,16 @@ def rank_device() -> torch.device:
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[bool]:
-    """Rank 0 goes through the block before the others do; tells each whether it is rank 0.
+    """Rank 0 runs the block before the other ranks do. Yields whether this is rank 0.
 
     Raises:
-        UserError: the ranks were launched under DeepSpeed.
+        UserError: the ranks were launched with DeepSpeed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not is_launched():
         yield True
         return
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
-        raise UserError("Generation has nothing for DeepSpeed to share; use the profile multi_gpu or multi_cpu.")
+        raise UserError("Generation does not run under DeepSpeed: use the launch profile multi_gpu or multi_cpu.")
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available())

@@ -1,4 +1,6 @@
-"""Whether the model looks at the video: the same clips with a stream left out, others' frames, or none."""
+"""Controls that test whether the model uses the video: another clip's frames, zeros, or one stream fewer."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,29 +11,33 @@ from signllava_cli.recipe import Generate
 
 
 class FrameSource:
-    """Reads the frames that clips are shown with: their own, unless `settings` ask for a control.
+    """Reads the frames that the model sees for a clip: its own, unless `config` sets a control.
 
-    `shuffled`: those of another clip, each clip's given to exactly one, a function of `settings.seed`.
+    `shuffled` shows the frames of another clip: every clip's frames are shown for exactly one other clip, by a
+    permutation that is a function of `config.seed`.
 
     Raises:
-        UserError: there is no other clip.
+        UserError: `shuffled` in a split with one clip.
     """
 
     def __init__(self, split: Split, config: Generate) -> None:
         self.split, self.config = split, config
-        self.source = np.arange(len(split.index))
+        self.source_rows = np.arange(len(split.index))  # row of a clip -> row of the clip whose frames it shows
         if config.features == "shuffled":
             rows = np.random.default_rng(config.seed).permutation([clip.row for clip in split.clips])
             if len(rows) < 2:
-                raise UserError(f"generate.features=shuffled: split {split.name} has no other clip to show.")
-            self.source[rows] = np.roll(rows, 1)  # a circle through all of them: nobody gets its own
+                raise UserError(
+                    f"generate.features=shuffled: split {split.name} has one clip alone; choose a larger split."
+                )
+            self.source_rows[rows] = np.roll(rows, 1)  # one cycle through all clips: no clip keeps its own frames
 
-    def read_all(self, clips: list[Clip]) -> list[dict[str, np.ndarray]]:
+    def read_all(self, clips: Sequence[Clip]) -> list[dict[str, np.ndarray]]:
         """For each clip: stream name -> float16 frames (T, width)."""
-        read = self.split.read_all([self.split.annotated[int(self.source[clip.row])] for clip in clips])
-        shown = [
-            {name: frames for name, frames in streams.items() if name not in self.config.ablate} for streams in read
+        sources = [self.split.annotated[int(self.source_rows[clip.row])] for clip in clips]
+        frames_by_clip = [
+            {name: frames for name, frames in streams.items() if name not in self.config.ablate}
+            for streams in self.split.read_all(sources)
         ]
         if self.config.features == "zero":
-            shown = [{name: np.zeros_like(frames) for name, frames in streams.items()} for streams in shown]
-        return shown
+            return [{name: np.zeros_like(frames) for name, frames in streams.items()} for streams in frames_by_clip]
+        return frames_by_clip

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip
-from signllava_cli.data.examples import Example
 from signllava_cli.data.split import Split
 from signllava_cli.errors import RunStopped, UserError
 from signllava_cli.generation.context_source import ContextSource
-from signllava_cli.generation.decoding import Hypothesis
 from signllava_cli.generation.distributed import main_process_first, rank_device
 from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import PredictionsFolder, choose_folder, hash_ids
-from signllava_cli.generation.scheduling import AdmissionQueue, DecodingJob, ReadyQueue, WorkShard
+from signllava_cli.generation.scheduling import DecodedClip, DecodingJob, DecodingQueue, WorkShard
 from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.loading import load_checkpoint_bundle
@@ -34,127 +32,128 @@ def generate(
     shard: str | None = None,
     keep_others: bool = False,
 ) -> list[Path]:
-    """Translate `recipe.generate.split`, once for each context source, each into a predictions folder.
+    """Translate `recipe.generate.split` once per context source, each into a predictions folder.
 
-    Ranks of a launch share the work, and so do the jobs of an array, which each name their `shard`.
+    The ranks of a launch share the clips, and so do the jobs of an array, each with its own `shard`.
 
     Args:
         sources: names as `ContextSource.open` takes them.
         out: the folder of the predictions; default `RUN/predictions/STEP.SPLIT.SOURCE`.
-        shard: "i/n", i from 1 on: this is job i of n.
-        keep_others: where a folder holds predictions made with other settings, write into one beside it.
+        shard: "i/n", i counted from 1: this is job i of n.
+        keep_others: where a folder holds predictions made with other settings, write into a new folder beside it.
 
     Returns:
         The predictions files, in the order of `sources`.
 
     Raises:
-        UserError: what the person at the terminal can fix in checkpoint, data or settings.
-        Stopped: a signal came; what was decoded is in the folder.
+        UserError: an error in the checkpoint, the data or the settings that the user can fix.
+        RunStopped: a signal arrived; all finished clips are in the folder.
     """
-    share = WorkShard.of_process(shard)
+    work_shard = WorkShard.of_process(shard)
     if overwrite and shard:
-        raise UserError("--overwrite with --shard would remove what other jobs write: remove the folder yourself.")
+        raise UserError("--overwrite with --shard would delete what other jobs write; delete the folder yourself.")
     with main_process_first():
         split = open_split(recipe.data, recipe.streams, recipe.generate.split)
     require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
-    opened = _open_sources(recipe, split, sources)
-    work = DecodingJob.of(recipe, split, load_checkpoint_bundle(checkpoint, recipe, rank_device()))
+    sources_by_label = _open_sources(recipe, split, sources)
+    job = DecodingJob.open(recipe, split, load_checkpoint_bundle(checkpoint, recipe, rank_device()))
     folders = []
-    for label, source in opened.items():
-        folder = out or checkpoint.parent / "predictions" / f"{checkpoint.name}.{split.name}.{work.label}{label}"
-        if out and len(opened) > 1:
+    for label, source in sources_by_label.items():
+        name = f"{checkpoint.name}.{split.name}.{_settings_label(job)}{label}"
+        folder = out or checkpoint.parent / "predictions" / name
+        if out and len(sources_by_label) > 1:
             folder = out / label
-        with main_process_first() as first:
+        with main_process_first() as is_main_process:
             meta = _metadata(recipe, checkpoint, split, source)
             folder = choose_folder(folder, meta) if keep_others else folder
-            folders.append(PredictionsFolder(folder, meta, str(share), overwrite and first))
-    with StopRequest().handle_signals() as request:
-        for source, predictions in zip(opened.values(), folders, strict=True):
-            _decode_source(work, source, predictions, share, request)
+            folders.append(PredictionsFolder(folder, meta, str(work_shard), overwrite and is_main_process))
+    with StopRequest().handle_signals() as stop_request:
+        for source, predictions in zip(sources_by_label.values(), folders, strict=True):
+            _decode_source(job, source, predictions, work_shard, stop_request)
     return [predictions.file for predictions in folders]
 
 
 def _decode_source(
-    work: DecodingJob, source: ContextSource, predictions: PredictionsFolder, share: WorkShard, request: StopRequest
+    job: DecodingJob,
+    source: ContextSource,
+    predictions: PredictionsFolder,
+    shard: WorkShard,
+    stop_request: StopRequest,
 ) -> None:
-    """Decode this share of the clips that are not done yet, and join the parts if they are then all there."""
-    split, start_time = work.split, time.monotonic()
-    mine = share.of(split.annotated, work.frames, source.sequential)
-    left = [clip for clip in mine if clip.id not in predictions.done]
-    if len(left) < len(mine):
-        info(f"{predictions.folder}: {len(mine) - len(left)} clips were done before")
-    reasons = {clip.id: reason for clip in left if (reason := _skip_reason(work, clip))}
+    """Decode the clips of the shard that have no prediction yet; join the parts if that completes the split."""
+    split, start_time = job.split, time.monotonic()
+    shard_clips = shard.select(split.annotated, job.num_frames, source.is_sequential)
+    remaining = [clip for clip in shard_clips if clip.id not in predictions.done]
+    if len(remaining) < len(shard_clips):
+        info(f"{predictions.folder}: {len(shard_clips) - len(remaining)} clips were done before")
+    skip_reasons = {clip.id: reason for clip in remaining if (reason := _skip_reason(job, clip))}
     predictions.append(
-        [_empty_prediction(work, source, clip, reasons[clip.id]) for clip in left if clip.id in reasons]
+        [_empty_prediction(job, source, clip, skip_reasons[clip.id]) for clip in remaining if clip.id in skip_reasons]
     )
-    waiting = [clip for clip in left if clip.id not in reasons]
-    frontier = ReadyQueue(waiting, [work.frames[clip.row] for clip in waiting], source.sequential)
-    queue = AdmissionQueue(work, source, frontier, {id_: row.hypothesis for id_, row in predictions.done.items()})
-    with progress(f"translate, {source.name} context", len(waiting)) as line:
+    clips = [clip for clip in remaining if clip.id not in skip_reasons]
+    queue = DecodingQueue(job, source, clips, {id_: row.hypothesis for id_, row in predictions.done.items()})
+    with progress(f"translate, {source.name} context", len(clips)) as line:
         while line.done < line.total:
-            queue.fill()
-            decoded = work.decoder.step()
-            rows = [_decoded_prediction(work, source, example, hypothesis) for example, hypothesis in decoded]
-            predictions.append(rows)
-            queue.hypotheses |= {row.id: row.hypothesis for row in rows}
-            for example, _ in decoded:
-                queue.frontier.done(example.clip)
+            decoded = queue.step()
+            predictions.append([_make_prediction(job, source, decoded_clip) for decoded_clip in decoded])
             if decoded:
                 line.advance(len(decoded), note=f"{line.rate:.2f} clips/s")
-            if request and line.done < line.total:
+            if stop_request and line.done < line.total:
                 raise RunStopped(
-                    f"{len(predictions.done)} clips are in {predictions.folder}. Run the same command again to go on."
+                    f"{len(predictions.done)} clips are in {predictions.folder}. "
+                    "Run the same command again to continue."
                 )
-    seconds = time.monotonic() - start_time if waiting else 0.0
-    joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
-    if joined or not waiting:
-        _print_result(
-            predictions, f"{len(waiting)} clips in {seconds:.1f} s, {source.name} context", all_ranks=joined
-        )
-    absent = len(split.annotated) - len(predictions.done)
-    if absent:
+    seconds = time.monotonic() - start_time if clips else 0.0
+    has_joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
+    if has_joined or not clips:
+        summary = f"{len(clips)} clips in {seconds:.1f} s, {source.name} context"
+        _print_result(predictions, summary, all_ranks=has_joined)
+    num_missing = len(split.annotated) - len(predictions.done)
+    if num_missing:
         info(
-            f"share {share}: {len(mine)} clips are done; {absent} are left to the others, of whom the last joins all"
+            f"shard {shard}: {len(shard_clips)} clips are done; {num_missing} clips are left to other processes, the "
+            "last of which writes the predictions file"
         )
 
 
-def _print_result(predictions: PredictionsFolder, what: str, all_ranks: bool) -> None:
-    """Say what there is, if it is complete; whichever rank joined the parts does."""
+def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool) -> None:
+    """Print the summary and the warnings if the predictions are complete; `all_ranks`: whatever rank this is."""
     if not predictions.file.exists():
         return
     rows = predictions.done.values()
-    cut = sum(1 for row in rows if row.truncated_frames or row.truncated_sentences)
-    unfinished = sum(1 for row in rows if not row.finished)
-    abstained = sum(1 for row in rows if row.abstained is not None)
-    if cut:
-        warning(f"{cut} of {len(rows)} clips were cut to data.max_seq_len; each line says how much.", all_ranks)
-    if unfinished:
+    num_truncated = sum(1 for row in rows if row.truncated_frames or row.truncated_sentences)
+    num_unfinished = sum(1 for row in rows if not row.finished)
+    num_abstained = sum(1 for row in rows if row.abstained is not None)
+    if num_truncated:
         warning(
-            f"{unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", all_ranks
+            f"{num_truncated} of {len(rows)} clips were truncated to data.max_seq_len; each line says by how much.",
+            all_ranks,
         )
-    if abstained:
-        warning(f"{abstained} of {len(rows)} hypotheses are empty, held back by generate.abstain.", all_ranks)
-    info(f"{what}: {predictions.file}", all_ranks=all_ranks)
+    if num_unfinished:
+        warning(
+            f"{num_unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", all_ranks
+        )
+    if num_abstained:
+        warning(f"{num_abstained} of {len(rows)} hypotheses are empty: scores below generate.abstain.", all_ranks)
+    info(f"{summary}: {predictions.file}", all_ranks=all_ranks)
 
 
-def _skip_reason(work: DecodingJob, clip: Clip) -> str | None:
-    if not work.split.has_features[clip.row]:
-        return work.split.lacking(clip.row)
-    return None if work.questions.of(clip) else NO_KEYWORD
+def _skip_reason(job: DecodingJob, clip: Clip) -> str | None:
+    """What the clip lacks so that it cannot be decoded, or None."""
+    if not job.split.has_features[clip.row]:
+        return job.split.lacking(clip.row)
+    return None if job.instructions.for_clip(clip) else NO_KEYWORD
 
 
-def _decoded_prediction(
-    work: DecodingJob, source: ContextSource, example: Example, hypothesis: Hypothesis
-) -> Prediction:
-    below = work.recipe.generate.abstain
-    held_back = below is not None and hypothesis.score < below
-    question = work.questions.of(example.clip)
+def _make_prediction(job: DecodingJob, source: ContextSource, decoded: DecodedClip) -> Prediction:
+    example, hypothesis = decoded.example, decoded.hypothesis
+    instruction = job.instructions.for_clip(decoded.clip)
     return replace(
-        _empty_prediction(work, source, example.clip),
-        reference=question.answer if question else "",
-        question=question.text if question and work.questions.task != "translation" else None,
-        hypothesis="" if held_back else hypothesis.text,
-        abstained=hypothesis.text if held_back else None,
+        _empty_prediction(job, source, decoded.clip),
+        reference=instruction.answer if instruction else "",
+        question=instruction.text if instruction and job.instructions.task != "translation" else None,
+        hypothesis=hypothesis.text,
+        abstained=hypothesis.abstained,
         context=list(example.context),
         score=round(hypothesis.score, 6),
         n_best=[(text, round(score, 6)) for text, score in hypothesis.n_best],
@@ -165,14 +164,15 @@ def _decoded_prediction(
     )
 
 
-def _empty_prediction(work: DecodingJob, source: ContextSource, clip: Clip, missing: str | None = None) -> Prediction:
-    """The line of a clip with an empty hypothesis: all that there is to say of one without features."""
+def _empty_prediction(job: DecodingJob, source: ContextSource, clip: Clip, missing: str | None = None) -> Prediction:
+    """The prediction of a clip that is not decoded: an empty hypothesis."""
+    is_translation = job.instructions.task == "translation"
     return Prediction(
         recording=clip.recording,
         clip=clip.name,
         position=clip.position,
-        task=work.questions.task,
-        reference=clip.translation if work.questions.task == "translation" else "",
+        task=job.instructions.task,
+        reference=clip.translation if is_translation else "",
         hypothesis="",
         context_source=source.name,
         missing=missing,
@@ -181,51 +181,59 @@ def _empty_prediction(work: DecodingJob, source: ContextSource, clip: Clip, miss
 
 
 def _open_sources(recipe: Recipe, split: Split, names: Sequence[str]) -> dict[str, ContextSource]:
-    """The context sources by their labels, each once."""
-    opened: dict[str, ContextSource] = {}
+    """The context sources by their labels, without repetitions."""
+    sources: dict[str, ContextSource] = {}
     config = recipe.context
     gold_if_missing = recipe.generate.missing_context == "gold"
     for name in names:
         if name == "predicted" and (recipe.generate.task_prompt or recipe.generate.task != "translation"):
-            raise UserError("--context-source predicted: answers are no context; use none, gold or prepared:FILE.")
+            raise UserError(
+                "--context-source predicted: answers to questions are not context; use none, gold or prepared:FILE."
+            )
         source = ContextSource.open(
             name, config.window, config.prelude, split, gold_if_missing, recipe.generate.context_from
         )
-        if _label(source) in opened:
-            warning(f"--context-source {name} gives the same context as another one, and is done once.")
-        opened[_label(source)] = source
+        if _source_label(source) in sources:
+            warning(f"--context-source {name} gives the same context as another source; it is decoded once.")
+        sources[_source_label(source)] = source
     if {*recipe.generate.context_from} - {split.name}:
-        _print_context_from(opened, split)
-    return opened
+        _print_context_from(sources, split)
+    return sources
 
 
-def _print_context_from(opened: Mapping[str, ContextSource], split: Split) -> None:
-    """Say which context comes from several splits, how many clips it concerns, and how many see their reference.
+def _print_context_from(sources: Mapping[str, ContextSource], split: Split) -> None:
+    """Print which context comes from several splits, for how many clips, and how many see their own reference.
 
     Raises:
         UserError: no source is gold context.
     """
-    joined = [source for source in opened.values() if source.splits]
-    if not joined:
+    cross_split_sources = [source for source in sources.values() if source.splits]
+    if not cross_split_sources:
         raise UserError(
             "--context-from has no effect without gold context: add --context-source gold with a --context or "
             "--prelude above 0, or drop it."
         )
-    (source,) = joined
+    (source,) = cross_split_sources
     assert source.splits is not None
-    extended, leaked = source.splits.count(source.window, source.prelude)
-    clips = len(source.splits.own)
-    others = ", ".join(source.splits.splits[1:])
-    info(f"gold context: {extended} of {clips} clips of split {split.name} have earlier sentences in split {others}")
-    if leaked:
-        warning(f"{leaked} of {clips} clips ({leaked / clips:.1%}) see their own reference in this gold context.")
-    for other in opened.values():
+    num_extended, num_leaked = source.splits.count(source.window, source.prelude)
+    num_clips = len(source.splits.own)
+    other_splits = ", ".join(source.splits.splits[1:])
+    info(
+        f"gold context: {num_extended} of {num_clips} clips of split {split.name} have earlier sentences in split "
+        f"{other_splits}"
+    )
+    if num_leaked:
+        warning(
+            f"{num_leaked} of {num_clips} clips ({num_leaked / num_clips:.1%}) see their own reference in this gold "
+            "context."
+        )
+    for other in sources.values():
         if not other.splits and other.name != "none":
             info(f"{other.kind} context stays within split {split.name}: --context-from is for gold context")
 
 
 def _metadata(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSource) -> dict[str, object]:
-    """What the hypotheses depend on; the batch size and where things lie are not among it."""
+    """Everything that the hypotheses depend on; the batch size and file locations are not part of it."""
     ids = [clip.id for clip in split.annotated]
     config = recipe.to_dict()
     decoding = {**config["generate"], "context_source": source.kind}
@@ -260,7 +268,17 @@ def _remove_keys(config: dict[str, object], *keys: str) -> None:
         del config[key]
 
 
-def _label(source: ContextSource) -> str:
+def _settings_label(job: DecodingJob) -> str:
+    """The part of a folder's name for a control or a task other than translation; empty without one."""
+    config = job.recipe.generate
+    parts = [f"without-{name}" for name in config.ablate]
+    parts += [] if config.features == "own" else [config.features]
+    parts += [] if job.instructions.task == "translation" else [job.instructions.task]
+    return "".join(f"{part}." for part in parts)
+
+
+def _source_label(source: ContextSource) -> str:
+    """The part of a folder's name for the context source, such as `predicted-n2-m2`."""
     if source.name == "none":
         return "none"
     kind = f"prepared-{source.prepared_hash}" if source.prepared else source.kind

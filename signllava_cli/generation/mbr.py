@@ -1,4 +1,4 @@
-"""Minimum Bayes risk: of several hypotheses, the one that the others agree with most."""
+"""Minimum Bayes risk: of several hypotheses, the one with the highest mean similarity to the others."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from sacrebleu.metrics import BLEU, CHRF
 
 
 def rank_by_agreement(texts: Sequence[str], utility: str) -> list[int]:
-    """The places of `texts`, the one of the highest mean utility against all others first.
+    """The indices of `texts` by their mean utility against all texts, highest first.
 
-    Eikema & Aziz 2020 (arXiv:2005.10283): samples stand for the model's distribution, so the mean over them is the
-    expected utility. A text that was drawn twice counts twice.
+    Eikema & Aziz 2020 (arXiv:2005.10283): samples represent the model's distribution, so the mean over them estimates
+    the expected utility. A text that was sampled twice counts twice.
 
     Args:
-        utility: `chrf` (chrF2) or `bleu` (sentence BLEU-4, effective order), both sacreBLEU's.
+        utility: `chrf` (chrF2) or `bleu` (sentence BLEU-4 with effective order), both of sacreBLEU.
     """
     metric = CHRF() if utility == "chrf" else BLEU(effective_order=True)
     distinct = list(dict.fromkeys(texts))

@@ -1,7 +1,7 @@
-"""Choosing tokens: greedy, by beams, or by sampling; for many clips at once, each at its own length.
+"""Greedy search, beam search and sampling, for many clips at once, each with its own length.
 
-What is chosen for a clip is a function of that clip's own scores (and, in sampling, of the seed and its id), so it
-does not matter which clips stand beside it.
+The tokens chosen for a clip are a function of that clip's own scores (in sampling also of the seed and the clip's
+id), so the other clips of the batch do not matter.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from transformers import (
 
 from signllava_cli.recipe import Generate
 
-MIN_SCORE = -1e9  # a score that no hypothesis reaches, as in transformers' beam search
+MIN_SCORE = -1e9  # lower than the score of any hypothesis, as in transformers' beam search
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A hypothesis as token ids, the end of turn included where it `finished`.
+    """A hypothesis as token ids, end of turn included if it is `finished`.
 
-    `score`: the mean of its tokens' log-probabilities, as the model gave them, whatever was done to steer the search.
+    `score`: the mean log-probability of its tokens as the model gave it, before any penalty of the search.
     """
 
     ids: tuple[int, ...]
@@ -38,130 +38,139 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What steers the search, and the token that ends a turn."""
+    """The recipe's decoding settings, and the token id that ends a turn."""
 
-    config: Generate
-    end: int
+    generate: Generate
+    end_of_turn: int
 
     @property
-    def width(self) -> int:
-        """How many hypotheses of a clip are worked on side by side: beams or samples."""
-        return self.config.num_return_sequences if self.config.temperature else self.config.num_beams
+    def num_hypotheses(self) -> int:
+        """W, how many hypotheses of a clip are extended in parallel: beams or samples."""
+        return self.generate.num_return_sequences if self.generate.temperature else self.generate.num_beams
 
     def adjust_scores(self, scores: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """`scores` (C, W, V) of the next token, less what repeats or ends too early; `ids` (C, W, T) as yet."""
-        config = self.config
+        """`scores` (C, W, V) of the next token after the minimum length and the repetition penalties.
+
+        Args:
+            ids: the tokens of the hypotheses, int64 (C, W, T), of which the first `lengths` (C,) are set.
+        """
+        config = self.generate
         if config.min_new_tokens:
-            early = lengths < config.min_new_tokens
+            is_short = lengths < config.min_new_tokens
             scores = scores.clone()
-            scores[early, :, self.end] = float("-inf")
+            scores[is_short, :, self.end_of_turn] = float("-inf")
         if config.repetition_penalty == 1.0 and not config.no_repeat_ngram_size:
             return scores
-        adjust_scores = []
+        adjusted = []
         for clip, length in enumerate(lengths.tolist()):
-            each, before = scores[clip], ids[clip, :, :length]
+            clip_scores, clip_ids = scores[clip], ids[clip, :, :length]
             if config.repetition_penalty != 1.0:
-                each = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(before, each)
+                clip_scores = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)(clip_ids, clip_scores)
             if config.no_repeat_ngram_size:
-                each = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(before, each)
-            adjust_scores.append(each)
-        return torch.stack(adjust_scores)
+                clip_scores = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)(clip_ids, clip_scores)
+            adjusted.append(clip_scores)
+        return torch.stack(adjusted)
 
 
 @dataclass
 class Search:
-    """What C clips have been given so far: greedy search or sampling, in which hypotheses do not meet.
+    """The running hypotheses of C clips in greedy search or sampling, where hypotheses do not compete.
 
-    `ids`: int64 (C, W, longest allowed). `lengths`: int64 (C,), tokens of each clip's hypotheses. `sums`: float32
-    (C, W), of log-probabilities. `ended`: bool (C, W), and `own_lengths` (C, W) where. `open`: bool (C,), whether a
-    clip's search goes on. `numbers`: float64 (C, W, longest allowed) in [0, 1), what samples are drawn with.
+    `ids`: int64 (C, W, max_new_tokens). `lengths`: int64 (C,), the number of tokens of a clip's running hypotheses.
+    `sums`: float32 (C, W), of log-probabilities. `has_ended`: bool (C, W); `ended_at`: int64 (C, W), the number of
+    tokens up to the end of turn. `is_open`: bool (C,), whether a clip's search goes on. `random_numbers`: float64
+    (C, W, max_new_tokens) in [0, 1), one for each sampled token.
     """
 
-    rules: SearchConfig
+    config: SearchConfig
     ids: Tensor
     lengths: Tensor
     sums: Tensor
-    ended: Tensor
-    own_lengths: Tensor
-    open: Tensor
-    numbers: Tensor
+    has_ended: Tensor
+    ended_at: Tensor
+    is_open: Tensor
+    random_numbers: Tensor
 
     @classmethod
-    def init(cls, rules: SearchConfig, clips: Sequence[str], device: torch.device) -> "Search":
-        """Nothing chosen yet for these clip ids."""
-        shape = (len(clips), rules.width)
-        longest = rules.config.max_new_tokens
-        numbers = np.zeros((*shape, longest))
-        if rules.config.temperature:
-            for index, clip in enumerate(clips):
-                numbers[index] = clip_rng(rules.config.seed, clip).random((rules.width, longest))
+    def init(cls, config: SearchConfig, clip_ids: Sequence[str], device: torch.device) -> "Search":
+        """A search for these clips, before the first token."""
+        shape = (len(clip_ids), config.num_hypotheses)
+        max_length = config.generate.max_new_tokens
+        random_numbers = np.zeros((*shape, max_length))
+        if config.generate.temperature:
+            for index, clip_id in enumerate(clip_ids):
+                rng = clip_rng(config.generate.seed, clip_id)
+                random_numbers[index] = rng.random((config.num_hypotheses, max_length))
         return cls(
-            rules,
-            ids=torch.zeros(*shape, longest, dtype=torch.int64, device=device),
-            lengths=torch.zeros(len(clips), dtype=torch.int64, device=device),
+            config,
+            ids=torch.zeros(*shape, max_length, dtype=torch.int64, device=device),
+            lengths=torch.zeros(len(clip_ids), dtype=torch.int64, device=device),
             sums=torch.zeros(shape, device=device),
-            ended=torch.zeros(shape, dtype=torch.bool, device=device),
-            own_lengths=torch.zeros(shape, dtype=torch.int64, device=device),
-            open=torch.ones(len(clips), dtype=torch.bool, device=device),
-            numbers=torch.from_numpy(numbers).to(device),
+            has_ended=torch.zeros(shape, dtype=torch.bool, device=device),
+            ended_at=torch.zeros(shape, dtype=torch.int64, device=device),
+            is_open=torch.ones(len(clip_ids), dtype=torch.bool, device=device),
+            random_numbers=torch.from_numpy(random_numbers).to(device),
         )
 
     @property
     def tokens(self) -> Tensor:
-        """The newest token (C, W) of each hypothesis."""
+        """The newest token of each hypothesis, int64 (C, W)."""
         clips = torch.arange(len(self.lengths), device=self.lengths.device)
         return self.ids[clips, :, self.lengths - 1]
 
     def advance(self, logits: Tensor) -> Tensor | None:
-        """Add a token to each hypothesis, given the logits (C, W, V, float32).
+        """Append a token to each hypothesis, given its logits, float32 (C, W, V).
 
-        Returns the number (C, W) of the hypothesis that each now goes on from, or None where each is its own.
+        Returns the index (C, W) of the hypothesis that each one now continues, or None if each continues itself.
         """
-        scores = self.rules.adjust_scores(logits, self.ids, self.lengths)
-        tokens = self._sample_tokens(scores) if self.rules.config.temperature else scores.argmax(-1)
-        tokens = tokens.masked_fill(self.ended, self.rules.end)
-        gained = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        self._write(self.ids, tokens)
-        self.sums = self.sums + gained.masked_fill(self.ended, 0.0)
-        self.own_lengths = self.own_lengths + ~self.ended
+        scores = self.config.adjust_scores(logits, self.ids, self.lengths)
+        tokens = self._sample_tokens(scores) if self.config.generate.temperature else scores.argmax(-1)  # (C, W)
+        tokens = tokens.masked_fill(self.has_ended, self.config.end_of_turn)
+        log_probabilities = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]  # (C, W)
+        self._append(self.ids, tokens)
+        self.sums = self.sums + log_probabilities.masked_fill(self.has_ended, 0.0)
+        self.ended_at = self.ended_at + ~self.has_ended
         self.lengths = self.lengths + 1
-        self.ended = self.ended | (tokens == self.rules.end)
-        self.open = ~self.ended.all(1) & (self.lengths < self.rules.config.max_new_tokens)
+        self.has_ended = self.has_ended | (tokens == self.config.end_of_turn)
+        self.is_open = ~self.has_ended.all(1) & (self.lengths < self.config.generate.max_new_tokens)
         return None
 
-    def found(self, clip: int) -> list[Candidate]:
-        """The hypotheses of `clip`, the one of the highest score first."""
-        each = zip(
+    def candidates(self, clip: int) -> list[Candidate]:
+        """The hypotheses of the clip at index `clip`, highest score first."""
+        hypotheses = zip(
             self.ids[clip].tolist(),
-            self.own_lengths[clip].tolist(),
+            self.ended_at[clip].tolist(),
             self.sums[clip].tolist(),
-            self.ended[clip].tolist(),
+            self.has_ended[clip].tolist(),
             strict=True,
         )
-        found = [Candidate(tuple(ids[:length]), total / length, ended) for ids, length, total, ended in each]
-        return sorted(found, key=lambda one: -one.score)
+        candidates = [
+            Candidate(tuple(ids[:length]), total / length, finished) for ids, length, total, finished in hypotheses
+        ]
+        return sorted(candidates, key=lambda candidate: -candidate.score)
 
     def keep(self, clips: Tensor) -> None:
-        """Forget all clips but these (int64 indices)."""
-        for name, each in self._per_clip().items():
-            setattr(self, name, each[clips])
+        """Remove all clips except those at the indices `clips` (int64)."""
+        for name, tensor in self._clip_tensors().items():
+            setattr(self, name, tensor[clips])
 
-    def join(self, others: "Search") -> None:
-        """Take in the clips of another search, behind one's own."""
-        theirs = others._per_clip()
-        for name, each in self._per_clip().items():
-            setattr(self, name, torch.cat([each, theirs[name]]))
+    def join(self, other: "Search") -> None:
+        """Append the clips of another search."""
+        other_tensors = other._clip_tensors()
+        for name, tensor in self._clip_tensors().items():
+            setattr(self, name, torch.cat([tensor, other_tensors[name]]))
 
-    def _per_clip(self) -> dict[str, Tensor]:
-        return {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
+    def _clip_tensors(self) -> dict[str, Tensor]:
+        """The fields whose first dimension is C."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def _write(self, ids: Tensor, tokens: Tensor) -> None:
-        """Put `tokens` (C, N) where each clip's next ones stand in `ids` (C, N, longest)."""
+    def _append(self, ids: Tensor, tokens: Tensor) -> None:
+        """Write `tokens` (C, N) to the next index of each clip in `ids` (C, N, max_new_tokens)."""
         ids[torch.arange(len(ids), device=ids.device), :, self.lengths] = tokens
 
     def _sample_tokens(self, scores: Tensor) -> Tensor:
-        """A token (C, W) for each hypothesis, by its own random number: where this falls among the probabilities."""
-        config, flat = self.rules.config, scores.flatten(0, 1)
+        """A token (C, W) for each hypothesis, by inverting the cumulative probabilities at its random number."""
+        config, flat = self.config.generate, scores.flatten(0, 1)  # (C * W, V)
         assert config.temperature
         flat = TemperatureLogitsWarper(config.temperature)(None, flat)
         if config.top_k:
@@ -170,106 +179,110 @@ class Search:
             flat = TopPLogitsWarper(config.top_p)(None, flat)
         probabilities, order = flat.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
         clips = torch.arange(len(self.lengths), device=self.lengths.device)
-        numbers = self.numbers[clips, :, self.lengths].flatten()[:, None]
-        index = torch.searchsorted(probabilities.cumsum(-1), numbers, right=True)
-        likely = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding may leave the sum a little below 1
-        return order.gather(-1, index.minimum(likely)).view(scores.shape[:2])
+        random_numbers = self.random_numbers[clips, :, self.lengths].flatten()[:, None]  # (C * W, 1)
+        ranks = torch.searchsorted(probabilities.cumsum(-1), random_numbers, right=True)
+        last_rank = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding may leave the sum a little below 1
+        return order.gather(-1, ranks.minimum(last_rank)).view(scores.shape[:2])
 
 
 @dataclass
 class BeamSearch(Search):
-    """Beam search: the `W` best continuations of all of a clip's hypotheses together.
+    """Beam search: a clip's `W` best continuations of all its hypotheses.
 
-    The same choices as transformers' beam search with `early_stopping=False`, its length penalty included (an ended
-    hypothesis is worth its sum divided by its length to that power), but per clip.
+    The same choices as transformers' beam search with `early_stopping=False`, its length penalty included (the score
+    of an ended hypothesis is its sum divided by its length to that power), but clip by clip.
 
-    `beam_scores`: float32 (C, W), what the running hypotheses are ranked by. The ended ones, best first: `kept_ids`,
-    `kept_lengths`, `kept_sums`, `kept_scores` (after the penalty), `kept` (is there one), `kept_ended` (by itself).
+    `beam_scores`: float32 (C, W), by which the running hypotheses are ranked. The best ended hypotheses, best first:
+    `ended_ids`, `ended_lengths`, `ended_sums`, `ended_scores` (after the penalty), `ended_exists` (bool, whether the
+    entry is used), `ended_finished` (bool, whether it has an end of turn).
     """
 
     beam_scores: Tensor
-    kept_ids: Tensor
-    kept_lengths: Tensor
-    kept_sums: Tensor
-    kept_scores: Tensor
-    kept: Tensor
-    kept_ended: Tensor
+    ended_ids: Tensor
+    ended_lengths: Tensor
+    ended_sums: Tensor
+    ended_scores: Tensor
+    ended_exists: Tensor
+    ended_finished: Tensor
 
     @classmethod
-    def init(cls, rules: SearchConfig, clips: Sequence[str], device: torch.device) -> "BeamSearch":
-        """Nothing chosen yet for these clip ids."""
-        start = Search.init(rules, clips, device)
-        beam_scores = torch.full_like(start.sums, MIN_SCORE)
-        beam_scores[:, 0] = 0.0  # all beams begin alike: only the first counts
+    def init(cls, config: SearchConfig, clip_ids: Sequence[str], device: torch.device) -> "BeamSearch":
+        """A search for these clips, before the first token."""
+        search = Search.init(config, clip_ids, device)
+        beam_scores = torch.full_like(search.sums, MIN_SCORE)
+        beam_scores[:, 0] = 0.0  # all beams start with the same prompt: only the first one counts
         return cls(
-            **vars(start),
+            **vars(search),
             beam_scores=beam_scores,
-            kept_ids=start.ids.clone(),
-            kept_lengths=start.own_lengths.clone(),
-            kept_sums=start.sums.clone(),
-            kept_scores=torch.full_like(start.sums, MIN_SCORE),
-            kept=start.ended.clone(),
-            kept_ended=start.ended.clone(),
+            ended_ids=search.ids.clone(),
+            ended_lengths=search.ended_at.clone(),
+            ended_sums=search.sums.clone(),
+            ended_scores=torch.full_like(search.sums, MIN_SCORE),
+            ended_exists=search.has_ended.clone(),
+            ended_finished=search.has_ended.clone(),
         )
 
     def advance(self, logits: Tensor) -> Tensor:
         """As in `Search.advance`."""
-        width, end, config = self.rules.width, self.rules.end, self.rules.config
-        raw = logits.log_softmax(-1)
-        totals = self.rules.adjust_scores(raw, self.ids, self.lengths) + self.beam_scores[..., None]
-        scores, indices = totals.flatten(1).topk(2 * width)  # enough to go on with when `width` of them end
+        width, end_of_turn, config = self.config.num_hypotheses, self.config.end_of_turn, self.config.generate
+        log_probabilities = logits.log_softmax(-1)  # (C, W, V)
+        adjusted = self.config.adjust_scores(log_probabilities, self.ids, self.lengths)
+        totals = adjusted + self.beam_scores[..., None]
+        scores, indices = totals.flatten(1).topk(2 * width)  # (C, 2W): W are left even if W of them end
         parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
-        gained = raw.flatten(1).gather(1, indices)
-        sums = self.sums.gather(1, parents) + gained
-        ids = self.ids[torch.arange(len(parents), device=parents.device)[:, None], parents]
-        self._write(ids, tokens)
+        sums = self.sums.gather(1, parents) + log_probabilities.flatten(1).gather(1, indices)
+        ids = self.ids[torch.arange(len(parents), device=parents.device)[:, None], parents]  # (C, 2W, max_new_tokens)
+        self._append(ids, tokens)
         self.lengths = self.lengths + 1
-        ends = (tokens == end) | (self.lengths >= config.max_new_tokens)[:, None]
-        self._keep_ended(ids, sums, scores, tokens == end, ends)
-        self.beam_scores, best = (scores + ends * MIN_SCORE).topk(width)
+        is_end = (tokens == end_of_turn) | (self.lengths >= config.max_new_tokens)[:, None]
+        self._store_ended(ids, sums, scores, tokens == end_of_turn, is_end)
+        self.beam_scores, best = (scores + is_end * MIN_SCORE).topk(width)
         self.ids = ids[torch.arange(len(ids), device=ids.device)[:, None], best]
         self.sums = sums.gather(1, best)
-        self.open = self._can_improve() & (self.lengths < config.max_new_tokens)
+        self.is_open = self._can_improve() & (self.lengths < config.max_new_tokens)
         return parents.gather(1, best)
 
-    def found(self, clip: int) -> list[Candidate]:
-        """The hypotheses of `clip`, the best by the length penalty first."""
-        each = zip(
-            self.kept_ids[clip].tolist(),
-            self.kept_lengths[clip].tolist(),
-            self.kept_sums[clip].tolist(),
-            self.kept_ended[clip].tolist(),
+    def candidates(self, clip: int) -> list[Candidate]:
+        """The ended hypotheses of the clip at index `clip`, best first by the penalized score."""
+        hypotheses = zip(
+            self.ended_ids[clip].tolist(),
+            self.ended_lengths[clip].tolist(),
+            self.ended_sums[clip].tolist(),
+            self.ended_finished[clip].tolist(),
             strict=True,
         )
-        found = [Candidate(tuple(ids[:length]), total / max(1, length), ended) for ids, length, total, ended in each]
-        return found[: self.rules.config.num_return_sequences]
+        candidates = [
+            Candidate(tuple(ids[:length]), total / max(1, length), finished)
+            for ids, length, total, finished in hypotheses
+        ]
+        return candidates[: self.config.generate.num_return_sequences]
 
-    def _keep_ended(self, ids: Tensor, sums: Tensor, scores: Tensor, by_itself: Tensor, ends: Tensor) -> None:
-        """Merge those of the 2W candidates that end, and stand among the first W, with the ended ones so far."""
-        width = self.rules.width
+    def _store_ended(self, ids: Tensor, sums: Tensor, scores: Tensor, is_finished: Tensor, is_end: Tensor) -> None:
+        """Merge those of the 2W continuations that end and are among the first W into the ended hypotheses."""
+        width = self.config.num_hypotheses
         lengths = self.lengths[:, None].expand_as(sums)
-        ending = ends & (torch.arange(2 * width, device=ends.device) < width)
-        penalized = scores / lengths**self.rules.config.length_penalty + ~ending * MIN_SCORE
-        self.kept_scores, best = torch.cat([self.kept_scores, penalized], 1).topk(width)
-        indices = torch.arange(len(best), device=best.device)[:, None]
-        for name, news in (("ids", ids), ("lengths", lengths), ("sums", sums), ("ended", by_itself)):
-            merged = torch.cat([getattr(self, f"kept_{name}"), news], 1)
-            setattr(self, f"kept_{name}", merged[indices, best])
-        self.kept = torch.cat([self.kept, ending], 1).gather(1, best)
+        is_ending = is_end & (torch.arange(2 * width, device=is_end.device) < width)
+        penalized = scores / lengths**self.config.generate.length_penalty + ~is_ending * MIN_SCORE
+        self.ended_scores, best = torch.cat([self.ended_scores, penalized], 1).topk(width)
+        clips = torch.arange(len(best), device=best.device)[:, None]
+        for name, values in (("ids", ids), ("lengths", lengths), ("sums", sums), ("finished", is_finished)):
+            merged = torch.cat([getattr(self, f"ended_{name}"), values], 1)
+            setattr(self, f"ended_{name}", merged[clips, best])
+        self.ended_exists = torch.cat([self.ended_exists, is_ending], 1).gather(1, best)
 
     def _can_improve(self) -> Tensor:
-        """Whether the best running hypothesis (C,) could still beat the worst ended one, were it to end now."""
-        possible = self.beam_scores[:, :1] / self.lengths[:, None] ** self.rules.config.length_penalty
-        worst = self.kept_scores.min(1, keepdim=True).values
-        return (possible > torch.where(self.kept, worst, MIN_SCORE)).any(1)
+        """Whether the best running hypothesis, bool (C,), would beat the worst ended one if it ended now."""
+        possible = self.beam_scores[:, :1] / self.lengths[:, None] ** self.config.generate.length_penalty
+        worst = self.ended_scores.min(1, keepdim=True).values
+        return (possible > torch.where(self.ended_exists, worst, MIN_SCORE)).any(1)
 
 
-def init_search(rules: SearchConfig, clips: Sequence[str], device: torch.device) -> Search:
-    """The search that `rules` ask for, with nothing chosen yet for these clip ids."""
-    beams = rules.config.num_beams > 1 and not rules.config.temperature
-    return (BeamSearch if beams else Search).init(rules, clips, device)
+def init_search(config: SearchConfig, clip_ids: Sequence[str], device: torch.device) -> Search:
+    """The search that `config` describes for these clips, before the first token."""
+    is_beam_search = config.generate.num_beams > 1 and not config.generate.temperature
+    return (BeamSearch if is_beam_search else Search).init(config, clip_ids, device)
 
 
-def clip_rng(seed: int, clip: str) -> np.random.Generator:
-    """The random numbers of a clip: a function of the seed and of its id."""
-    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(clip.encode()).digest()[:8])])
+def clip_rng(seed: int, clip_id: str) -> np.random.Generator:
+    """The random numbers of a clip, a function of the seed and its id."""
+    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8])])

@@ -10,6 +10,7 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ClipTooLong, Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
+from signllava_cli.data.tasks import Instruction, translation_instruction
 from signllava_cli.prepare.indexing import open_index
 from signllava_cli.recipe import Recipe
 
@@ -101,21 +102,22 @@ def _measure_sequences(
         for clip in (split.clips[index] for index in indices):
             frames = {name: np.empty((counts[clip.row], 0), np.float16) for name, counts in kept.items()}
             context = split.gold_context(clip, recipe.context.window, recipe.context.prelude)
-            example = _build_or_none(bounded, clip, frames, context)
+            instruction = translation_instruction(recipe.tasks, clip.translation)
+            example = _build_or_none(bounded, clip, frames, instruction, context)
             if example is None:
                 cannot_fit.append(clip.id)
             else:
                 trained.append(example)
             if example is None or example.truncation.sentences:
-                whole.append(unbounded.build(clip, frames, context, clip.translation).positions)
+                whole.append(unbounded.build(clip.id, frames, instruction, context).seq_len)
             else:
-                whole.append(example.positions + example.truncation.frames)
+                whole.append(example.seq_len + example.truncation.frames)
             line.advance()
     sequences = SequenceStatistics(
         clips=len(whole),
         max_seq_len=recipe.data.max_seq_len,
         whole=LengthStatistics.of(np.array(whole)),
-        cut=LengthStatistics.of(np.array([example.positions for example in trained])),
+        cut=LengthStatistics.of(np.array([example.seq_len for example in trained])),
         thinned=sum(example.truncation.frames > 0 for example in trained),
         lose_context=sum(example.truncation.sentences > 0 for example in trained),
         cannot_fit=tuple(cannot_fit),
@@ -124,11 +126,15 @@ def _measure_sequences(
 
 
 def _build_or_none(
-    builder: ExampleBuilder, clip: Clip, frames: dict[str, np.ndarray], context: list[str]
+    builder: ExampleBuilder,
+    clip: Clip,
+    frames: dict[str, np.ndarray],
+    instruction: Instruction,
+    context: list[str],
 ) -> Example | None:
     """The example, or None where what it may not lose is longer than the budget."""
     try:
-        return builder.build(clip, frames, context, clip.translation)
+        return builder.build(clip.id, frames, instruction, context)
     except ClipTooLong:
         return None
 

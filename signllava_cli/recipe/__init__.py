@@ -11,6 +11,7 @@ from signllava_cli.recipe.reading import build_recipe, read_recipe
 from signllava_cli.recipe.sections import (
     LLM,
     PLACEHOLDER,
+    TASKS,
     Context,
     Data,
     Generate,
@@ -21,6 +22,7 @@ from signllava_cli.recipe.sections import (
     Run,
     Stage,
     Stream,
+    Task,
     Tasks,
     TaskWeights,
     Track,
@@ -31,6 +33,7 @@ from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_re
 __all__ = [
     "LLM",
     "PLACEHOLDER",
+    "TASKS",
     "Context",
     "Data",
     "Generate",
@@ -41,6 +44,7 @@ __all__ = [
     "Run",
     "Stage",
     "Stream",
+    "Task",
     "TaskWeights",
     "Tasks",
     "Track",

@@ -1,7 +1,7 @@
 """The sections of a recipe and their settings, each with its type, bounds and default."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass
 from signllava_cli.recipe.lr_schedules import LRSchedulerType
 
 Stage = Literal["pretrain", "finetune"]
+Task = Literal["translation", "one_word_present", "multi_word_present", "is_reversed"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -245,7 +247,7 @@ class Generate:
     context_source: str = "gold"
     missing_context: Literal["skip", "gold"] = "skip"
     context_from: list[str] = dataclasses.field(default_factory=list)
-    task: Literal["translation", "one_word_present", "multi_word_present", "is_reversed"] = "translation"
+    task: Task = "translation"
     task_prompt: Annotated[str, Field(min_length=1)] | None = None
     num_beams: Positive = 5
     max_new_tokens: Positive = 100

@@ -12,9 +12,9 @@ import yaml
 
 from signllava_cli.errors import UserError, escape_unprintable
 from signllava_cli.recipe.reading import read_yaml
-from signllava_cli.recipe.sections import Recipe
+from signllava_cli.recipe.sections import TASKS, Recipe
 from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportAccount, KeyReport, as_flow, translate_key
-from signllava_cli.recipe.sign_llava_tables import SECTIONS, STREAMS, TASKS, TRAINING_DEFAULTS, sections_in
+from signllava_cli.recipe.sign_llava_tables import SECTIONS, STREAMS, TRAINING_DEFAULTS, sections_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,9 +237,9 @@ def _tasks(account: ImportAccount, section: str, split: str) -> None:
         for name in ("enable", "sample_weight"):
             if name in content:
                 account.set(f"{section}.{task}.{name}", path, weight, "" if is_enabled else "enable is false")
-    for task, content in tasks.items():
-        if task in TASKS and isinstance(content, dict) and "max_num_words" in content:
-            account.set(f"{section}.{task}.max_num_words", "tasks.max_words", content["max_num_words"])
+    for name, content in tasks.items():
+        if name in TASKS and isinstance(content, dict) and "max_num_words" in content:
+            account.set(f"{section}.{name}.max_num_words", "tasks.max_words", content["max_num_words"])
 
 
 def _leaves(content: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,6 @@ SECTIONS = (
     "SignMultiTaskEvalArguments",
 )
 STREAMS = ("mae", "sign2vec", "dino", "pose")  # the order in which its code joins them, INPUT_TYPES
-TASKS = ("translation", "one_word_present", "multi_word_present", "is_reversed")
 
 RENAMED = {
     "model_name_or_path": "llm.path",

@@ -63,7 +63,7 @@ def dev_bleu(
     """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spaced in the split, with gold context.
 
     Decodes by greedy or beam search with the section `generate` of the recipe, of which its splits, context sources,
-    tasks and controls are not used. (`require_stage` refuses `generate.temperature`.)
+    tasks, controls and abstention are not used. (`require_stage` refuses `generate.temperature`.)
 
     Returns:
         The BLEU, or None when `should_stop` returned true on a rank before the end.
@@ -81,11 +81,12 @@ def dev_bleu(
             if should_stop():
                 return None
             bar.advance()
-            examples = dev_set.prompts_only(clips, room=recipe.generate.max_new_tokens)
+            examples = dev_set.prompts_only(clips, reserve=recipe.generate.max_new_tokens)
             hypotheses = generate_batch(bundle, examples, recipe)
             if is_counted:
                 pairs += [
-                    (hypothesis.text, clip.translation) for hypothesis, clip in zip(hypotheses, clips, strict=True)
+                    (hypothesis.abstained or hypothesis.text, clip.translation)
+                    for hypothesis, clip in zip(hypotheses, clips, strict=True)
                 ]
     pairs = gather_object(pairs)
     predictions, references = [prediction for prediction, _ in pairs], [reference for _, reference in pairs]

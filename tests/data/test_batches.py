@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import Example, Truncation
 from signllava_cli.data.prompts import Prompt
@@ -20,7 +19,7 @@ def example(number: int, mae: int, pose: int, answer: tuple[int, ...]) -> Exampl
         if frames
     }
     after = tuple(range(20, 20 + number))
-    return Example(Clip("r", str(number), 0, ""), streams, (), Prompt((1, 2), after), answer, Truncation())
+    return Example(f"r/{number}", streams, (), Prompt((1, 2), after), answer, Truncation())
 
 
 def literal(batch: Batch) -> list[list[str]]:
@@ -80,7 +79,7 @@ def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
     for row, each in enumerate(examples):
         first = batch.predictors[at].item()
         end_of_prompt = (row * length) + (
-            length - 1 - (len(each.answer) - 1) if side == "left" else each.positions - len(each.answer) - 1
+            length - 1 - (len(each.answer) - 1) if side == "left" else each.seq_len - len(each.answer) - 1
         )
         assert first == end_of_prompt
         for token in each.answer:

@@ -179,8 +179,9 @@ def test_the_dev_split_is_scored_under_all_of_its_gold_context(opened: Callable[
     dev = LabeledClips(examples.recipe, split, examples.builder, examples.recipe.tasks.dev)
     clips = list(split.clips)
     asked = dev.examples(clips, [np.random.default_rng(clip.row) for clip in clips])
-    for each in (*asked, *dev.prompts_only(clips, room=8)):
-        assert list(each.context) == split.gold_context(each.clip, 2, 2)
+    expected = [split.gold_context(clip, 2, 2) for clip in clips]
+    assert [list(example.context) for example in asked] == expected
+    assert [list(example.context) for example in dev.prompts_only(clips, reserve=8)] == expected
 
 
 def test_mixed_context_from_generate_to_a_resumed_run(

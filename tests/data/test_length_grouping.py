@@ -137,7 +137,7 @@ def test_expected_lengths_are_near_the_true_ones(settings: list[str], context: t
     examples = training_set(recipe)
     n = len(examples.split.clips)
     expected = examples.lengths[places(examples, list(range(n)))]
-    true = np.array([examples[position].positions - 1 for position in range(n)])
+    true = np.array([examples[position].seq_len - 1 for position in range(n)])
     assert expected.max() <= 129
     assert np.abs(expected / true - 1).max() < 0.1
     assert abs(expected.sum() / true.sum() - 1) < 0.02

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe, Tasks
 
@@ -77,9 +78,10 @@ def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer:
         recipe.context.prelude,
     )
     clip = Clip("r", "a", 0, "Today my sister buys a coat.")
+    instruction = translation_instruction(recipe.tasks, clip.translation)
     for context in ([], ["One."], ["One.", "Two."]):
-        trained = builder.build(clip, {}, context, clip.translation)
-        generated = builder.build(clip, {}, context, None, room=16)
+        trained = builder.build(clip.id, {}, instruction, context)
+        generated = builder.build(clip.id, {}, instruction, context, reserve=16, with_answer=False)
         assert generated.prompt == trained.prompt
         assert generated.answer == ()
 

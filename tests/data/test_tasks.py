@@ -1,6 +1,8 @@
-"""The four tasks: right answers, right words, and draws that depend on nothing but seed and position."""
+"""The four tasks: right answers, right words, and samples that are functions of seed and position alone."""
 
+import dataclasses
 from collections import Counter
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from conftest import ALL_TASKS
 from transformers import AutoTokenizer
 
+from signllava_cli.cli.generate import generate
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.examples import ExampleBuilder
@@ -17,7 +20,7 @@ from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.data.words import contains_phrase, words
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.indexing import open_split
-from signllava_cli.recipe import Recipe, Tasks, TaskWeights, build_recipe, read_recipe
+from signllava_cli.recipe import TASKS, Recipe, Tasks, TaskWeights, build_recipe, read_recipe
 
 CLIP = Clip(
     "r",
@@ -31,14 +34,17 @@ VOCABULARY = ["an", "art", "artist", "des", "design", "italian", "kind", "new yo
 NOT_THERE = {"des", "oven", "tal", "york city"}
 
 
-def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Instruction]:
-    shares = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
-    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary, "train")  # type: ignore[call-arg]
+def sample_instructions(
+    weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY
+) -> list[Instruction]:
+    task_weights = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
+    tasks = Tasks(one_word_present="{word}", multi_word_present="{words}")  # type: ignore[call-arg]
+    sampler = TaskSampler(tasks, task_weights, vocabulary, "train")
     return [sampler.sample(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 
 
 def test_a_word_is_present_when_it_is_a_word_of_the_sentence_whatever_its_case() -> None:
-    seen = Counter((each.text, each.answer) for each in questions({"one_word_present": 1}))
+    seen = Counter((each.text, each.answer) for each in sample_instructions({"one_word_present": 1}))
     positives = {word for word, answer in seen if answer == "yes"}
     negatives = {word for word, answer in seen if answer == "no"}
     assert positives == {"italian", "design", "new york"}, "keywords of the sentence, in one spelling"
@@ -49,7 +55,9 @@ def test_a_word_is_present_when_it_is_a_word_of_the_sentence_whatever_its_case()
 
 def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
     clip = Clip("r", "c", 0, "The dog\u2019s acanthus-like ear.", keywords=("ear",))
-    asked = questions({"one_word_present": 1}, clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"])
+    asked = sample_instructions(
+        {"one_word_present": 1}, clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"]
+    )
     assert {(each.text, each.answer) for each in asked} == {("ear", "yes"), ("oven", "no")}
 
 
@@ -68,14 +76,15 @@ def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
 def test_words_of_any_script_are_found(sentence: str, keyword: str) -> None:
     clip = Clip("r", "c", 0, sentence, keywords=(keyword,))
     asked = {
-        (each.text, each.answer) for each in questions({"one_word_present": 1}, clip, [keyword.casefold(), "oven"])
+        (each.text, each.answer)
+        for each in sample_instructions({"one_word_present": 1}, clip, [keyword.casefold(), "oven"])
     }
     assert asked == {(keyword.casefold(), "yes"), ("oven", "no")}
 
 
 def test_several_words_are_asked_in_alphabetical_order() -> None:
     sizes, present = Counter[int](), Counter[int]()
-    for each in questions({"multi_word_present": 1}):
+    for each in sample_instructions({"multi_word_present": 1}):
         asked, answers = each.text.split(", "), each.answer.split(", ")
         assert asked == sorted(asked)
         assert len(set(asked)) == len(asked) == len(answers)
@@ -88,13 +97,15 @@ def test_several_words_are_asked_in_alphabetical_order() -> None:
 
 
 def test_the_video_is_reversed_as_often_as_not_and_the_answer_says_so() -> None:
-    drawn = questions({"is_reversed": 1})
+    drawn = sample_instructions({"is_reversed": 1})
     assert all((each.answer == "yes") == each.is_reversed for each in drawn)
     assert 240 < sum(each.is_reversed for each in drawn) < 360
 
 
 def test_weights_say_how_often_a_task_is_drawn() -> None:
-    drawn = Counter(each.task for each in questions({"translation": 2, "one_word_present": 1, "is_reversed": 1}))
+    drawn = Counter(
+        each.task for each in sample_instructions({"translation": 2, "one_word_present": 1, "is_reversed": 1})
+    )
     assert drawn.keys() == {"translation", "one_word_present", "is_reversed"}
     assert 250 < drawn["translation"] < 350
 
@@ -112,7 +123,7 @@ def test_weights_say_how_often_a_task_is_drawn() -> None:
 def test_small_vocabularies_give_fewer_words_and_never_a_wrong_answer(
     task: str, clip: Clip, vocabulary: list[str]
 ) -> None:
-    for each in questions({task: 1}, clip, vocabulary):
+    for each in sample_instructions({task: 1}, clip, vocabulary):
         if each.task == "translation":
             assert each.answer == clip.translation
             continue
@@ -122,7 +133,7 @@ def test_small_vocabularies_give_fewer_words_and_never_a_wrong_answer(
 
 def test_word_tasks_without_keywords_are_refused() -> None:
     with pytest.raises(UserError, match="signllava prepare keywords"):
-        questions({"one_word_present": 1}, vocabulary=[])
+        sample_instructions({"one_word_present": 1}, vocabulary=[])
 
 
 def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
@@ -140,7 +151,7 @@ def all_tasks(settings: list[str]) -> Recipe:
 def steps(
     recipe: Recipe, first: int, last: int, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> list[list[Batch]]:
-    recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
+    recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "num_workers": workers}})
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     examples = TrainingSet(
         recipe,
@@ -186,7 +197,14 @@ def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
     for position in range(12):
         example = examples[position]
         is_reversed = prompts.text(example.answer) == "yes"
-        for name, frames in split.read(example.clip).items():
+        for name, frames in split.read(examples.clip(position)).items():
             np.testing.assert_array_equal(example.streams[name], frames[::-1] if is_reversed else frames)
         seen.add(is_reversed)
     assert seen == {True, False}
+
+
+def test_tasks_are_listed_once() -> None:
+    """The weights have a field for each task, and the help of `generate --task` names them all."""
+    assert [field.name for field in dataclasses.fields(TaskWeights)] == list(TASKS)
+    option = get_type_hints(generate, include_extras=True)["task"].__metadata__[0]
+    assert option.help == f"{', '.join(TASKS[:-1])} or {TASKS[-1]}."

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from slow_reference import gold_examples, opened
+from slow_reference import gold_examples, open_builder, open_run
 
 from signllava_cli.data.batches import collate_examples
-from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
 from signllava_cli.generation.decoding import (
     GenerateDecoder,
@@ -27,17 +27,15 @@ from signllava_cli.model.llm import decoder_and_head
 from signllava_cli.model.prefix_cache import build_prefix_cache
 from signllava_cli.recipe import Generate
 
-STEERED = ["generate.repetition_penalty=1.3", "generate.no_repeat_ngram_size=2", "generate.min_new_tokens=3"]
+PENALTIES = ["generate.repetition_penalty=1.3", "generate.no_repeat_ngram_size=2", "generate.min_new_tokens=3"]
 
 
-def decoded(run: Path, size: int, *settings: str, clips: int = 12) -> list[Hypothesis]:
-    """By the decoder, at most `size` clips at a time; in the order of the clips."""
-    recipe, bundle, split = opened(run, *settings)
+def decode(run: Path, batch_size: int, *settings: str, num_clips: int = 12) -> list[Hypothesis]:
+    """The hypotheses of the first clips, by our decoder."""
+    recipe, bundle, split = open_run(run, *settings)
     decoder = open_decoder(bundle, recipe)
     assert isinstance(decoder, SharedPrefixDecoder)
-    examples = gold_examples(recipe, bundle, split, clips)
-    found = {example.clip.id: hypothesis for example, hypothesis in decode_all(decoder, examples, size)}
-    return [found[example.clip.id] for example in examples]
+    return decode_all(decoder, gold_examples(recipe, bundle, split, num_clips), batch_size)
 
 
 @pytest.mark.parametrize(
@@ -47,26 +45,27 @@ def decoded(run: Path, size: int, *settings: str, clips: int = 12) -> list[Hypot
         ["generate.num_beams=4", "generate.num_return_sequences=4"],
         ["generate.num_beams=4", "generate.length_penalty=-1"],
         ["generate.num_beams=3", "generate.length_penalty=2", "generate.num_return_sequences=2"],
-        ["generate.num_beams=1", *STEERED],
-        ["generate.num_beams=3", *STEERED],
+        ["generate.num_beams=1", *PENALTIES],
+        ["generate.num_beams=3", *PENALTIES],
     ],
 )
 def test_hypotheses_are_those_of_transformers_one_clip_at_a_time(run: Path, settings: list[str]) -> None:
-    recipe, bundle, split = opened(run, *settings)
-    expected = [generate_batch(bundle, [each], recipe)[0] for each in gold_examples(recipe, bundle, split, 12)]
-    assert len({each.text for each in expected}) > 3
-    for size in (1, 3, 16):
-        ours = decoded(run, size, *settings)
-        assert [(each.text, each.finished) for each in ours] == [(each.text, each.finished) for each in expected]
-        assert [each.score for each in ours] == pytest.approx([each.score for each in expected], abs=1e-4)
-        for mine, theirs in zip(ours, expected, strict=True):
-            assert [text for text, _ in mine.n_best] == [text for text, _ in theirs.n_best]
-            assert [score for _, score in mine.n_best] == pytest.approx([s for _, s in theirs.n_best], abs=1e-4)
+    recipe, bundle, split = open_run(run, *settings)
+    examples = gold_examples(recipe, bundle, split, 12)
+    references = [generate_batch(bundle, [example], recipe)[0] for example in examples]
+    assert len({reference.text for reference in references}) > 3
+    for batch_size in (1, 3, 16):
+        for hypothesis, reference in zip(decode(run, batch_size, *settings), references, strict=True):
+            assert (hypothesis.text, hypothesis.finished) == (reference.text, reference.finished)
+            assert hypothesis.score == pytest.approx(reference.score, abs=1e-4)
+            assert [text for text, _ in hypothesis.n_best] == [text for text, _ in reference.n_best]
+            scores = [score for _, score in reference.n_best]
+            assert [score for _, score in hypothesis.n_best] == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["LlamaConfig", "Qwen2Config", "Qwen3Config", "MistralConfig", "GPTNeoXConfig"])
-def test_text_is_read_from_memory_as_in_one_piece(kind: str) -> None:
-    """Also where several query heads share a key head. A wrong memory is noticed."""
+def test_text_is_read_through_the_kv_cache_as_without_it(kind: str) -> None:
+    """Also where several query heads share a key head. A wrong cache is noticed."""
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "vocab_size": 100}
     sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": None}
     torch.manual_seed(0)
@@ -76,70 +75,71 @@ def test_text_is_read_from_memory_as_in_one_piece(kind: str) -> None:
     assert prefix is not None
     assert matches_reference(llm, decoder, prefix)
     prefix.values[1] = prefix.values[1].roll(1, dims=2)
-    assert not same_as_without(llm, decoder, prefix)
+    assert not matches_uncached(llm, decoder, prefix)
 
 
-def same_as_without(llm: Any, decoder: torch.nn.Module, prefix: Any) -> bool:
+def matches_uncached(llm: Any, decoder: torch.nn.Module, prefix: Any) -> bool:
     text = llm.get_input_embeddings()(torch.arange(7, 20))[None]
-    whole = decoder(inputs_embeds=torch.cat([llm.get_input_embeddings()(torch.arange(7))[None], text], 1))
-    behind = decoder(inputs_embeds=text, use_cache=False, **prefix.arguments(text))
-    return torch.allclose(whole.last_hidden_state[:, 7:], behind.last_hidden_state, atol=1e-5)
+    uncached = decoder(inputs_embeds=torch.cat([llm.get_input_embeddings()(torch.arange(7))[None], text], 1))
+    cached = decoder(inputs_embeds=text, use_cache=False, **prefix.arguments(text))
+    return torch.allclose(uncached.last_hidden_state[:, 7:], cached.last_hidden_state, atol=1e-5)
 
 
 def test_a_sample_is_a_function_of_the_seed_and_the_clip(run: Path) -> None:
     settings = ["generate.temperature=0.9", "generate.num_return_sequences=3", "generate.seed=5"]
-    alone, together = decoded(run, 1, *settings), decoded(run, 16, *settings)
-    assert [[text for text, _ in each.n_best] for each in alone] == [
-        [text for text, _ in each.n_best] for each in together
-    ]
-    other = decoded(run, 16, *settings[:2], "generate.seed=6")
-    assert [each.text for each in other] != [each.text for each in alone]
-    assert all(each.score == max(score for _, score in each.n_best) for each in alone)
+    alone, together = decode(run, 1, *settings), decode(run, 16, *settings)
+    for one, other in zip(alone, together, strict=True):
+        assert [text for text, _ in one.n_best] == [text for text, _ in other.n_best]
+        assert one.score == max(score for _, score in one.n_best)
+    other_seed = decode(run, 16, *settings[:2], "generate.seed=6")
+    assert [hypothesis.text for hypothesis in other_seed] != [hypothesis.text for hypothesis in alone]
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.7)])
-def test_samples_are_drawn_with_the_models_probabilities(top_k: int, top_p: float) -> None:
-    """4,000 draws among five tokens against the softmax at this temperature, cut as asked: to 5 standard errors."""
+def test_samples_follow_the_models_probabilities(top_k: int, top_p: float) -> None:
+    """4,000 samples of five tokens against the softmax at this temperature, top-k and top-p: 5 standard errors."""
     count, temperature = 4000, 0.8
     logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
     settings = Generate(
         temperature=temperature, num_return_sequences=count, max_new_tokens=2, top_k=top_k, top_p=top_p
     )
-    search = Search.init(SearchConfig(settings, end=4), ["recording/clip"], torch.device("cpu"))
+    search = Search.init(SearchConfig(settings, end_of_turn=4), ["recording/clip"], torch.device("cpu"))
     search.advance(logits.expand(1, count, -1))
-    drawn = torch.bincount(search.tokens.flatten(), minlength=5) / count
+    frequencies = torch.bincount(search.tokens.flatten(), minlength=5) / count
     expected = (logits / temperature).softmax(-1)
-    kept = expected.clone()
+    probabilities = expected.clone()
     if top_k:
-        kept[top_k:] = 0
+        probabilities[top_k:] = 0
     if top_p < 1:
-        kept[expected.cumsum(-1) - expected >= top_p] = 0
-    kept /= kept.sum()
-    errors = (kept * (1 - kept) / count).sqrt()
-    assert (drawn[kept == 0] == 0).all()
-    assert ((drawn - kept).abs() <= 5 * errors).all()
+        probabilities[expected.cumsum(-1) - expected >= top_p] = 0
+    probabilities /= probabilities.sum()
+    standard_errors = (probabilities * (1 - probabilities) / count).sqrt()
+    assert (frequencies[probabilities == 0] == 0).all()
+    assert ((frequencies - probabilities).abs() <= 5 * standard_errors).all()
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beams: int) -> None:
-    """Whatever penalties steered the search: as the model itself scores the text."""
+    """Whatever penalties the search used: the score is that of the model."""
     settings = [f"generate.num_beams={beams}", "generate.max_new_tokens=40", "generate.repetition_penalty=1.1"]
-    recipe, bundle, split = opened(run, *settings)
-    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    recipe, bundle, split = open_run(run, *settings)
+    builder = open_builder(recipe, bundle)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     finished = [
-        (clip, each) for clip, each in zip(split.clips, decoded(run, 8, *settings), strict=False) if each.finished
+        (clip, hypothesis)
+        for clip, hypothesis in zip(split.clips, decode(run, 8, *settings), strict=False)
+        if hypothesis.finished
     ]
     assert len(finished) > 3
     for clip, hypothesis in finished:
-        gold = split.gold_context(clip, 2, 2)
-        example = builder.build(clip, split.read(clip), gold, hypothesis.text)
+        instruction = translation_instruction(recipe.tasks, hypothesis.text)
+        example = builder.build(clip.id, split.read(clip), instruction, split.gold_context(clip, 2, 2))
         with torch.no_grad():
             loss, targets = bundle.model(collate_examples([example], widths, bundle.pad_id, "right"))
         assert hypothesis.score == pytest.approx(-loss.item() / targets, abs=1e-4)
 
 
-def test_mbr_chooses_what_the_others_agree_with() -> None:
+def test_mbr_chooses_the_text_most_similar_to_the_others() -> None:
     texts = ["a cat sat on the mat", "the cat sat on the mat", "the cat sat on a mat", "dogs bark"]
     for utility in ("chrf", "bleu"):
         assert texts[rank_by_agreement(texts, utility)[0]] == "the cat sat on the mat"
@@ -149,38 +149,48 @@ def test_mbr_chooses_what_the_others_agree_with() -> None:
 
 def test_mbr_gives_the_same_hypotheses_in_another_order(run: Path) -> None:
     settings = ["generate.temperature=1", "generate.num_return_sequences=4"]
-    plain, chosen = decoded(run, 8, *settings), decoded(run, 8, *settings, "generate.mbr=chrf")
-    for one, other in zip(plain, chosen, strict=True):
+    plain, ranked = decode(run, 8, *settings), decode(run, 8, *settings, "generate.mbr=chrf")
+    for one, other in zip(plain, ranked, strict=True):
         assert sorted(text for text, _ in one.n_best) == sorted(text for text, _ in other.n_best)
         assert other.text == other.n_best[0][0]
-    assert [each.text for each in plain] != [each.text for each in chosen]
+    assert [hypothesis.text for hypothesis in plain] != [hypothesis.text for hypothesis in ranked]
 
 
-def test_an_llm_that_takes_no_memory_is_decoded_by_transformers(run: Path) -> None:
+def test_a_score_below_abstain_withholds_the_text(run: Path) -> None:
+    plain = decode(run, 8, "generate.num_beams=1")
+    threshold = sorted(hypothesis.score for hypothesis in plain)[len(plain) // 2]
+    withheld = decode(run, 8, "generate.num_beams=1", f"generate.abstain={threshold}")
+    assert any(hypothesis.abstained for hypothesis in withheld)
+    for hypothesis, reference in zip(withheld, plain, strict=True):
+        is_withheld = reference.score < threshold
+        expected = ("", reference.text) if is_withheld else (reference.text, None)
+        assert (hypothesis.text, hypothesis.abstained) == expected
+
+
+def test_an_llm_without_our_kv_cache_is_decoded_by_transformers(run: Path) -> None:
     settings = ["generate.num_beams=2", "llm.attn_implementation=eager"]
-    recipe, bundle, split = opened(run, *settings)
+    recipe, bundle, split = open_run(run, *settings)
     decoder = open_decoder(bundle, recipe)
     assert isinstance(decoder, GenerateDecoder)
     examples = gold_examples(recipe, bundle, split, 6)
-    found = {example.clip.id: hypothesis.text for example, hypothesis in decode_all(decoder, examples, 4)}
-    ours = decoded(run, 4, "generate.num_beams=2", clips=6)
-    assert [found[example.clip.id] for example in examples] == [each.text for each in ours]
-    recipe, bundle, _ = opened(run, "llm.attn_implementation=eager", "generate.temperature=1")
+    by_transformers = [hypothesis.text for hypothesis in decode_all(decoder, examples, 4)]
+    ours = decode(run, 4, "generate.num_beams=2", num_clips=6)
+    assert by_transformers == [hypothesis.text for hypothesis in ours]
+    recipe, bundle, _ = open_run(run, "llm.attn_implementation=eager", "generate.temperature=1")
     with pytest.raises(UserError, match="sampling needs attention"):
         open_decoder(bundle, recipe)
 
 
-def test_clips_of_all_lengths_come_and_go(run: Path) -> None:
-    """However many are admitted at a time, at whichever step: the same hypotheses."""
-    recipe, bundle, split = opened(run, "generate.num_beams=2")
+def test_hypotheses_do_not_depend_on_when_clips_are_admitted(run: Path) -> None:
+    recipe, bundle, split = open_run(run, "generate.num_beams=2")
     examples = gold_examples(recipe, bundle, split, 14)
-    expected = {each.clip.id: generate_batch(bundle, [each], recipe)[0].text for each in examples}
+    expected = {example.id: generate_batch(bundle, [example], recipe)[0].text for example in examples}
     rng = np.random.default_rng(0)
-    decoder, waiting, found = open_decoder(bundle, recipe), list(examples), dict[str, str]()
+    decoder, waiting, hypotheses = open_decoder(bundle, recipe), list(examples), dict[str, str]()
     while waiting or decoder.active:
         if waiting and rng.random() < 0.4:
             count = int(rng.integers(1, 4))
             decoder.admit(waiting[:count])
             del waiting[:count]
-        found |= {example.clip.id: hypothesis.text for example, hypothesis in decoder.step()}
-    assert found == expected
+        hypotheses |= {example.id: hypothesis.text for example, hypothesis in decoder.step()}
+    assert hypotheses == expected

@@ -118,15 +118,15 @@ def test_prepared_context_is_what_the_file_says(signllava: Command, run: Path, t
 
 def test_in_predicted_mode_batches_are_full_and_order_is_kept() -> None:
     clips = [Clip(f"r{r}", str(p), p, "") for r, length in enumerate((3, 5, 2)) for p in range(length)]
-    frontier, batches = ReadyQueue(clips, [1] * 10, sequential=True), []
-    while batch := frontier.take(2):
+    queue, batches = ReadyQueue(clips, [1] * 10, is_sequential=True), []
+    while batch := queue.take(2):
         batches.append([clip.id for clip in batch])
         for clip in batch:
-            frontier.done(clip)
+            queue.mark_decoded(clip)
     assert batches == [["r1/0", "r0/0"], ["r1/1", "r0/1"], ["r1/2", "r2/0"], ["r1/3", "r0/2"], ["r1/4", "r2/1"]]
-    assert not frontier
-    free = ReadyQueue(clips, list(range(10)), sequential=False)
-    assert [clip.id for clip in free.take(20)] == [clip.id for clip in reversed(clips)]
+    assert not queue
+    queue = ReadyQueue(clips, list(range(10)), is_sequential=False)
+    assert [clip.id for clip in queue.take(20)] == [clip.id for clip in reversed(clips)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -103,12 +103,12 @@ def test_controls_change_what_is_shown_and_stand_in_the_meta_file(
 
 def test_shuffled_features_are_each_clips_once_and_nobodys_own(recipe: Recipe) -> None:
     split = open_split(recipe.data, recipe.streams, "dev")
-    shown = FrameSource(split, Generate(features="shuffled", seed=1))
-    assert sorted(shown.source) == list(range(len(split.index)))
-    assert (shown.source != np.arange(len(split.index))).all()
+    frame_source = FrameSource(split, Generate(features="shuffled", seed=1))
+    assert sorted(frame_source.source_rows) == list(range(len(split.index)))
+    assert (frame_source.source_rows != np.arange(len(split.index))).all()
     clip = split.clips[3]
-    (frames,) = shown.read_all([clip])
-    other = split.read(split.annotated[int(shown.source[clip.row])])
+    (frames,) = frame_source.read_all([clip])
+    other = split.read(split.annotated[int(frame_source.source_rows[clip.row])])
     assert all((frames[name] == other[name]).all() for name in other)
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint, find_damage
 from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
 from signllava_cli.prepare.indexing import open_split
@@ -43,7 +44,10 @@ def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
     )
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:3]]
+    examples = [
+        builder.build(clip.id, split.read(clip), translation_instruction(recipe.tasks, clip.translation), [])
+        for clip in split.clips[:3]
+    ]
     batch = collate_examples(examples, widths, bundle.pad_id, "right")
     answers = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), attention_mask=batch.attention_mask).logits
     return answers[batch.attention_mask.bool()]

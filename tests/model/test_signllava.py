@@ -9,6 +9,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.model import loss as module
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.projector import Projector
@@ -31,10 +32,10 @@ def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, prefix_len: bool = 
     )
     examples = [
         builder.build(
-            clip,
+            clip.id,
             split.read(clip),
+            translation_instruction(recipe.tasks, clip.translation),
             split.gold_context(clip, 2, 2),
-            clip.translation,
         )
         for clip in split.clips[:size]
     ]
@@ -128,7 +129,10 @@ def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, bundle: ModelBu
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
     )
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    examples = [builder.build(clip, split.read(clip), [], clip.translation) for clip in split.clips[:size]]
+    examples = [
+        builder.build(clip.id, split.read(clip), translation_instruction(recipe.tasks, clip.translation), [])
+        for clip in split.clips[:size]
+    ]
     alone = [bundle.model(collate_examples([each], widths, bundle.pad_id, "right"))[0] for each in examples]
     together, _ = bundle.model(collate_examples(examples, widths, bundle.pad_id, "right"))
     torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-4)
@@ -177,7 +181,7 @@ def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: Mo
     clip = split.clips[0]
     streams = {"mae": split.read(clip)["mae"]}
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    example = builder.build(clip, streams, [], clip.translation)
+    example = builder.build(clip.id, streams, translation_instruction(recipe.tasks, clip.translation), [])
     model = bundle.model
     model(collate_examples([example], widths, bundle.pad_id, "right"))[0].backward()
     for name, parameter in model.projectors["sign2vec"].named_parameters():

@@ -18,6 +18,7 @@ from PIL import Image
 from signllava_cli.data.annotations import Clip, Recording, read_annotations
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.data.words import words
 from signllava_cli.errors import UserError
 from signllava_cli.model.llm import load_tokenizer
@@ -169,7 +170,8 @@ def test_the_cuts_are_those_of_training(
         frames.append(sum(map(len, streams.values())))
         context = split.gold_context(clip, recipe.context.window, recipe.context.prelude)
         try:
-            examples.append(builder.build(clip, streams, context, clip.translation))
+            instruction = translation_instruction(recipe.tasks, clip.translation)
+            examples.append(builder.build(clip.id, streams, instruction, context))
         except UserError:
             refused.append(clip.id)
     under_recipe = found["splits"]["dev"]["under_recipe"]
@@ -178,8 +180,8 @@ def test_the_cuts_are_those_of_training(
     assert sequences["cannot_fit"] == refused
     assert sequences["thinned"] == sum(bool(example.truncation.frames) for example in examples) > 0
     assert sequences["lose_context"] == sum(bool(example.truncation.sentences) for example in examples) > 0
-    assert sequences["cut"]["max"] == max(example.positions for example in examples)
-    assert sequences["cut"]["mean"] == pytest.approx(np.mean([example.positions for example in examples]))
+    assert sequences["cut"]["max"] == max(example.seq_len for example in examples)
+    assert sequences["cut"]["mean"] == pytest.approx(np.mean([example.seq_len for example in examples]))
 
 
 def test_whole_sequences_do_not_depend_on_the_budget(signllava: Command, copy: Path, settings: list[str]) -> None:
