@@ -87,7 +87,7 @@ class ContextSource:
             return self.splits.sentences(clip, self.window, self.prelude)
         texts = self.prepared if self.prepared else hypotheses
         sentences = []
-        for row in split.before(clip, self.window, self.prelude):
+        for row in split.context_rows(clip, self.window, self.prelude):
             stands_in = self.gold_if_missing and not split.has_features[row]
             gold = self.kind == "gold" or stands_in
             sentences.append(split.index.translation(row) if gold else texts.get(split.index.id(row), ""))

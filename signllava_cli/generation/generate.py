@@ -139,7 +139,7 @@ def _print_result(predictions: PredictionsFolder, what: str, all_ranks: bool) ->
 
 def _skip_reason(work: DecodingJob, clip: Clip) -> str | None:
     if not work.split.has_features[clip.row]:
-        return work.split.lacking(clip.row)
+        return work.split.missing_streams(clip.row)
     return None if work.questions.of(clip) else NO_KEYWORD
 
 
@@ -214,7 +214,7 @@ def _print_context_from(opened: Mapping[str, ContextSource], split: Split) -> No
     (source,) = joined
     assert source.splits is not None
     extended, leaked = source.splits.count(source.window, source.prelude)
-    clips = len(source.splits.own)
+    clips = len(source.splits.clips)
     others = ", ".join(source.splits.splits[1:])
     info(f"gold context: {extended} of {clips} clips of split {split.name} have earlier sentences in split {others}")
     if leaked:

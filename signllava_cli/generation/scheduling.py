@@ -138,7 +138,7 @@ class DecodingJob:
     def of(cls, recipe: Recipe, split: Split, bundle: ModelBundle) -> "DecodingJob":
         """All that `recipe.generate` asks for."""
         shown, questions = FrameSource(split, recipe.generate), Instructions(recipe, split)
-        frames = np.sum([stream.kept_frames() for stream in split.streams], axis=0)
+        frames = np.sum([stream.kept_frame_counts() for stream in split.streams], axis=0)
         builder = ExampleBuilder(
             bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )

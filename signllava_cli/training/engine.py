@@ -70,7 +70,7 @@ class PlainEngine:
     ) -> None:
         self.accelerator, self.optimizer = accelerator, optimizer
         self.max_grad_norm = max_grad_norm or math.inf
-        self.trained = model.trained_parameters()
+        self.trained = model.trainable_parameters()
         self.model = accelerator.prepare(model)
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
@@ -121,7 +121,7 @@ class ZeroEngine:
         # torch's AdamW fills in its state at the first step; DeepSpeed's view of it wants one from the beginning
         self.model, _ = accelerator.prepare(model, optimizer)
         self.adamw, self.zero = optimizer, self.model.optimizer
-        self.trained = model.trained_parameters()
+        self.trained = model.trainable_parameters()
         is_divided = accelerator.state.deepspeed_plugin.zero_stage == 3
         flat = self.zero.fp32_partitioned_groups_flat if is_divided else self.zero.single_partition_of_fp32_groups
         for part in flat:

@@ -24,7 +24,7 @@ def make_optimizer(model: SignLlavaModel, recipe: Recipe) -> torch.optim.AdamW:
     """
     train = recipe.train
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
-    for name, parameter in model.trained_parameters().items():
+    for name, parameter in model.trainable_parameters().items():
         has_own_rate = name.startswith("projectors.") and train.projector_learning_rate is not None
         decays = parameter.ndim > 1 and not name.endswith(".boundary")
         kind = ("projector_learning_rate" if has_own_rate else "learning_rate", train.weight_decay if decays else 0.0)

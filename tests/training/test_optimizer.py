@@ -111,7 +111,7 @@ def test_rates_and_decay_by_part(settings: list[str]) -> None:
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for name, parameter in model.trained_parameters().items():
+    for name, parameter in model.trainable_parameters().items():
         rate = recipe.train.projector_learning_rate if name.startswith("projectors") else recipe.train.learning_rate
         decay = 0.0 if parameter.ndim == 1 or "boundary" in name else 0.1
         assert found.pop(id(parameter)) == (rate, decay), name

@@ -178,7 +178,7 @@ def _group_search(files: Sequence[Path], names: ClipNames, handles: HDF5FileCach
         return found
 
     def search(clip: Clip) -> ClipSource | None:
-        holders = [] if names.repeated else indices().get(clip.name, [])
+        holders = [] if names.repeated_name else indices().get(clip.name, [])
         if len(holders) > 1:
             both = " and as ".join(f"{key} in {file}" for file, key in holders[:2])
             raise UnreadableClip(f"stands as {both}; tell which with --key, or name one of the files alone")

@@ -100,7 +100,7 @@ def _groups_used(groups: Mapping[str, _Group], recordings: Sequence[Recording]) 
     matched = sorted((row, array.recording) for row, _, array in matcher.match(listed))
     for row in matcher.ambiguous:
         raise UserError(
-            f"Clip {names.clips[row].id} lies in {matcher.both_places(row)}: name one of the files alone, or remove "
+            f"Clip {names.clips[row].id} lies in {matcher.format_ambiguous(row)}: name one of the files alone, or remove "
             "one array."
         )
     used: dict[str, list[str]] = {}

@@ -50,7 +50,7 @@ def check_annotation(root: Path, split: str, findings: Findings) -> AnnotatedSpl
     findings.add("annotation-key-twice", twice, split)
     recordings, errors = parse_annotations(content)
     for each in errors:
-        findings.add(each.kind, [each.name], split, detail=f"{each.name}: {each.says}")
+        findings.add(each.kind, [each.name], split, detail=f"{each.name}: {each.message}")
     findings.add("recording-empty", (name for name, entry in content.items() if _has_no_clips(entry)), split)
     if not any(recording.clips for recording in recordings):
         findings.add("annotation-empty", [file.name], split)

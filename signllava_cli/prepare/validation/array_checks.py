@@ -83,7 +83,7 @@ def _in_other_groups(
     listed = ((file, each) for file in files for each in read[file].arrays if each.clip)
     matched = ((names.clips[row], facts) for row, _, facts in matcher.match(listed))
     elsewhere = {clip.id: facts for clip, facts in matched if facts.recording != clip.recording}
-    return elsewhere, {names.clips[row].id: matcher.both_places(row) for row in matcher.ambiguous}
+    return elsewhere, {names.clips[row].id: matcher.format_ambiguous(row) for row in matcher.ambiguous}
 
 
 def check_extra(
