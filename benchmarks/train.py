@@ -108,7 +108,7 @@ class Measured:
         self.examples = TrainingSet(recipe, open_split(recipe.data, recipe.streams, "train"), builder)
         self.before = len(self.bundle.prompts.before_streams)
 
-    def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], prefix_len: bool) -> float:
+    def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], omit_prefix: bool) -> float:
         """The mean loss per target of the first clips of the corpus."""
         clips = [self.examples.split.clips[index] for index in range(AGREED_CLIPS)]
         frames = self.examples.split.read_all(clips)
@@ -124,9 +124,9 @@ class Measured:
                 loss, targets = loss + float(its_loss), targets + its_targets
         return loss / targets
 
-    def timed(self, steps: int, take: Callable[[list[Batch]], None], prefix_len: bool) -> dict[str, float]:
+    def timed(self, steps: int, take: Callable[[list[Batch]], None], omit_prefix: bool) -> dict[str, float]:
         """Figures over `steps` optimizer steps, after a few to warm up."""
-        collate = training_collator(self.recipe, self.bundle.pad_id, prefix_len)
+        collate = training_collator(self.recipe, self.bundle.pad_id, omit_prefix)
         batches: Iterator[list[Batch]] = training_steps(self.recipe, self.examples, 0, WARM_UP + steps, collate, 0, 1)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
         loaded, positions, padding, targets, start_time = resident("VmRSS"), 0, 0, 0, 0.0
@@ -135,8 +135,8 @@ class Measured:
                 start_time = time.perf_counter()
             take(micro_batches)
             if step >= WARM_UP:
-                positions += sum(batch.positions for batch in micro_batches)
-                padding += sum(batch.padding for batch in micro_batches)
+                positions += sum(batch.num_tokens for batch in micro_batches)
+                padding += sum(batch.num_padding for batch in micro_batches)
                 targets += sum(len(batch.targets) for batch in micro_batches)
         seconds = time.perf_counter() - start_time
         return {
@@ -159,24 +159,24 @@ def engine(recipe: Recipe, steps: int) -> dict[str, float]:
     run = Measured(recipe)
     launched = open_engine(run.accelerator, run.model, run.optimizer, recipe.train.max_grad_norm)
     assert run.model.reuse_prefix(run.bundle.prompts.before_streams)
-    agreed = run.agreed(lambda batch: run.model(batch, SMOOTHING), prefix_len=True)
+    agreed = run.agreed(lambda batch: run.model(batch, SMOOTHING), omit_prefix=True)
 
     def take(micro_batches: list[Batch]) -> None:
         assert optimizer_step(launched, micro_batches, SMOOTHING, run.accelerator).is_finite
 
-    return {"loss": agreed, **run.timed(steps, take, prefix_len=True)}
+    return {"loss": agreed, **run.timed(steps, take, omit_prefix=True)}
 
 
 def reference(recipe: Recipe, steps: int) -> dict[str, float]:
     """What one would write down first."""
     run = Measured(recipe)
-    smoother, trained = LabelSmoother(epsilon=SMOOTHING), list(run.model.trained_parameters().values())
+    smoother, trained = LabelSmoother(epsilon=SMOOTHING), list(run.model.trainable_parameters().values())
 
     def loss_of(batch: Batch) -> tuple[Tensor, int]:
         logits = run.model.llm(inputs_embeds=run.model.embed(batch), attention_mask=batch.attention_mask).logits
         rows, length = batch.input_ids.shape
         labels = torch.full((rows, length + 1), -100)  # the last target takes no position
-        labels[batch.predictors // length, batch.predictors % length + 1] = batch.targets
+        labels[batch.logit_indices // length, batch.logit_indices % length + 1] = batch.targets
         padded = nn.functional.pad(logits, (0, 0, 0, 1))
         loss = smoother(CausalLMOutput(logits=padded), labels, shift_labels=True)
         return loss * len(batch.targets), len(batch.targets)
@@ -189,8 +189,8 @@ def reference(recipe: Recipe, steps: int) -> dict[str, float]:
         run.optimizer.step()
         run.optimizer.zero_grad()
 
-    agreed = run.agreed(loss_of, prefix_len=False)
-    return {"loss": agreed, **run.timed(steps, take, prefix_len=False)}
+    agreed = run.agreed(loss_of, omit_prefix=False)
+    return {"loss": agreed, **run.timed(steps, take, omit_prefix=False)}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Where one clip's array lies outside, and what keeps it from being packed."""
+"""The file of another tool that one clip's array is read from, and the error of a clip that cannot be read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """A clip's array: `file` in `format`; `key` names it in a file of several, and is empty for the only one."""
+    """The source of a clip's array: a `file` in `format`, and the array's name `key`, empty if it is the only one."""
 
     file: Path
     format: str
@@ -14,4 +14,4 @@ class ClipSource:
 
 
 class UnreadableClip(Exception):
-    """This clip cannot be packed; the message says why, without its name and its file's."""
+    """A clip cannot be read; the message is the reason, without the names of the clip and its file."""

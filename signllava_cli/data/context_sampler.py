@@ -1,7 +1,8 @@
-"""What a training example sees of the sentences before it, beyond all of their references.
+"""Samples the context of training examples.
 
-A model that only ever saw references learns to trust them, and its own hypotheses are worse. So an example may see an
-earlier model's hypotheses instead, fewer sentences, or none.
+A model that is trained on gold context only learns to rely on it, but in generation its context are its own
+hypotheses, which are worse. So an example may instead have the hypotheses of an earlier model, fewer sentences, or
+none.
 """
 
 from collections.abc import Mapping
@@ -15,37 +16,39 @@ from signllava_cli.recipe import Context
 
 
 class ContextSampler:
-    """Draws the context of a clip, a function of the clip and the random numbers alone.
+    """Samples the context of a clip. It depends on the clip and the random numbers alone.
 
     Args:
-        hypotheses: clip id -> hypothesis, of every clip in `index`, where the settings ask for predicted context.
+        config: the section `context` of the recipe.
+        hypotheses: clip id -> hypothesis, for every clip in `index`, if `config.source` is `predicted` or `mixed`.
     """
 
     def __init__(self, config: Context, index: Index, hypotheses: Mapping[str, str]) -> None:
         self.config, self.index, self.hypotheses = config, index, hypotheses
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> tuple[list[str], int]:
-        """The sentences that `clip` sees, in signing order, and how many of them are of its prelude."""
+        """The context sentences of `clip`, in signing order, and how many of them are of the prelude."""
         config = self.config
-        is_bare, share = rng.random() < config.dropout, rng.random()
-        window = _between(config.min_window, config.window, rng)
-        prelude = _between(config.min_prelude, config.prelude, rng)
-        positions = [] if is_bare else context_indices(clip.position, window, prelude)
-        kept = rng.random(len(positions)) >= config.sentence_dropout
+        is_dropped, mixing_value = rng.random() < config.dropout, rng.random()
+        window = _sample_size(config.min_window, config.window, rng)
+        prelude = _sample_size(config.min_prelude, config.prelude, rng)
+        positions = [] if is_dropped else context_indices(clip.position, window, prelude)
+        is_kept = rng.random(len(positions)) >= config.sentence_dropout
         is_predicted = config.source.startswith("predicted:") or (
-            config.source.startswith("mixed:") and share < config.predicted_share
+            config.source.startswith("mixed:") and mixing_value < config.predicted_share
         )
-        seen = [
+        sentences = [
             (position, text)
-            for position, is_kept in zip(positions, kept, strict=True)
-            if is_kept and (text := self._sentence(clip.row - clip.position + position, is_predicted))
+            for position, keep in zip(positions, is_kept, strict=True)
+            if keep and (text := self._sentence(clip.row - clip.position + position, is_predicted))
         ]
-        return [text for _, text in seen], sum(position < prelude for position, _ in seen)
+        return [text for _, text in sentences], sum(position < prelude for position, _ in sentences)
 
     def _sentence(self, row: int, is_predicted: bool) -> str:
-        """The sentence of the clip in `row`; an empty hypothesis, as of a clip without features, leaves none."""
+        """The hypothesis or reference of the clip in `row`; a clip without features has an empty hypothesis."""
         return self.hypotheses[self.index.id(row)] if is_predicted else self.index.translation(row)
 
 
-def _between(least: int | None, most: int, rng: np.random.Generator) -> int:
-    return most if least is None else int(rng.integers(least, most + 1))
+def _sample_size(minimum: int | None, maximum: int, rng: np.random.Generator) -> int:
+    """`maximum` if there is no minimum, else a number from `minimum` to `maximum`, uniformly."""
+    return maximum if minimum is None else int(rng.integers(minimum, maximum + 1))

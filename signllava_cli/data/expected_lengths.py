@@ -1,6 +1,6 @@
-"""How long each clip's sequence is expected to be: what token-budget batches are planned by.
+"""Estimates the sequence length of every clip, by which clips are grouped into batches of bounded size.
 
-Nothing is tokenized but a sample and no frame is read, so that a million clips take a second.
+Only a sample of the sentences is tokenized and no frame is read, so a million clips take a second.
 """
 
 import numpy as np
@@ -11,48 +11,48 @@ from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.recipe import Recipe
 
-SAMPLE = 1000  # sentences of a split that are tokenized to learn how many tokens a byte makes
+SAMPLE_SIZE = 1000  # sentences of a split that are tokenized to estimate the tokens per byte
 
 
 def expected_lengths(split: Split, recipe: Recipe, prompts: PromptBuilder) -> np.ndarray:
-    """The positions that each clip of `split.clips` is expected to take in a training batch, int64 (clips,).
+    """The expected sequence length of each clip of `split.clips` in a training batch, in tokens, int64 (clips,).
 
-    Frames, boundaries and the fixed text of the longest question are counted as they are. Sentences, the answer and
-    all the gold context that the recipe could show, are taken to make as many tokens a byte as a sample of the split
-    does. What one position of the training sequence draws (a shorter context, a paraphrase, the answer to another
-    task) is not known here, so single sequences turn out shorter, or some tokens longer.
+    Frames, boundary vectors and the fixed text of the longest question are counted exactly. The tokens of the answer
+    and of the context (all the gold context that the recipe allows) are estimated from their bytes, by the tokens per
+    byte of a sample of the split. What is sampled for one training example (a shorter context, a paraphrase, the
+    answer to another task) is not known here, so single sequences are shorter, or some tokens longer.
     """
-    frames = sum((stream.kept_frames() for stream in split.streams), np.zeros(len(split.index), np.int64))
+    frames = sum((stream.kept_frame_counts() for stream in split.streams), np.zeros(len(split.index), np.int64))
     questions = [getattr(recipe.tasks, task) for task, weight in vars(recipe.tasks.train).items() if weight]
-    asked = max(_prompt_tokens(prompts, [], question) for question in questions)
-    shown, sentences = context_sizes(split.index, recipe.context.window, recipe.context.prelude)
-    lines = np.where(sentences, sentences - 1 + _heading_tokens(prompts), 0)  # a line break is a token
-    texts = (split.index.text_bytes + shown) * _tokens_per_byte(split.index, prompts)
-    positions = frames + BOUNDARY_VECTORS * len(split.streams) + asked + lines + texts
-    longest = recipe.data.max_seq_len - 1  # the last token of the answer is predicted and takes none
-    return np.minimum(np.ceil(positions).astype(np.int64), longest)[split.clips.rows]
+    question_tokens = max(_prompt_tokens(prompts, [], question) for question in questions)
+    context_bytes, sentences = context_sizes(split.index, recipe.context.window, recipe.context.prelude)
+    line_tokens = np.where(sentences, sentences - 1 + _heading_tokens(prompts), 0)  # a line break is a token
+    text_tokens = (split.index.text_bytes + context_bytes) * _tokens_per_byte(split.index, prompts)
+    lengths = frames + BOUNDARY_VECTORS * len(split.streams) + question_tokens + line_tokens + text_tokens
+    max_len = recipe.data.max_seq_len - 1  # the last token of the answer is no input
+    return np.minimum(np.ceil(lengths).astype(np.int64), max_len)[split.clips.rows]
 
 
 def context_sizes(index: Index, window: int, prelude: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and number of the sentences that each clip sees by the rule of `context_positions`, int64 (clips,)."""
+    """The bytes and the number of each clip's context sentences by `context_indices`, both int64 (clips,)."""
     rows = np.arange(len(index))
     first = rows - index.positions
     prelude_end = np.minimum(first + prelude, rows)
-    window_begin = np.maximum(rows - window, prelude_end)
-    before = np.concatenate([[0], np.cumsum(index.text_bytes)])  # bytes of all sentences above a row
-    shown = before[prelude_end] - before[first] + before[rows] - before[window_begin]
-    return shown, prelude_end - first + rows - window_begin
+    window_start = np.maximum(rows - window, prelude_end)
+    offsets = np.concatenate([[0], np.cumsum(index.text_bytes)])  # (clips + 1,): bytes of all sentences above a row
+    context_bytes = offsets[prelude_end] - offsets[first] + offsets[rows] - offsets[window_start]
+    return context_bytes, prelude_end - first + rows - window_start
 
 
 def _tokens_per_byte(index: Index, prompts: PromptBuilder) -> float:
-    """How many tokens a byte makes in sentences evenly spread over the index: the same ones each time."""
-    rows = np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64)
+    """The tokens per byte of sentences that are evenly spaced over the index, the same ones on every call."""
+    rows = np.linspace(0, len(index) - 1, min(SAMPLE_SIZE, len(index))).astype(np.int64)
     tokens = sum(_text_tokens(prompts, index.translation(row)) for row in rows.tolist())
     return float(tokens / index.text_bytes[rows].sum())
 
 
 def _heading_tokens(prompts: PromptBuilder) -> int:
-    """The tokens that the first sentence of a context brings with it."""
+    """The tokens that a context adds to the prompt beside its first sentence: the heading and line breaks."""
     sentence = prompts.tasks.translation  # any text
     return _prompt_tokens(prompts, [sentence]) - _prompt_tokens(prompts, []) - _text_tokens(prompts, sentence)
 
@@ -63,4 +63,4 @@ def _prompt_tokens(prompts: PromptBuilder, context: list[str], question: str | N
 
 
 def _text_tokens(prompts: PromptBuilder, text: str) -> int:
-    return len(prompts.answer(text)) - 1  # without the end of the turn
+    return len(prompts.answer(text)) - 1  # without the end-of-turn token

@@ -1,5 +1,7 @@
-"""The feature files of other tools, read clip by clip: `.npy`, `.npz`, safetensors, HDF5, keypoints. Data is read,
-never code."""
+"""Reads the feature files of other tools, clip by clip: `.npy`, `.npz`, safetensors, HDF5, keypoints.
+
+Formats that can contain code (pickle) are refused.
+"""
 
 import tokenize
 import zipfile
@@ -28,7 +30,7 @@ MAX_CACHED_FILES = 16
 
 
 class HDF5FileCache:
-    """The HDF5 files that were used last. To be used in one process, and closed by its `with` block."""
+    """Keeps the most recently used HDF5 files open. For one process; the `with` block closes them."""
 
     def __init__(self) -> None:
         self._handles: OrderedDict[Path, h5py.File] = OrderedDict()
@@ -37,17 +39,17 @@ class HDF5FileCache:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for handle in self._handles.values():
             handle.close()
         self._handles.clear()
 
     def open(self, file: Path) -> h5py.File:
-        """`file`, opened to read.
+        """`file`, open for reading.
 
         Raises:
-            OSError: it is no whole HDF5 file.
+            OSError: it is not a valid HDF5 file.
         """
         if file not in self._handles:
             if len(self._handles) == MAX_CACHED_FILES:
@@ -65,10 +67,10 @@ _READ_ERRORS = (
 
 
 def read_array(source: ClipSource, handles: HDF5FileCache) -> np.ndarray:
-    """The array of any shape and type that `source` names.
+    """The array of `source`, of any shape and dtype.
 
     Raises:
-        Unreadable: the file is damaged, holds Python objects, or several arrays with none named.
+        UnreadableClip: the file is damaged, contains Python objects, or has several arrays and `source` names none.
     """
     try:
         match source.format:
@@ -85,67 +87,68 @@ def read_array(source: ClipSource, handles: HDF5FileCache) -> np.ndarray:
 
 
 def read_shape(source: ClipSource, handles: HDF5FileCache) -> tuple[int, ...] | None:
-    """The array's shape where a header tells it without reading on (`.npy`, HDF5); else None."""
+    """The shape of the array if a header has it (`.npy`, HDF5), else None; the data is not read."""
     try:
         if source.format == "npy":
             return _npy_shape(source.file)
         if source.format == "hdf5":
             return tuple(_hdf5_dataset(source, handles).shape)
     except (UnreadableClip, *_READ_ERRORS):
-        return None  # will be said when the clip is read
+        return None  # the error is reported when the clip is read
     return None
 
 
 def _read_npy(file: Path) -> np.ndarray:
-    with open(file, "rb") as opened:  # not numpy.load: it takes a zip or a pickle for what the name does not say
-        return np.lib.format.read_array(opened, allow_pickle=False)
+    with open(file, "rb") as stream:  # not numpy.load: it also opens zip files and pickles of this name
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _npy_shape(file: Path) -> tuple[int, ...]:
-    with open(file, "rb") as opened:
-        version = np.lib.format.read_magic(opened)
+    with open(file, "rb") as stream:
+        version = np.lib.format.read_magic(stream)
         if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(opened)[0]
-        return np.lib.format.read_array_header_2_0(opened)[0]
+            return np.lib.format.read_array_header_1_0(stream)[0]
+        return np.lib.format.read_array_header_2_0(stream)[0]
 
 
 def _read_npz(file: Path, key: str) -> np.ndarray:
     with zipfile.ZipFile(file) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        with archive.open(_choose_key(names, key) + ".npy") as opened:
-            return np.lib.format.read_array(opened, allow_pickle=False)
+        with archive.open(_choose_key(names, key) + ".npy") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _read_safetensors(file: Path, key: str) -> np.ndarray:
-    with safe_open(file, "np") as opened:
-        name = _choose_key(list(opened.keys()), key)
-        if opened.get_slice(name).get_dtype() != "BF16":
-            return opened.get_tensor(name)
-    with safe_open(file, "pt") as opened:  # numpy has no bfloat16
-        return opened.get_tensor(name).float().numpy()
+    with safe_open(file, "np") as tensors:
+        name = _choose_key(list(tensors.keys()), key)
+        if tensors.get_slice(name).get_dtype() != "BF16":
+            return tensors.get_tensor(name)
+    with safe_open(file, "pt") as tensors:  # numpy has no bfloat16
+        return tensors.get_tensor(name).float().numpy()
 
 
 def _hdf5_dataset(source: ClipSource, handles: HDF5FileCache) -> h5py.Dataset:
-    opened = handles.open(source.file)
-    found = opened.get(source.key or _choose_key(list(opened), ""))
-    if not isinstance(found, h5py.Dataset):
-        raise UnreadableClip(f"{source.key} is no dataset; name one with --key")
-    return found
+    file = handles.open(source.file)
+    dataset = file.get(source.key or _choose_key(list(file), ""))
+    if not isinstance(dataset, h5py.Dataset):
+        raise UnreadableClip(f"{source.key} is not a dataset; name one with --key")
+    return dataset
 
 
 def _choose_key(names: list[str], key: str) -> str:
     if key and key not in names:
-        raise UnreadableClip(f"holds no array {key}, but {summarize_names(names)}")
+        raise UnreadableClip(f"has no array {key}, only {summarize_names(names)}")
     if not key and len(names) != 1:
-        raise UnreadableClip(f"holds {len(names)} arrays ({summarize_names(names)}); name one with --key")
+        raise UnreadableClip(f"has {len(names)} arrays ({summarize_names(names)}); name one with --key")
     return key or names[0]
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """`frames`, float16 of shape (T, D); `normalization` for keypoints, else None.
+    """The features of one clip.
 
-    `layout` names what the numbers are, where the source tells it.
+    `frames`: float16 (T, D). `normalization`: of keypoints, else None. `layout`: the name of what the numbers are, if
+    the source has it.
     """
 
     frames: np.ndarray
@@ -154,10 +157,10 @@ class ClipFeatures:
 
 
 def read_features(source: ClipSource, handles: HDF5FileCache) -> ClipFeatures:
-    """The features that `source` holds.
+    """The features of `source`.
 
     Raises:
-        Unreadable: the file is damaged, or its array is not (T >= 1, D) of numbers that float16 can hold.
+        UnreadableClip: the file is damaged, or its array is not (T >= 1, D) of numbers in the range of float16.
     """
     match source.format:
         case "mediapipe":
@@ -173,14 +176,14 @@ def read_features(source: ClipSource, handles: HDF5FileCache) -> ClipFeatures:
 
 def _to_float16(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiu":
-        raise UnreadableClip(f"{values.dtype} in place of numbers")
+        raise UnreadableClip(f"dtype {values.dtype}, expected numbers")
     if values.ndim != 2 or not values.shape[1]:
-        raise UnreadableClip(f"shape {values.shape} in place of (frames, width)")
+        raise UnreadableClip(f"shape {values.shape}, expected (frames, width)")
     if not len(values):
         raise UnreadableClip("has no frames")
     with np.errstate(over="ignore"):
         stored = values.astype(np.float16)
     if not np.isfinite(stored).all():
         frame, column = np.argwhere(~np.isfinite(stored))[0]
-        raise UnreadableClip(f"{values[frame, column]} at frame {frame}, which is no number that float16 can hold")
+        raise UnreadableClip(f"{values[frame, column]} at frame {frame}, not a number in the range of float16")
     return stored

@@ -1,8 +1,8 @@
-"""The frames of one stream, read clip by clip: only those that are wanted, wherever the file allows it.
+"""Reads the frames of one stream, clip by clip; frames that `stride` and `max_frames` skip are not read if possible.
 
-Float16 that lies row by row in the file, as `prepare pack` writes it, is read from its byte on; anything else through
-the HDF5 library. Files are opened on first use in each process: processes that share an opened one may share its
-place in the file.
+Float16 that is stored contiguously, as `prepare pack` writes it, is read directly at its byte offset; anything else
+through the HDF5 library. Each process opens the files itself: an open file that is shared by processes shares its
+file position.
 """
 
 import errno
@@ -21,28 +21,30 @@ from signllava_cli.data.shard import STORED_DTYPE
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream
 
-MAX_OPEN_FILES = 64  # of one stream and process: a corpus may have more shards than a process may open files
-MIN_SKIP_BYTES = 16 * 1024  # bytes from one wanted frame to the next: reading on is cheaper below that
+MAX_OPEN_FILES = 64  # per stream and process: a corpus may have more shards than a process may open files
+MIN_SKIP_BYTES = 16 * 1024  # from one selected frame to the next: below that, reading through is faster
 
 
 class FeatureStream:
     """The features of one stream of an indexed split.
 
+    `frame_counts`, `widths`, `file_indices`, `offsets`: (clips,), the columns of the index.
+
     Raises:
-        UserError: a clip's width is not the recipe's.
+        UserError: the width of a clip is not the recipe's.
     """
 
     def __init__(self, index: Index, name: str, config: Stream) -> None:
         self.index, self.name, self.config = index, name, config
         self.files = index.files(name)
-        self.frame_counts, self.widths = index.frames(name), index.widths(name)
-        self.file_numbers, self.offsets = index.file_numbers(name), index.offsets(name)
+        self.frame_counts, self.widths = index.frame_counts(name), index.widths(name)
+        self.file_indices, self.offsets = index.file_indices(name), index.offsets(name)
         self._handles: OrderedDict[tuple[Path, bool], h5py.File | int] = OrderedDict()
         self._process = os.getpid()
-        wrong = np.flatnonzero((self.frame_counts > 0) & (self.widths != config.width))
-        if len(wrong):
-            row = int(wrong[0])
-            more = f" ({len(wrong) - 1} more clips like it)" if len(wrong) > 1 else ""
+        mismatches = np.flatnonzero((self.frame_counts > 0) & (self.widths != config.width))
+        if len(mismatches):
+            row = int(mismatches[0])
+            more = f" ({len(mismatches) - 1} more clips like it)" if len(mismatches) > 1 else ""
             raise UserError(
                 f"Stream {name}, clip {index.id(row)} in {self._file(row)}: shape "
                 f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe says "
@@ -51,80 +53,85 @@ class FeatureStream:
 
     @property
     def layout(self) -> str | None:
-        """The name of what the numbers are: the recipe's, else what the shards say."""
+        """The name of what the numbers are: that of the recipe, else that of the shards."""
         return self.config.layout or self.index.layout(self.name)
 
-    def kept_frames(self) -> np.ndarray:
-        """How many frames of each clip are read under `stride` and `max_frames`, int64 (clips,)."""
+    def kept_frame_counts(self) -> np.ndarray:
+        """The number of frames of each clip that `stride` and `max_frames` keep, int64 (clips,)."""
         return count_kept_frames(self.frame_counts.astype(np.int64), self.config)
 
     def read(self, clip: Clip) -> np.ndarray:
-        """The frames of `clip`, float16 of shape (T, width), every `stride`-th and at most `max_frames`.
+        """The frames of `clip`, float16 (T, width): every `stride`-th, and at most `max_frames`, evenly spaced.
 
         Raises:
-            UserError: the clip has no frames, or one that is NaN or infinite, or its file is damaged.
+            UserError: the clip has no frames, a value is NaN or infinite, or the file is damaged or has changed.
         """
         count = int(self.frame_counts[clip.row])
         if not count:
-            raise UserError(f"Stream {self.name} has no frames of clip {clip.id}.")
-        wanted = np.arange(0, count, self.config.stride)
-        if self.config.max_frames is not None and len(wanted) > self.config.max_frames:
-            wanted = subsample(wanted, self.config.max_frames)
+            raise UserError(
+                f"Stream {self.name} has no frames of clip {clip.id}; pack its features, or set data.missing=skip."
+            )
+        indices = np.arange(0, count, self.config.stride)
+        if self.config.max_frames is not None and len(indices) > self.config.max_frames:
+            indices = subsample(indices, self.config.max_frames)
+        read = self._read_direct if self.offsets[clip.row] >= 0 else self._read_hdf5
         try:
-            frames = self._read_bytes(clip, wanted) if self.offsets[clip.row] >= 0 else self._read_hdf5(clip, wanted)
+            frames = read(clip, indices)
         except (OSError, KeyError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise UserError(f"Too many files are open at {self._file(clip.row)}; raise `ulimit -n`.") from None
-            raise UserError(f"{self._file(clip.row)} is damaged at clip {clip.id}: {error}.") from None
+            raise UserError(
+                f"{self._file(clip.row)} is damaged at clip {clip.id}: {error}; copy it or pack it again."
+            ) from None
         if not np.isfinite(frames).all():
             raise UserError(
-                f"Stream {self.name}, clip {clip.id} in {self._file(clip.row)} holds NaN, or values that float16 "
-                "cannot; extract its features again or take the clip out of the annotation."
+                f"Stream {self.name}, clip {clip.id} in {self._file(clip.row)} contains NaN, or values beyond "
+                "float16; extract its features again, or remove the clip from the annotation."
             )
         return frames
 
     def reading_order(self, clips: Sequence[Clip]) -> list[int]:
-        """The places in `clips` in the order in which their frames lie on disk."""
-        return sorted(
-            range(len(clips)), key=lambda at: (self.file_numbers[clips[at].row], self.offsets[clips[at].row])
-        )
+        """The indices of `clips`, sorted by where their frames are stored: file, then offset."""
+        rows = [clip.row for clip in clips]
+        return sorted(range(len(rows)), key=lambda index: (self.file_indices[rows[index]], self.offsets[rows[index]]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_handles": OrderedDict()}  # a worker that was not forked opens its own, too
+        return {**vars(self), "_handles": OrderedDict()}  # a spawned worker opens its own files
 
     def _file(self, row: int) -> Path:
-        return self.files[self.file_numbers[row]]
+        return self.files[self.file_indices[row]]
 
-    def _read_bytes(self, clip: Clip, wanted: np.ndarray) -> np.ndarray:
-        """The `wanted` frames of float16 that lies row by row from its offset on."""
-        file, offset = self._opened(self._file(clip.row), direct=True), int(self.offsets[clip.row])
-        size = self.config.width * STORED_DTYPE.itemsize
-        step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
-        if step * size >= MIN_SKIP_BYTES:
-            content = b"".join(os.pread(file, size, offset + int(frame) * size) for frame in wanted)
-            wanted = np.arange(len(wanted))
+    def _read_direct(self, clip: Clip, indices: np.ndarray) -> np.ndarray:
+        """The frames `indices` (T,) of contiguous float16, read at the clip's offset."""
+        file, offset = self._open(self._file(clip.row), direct=True), int(self.offsets[clip.row])
+        frame_bytes = self.config.width * STORED_DTYPE.itemsize
+        step = 1 if len(indices) == 1 else int(indices[1] - indices[0])
+        if step * frame_bytes >= MIN_SKIP_BYTES:
+            content = b"".join(os.pread(file, frame_bytes, offset + int(index) * frame_bytes) for index in indices)
+            indices = np.arange(len(indices))
         else:
-            content = os.pread(file, (int(wanted[-1]) + 1) * size, offset)
-        if len(content) != (int(wanted[-1]) + 1) * size:
-            raise ValueError("it ends too early")
+            content = os.pread(file, (int(indices[-1]) + 1) * frame_bytes, offset)
+        if len(content) != (int(indices[-1]) + 1) * frame_bytes:
+            raise ValueError("the file is truncated")
         frames = np.frombuffer(content, STORED_DTYPE).reshape(-1, self.config.width)
-        return frames if len(wanted) == len(frames) else frames[wanted]
+        return frames if len(indices) == len(frames) else frames[indices]
 
-    def _read_hdf5(self, clip: Clip, wanted: np.ndarray) -> np.ndarray:
-        """The `wanted` frames through HDF5: chunks that hold none of them are not read."""
-        dataset = self._opened(self._file(clip.row), direct=False)[self.index.dataset(self.name, clip)]
-        rows_at_once = dataset.chunks[0] if dataset.chunks else 1
-        step = 1 if len(wanted) == 1 else int(wanted[1] - wanted[0])
-        if step > rows_at_once and (np.diff(wanted) == step).all():
-            frames = dataset[: int(wanted[-1]) + 1 : step]
-        elif step > rows_at_once:
-            frames = dataset[wanted]
+    def _read_hdf5(self, clip: Clip, indices: np.ndarray) -> np.ndarray:
+        """The frames `indices` (T,) through HDF5: chunks without any of them are not read."""
+        dataset = self._open(self._file(clip.row), direct=False)[self.index.dataset_path(self.name, clip)]
+        frames_per_chunk = dataset.chunks[0] if dataset.chunks else 1
+        step = 1 if len(indices) == 1 else int(indices[1] - indices[0])
+        if step > frames_per_chunk and (np.diff(indices) == step).all():
+            frames = dataset[: int(indices[-1]) + 1 : step]
+        elif step > frames_per_chunk:
+            frames = dataset[indices]
         else:
-            frames = dataset[: int(wanted[-1]) + 1][wanted]
+            frames = dataset[: int(indices[-1]) + 1][indices]
         with np.errstate(over="ignore"):
             return np.asarray(frames).astype(np.float16, copy=False)
 
-    def _opened(self, file: Path, direct: bool) -> Any:
+    def _open(self, file: Path, direct: bool) -> Any:
+        """A file descriptor of `file` if `direct`, else its h5py.File; the least recently used one is closed."""
         if self._process != os.getpid():
             self._handles, self._process = OrderedDict(), os.getpid()
         key = file, direct
@@ -139,11 +146,11 @@ class FeatureStream:
 
 
 def count_kept_frames(counts: np.ndarray, config: Stream) -> np.ndarray:
-    """What `stride` and `max_frames` leave of clips of `counts` frames."""
+    """The number of frames that `stride` and `max_frames` keep of clips of `counts` frames, int64 (clips,)."""
     strided = -(-counts // config.stride)
     return strided if config.max_frames is None else np.minimum(strided, config.max_frames)
 
 
 def subsample(frames: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the frames (T, D), evenly spaced from the first to the last."""
+    """`count` of `frames` (T, ...), evenly spaced from the first to the last."""
     return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]

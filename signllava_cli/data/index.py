@@ -1,8 +1,8 @@
-"""The index of a split: one Arrow file, mapped into memory, that says all of a clip but its frames.
+"""Reads the index of a split: one memory-mapped Arrow file with everything about its clips except the frames.
 
-A row per clip, in dataset order: names, position, texts, times, and for each stream the file, the HDF5 group, the
-length, the width and the byte where the frames begin. The sources are named with their size and time of change, so
-that an index that no longer tells the truth is noticed. `indexing.py` makes it.
+It has one row per clip, in dataset order: names, position, texts, times, and for each stream the file, the HDF5
+group, the number of frames, the width and the byte offset of the frames. Its metadata records the size and
+modification time of every source file, so that a stale index is detected. `prepare/indexing.py` writes it.
 """
 
 import hashlib
@@ -22,14 +22,18 @@ from signllava_cli.errors import UserError
 
 FORMAT = 3
 STREAM_COLUMNS = ("frames", "width", "file", "group", "offset")
+# Keys of the metadata in the schema of the table.
 HEAD, VOCABULARY = b"signllava index", b"signllava vocabulary"
 
 
 class Index:
-    """An opened index. The file is only mapped: what is not asked for is not read.
+    """An open index. The file is memory-mapped: only the columns and rows that are used are read.
+
+    Args:
+        root: the dataset folder.
 
     Raises:
-        UserError: the file is no index, or one of another version.
+        UserError: the file is not an index, or has another format version.
     """
 
     def __init__(self, file: Path, root: Path) -> None:
@@ -39,20 +43,22 @@ class Index:
                 self._table: Any = pa.ipc.open_file(source).read_all()
             self._head: dict[str, Any] = json.loads(self._table.schema.metadata[HEAD])
             if self._head["format"] != FORMAT:
-                raise ValueError("of another version")
+                raise ValueError(f"format {self._head['format']}, expected {FORMAT}")
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise UserError(f"{file} is no index ({error}); remove it, it is made anew.") from None
+            raise UserError(
+                f"{file} is not a valid index ({error}); remove it: the next command rebuilds it."
+            ) from None
         self._columns = {name: self._table.column(name) for name in self._table.column_names}
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Index, (self.file, self.root)  # a process that was not forked maps the file itself
+        return Index, (self.file, self.root)  # a spawned process maps the file itself
 
     @property
     def streams(self) -> list[str]:
-        """The names of the streams that are indexed."""
+        """The names of the indexed streams."""
         return list(self._head["streams"])
 
     def clip(self, row: int) -> Clip:
@@ -65,7 +71,7 @@ class Index:
             translation=self._value("translation", row),
             paraphrases=tuple(self._value("paraphrases", row)),
             keywords=tuple(self._value("keywords", row)),
-            context_bound=None if bound is None else _context_bound(bound),
+            context_bound=None if bound is None else _parse_context_bound(bound),
             start=self._value("start", row),
             end=self._value("end", row),
             row=row,
@@ -73,7 +79,7 @@ class Index:
 
     @property
     def has_unique_names(self) -> bool:
-        """Whether no two clips have the same name."""
+        """Whether no two clips of the split have the same name."""
         return bool(self._head["unique_names"])
 
     def id(self, row: int) -> str:
@@ -81,11 +87,11 @@ class Index:
         return f"{self._value('recording', row)}/{self._value('clip', row)}"
 
     def translation(self, row: int) -> str:
-        """The text of the clip in `row`."""
+        """The reference translation of the clip in `row`."""
         return str(self._value("translation", row))
 
     def column(self, name: str) -> Any:
-        """All values of a column, as Arrow's chunked array."""
+        """All values of a column, as a pyarrow.ChunkedArray."""
         return self._columns[name]
 
     @property
@@ -95,69 +101,71 @@ class Index:
 
     @cached_property
     def text_bytes(self) -> np.ndarray:
-        """The length of each clip's text in bytes of UTF-8, int64 (clips,)."""
+        """The UTF-8 bytes of each clip's translation, int64 (clips,)."""
         texts = self._columns["translation"].chunk(0)
         return np.diff(np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1])
 
-    def frames(self, stream: str) -> np.ndarray:
-        """The number of frames of each clip, int32 (clips,); 0 where it has none."""
+    def frame_counts(self, stream: str) -> np.ndarray:
+        """The number of frames of each clip, int32 (clips,)."""
         return self._numbers(f"{stream}/frames")
 
     def widths(self, stream: str) -> np.ndarray:
-        """The width of each clip's frames, int32 (clips,); 0 where it has none."""
+        """The width of each clip's frames, int32 (clips,); 0 for a clip without frames."""
         return self._numbers(f"{stream}/width")
 
-    def file_numbers(self, stream: str) -> np.ndarray:
-        """Which of `files(stream)` holds each clip, int32 (clips,); -1 where it has no frames."""
+    def file_indices(self, stream: str) -> np.ndarray:
+        """The index in `files(stream)` of each clip's shard, int32 (clips,); -1 for a clip without frames."""
         return self._numbers(f"{stream}/file")
 
     def offsets(self, stream: str) -> np.ndarray:
-        """The byte where each clip's float16 frames begin, int64 (clips,); -1 where only HDF5 can tell."""
+        """The byte offset of each clip's float16 frames in its shard, int64 (clips,); -1: only HDF5 can read them."""
         return self._numbers(f"{stream}/offset")
 
-    def dataset(self, stream: str, clip: Clip) -> str:
-        """The path of the array of `clip` in its HDF5 file."""
+    def dataset_path(self, stream: str, clip: Clip) -> str:
+        """The path of the HDF5 dataset of `clip` in its shard."""
         group = int(self._numbers(f"{stream}/group")[clip.row])
         return f"{clip.recording if group < 0 else self._head['streams'][stream]['groups'][group]}/{clip.name}"
 
     def files(self, stream: str) -> list[Path]:
         """The shards of `stream`."""
-        return [self.root / each["path"] for each in self._head["streams"][stream]["files"]]
+        return [self.root / file["path"] for file in self._head["streams"][stream]["files"]]
 
     def layout(self, stream: str) -> str | None:
-        """The name of what the numbers of the stream are, where its shards say so."""
+        """The layout of the stream, the name of what its numbers are, if its shards have one."""
         layout: str | None = self._head["streams"][stream]["layout"]
         return layout
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Every keyword of the split, case-folded, once, sorted."""
+        """The keywords of the split, case-folded, unique and sorted."""
         return list(json.loads(self._table.schema.metadata[VOCABULARY]))
 
     def fingerprint(self, streams: Sequence[str]) -> str:
-        """SHA-256 of the annotation, of the metadata of `streams`, and of their shards: names, sizes, samples."""
+        """SHA-256 of the annotation, the metadata of `streams`, and names, sizes and samples of their shards."""
         digest = hashlib.sha256(self._head["annotation"]["sha256"].encode())
         for name in streams:
             stream = self._head["streams"][name]
             digest.update(stream["metadata"]["sha256"].encode())
             digest.update(
-                "".join(f"{Path(s['path']).name}:{s['size']}:{s['sample']}\n" for s in stream["files"]).encode()
+                "".join(
+                    f"{Path(shard['path']).name}:{shard['size']}:{shard['sample']}\n" for shard in stream["files"]
+                ).encode()
             )
         return digest.hexdigest()
 
-    def why_stale(self, split: str, streams: Mapping[str, StreamLocation]) -> str | None:
-        """What has changed since the index was made, or what it lacks of `streams`; None when it tells the truth.
+    def stale_reason(self, split: str, streams: Mapping[str, StreamLocation]) -> str | None:
+        """Which source has changed since the index was built, or which of `streams` it lacks; None if it is current.
 
         Raises:
             UserError: a stream has no metadata file.
         """
         annotation = annotation_file(self.root, split)
-        if not _unchanged(annotation, self._head["annotation"]):
+        if not _is_unchanged(annotation, self._head["annotation"]):
             return f"{annotation} has changed"
-        return next(filter(None, (self.why_stream_stale(split, *stream) for stream in streams.items())), None)
+        return next(filter(None, (self.stream_stale_reason(split, *stream) for stream in streams.items())), None)
 
-    def why_stream_stale(self, split: str, name: str, config: StreamLocation) -> str | None:
-        """The same for one stream, whatever became of the annotation."""
+    def stream_stale_reason(self, split: str, name: str, config: StreamLocation) -> str | None:
+        """`stale_reason` of one stream; changes of the annotation are ignored."""
         indexed = self._head["streams"].get(name)
         metadata = find_metadata(self.root, split, name, config)
         if indexed is None:
@@ -167,27 +175,27 @@ class Index:
         return self.changed_file(name)
 
     def changed_file(self, stream: str) -> str | None:
-        """Which of the files that `stream` was read from has changed, if one has."""
+        """A message that names a source file of `stream` that has changed, or None."""
         head = self._head["streams"][stream]
-        sources = ((self.root / each["path"], each) for each in (head["metadata"], *head["files"]))
-        return next((f"{file} has changed" for file, source in sources if not _unchanged(file, source)), None)
+        sources = ((self.root / source["path"], source) for source in (head["metadata"], *head["files"]))
+        return next((f"{file} has changed" for file, source in sources if not _is_unchanged(file, source)), None)
 
     def require_unchanged(self, shard: Path) -> None:
-        """Check that `shard` is what was indexed: offsets of another file would give frames of other clips.
+        """Check that `shard` is the indexed file: in another one, the offsets would point to frames of other clips.
 
         Raises:
-            UserError: it has changed since.
+            UserError: it has changed.
         """
-        if not _unchanged(shard, self._stamps[shard]):
+        if not _is_unchanged(shard, self._fingerprints[shard]):
             raise UserError(f"{shard} has changed since the split was opened; run the command again.")
 
     @cached_property
-    def _stamps(self) -> dict[Path, dict[str, Any]]:
+    def _fingerprints(self) -> dict[Path, dict[str, Any]]:
         streams = self._head["streams"].values()
-        return {self.root / each["path"]: each for stream in streams for each in stream["files"]}
+        return {self.root / file["path"]: file for stream in streams for file in stream["files"]}
 
     def stream_columns(self, stream: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All that the index holds of `stream`: its columns by name, and what is said of its files."""
+        """The columns of `stream` by name, and its metadata."""
         names = [f"{stream}/{column}" for column in STREAM_COLUMNS]
         return {name: self._numbers(name) for name in names}, self._head["streams"][stream]
 
@@ -195,48 +203,48 @@ class Index:
         return self._columns[column][row].as_py()
 
     def _numbers(self, column: str) -> np.ndarray:
-        values = self._columns[column].chunk(0)  # not values.to_numpy(): that imports pandas, 40 MB and half a second
+        values = self._columns[column].chunk(0)  # not to_numpy(): it imports pandas, 40 MB and half a second
         dtype = np.dtype(values.type.to_pandas_dtype())
         return np.frombuffer(values.buffers()[1], dtype)[values.offset : values.offset + len(values)]
 
 
 class Clips(Sequence[Clip]):
-    """The clips of some rows of an index, each made when it is asked for."""
+    """The clips in some rows of an index. Each is created when it is accessed."""
 
     def __init__(self, index: Index, rows: np.ndarray) -> None:
-        self.source, self.rows = index, rows
+        self._index, self.rows = index, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, place: int) -> Clip: ...
+    def __getitem__(self, key: int) -> Clip: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Clip]: ...
-    def __getitem__(self, place: int | slice) -> Clip | list[Clip]:
-        if isinstance(place, slice):
-            return [self.source.clip(int(row)) for row in self.rows[place]]
-        return self.source.clip(int(self.rows[place]))
+    def __getitem__(self, key: slice) -> list[Clip]: ...
+    def __getitem__(self, key: int | slice) -> Clip | list[Clip]:
+        if isinstance(key, slice):
+            return [self._index.clip(int(row)) for row in self.rows[key]]
+        return self._index.clip(int(self.rows[key]))
 
     def __iter__(self) -> Iterator[Clip]:
-        return (self.source.clip(int(row)) for row in self.rows)
+        return (self._index.clip(int(row)) for row in self.rows)
 
 
 def file_fingerprint(file: Path, root: Path) -> dict[str, Any]:
-    """Path (relative to `root` where it lies in it), size and time of change of a source."""
-    state = file.stat()
+    """Path (relative to `root` if inside it), size and modification time of a source file."""
+    stat = file.stat()
     path = file.relative_to(root) if file.is_relative_to(root) else file.absolute()
-    return {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
-def _unchanged(file: Path, source: Mapping[str, Any]) -> bool:
+def _is_unchanged(file: Path, source: Mapping[str, Any]) -> bool:
     try:
-        state = os.stat(file)
+        stat = os.stat(file)
     except OSError:
         return False
-    return (state.st_size, state.st_mtime_ns) == (source["size"], source["mtime_ns"])
+    return (stat.st_size, stat.st_mtime_ns) == (source["size"], source["mtime_ns"])
 
 
-def _context_bound(text: str) -> ContextBound:
+def _parse_context_bound(text: str) -> ContextBound:
     bound = json.loads(text)
     return ContextBound(bound["needs"], bound["reading"], tuple(bound["others"]))

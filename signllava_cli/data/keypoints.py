@@ -1,5 +1,6 @@
-"""MediaPipe Holistic keypoints, from JSON or `.pose` files, as 208 numbers a frame: 104 points (x, y), normalized by
-the shoulders.
+"""Reads MediaPipe Holistic keypoints from JSON and `.pose` files as 104 points (x, y), 208 numbers per frame.
+
+The coordinates are normalized by the shoulders.
 
 The 37 face points are those of the YouTube-ASL paper (Uthus et al. 2023, "YouTube-ASL: A Large-Scale, Open-Domain
 American Sign Language-English Parallel Corpus").
@@ -21,9 +22,9 @@ FACE_MESH_POINTS = (
     *(0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172, 178, 181, 263, 269, 276),
     *(282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473),
 )
-IRISES = (468, 473)  # which the mesh of 468 points lacks
+IRISES = (468, 473)  # missing in a mesh of 468 points
 BODY, RIGHT_HAND, LEFT_HAND, FACE = "pose_landmarks", "right_hand_landmarks", "left_hand_landmarks", "face_landmarks"
-# part -> how many points a tool may give -> which of them are kept, in this order
+# part -> number of points in the file -> indices of the kept points, in order
 POINT_SUBSETS: dict[str, dict[int, tuple[int, ...]]] = {
     BODY: {33: tuple(range(25)), 25: tuple(range(25))},
     RIGHT_HAND: {21: tuple(range(21))},
@@ -41,59 +42,61 @@ LAYOUT_POINTS = (
     f"face mesh {' '.join(map(str, FACE_MESH_POINTS))}"
 )
 NORMALIZATION_DESCRIPTION = (
-    "pixel = value * scale + center, both attributes of each clip: the mean midpoint of the shoulders and their mean "
-    "distance; a missing point is 0 0"
+    "pixel = value * scale + center, both attributes of each clip: center is the mean midpoint of the shoulders, "
+    "scale their mean distance; a missing point is 0 0"
 )
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """A clip's points: `xy` (T, 104, 2) float64 in pixels; `seen` (T, 104) bool, False where a point is missing."""
+    """A clip's points: `xy` (T, 104, 2) float64, in pixels; `is_visible` (T, 104) bool, False for a missing point."""
 
     xy: np.ndarray
-    seen: np.ndarray
+    is_visible: np.ndarray
 
     @classmethod
-    def unseen(cls, frames: int) -> "Landmarks":
-        """`frames` in which nothing is seen yet."""
+    def empty(cls, frames: int) -> "Landmarks":
+        """`frames` frames in which every point is missing."""
         return cls(np.zeros((frames, TOTAL_POINTS, 2)), np.zeros((frames, TOTAL_POINTS), bool))
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """How pixels became features: value = (pixel - `center` (x, y)) / `scale`."""
+    """The normalization of a clip: value = (pixel - center) / scale. `center`: float64 (2,), x and y in pixels."""
 
     center: np.ndarray
     scale: float
 
 
 def select_points(part: str, count: int) -> tuple[int, ...]:
-    """Which of the `count` points of `part` are kept.
+    """The indices of the kept points among the `count` points of `part`.
 
     Raises:
-        Unreadable: no MediaPipe model gives that many.
+        UnreadableClip: no MediaPipe model outputs `count` points.
     """
-    known: Mapping[int, tuple[int, ...]] = POINT_SUBSETS[part]
-    if count not in known:
-        raise UnreadableClip(f"{part} of {count} points; known are {' and '.join(map(str, known))}")
-    return known[count]
+    subsets: Mapping[int, tuple[int, ...]] = POINT_SUBSETS[part]
+    if count not in subsets:
+        raise UnreadableClip(f"{part} has {count} points, expected {' or '.join(map(str, subsets))}")
+    return subsets[count]
 
 
 def normalize_landmarks(landmarks: Landmarks) -> tuple[np.ndarray, Normalization]:
-    """The features of a clip, float64 of shape (T, 208), and what brings its pixels back.
+    """The features of a clip, float64 (T, 208), and the normalization from which its pixels can be computed.
 
     Raises:
-        Unreadable: no frame shows both shoulders, or they are less than a pixel apart.
+        UnreadableClip: no frame has both shoulders, or they are less than a pixel apart.
     """
-    both = landmarks.seen[:, SHOULDERS].all(axis=1)
-    if not both.any():
-        raise UnreadableClip("no frame shows both shoulders")
-    shoulders = landmarks.xy[both][:, SHOULDERS]
+    has_shoulders = landmarks.is_visible[:, SHOULDERS].all(axis=1)
+    if not has_shoulders.any():
+        raise UnreadableClip("no frame has both shoulders")
+    shoulders = landmarks.xy[has_shoulders][:, SHOULDERS]  # (frames, 2, 2)
     center = shoulders.mean(axis=(0, 1))
     scale = float(np.linalg.norm(shoulders[:, 0] - shoulders[:, 1], axis=1).mean())
     if scale < 1:
-        raise UnreadableClip(f"the shoulders are {scale:.3g} apart: fractions of a picture in place of pixels?")
-    values = np.where(landmarks.seen[..., None], (landmarks.xy - center) / scale, 0.0)
+        raise UnreadableClip(
+            f"the shoulders are {scale:.3g} apart; coordinates must be pixels, not fractions of the image"
+        )
+    values = np.where(landmarks.is_visible[..., None], (landmarks.xy - center) / scale, 0.0)  # (T, 104, 2)
     return values.reshape(len(values), 2 * TOTAL_POINTS), Normalization(center, scale)
 
 
@@ -101,23 +104,25 @@ def read_mediapipe_json(file: Path) -> Landmarks:
     """The landmarks in `file`. A part or a point that is null or empty is missing.
 
     Raises:
-        Unreadable: it is no such JSON, or a part has a number of points that MediaPipe does not give.
+        UnreadableClip: the JSON is not valid, or a part has a number of points that MediaPipe does not output.
     """
     frames = _read_frames(file)
-    landmarks = Landmarks.unseen(len(frames))
-    for number, frame in enumerate(frames):
+    landmarks = Landmarks.empty(len(frames))
+    for frame_index, frame in enumerate(frames):
         if not isinstance(frame, dict | None):
-            raise UnreadableClip(f"frame {number} is no object of landmarks")
+            raise UnreadableClip(f"frame {frame_index} is not an object of landmarks")
         for part in NUM_POINTS:
             points = (frame or {}).get(part) or []
             if not isinstance(points, list):
-                raise UnreadableClip(f"frame {number}: {part} is no list of points")
+                raise UnreadableClip(f"frame {frame_index}: {part} is not a list of points")
             if not points:
                 continue
-            for index, chosen in enumerate(select_points(part, len(points)), start=POINT_OFFSETS[part]):
-                if chosen < len(points) and points[chosen]:
-                    landmarks.xy[number, index] = _parse_point(points[chosen], f"frame {number}, {part} {chosen}")
-                    landmarks.seen[number, index] = True
+            for index, source_index in enumerate(select_points(part, len(points)), start=POINT_OFFSETS[part]):
+                if source_index < len(points) and points[source_index]:
+                    landmarks.xy[frame_index, index] = _parse_point(
+                        points[source_index], f"frame {frame_index}, {part} {source_index}"
+                    )
+                    landmarks.is_visible[frame_index, index] = True
     return landmarks
 
 
@@ -127,17 +132,17 @@ def _read_frames(file: Path) -> list[Any]:
     except OSError as error:
         raise UnreadableClip(f"cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UnreadableClip(f"is no JSON: {error}") from None
+        raise UnreadableClip(f"is not valid JSON: {error}") from None
     frames = content.get("keypoints") if isinstance(content, dict) else None
     if not isinstance(frames, list):
-        raise UnreadableClip("holds no list `keypoints`")
+        raise UnreadableClip("has no list `keypoints`")
     if not frames:
         raise UnreadableClip("has no frames")
     return frames
 
 
 def _reject_constant(constant: str) -> float:
-    raise ValueError(f"{constant} in place of a number")
+    raise ValueError(f"{constant}, expected a number")
 
 
 def _parse_point(point: Any, where: str) -> tuple[float, float]:
@@ -147,11 +152,11 @@ def _parse_point(point: Any, where: str) -> tuple[float, float]:
         or len(pair) < 2
         or not all(type(value) in (int, float) for value in pair[:2])
     ):
-        raise UnreadableClip(f"{where} is no point (x, y)")
+        raise UnreadableClip(f"{where} is not a point (x, y)")
     try:
         return float(pair[0]), float(pair[1])
     except OverflowError:
-        raise UnreadableClip(f"{where} is no point (x, y)") from None
+        raise UnreadableClip(f"{where} is not a point (x, y)") from None
 
 
 # what pose-format raises on damaged files
@@ -176,7 +181,7 @@ _HAND_NAMES = (
     *("WRIST", "THUMB_CMC", "THUMB_MCP", "THUMB_IP", "THUMB_TIP"),
     *(f"{finger}_{joint}" for finger in _FINGERS for joint in ("MCP", "PIP", "DIP", "TIP")),
 )
-NAMES_OF = {
+POINT_NAMES = {
     BODY: _BODY_NAMES,
     RIGHT_HAND: _HAND_NAMES,
     LEFT_HAND: _HAND_NAMES,
@@ -185,69 +190,71 @@ NAMES_OF = {
 
 
 def require_pose_format() -> None:
-    """Raises UserError if the package that reads `.pose` files is not installed."""
+    """Check that the package that reads `.pose` files is installed.
+
+    Raises:
+        UserError: it is not.
+    """
     require_extra("pose", "Reading .pose files", "pose_format")
 
 
 def read_pose_file(file: Path) -> Landmarks:
-    """The landmarks of the first person in `file`; a point of confidence 0, or a masked one, is missing.
+    """The landmarks of the first person in `file`; a point that is masked or has confidence 0 is missing.
 
     Raises:
-        Unreadable: it is damaged, shows nobody, or lacks components or points of MediaPipe that are kept.
+        UnreadableClip: the file is damaged, has no person, or lacks MediaPipe components or points that are kept.
     """
     from pose_format import Pose
 
     try:
         pose = Pose.read(file.read_bytes())
     except _POSE_READ_ERRORS as error:
-        raise UnreadableClip(f"cannot be read as .pose: {error}") from None
-    columns_of = _columns(pose.header.components)
+        raise UnreadableClip(f"is not a valid .pose file: {error}") from None
+    columns_by_part = _point_columns(pose.header.components)
     frames, people = pose.body.data.shape[:2]
     if not frames or not people:
-        raise UnreadableClip("has no frames" if not frames else "shows nobody")
-    xy = np.ma.getdata(pose.body.data)[:, 0, :, :2]
-    hidden = np.ma.getmaskarray(pose.body.data)[:, 0, :, :2].any(axis=-1)
-    seen = ~hidden & (np.asarray(pose.body.confidence)[:, 0] > 0)
-    landmarks = Landmarks.unseen(frames)
-    for part, columns in columns_of.items():
+        raise UnreadableClip("has no frames" if not frames else "has no person")
+    xy = np.ma.getdata(pose.body.data)[:, 0, :, :2]  # (T, points of the file, 2)
+    is_masked = np.ma.getmaskarray(pose.body.data)[:, 0, :, :2].any(axis=-1)
+    is_visible = ~is_masked & (np.asarray(pose.body.confidence)[:, 0] > 0)
+    landmarks = Landmarks.empty(frames)
+    for part, columns in columns_by_part.items():
         for index, column in enumerate(columns, start=POINT_OFFSETS[part]):
             if column is not None:
                 landmarks.xy[:, index] = xy[:, column]
-                landmarks.seen[:, index] = seen[:, column]
+                landmarks.is_visible[:, index] = is_visible[:, column]
     return landmarks
 
 
-def _columns(components: list) -> dict[str, list[int | None]]:
-    """For each part, where in a frame of the file each kept point stands; None for an iris that is not there."""
+def _point_columns(components: list) -> dict[str, list[int | None]]:
+    """For each part, the column of each kept point in a frame of the file; None for a missing iris."""
     counts = [len(component.points) for component in components]
     starts = dict(zip((component.name for component in components), np.cumsum([0, *counts]).tolist(), strict=False))
-    points_of = {component.name: list(component.points) for component in components}
-    if lacking := [name for name in POSE_COMPONENTS.values() if name not in points_of]:
-        held = ", ".join(points_of)
-        raise UnreadableClip(f"holds {held}, no {' and no '.join(lacking)}: only MediaPipe Holistic is known")
-    indices = {part: _places(part, points_of[component]) for part, component in POSE_COMPONENTS.items()}
-    absent = {
-        POSE_COMPONENTS[part]: [name for name, index in zip(NAMES_OF[part], its, strict=True) if index is None]
-        for part, its in indices.items()
-    }
-    if lacks := [
-        f"{component} lacks {summarize_names(needed)}"
-        for component, names in absent.items()
-        if (needed := [name for name in names if component != POSE_COMPONENTS[FACE] or int(name) not in IRISES])
-    ]:
+    names_by_component = {component.name: list(component.points) for component in components}
+    if missing := [name for name in POSE_COMPONENTS.values() if name not in names_by_component]:
         raise UnreadableClip(
-            f"{'; '.join(lacks)}: the file is reduced, and these points are needed; extract it whole"
+            f"has {', '.join(names_by_component)}, but no {' and no '.join(missing)}; expected MediaPipe Holistic"
         )
+    indices_by_part = {
+        part: _point_indices(part, names_by_component[component]) for part, component in POSE_COMPONENTS.items()
+    }
+    errors = []
+    for part, indices in indices_by_part.items():
+        names = [name for name, index in zip(POINT_NAMES[part], indices, strict=True) if index is None]
+        if required := [name for name in names if part != FACE or int(name) not in IRISES]:
+            errors.append(f"{POSE_COMPONENTS[part]} lacks {summarize_names(required)}")
+    if errors:
+        raise UnreadableClip(f"{'; '.join(errors)}: the file is reduced; extract it with all points")
     return {
-        part: [None if index is None else starts[POSE_COMPONENTS[part]] + index for index in its]
-        for part, its in indices.items()
+        part: [None if index is None else starts[POSE_COMPONENTS[part]] + index for index in indices]
+        for part, indices in indices_by_part.items()
     }
 
 
-def _places(part: str, names: list[str]) -> list[int | None]:
-    """Where among the `names` of a component each kept point of `part` stands: by its name, or by its index."""
+def _point_indices(part: str, names: list[str]) -> list[int | None]:
+    """The index of each kept point of `part` in the `names` of a component, which are point names or indices."""
     count = len(names)
-    if names == [str(number) for number in range(count)] and count in POINT_SUBSETS[part]:
-        return [chosen if chosen < count else None for chosen in select_points(part, count)]
-    place_of = {name: index for index, name in enumerate(names)}
-    return [place_of.get(name) for name in NAMES_OF[part]]
+    if names == [str(index) for index in range(count)] and count in POINT_SUBSETS[part]:
+        return [index if index < count else None for index in select_points(part, count)]
+    index_by_name = {name: index for index, name in enumerate(names)}
+    return [index_by_name.get(name) for name in POINT_NAMES[part]]

@@ -1,4 +1,4 @@
-"""References that a clip would read in its own gold context."""
+"""Finds clips whose reference is also a sentence of their own gold context."""
 
 from collections.abc import Iterable
 
@@ -7,10 +7,10 @@ from signllava_cli.data.context import gold_context
 
 
 def find_leaked_references(recordings: Iterable[Recording], window: int, prelude: int) -> list[str]:
-    """The ids of the clips whose reference, whole and exact, is a sentence of their own gold context.
+    """The ids of the clips whose reference equals a sentence of their own gold context.
 
-    Some such clips are repetitions in the signing ("Thank you."). Many of them mean that a recording holds two
-    signers of one script, or the same clips twice: gold context then gives the answer away.
+    A few such clips are repetitions in the signing ("Thank you."). Many of them mean that a recording contains two
+    signers of one script, or the same clips twice: gold context then contains the answer.
     """
     return [
         clip.id
@@ -21,5 +21,5 @@ def find_leaked_references(recordings: Iterable[Recording], window: int, prelude
 
 
 def is_leaked(reference: str, context: Iterable[str]) -> bool:
-    """Whether `reference`, whole and exact, is a sentence of `context`."""
+    """Whether `reference` equals a sentence of `context`, up to surrounding whitespace."""
     return reference.strip() in (sentence.strip() for sentence in context)

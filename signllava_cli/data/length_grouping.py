@@ -1,7 +1,6 @@
-"""Which clips share an optimizer step, and which of these share a micro-batch: planned by their expected lengths.
+"""Groups clips of similar expected length into optimizer steps and micro-batches, so that there is little padding.
 
-With a budget of tokens, clips of similar length come together, so that little of a batch is padding. The same lengths
-give the same plan on every rank.
+Used with `train.max_tokens_per_batch`. The result is a function of the lengths, so it is the same on every rank.
 """
 
 import math
@@ -17,73 +16,79 @@ def group_by_length(
 ) -> np.ndarray:
     """`order`, a permutation of n clips, rearranged so that the clips of a step are of similar length.
 
-    Windows of `WINDOW` steps are sorted by length and cut into steps, and the steps of all windows are shuffled. The
-    clips at either end that share a step with another epoch stay where they are.
+    Windows of `WINDOW_STEPS` steps are sorted by length and divided into steps; then the steps are shuffled. Clips at
+    the beginning and the end that share a step with another epoch keep their indices.
 
     Args:
         lengths: of every clip (n,), in dataset order.
         start: the training position of the first clip of `order`; steps begin at multiples of `batch_size`.
+
+    Returns:
+        int64 (n,).
     """
     first = -start % batch_size
-    steps = max(0, len(order) - first) // batch_size
-    whole = order[first : first + steps * batch_size]
-    windows = np.arange(len(whole)) // (WINDOW_STEPS * batch_size)
-    in_steps = whole[np.lexsort((lengths[whole], windows))].reshape(steps, batch_size)
-    return np.concatenate([order[:first], rng.permutation(in_steps).ravel(), order[first + len(whole) :]])
+    num_steps = max(0, len(order) - first) // batch_size
+    complete = order[first : first + num_steps * batch_size]  # the clips of complete steps
+    windows = np.arange(len(complete)) // (WINDOW_STEPS * batch_size)
+    steps = complete[np.lexsort((lengths[complete], windows))].reshape(num_steps, batch_size)
+    return np.concatenate([order[:first], rng.permutation(steps).ravel(), order[first + len(complete) :]])
 
 
 def group_into_batches(lengths: np.ndarray, budget: int, ranks: int) -> list[list[int]]:
-    """The n clips of a step divided into micro-batches of at most `budget` positions, padding included.
+    """Divides the n clips of a step into micro-batches of at most `budget` tokens, padding included.
 
-    A clip longer than the budget stands alone. The micro-batches are a multiple of `ranks` and otherwise as few as
-    can be, the largest of them is as small as can be, and they stand in the order of their size. So dealt out in turn
-    they give the ranks equally many, and about the same work at a time.
+    A clip longer than the budget is a micro-batch of its own. The number of micro-batches is the smallest possible
+    multiple of `ranks`, the largest micro-batch is as small as possible, and they are sorted by size, largest first.
+    Distributed round-robin, they give every rank the same number of micro-batches of similar sizes.
 
     Args:
         lengths: of the clips (n,), each at least 1; n is a multiple of `ranks`.
 
     Returns:
-        The places in `lengths` of each micro-batch's clips, longest first.
+        For each micro-batch, the indices in `lengths` of its clips, longest first.
 
-    >>> packed(np.array([9, 3, 5, 3, 4, 2]), budget=10, ranks=1)
+    >>> group_into_batches(np.array([9, 3, 5, 3, 4, 2]), budget=10, ranks=1)
     [[2, 4], [0], [1, 3, 5]]
-    >>> packed(np.array([9, 3, 5, 3, 4, 2]), budget=10, ranks=2)
+    >>> group_into_batches(np.array([9, 3, 5, 3, 4, 2]), budget=10, ranks=2)
     [[0], [4, 1], [3, 5], [2]]
     """
     order = np.argsort(-lengths, kind="stable")
     longest_first = lengths[order].tolist()
     count = math.ceil(len(_batch_starts(longest_first, budget)) / ranks) * ranks
-    least = bisect_left(range(budget), -count, key=lambda size: -len(_batch_starts(longest_first, size)))
-    parts = [part.tolist() for part in np.split(order, _batch_starts(longest_first, least)[1:])]
+    min_budget = bisect_left(range(budget), -count, key=lambda size: -len(_batch_starts(longest_first, size)))
+    batches = [batch.tolist() for batch in np.split(order, _batch_starts(longest_first, min_budget)[1:])]
 
-    def positions(part: list[int]) -> int:
-        return len(part) * int(lengths[part[0]])
+    def padded_size(batch: list[int]) -> int:
+        return len(batch) * int(lengths[batch[0]])
 
-    while len(parts) < count:  # one position less would have made too many
-        largest = max((part for part in parts if len(part) > 1), key=positions)
-        parts.remove(largest)
+    while len(batches) < count:  # a budget of one token less would give too many
+        largest = max((batch for batch in batches if len(batch) > 1), key=padded_size)
+        batches.remove(largest)
         middle = len(largest) // 2
-        parts += [largest[:middle], largest[middle:]]
-    return sorted(parts, key=positions, reverse=True)
+        batches += [largest[:middle], largest[middle:]]
+    return sorted(batches, key=padded_size, reverse=True)
 
 
 def _batch_starts(longest_first: list[int], budget: int) -> list[int]:
-    """Where each micro-batch begins when it is filled before the next: no division into fewer keeps the budget."""
-    begins, at = [], 0
-    while at < len(longest_first):
-        begins.append(at)
-        at += max(1, budget // longest_first[at])
-    return begins
+    """The start index of each micro-batch when each is filled before the next, which gives the fewest of them."""
+    starts, start = [], 0
+    while start < len(longest_first):
+        starts.append(start)
+        start += max(1, budget // longest_first[start])
+    return starts
 
 
-def largest_batch(lengths: np.ndarray, budget: int, most: int) -> np.ndarray:
-    """The clips of the largest micro-batch that `packed` could make of these n clips, at most `most` of them a step.
+def largest_batch(lengths: np.ndarray, budget: int, max_clips: int) -> np.ndarray:
+    """The clips of the largest micro-batch that `group_into_batches` can make of `max_clips` of these n clips.
 
-    >>> fullest(np.array([3, 7, 3, 4, 5, 3]), budget=10, most=8)
+    >>> largest_batch(np.array([3, 7, 3, 4, 5, 3]), budget=10, max_clips=8)
     array([4, 3])
     """
     order = np.argsort(-lengths, kind="stable")
-    longest = lengths[order]
-    counts = np.minimum(np.maximum(1, budget // longest), np.minimum(most, len(order) - np.arange(len(order))))
-    first = int(np.argmax(counts * longest))
+    longest_first = lengths[order]
+    remaining = np.minimum(max_clips, len(order) - np.arange(len(order)))
+    counts = np.minimum(
+        np.maximum(1, budget // longest_first), remaining
+    )  # (n,): clips of the batch that begins here
+    first = int(np.argmax(counts * longest_first))
     return order[first : first + counts[first]]

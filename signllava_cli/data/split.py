@@ -1,4 +1,4 @@
-"""One split of a dataset, opened: its clips, its feature streams, and the clips that have features."""
+"""An open split of a dataset: its clips, their feature streams, and which clips have features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -17,13 +17,13 @@ from signllava_cli.recipe import Stream
 class Split:
     """The clips of a split in dataset order, with their streams in the order of `streams`. Only the index is read.
 
-    `annotated` are all clips; `clips` are those with features in every stream. Sentences of the other clips still
-    serve as context of the clips after them, since they were signed.
+    `annotated`: all clips. `clips`: those with features in every stream. The sentences of the other clips were signed
+    too, so they remain context of later clips.
 
     Args:
         index: of the split, as `prepare.indexing.open_split` opens it.
-        streams: the recipe's section.
-        missing: what to do with clips that lack features in a stream: `error`, or `skip` them with a warning.
+        streams: the section `streams` of the recipe.
+        missing: for clips without features in a stream: `error`, or `skip` them with a warning.
 
     Raises:
         UserError: clips lack features and `missing` is `error`, or no clip has features.
@@ -44,39 +44,39 @@ class Split:
 
     def _report_missing(self, missing: str) -> None:
         rows = np.flatnonzero(~self.has_features)
-        named = [f"{self.index.id(row)} in {self.lacking(row)}" for row in rows[: MAX_NAMES + 1].tolist()]
+        examples = [f"{self.index.id(row)} in {self.missing_streams(row)}" for row in rows[: MAX_NAMES + 1].tolist()]
         report = (
             f"Split {self.name} of {self.root}: {len(rows)} of {len(self.annotated)} clips have no features "
-            f"({summarize_names(named, len(rows))})"
+            f"({summarize_names(examples, len(rows))})"
         )
         if missing == "error" or not self.clips:
-            raise UserError(f"{report}; complete the streams, or set data.missing=skip.")
-        warning(f"{report}; training leaves them out, and generation gives them an empty hypothesis.")
+            raise UserError(f"{report}; pack the missing features, or set data.missing=skip.")
+        warning(f"{report}; training skips them, and generation gives them an empty hypothesis.")
 
     @property
     def layouts(self) -> dict[str, str]:
-        """Stream -> the name of what its numbers are, where it is known."""
+        """Stream -> its layout, the name of what its numbers are, if known."""
         return {stream.name: stream.layout for stream in self.streams if stream.layout}
 
-    def lacking(self, row: int) -> str | None:
-        """The names of the streams that have no frames of the clip in `row`, or None."""
+    def missing_streams(self, row: int) -> str | None:
+        """The names of the streams without frames of the clip in `row`, or None."""
         return ", ".join(stream.name for stream in self.streams if not stream.frame_counts[row]) or None
 
-    def before(self, clip: Clip, window: int, prelude: int) -> list[int]:
-        """The rows of the clips whose sentences `clip` sees, in signing order."""
+    def context_rows(self, clip: Clip, window: int, prelude: int) -> list[int]:
+        """The rows of the context sentences of `clip`, in signing order."""
         first = clip.row - clip.position
         return [first + position for position in context_indices(clip.position, window, prelude)]
 
     def gold_context(self, clip: Clip, window: int, prelude: int) -> list[str]:
-        """The reference sentences that `clip` sees."""
-        return [self.index.translation(row) for row in self.before(clip, window, prelude)]
+        """The reference sentences in the context of `clip`."""
+        return [self.index.translation(row) for row in self.context_rows(clip, window, prelude)]
 
     def read(self, clip: Clip) -> dict[str, np.ndarray]:
         """The frames of `clip`: stream name -> float16 array (T, width), T differing per stream."""
         return {stream.name: stream.read(clip) for stream in self.streams}
 
     def read_all(self, clips: Sequence[Clip]) -> list[dict[str, np.ndarray]]:
-        """The frames of each of `clips`; every stream is read in the order in which it lies on disk."""
+        """The frames of `clips`, in their order; each stream is read in the order of the disk."""
         frames: list[dict[str, np.ndarray]] = [{} for _ in clips]
         for stream in self.streams:
             for index in stream.reading_order(clips):
@@ -84,5 +84,5 @@ class Split:
         return frames
 
     def fingerprint(self) -> str:
-        """SHA-256 over the annotation and metadata files, and names, sizes and samples of the shards."""
+        """SHA-256 of the annotation and metadata files, and of names, sizes and samples of the shards."""
         return self.index.fingerprint([stream.name for stream in self.streams])

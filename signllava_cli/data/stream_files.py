@@ -1,4 +1,4 @@
-"""Where the files of a stream lie: its metadata file, and the shard of each recording."""
+"""Locates the files of a stream: its metadata file, and the shard of each recording."""
 
 import glob
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from signllava_cli.files import read_json
 
 
 class StreamLocation(Protocol):
-    """Where a stream's files lie, as the recipe's section of the stream says; None: by the rule of the layout."""
+    """Where a stream's files are, as in its section of the recipe; None stands for the default name."""
 
     @property
     def folder(self) -> str | None: ...
@@ -24,7 +24,7 @@ class StreamLocation(Protocol):
 
 @dataclass(frozen=True)
 class DefaultLocation:
-    """The location of a stream that no recipe names: all by the rule of the layout."""
+    """The location of a stream without a recipe: all names are the defaults."""
 
     folder: None = None
     metadata: None = None
@@ -33,7 +33,7 @@ class DefaultLocation:
 
 @dataclass(frozen=True)
 class StreamFiles:
-    """The files of one stream and split. `shard_of`: recording -> shard; `file_of`: shard -> HDF5 file."""
+    """The files of one stream and split. `shard_of`: recording or group -> shard. `file_of`: shard -> HDF5 file."""
 
     metadata: Path
     shard_of: dict[str, str]
@@ -41,94 +41,97 @@ class StreamFiles:
 
     @property
     def files(self) -> list[Path]:
-        """Every shard, once, sorted."""
+        """The shard files, unique and sorted."""
         return sorted(set(self.file_of.values()))
 
 
 def stream_folder(root: Path, name: str, config: StreamLocation) -> Path:
-    """The folder that the recipe names, or the stream's own under the data folder."""
+    """The folder in the recipe, else the folder of the stream's name in the dataset folder `root`."""
     return Path(config.folder).expanduser() if config.folder else root / name
 
 
 def find_stream_files(root: Path, split: str, name: str, config: StreamLocation) -> StreamFiles:
-    """The metadata file and every shard that it names.
+    """The metadata file and every shard in it.
 
     Raises:
-        UserError: one of them is missing, says which names were tried; or the metadata is no `{recording: shard}`.
+        UserError: a file is missing (the message has the names that were tried), or the metadata is not
+            `{recording: shard}`.
     """
     metadata = find_metadata(root, split, name, config)
     shard_of = read_shard_map(metadata)
-    shards: dict[str, list[str]] = {}
+    recordings_by_shard: dict[str, list[str]] = {}
     for recording, shard in shard_of.items():
-        shards.setdefault(shard, []).append(recording)
+        recordings_by_shard.setdefault(shard, []).append(recording)
     file_of = {}
-    for shard, recordings in shards.items():
-        tried = shard_candidates(metadata, split, name, config, shard)
-        file = next((file for file in tried if file.is_file()), None)
+    for shard, recordings in recordings_by_shard.items():
+        candidates = shard_candidates(metadata, split, name, config, shard)
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             raise UserError(
                 f"Stream {name}: shard {shard} of split {split} is missing (tried "
-                f"{summarize_names(dict.fromkeys(str(file) for file in tried))}); it holds {summarize_names(recordings)}. "
-                f"Copy it or pack it again; `signllava prepare check {root}` lists all that is wrong."
+                f"{summarize_names(dict.fromkeys(map(str, candidates)))}); it has {summarize_names(recordings)}. "
+                f"Copy it or pack it again; `signllava prepare check {root}` lists all errors."
             )
         file_of[shard] = file
     return StreamFiles(metadata, shard_of, file_of)
 
 
 def read_shard_map(metadata: Path) -> dict[str, str]:
-    """`{recording: shard}`, each shard as text.
+    """`{recording: shard}`, the shards as strings.
 
     Raises:
-        UserError: a shard is neither a whole number nor a text.
+        UserError: a shard is neither an integer nor a string.
     """
     content = read_json(metadata)
     for recording, shard in content.items():
         if not is_shard_name(shard):
-            raise UserError(f"{metadata}: the shard of recording {recording!a} is {shard!a}, no number and no name.")
+            raise UserError(
+                f"{metadata}: the shard of recording {recording!a} is {shard!a}, neither a number nor a name."
+            )
     return {recording: str(shard) for recording, shard in content.items()}
 
 
 def is_shard_name(shard: object) -> bool:
-    """Whether a metadata file may name `shard`: a whole number, or a text that can be part of a file's name."""
+    """Whether `shard` of a metadata file is valid: an integer, or a string that can be part of a file name."""
     return isinstance(shard, int | str) and not isinstance(shard, bool) and str(shard) != "" and "/" not in str(shard)
 
 
 def find_metadata(root: Path, split: str, name: str, config: StreamLocation) -> Path:
-    """The explicit pattern; else the layout's rule; else the only other file that can be meant.
+    """The metadata file: by the pattern of the recipe, else the default name, else the only file of a similar name.
 
     Raises:
-        UserError: there is none; says which names were tried.
+        UserError: there is none; the message has the names that were tried.
     """
     folder = stream_folder(root, name, config)
     if not folder.is_dir():
-        raise UserError(f"No folder {folder} for stream {name}; set streams.{name}.folder, or data.root.")
+        raise UserError(f"The folder {folder} of stream {name} is missing; set streams.{name}.folder, or data.root.")
     if config.metadata:
-        tried = [folder / config.metadata.format(split=split)]
+        candidates = [folder / config.metadata.format(split=split)]
     else:
-        tried = [folder / f"metadata_{name}.{split}.json"]
+        candidates = [folder / f"metadata_{name}.{split}.json"]
         for pattern in (f"metadata_*.{glob.escape(split)}.json", f"*.{glob.escape(split)}.json"):
-            candidates = [file for file in sorted(folder.glob(pattern)) if not _is_report(file)]
-            tried += candidates if len(candidates) == 1 else []
-    for file in tried:
+            matches = [file for file in sorted(folder.glob(pattern)) if not _is_pack_result(file)]
+            candidates += matches if len(matches) == 1 else []
+    for file in candidates:
         if file.is_file():
             return file
     raise UserError(
         f"Stream {name} has no metadata file for split {split} in {folder} "
-        f"(tried {summarize_names(file.name for file in tried)}); set streams.{name}.metadata."
+        f"(tried {summarize_names(file.name for file in candidates)}); set streams.{name}.metadata."
     )
 
 
 def shard_candidates(metadata: Path, split: str, name: str, config: StreamLocation, shard: str) -> list[Path]:
-    """Where a shard may lie: the explicit pattern; else the rule of the layout, or the one file that ends so."""
+    """The possible files of a shard: by the recipe's pattern, else by default name, or the only one of its ending."""
     folder = metadata.parent
     if config.shards:
         return [folder / config.shards.format(split=split, shard=shard)]
     stem = metadata.name.removeprefix("metadata_").removesuffix(".json")
-    tried = [folder / f"{stem}.{shard}.h5", folder / f"{name}.{split}.{shard}.h5"]
-    candidates = sorted(folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
-    return tried + (candidates if len(candidates) == 1 else [])
+    default_names = [folder / f"{stem}.{shard}.h5", folder / f"{name}.{split}.{shard}.h5"]
+    matches = sorted(folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
+    return default_names + (matches if len(matches) == 1 else [])
 
 
-def _is_report(file: Path) -> bool:
-    """What `prepare pack` writes about its work is no metadata."""
+def _is_pack_result(file: Path) -> bool:
+    """Whether `file` is a result of `prepare pack`, and so no metadata file."""
     return file.name.startswith("pack.")

@@ -1,8 +1,8 @@
-"""The endless sequence of training examples, each a function of (seed, position) alone.
+"""The infinite sequence of training examples, each a function of (seed, position) alone.
 
-Position p is clip number p mod n of epoch p // n, in that epoch's own order. Not the worker, nor the rank,
-nor the time of a restart has a say in what it holds. Optimizer step s holds the positions from s * batch_size on,
-however they are divided into micro-batches and among ranks.
+With n clips, the example at position p is clip p mod n of epoch p // n, in the order of that epoch. It depends on no
+worker, rank or restart. Optimizer step s consists of the positions from s * batch_size to (s + 1) * batch_size - 1,
+however they are divided into micro-batches and distributed over ranks.
 """
 
 import signal
@@ -25,14 +25,14 @@ from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
-ORDER, CONTEXT, TASK = 0, 1, 2  # what a draw is for: each purpose has random numbers of its own
+ORDER, CONTEXT, TASK = 0, 1, 2  # each purpose has its own random numbers
 
 
 class TrainingSet(Dataset[Example]):
     """`TrainingSet(...)[p]` is the example at position p of the training sequence.
 
     Args:
-        hypotheses: clip id -> hypothesis, where `context.source` asks for predicted context.
+        hypotheses: clip id -> hypothesis, if `context.source` is `predicted` or `mixed`.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class TrainingSet(Dataset[Example]):
 
     def clip(self, position: int) -> Clip:
         """The clip at `position`."""
-        return self.split.clips[self._place(position)]
+        return self.split.clips[self._clip_index(position)]
 
     def __getitem__(self, position: int) -> Example:
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Example]:
-        """The examples at `positions`, read in the order in which they lie on disk: what torch's loader asks for."""
+        """The examples at `positions`, read in the order of the disk. torch's DataLoader calls this."""
         clips = [self.clip(position) for position in positions]
         contexts = [
             self.contexts.sample(clip, self._rng(CONTEXT, position))
@@ -61,54 +61,55 @@ class TrainingSet(Dataset[Example]):
         return self.labeled.examples(clips, [self._rng(TASK, position) for position in positions], contexts)
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[list[int]]:
-        """The positions of optimizer step `step` that `rank` computes, micro-batch by micro-batch.
+        """The training positions of each micro-batch of `rank` in optimizer step `step`.
 
-        Every rank has as many micro-batches as the others. `train.batch_size` is a multiple of `ranks`, and without
-        `train.max_tokens_per_batch` one of `train.micro_batch_size` times `ranks`.
+        Every rank has the same number of micro-batches. `train.batch_size` must be a multiple of `ranks`, and without
+        `train.max_tokens_per_batch` of `train.micro_batch_size` times `ranks`.
         """
         train = self.recipe.train
         size, first = train.micro_batch_size, step * train.batch_size
         if train.max_tokens_per_batch is None:
-            parts = [list(range(at, at + size)) for at in range(0, train.batch_size, size)]
+            batches = [list(range(start, start + size)) for start in range(0, train.batch_size, size)]
         else:
-            indices = [self._place(position) for position in range(first, first + train.batch_size)]
-            parts = group_into_batches(self.lengths[indices], train.max_tokens_per_batch, ranks)
-        return [[first + at for at in part] for part in parts[rank::ranks]]
+            indices = [self._clip_index(position) for position in range(first, first + train.batch_size)]
+            batches = group_into_batches(self.lengths[indices], train.max_tokens_per_batch, ranks)
+        return [[first + offset for offset in batch] for batch in batches[rank::ranks]]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """The expected positions of each clip of the split, int64 (clips,)."""
+        """The expected sequence length of each clip of the split in tokens, int64 (clips,)."""
         return expected_lengths(self.split, self.recipe, self.builder.prompts)
 
-    def _place(self, position: int) -> int:
-        """Where in the split the clip at `position` stands."""
+    def _clip_index(self, position: int) -> int:
+        """The index in the split of the clip at `position`."""
         epoch, index = divmod(position, len(self.split.clips))
-        if epoch not in self._orders:  # the epoch beside it is kept: a step may hold clips of both
-            beside = {each: order for each, order in self._orders.items() if abs(each - epoch) == 1}
-            self._orders = {**beside, epoch: self._order(epoch)}
+        if epoch not in self._orders:  # the adjacent epochs are kept: a step may contain clips of two epochs
+            adjacent = {other: order for other, order in self._orders.items() if abs(other - epoch) == 1}
+            self._orders = {**adjacent, epoch: self._epoch_order(epoch)}
         return int(self._orders[epoch][index])
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The places of all clips in the order of `epoch`."""
-        rng, clips, train = self._rng(ORDER, epoch), len(self.split.clips), self.recipe.train
-        order = rng.permutation(clips)
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        """The indices of all clips in the order of `epoch`, int64 (clips,)."""
+        rng, num_clips, train = self._rng(ORDER, epoch), len(self.split.clips), self.recipe.train
+        order = rng.permutation(num_clips)
         if train.max_tokens_per_batch is None:
             return order
-        return group_by_length(order, self.lengths, epoch * clips, train.batch_size, rng)
+        return group_by_length(order, self.lengths, epoch * num_clips, train.batch_size, rng)
 
-    def _rng(self, purpose: int, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, purpose, number])
+    def _rng(self, purpose: int, index: int) -> np.random.Generator:
+        """The random numbers for `purpose` at `index`, a training position or an epoch."""
+        return np.random.default_rng([self.seed, purpose, index])
 
 
 def training_steps(
     recipe: Recipe, examples: TrainingSet, first: int, last: int, collate: Collate, rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
-    """For each optimizer step in [first, last), the micro-batches of this rank."""
-    plan = partial(examples.micro_batches, rank=rank, ranks=ranks)
-    plan(first)  # makes what it needs before the workers are forked, which then need not
+    """Yields the micro-batches of `rank` for each optimizer step in [first, last)."""
+    positions_of_step = partial(examples.micro_batches, rank=rank, ranks=ranks)
+    positions_of_step(first)  # computes the cached order and lengths once, before the workers are forked
     loader = DataLoader(
         examples,
-        batch_sampler=chain.from_iterable(map(plan, range(first, last))),
+        batch_sampler=chain.from_iterable(map(positions_of_step, range(first, last))),
         num_workers=recipe.data.num_workers,
         collate_fn=collate,
         worker_init_fn=_ignore_signals,
@@ -116,25 +117,25 @@ def training_steps(
     batches = iter(loader)
     try:
         for step in range(first, last):
-            yield [next(batches) for _ in plan(step)]
-    except UserError as error:  # a loader worker wraps the message in its traceback
+            yield [next(batches) for _ in positions_of_step(step)]
+    except UserError as error:  # a loader worker puts its traceback before the message
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
 
 
 def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Batch:
-    """The micro-batch that is expected to have the most positions, padding included, of all that training can meet.
+    """The micro-batch with the largest expected size, padding included, of all that training can have.
 
-    Its clips show all the context that the recipe could show, and are translated.
+    Its clips have all the gold context that the recipe allows, and the translation as the answer.
 
     Raises:
-        UserError: a clip's frames are damaged, or what it may not lose exceeds the budget.
+        UserError: a clip's frames are damaged, or a clip does not fit `data.max_seq_len`.
     """
     train, split = recipe.train, examples.split
     if train.max_tokens_per_batch is None:
         indices = np.argsort(-examples.lengths, kind="stable")[: train.micro_batch_size]
     else:
         indices = largest_batch(examples.lengths, train.max_tokens_per_batch, train.batch_size)
-    clips = [split.clips[place] for place in indices.tolist()]
+    clips = [split.clips[index] for index in indices.tolist()]
     window, prelude = recipe.context.window, recipe.context.prelude
     made = [
         examples.builder.build(
@@ -149,9 +150,9 @@ def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Ba
 
 
 def _ignore_signals(worker: int) -> None:
-    """A worker neither inherits the run's handlers nor dies of a signal that reaches its whole process group.
+    """Make a loader worker ignore signals that are sent to its whole process group; the main process handles them.
 
-    It still ends with the run: the loader tells it to, and its watchdog notices a parent that is gone.
+    The worker still ends with the run: the loader stops it, and its watchdog detects that the parent has ended.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a word is: the one rule behind keywords, yes/no questions, and validation."""
+"""Splits text into words: the one rule for keywords, yes/no questions, and validation."""
 
 import re
 import unicodedata
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import regex
 
-# A letter or digit of a script without spaces between words is a word; elsewhere letters, marks and digits in a row
-# are, with apostrophes and hyphens inside.
+# In a script without spaces between words, each letter or digit is a word. In other scripts, a word is a run of
+# letters, marks and digits, with apostrophes and hyphens inside.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
     rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*"
@@ -17,13 +17,13 @@ _WORD = regex.compile(
 
 _CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 
-# What a table or an LLM writes where it has no text.
-NO_TEXT = frozenset({"", "nan", "<none>"})
+# What tables and LLMs write for a missing text.
+PLACEHOLDERS = frozenset({"", "nan", "<none>"})
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether `text` is empty, or one of the marks that tools leave in place of a text: `nan`, `<none>`."""
-    return text.strip() in NO_TEXT
+    """Whether `text` is empty, or what tools write for a missing text: `nan`, `<none>`."""
+    return text.strip() in PLACEHOLDERS
 
 
 def words(text: str) -> list[str]:
@@ -34,16 +34,16 @@ def words(text: str) -> list[str]:
     >>> words("It's ACANTHUS-like, isn\u2019t it?")
     ["it's", 'acanthus-like', "isn't", 'it']
     """
-    return [_folded(word) for word in words_as_written(text)]
+    return [_casefold(word) for word in words_as_written(text)]
 
 
 def words_as_written(text: str) -> list[str]:
-    """The words of `text` in order, as they stand there."""
+    """The words of `text` in order, with their original case and spelling."""
     return [str(word) for word in _WORD.findall(text)]
 
 
 def is_character(word: str) -> bool:
-    """Whether `word` is of a script without spaces between words, where each character is taken for a word.
+    """Whether `word` is of a script without spaces between words, in which each character counts as a word.
 
     >>> [is_character(word) for word in words("我 bake")]
     [True, False]
@@ -51,27 +51,29 @@ def is_character(word: str) -> bool:
     return bool(_CHARACTER.match(word))
 
 
-def _folded(word: str) -> str:
-    """`word` without its case, and in one of the ways in which Unicode can spell it."""
+def _casefold(word: str) -> str:
+    """`word` case-folded, in Unicode's composed form (NFC), with straight apostrophes."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", word).replace("\u2019", "'").casefold())
 
 
 def split_compounds(sentence: Sequence[str]) -> list[str]:
-    """The parts of compounds and contractions in the words `sentence`.
+    """The words `sentence` with compounds and contractions split at hyphens and apostrophes.
 
-    >>> parts(["the", "dog's", "acanthus-like", "ear"])
+    >>> split_compounds(["the", "dog's", "acanthus-like", "ear"])
     ['the', 'dog', 's', 'acanthus', 'like', 'ear']
     """
     return [part for word in sentence for part in re.split(r"['\-]", word)]
 
 
 def contains_phrase(sentence: Sequence[str], phrase: Sequence[str]) -> bool:
-    """Whether the words `phrase` stand one after the other in the words `sentence`; no words stand nowhere.
+    """Whether the words `phrase` occur in the words `sentence`, adjacent and in order. False for an empty phrase.
 
-    >>> holds(words("They moved to New York."), words("new york"))
+    >>> contains_phrase(words("They moved to New York."), words("new york"))
     True
-    >>> holds(words("They bake."), words("bak"))
+    >>> contains_phrase(words("They bake."), words("bak"))
     False
     """
     size = len(phrase)
-    return size > 0 and any(list(sentence[at : at + size]) == list(phrase) for at in range(len(sentence) - size + 1))
+    return size > 0 and any(
+        list(sentence[start : start + size]) == list(phrase) for start in range(len(sentence) - size + 1)
+    )

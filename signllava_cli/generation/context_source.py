@@ -88,7 +88,7 @@ class ContextSource:
             return self.splits.sentences(clip, self.window, self.prelude)
         texts = self.prepared if self.prepared else hypotheses
         sentences = []
-        for row in split.before(clip, self.window, self.prelude):
+        for row in split.context_rows(clip, self.window, self.prelude):
             is_gold = self.kind == "gold" or (self.gold_if_missing and not split.has_features[row])
             sentences.append(split.index.translation(row) if is_gold else texts.get(split.index.id(row), ""))
         return [sentence for sentence in sentences if sentence]

@@ -112,7 +112,7 @@ class SharedPrefixDecoder:
     @torch.no_grad()
     def admit(self, examples: Sequence[Example]) -> None:
         """Read the prompts of `examples` and choose the first tokens of their hypotheses."""
-        batch = collate_examples(examples, self.widths, self.bundle.pad_id, "right", prefix_len=True)
+        batch = collate_examples(examples, self.widths, self.bundle.pad_id, "right", omit_prefix=True)
         batch = batch.to(self.bundle.device)
         embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)

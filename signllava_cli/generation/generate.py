@@ -141,7 +141,7 @@ def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool)
 def _skip_reason(job: DecodingJob, clip: Clip) -> str | None:
     """What the clip lacks so that it cannot be decoded, or None."""
     if not job.split.has_features[clip.row]:
-        return job.split.lacking(clip.row)
+        return job.split.missing_streams(clip.row)
     return None if job.instructions.for_clip(clip) else NO_KEYWORD
 
 
@@ -216,7 +216,7 @@ def _print_context_from(sources: Mapping[str, ContextSource], split: Split) -> N
     (source,) = cross_split_sources
     assert source.splits is not None
     num_extended, num_leaked = source.splits.count(source.window, source.prelude)
-    num_clips = len(source.splits.own)
+    num_clips = len(source.splits.clips)
     other_splits = ", ".join(source.splits.splits[1:])
     info(
         f"gold context: {num_extended} of {num_clips} clips of split {split.name} have earlier sentences in split "

@@ -151,7 +151,7 @@ class DecodingJob:
         Raises:
             UserError: the split or the LLM cannot do what it asks for.
         """
-        num_frames = np.sum([stream.kept_frames() for stream in split.streams], axis=0)
+        num_frames = np.sum([stream.kept_frame_counts() for stream in split.streams], axis=0)
         builder = ExampleBuilder(
             bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )

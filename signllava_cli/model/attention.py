@@ -1,8 +1,8 @@
-"""The attention implementation that is registered with transformers: sdpa, with a prefix or a KV cache of ours.
+"""The attention function that is registered with transformers: sdpa, with an optional prefix cache or KV cache.
 
-transformers lets a package register an attention function, and passes it every keyword argument that the decoder is
-called with. `prefix` holds the keys and values of the constant text in training (prefix_cache.py); `kv_cache` those of
-the tokens before the new one in decoding (kv_cache.py). Without either it is sdpa.
+transformers passes a registered attention function every keyword argument of the decoder. `prefix` has the keys and
+values of the constant text (prefix_cache.py), `kv_cache` those of all tokens before the next one in decoding
+(kv_cache.py). Without either, the function is sdpa.
 """
 
 from typing import Any, Protocol
@@ -17,17 +17,17 @@ ATTENTION = "sdpa_with_prefix"
 
 
 class PrefixKV(Protocol):
-    """What attention asks of a prefix cache (prefix_cache.py)."""
+    """The interface of a prefix cache (prefix_cache.py)."""
 
     def prepend_kv(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """`key` and `value` (B, heads, L, head width) of a layer, those of the P prefix tokens before them: P + L."""
+        """`key` and `value` (B, heads, L, head width) of a layer with those of P prefix tokens before them: P + L."""
 
 
 class DecodingKV(Protocol):
-    """What attention asks of a KV cache (kv_cache.py)."""
+    """The interface of a KV cache (kv_cache.py)."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """The attention (R, 1, heads, head width) of one new token in each of R rows; its key and value are stored."""
+        """The attention (R, 1, heads, head width) of the next token in each of R rows; stores its key and value."""
 
 
 def _attention_forward(
@@ -39,15 +39,16 @@ def _attention_forward(
     prefix: PrefixKV | None = None,
     prefix_mask: Tensor | None = None,
     kv_cache: DecodingKV | None = None,
-    **others: Any,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention of one layer: queries (B, heads, L, head width) in, (B, L, heads, head width) out."""
+    """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, head width)."""
     if kv_cache is not None:
-        return kv_cache.attend(int(module.layer_idx), query, key, value, others.get("scaling")), None  # type: ignore[arg-type]
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        return kv_cache.attend(layer, query, key, value, kwargs.get("scaling")), None
     if prefix is not None:
         key, value = _prepend_kv(module, prefix, key, value)
     mask = attention_mask if prefix_mask is None else prefix_mask
-    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **others)
+    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
     return attended
 
 
@@ -55,7 +56,7 @@ def _attention_forward(
 def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """`prefix.prepend_kv` for the layer of this attention module.
 
-    Not compiled: the layer's index would become a constant of the graph, and each layer would be compiled separately.
+    Not compiled: the layer's index would be a constant of the graph, so each layer would be compiled separately.
     """
     return prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
 

@@ -1,8 +1,8 @@
-"""A checkpoint's files: the trained weights and what inference needs to know, and nothing else.
+"""Reads and writes checkpoints: the trained weights and what inference needs, and nothing else.
 
 projector.safetensors   every projector and boundary vector
 adapter/                the LoRA adapter in PEFT's format, after finetune
-config.json             LLM, tokenizer facts, data hash, versions
+config.json             LLM, chat template, data hash, versions
 recipe.yaml             the resolved recipe: streams, prompts, context, decoding
 """
 
@@ -42,17 +42,17 @@ PROJECTOR, ADAPTER, CONFIG, RECIPE, PROGRESS = (
     "recipe.yaml",
     "progress.json",
 )
-# Settings of the training that generation does not take over: ranges of N and M, and the launcher.
+# Training settings that do not apply to generation: the ranges of window and prelude, and the launch profile.
 GENERATION_OVERRIDES = ("context.min_window=null", "context.min_prelude=null", "launch.profile=null")
 STEP_FOLDER = re.compile(r"step-(\d{6,})")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What a checkpoint says of itself, as in its config.json.
+    """The config.json of a checkpoint.
 
-    `llm` is what `llm.identity` gives; `turns` is what the chat template said in training; `data` is the
-    fingerprint of the training split; `layouts` are the names of what the numbers of its streams are, where known.
+    `llm`: the result of `llm_identity`. `turns`: the rendered chat template of training. `data`: the fingerprint of
+    the training split. `layouts`: stream -> the name of what its numbers are, if known.
     """
 
     stage: str
@@ -66,7 +66,7 @@ class CheckpointConfig:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of this package and of those that decide what a checkpoint holds."""
+    """The versions of this package and of the libraries on which the contents of a checkpoint depend."""
     names = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "safetensors")
     return {"signllava": __version__, **{name: version(name) for name in names}}
 
@@ -74,15 +74,15 @@ def library_versions() -> dict[str, str]:
 def write_checkpoint(
     folder: Path, model: SignLlavaModel, weights: dict[str, Tensor], config: CheckpointConfig, recipe: Recipe
 ) -> None:
-    """Write everything of a checkpoint that inference needs into the empty `folder`.
+    """Write the files of a checkpoint that inference needs into the empty `folder`.
 
     Args:
-        weights: everything trained, by its name in `model`, which may hold but a part of each tensor itself.
+        weights: the trained weights by their names in `model`, complete even if `model` is partitioned (ZeRO-3).
     """
     projectors = _strip_prefix("projectors.", weights)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     metadata = {"format": FORMAT, "stage": config.stage, "llm": recipe.llm.path, "widths": widths}
-    # one entry, because safetensors writes several in random order, and equal weights should be equal files
+    # one entry, because safetensors writes several in random order, and equal weights should give equal files
     save_file(projectors, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
     if recipe.lora.enabled:
         save_adapter(model.llm, _strip_prefix("llm.", weights), folder / ADAPTER)
@@ -91,7 +91,7 @@ def write_checkpoint(
 
 
 def _strip_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of `weights` whose names begin with `prefix`, by the rest of their names."""
+    """The weights whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
@@ -99,17 +99,17 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
     """The config.json of a checkpoint.
 
     Raises:
-        UserError: it is missing, damaged, or of another format.
+        UserError: it is missing, damaged, or has another format version.
     """
     content = read_json(checkpoint / CONFIG)
     if content.get("format") != FORMAT:
         raise UserError(
-            f"{checkpoint / CONFIG} is of format {content.get('format')!r}; this version reads {FORMAT!r}."
+            f"{checkpoint / CONFIG} has format {content.get('format')!r}; this version of signllava reads {FORMAT!r}."
         )
     try:
         return TypeAdapter(CheckpointConfig).validate_python(content)
-    except ValidationError as invalid:
-        first = invalid.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         raise UserError(f"{checkpoint / CONFIG} is damaged: {first['loc']} {first['msg']}.") from None
 
 
@@ -125,14 +125,14 @@ def load_projectors(model: SignLlavaModel, file: Path) -> None:
 
 
 def load_weights(model: SignLlavaModel, checkpoint: Path, with_adapter: bool) -> None:
-    """Load the projectors and, if asked, the adapter of `checkpoint` into `model`, strictly."""
+    """Load the projectors of `checkpoint`, and its adapter if `with_adapter`, into `model`, strictly."""
     load_projectors(model, checkpoint / PROJECTOR)
     if with_adapter:
         load_adapter(model.llm, checkpoint / ADAPTER)
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that `path` names: itself, or the best (else the last) one of a run.
+    """The checkpoint at `path`: a checkpoint folder, or the best (else the last) checkpoint of a run folder.
 
     Raises:
         UserError: there is none.
@@ -147,34 +147,39 @@ def find_checkpoint(path: str | Path) -> Path:
     linked = read_link(path)
     if linked is not None and (linked / CONFIG).is_file():
         return linked
-    raise UserError(f"No checkpoint at {path}: expected a run, a step folder, or its link `best` or `last`.")
+    raise UserError(
+        f"No checkpoint at {path}; name a run folder, one of its step folders, or its link `best` or `last`."
+    )
 
 
 def find_projector(path: str | Path) -> Path:
-    """The projector.safetensors that `path` names: the file itself, or that of a checkpoint or run."""
+    """The projector.safetensors at `path`: the file itself, or that of a checkpoint or run folder."""
     file = Path(path).expanduser()
     return file if file.suffix == ".safetensors" else find_checkpoint(file) / PROJECTOR
 
 
 def checkpoint_recipe(checkpoint: Path, overrides: list[str]) -> Recipe:
-    """The recipe that `checkpoint` was trained with, with overrides; its weights come from the checkpoint.
+    """The recipe that `checkpoint` was trained with, with `overrides`.
 
-    What it said of the layout of the training data is not said of other data.
+    `init.projector` and `streams.*.layout` are reset: the weights are the checkpoint's, and the layout of the
+    training data does not apply to other data.
 
     Raises:
-        UserError: an override would change what the weights were trained for.
+        UserError: an override changes `tasks` or `lora`, for which the weights were trained.
     """
     trained = read_recipe(checkpoint / RECIPE)
-    unknown = [f"streams.{name}.layout=null" for name, stream in trained.streams.items() if stream.layout]
-    recipe = read_recipe(checkpoint / RECIPE, [*unknown, *overrides, "init.projector=null"])
+    layout_resets = [f"streams.{name}.layout=null" for name, stream in trained.streams.items() if stream.layout]
+    recipe = read_recipe(checkpoint / RECIPE, [*layout_resets, *overrides, "init.projector=null"])
     for name in ("tasks", "lora"):
         if getattr(recipe, name) != getattr(trained, name):
-            raise UserError(f"--set {name}.*: fixed by {checkpoint}, which was trained with other settings.")
+            raise UserError(
+                f"--set {name}.*: cannot be changed, because {checkpoint} was trained with other values; remove it."
+            )
     return recipe
 
 
 def weights_hash(checkpoint: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the trained weights, whatever else their files say."""
+    """The first 16 hex digits of the SHA-256 of the trained weights, without the metadata of their files."""
     digest = hashlib.sha256()
     for name, tensor in _trained_tensors(checkpoint):
         digest.update(name.encode())
@@ -183,7 +188,7 @@ def weights_hash(checkpoint: Path) -> str:
 
 
 def iterate_tensors(checkpoint: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
-    """Name, dtype, shape and bytes of every trained tensor in `checkpoint`."""
+    """Name, dtype, shape and size in bytes of every trained tensor in `checkpoint`."""
     for name, tensor in _trained_tensors(checkpoint):
         size = tensor.numel() * tensor.element_size()
         yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size
@@ -197,7 +202,7 @@ def _trained_tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None when it is whole."""
+    """The first error in a checkpoint's files, or None."""
     try:
         read_config(checkpoint)
         read_json(checkpoint / PROGRESS)
@@ -209,7 +214,7 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def find_tensor_damage(file: Path) -> str | None:
-    """What is wrong with a safetensors file (missing, cut short), or None; reads its header only."""
+    """The error of a safetensors file (missing, truncated), or None. Only the header is read."""
     try:
         with safe_open(file, "pt") as tensors:
             tensors.keys()

@@ -1,4 +1,4 @@
-"""Makes a checkpoint of ours out of one of Sign_LLaVA."""
+"""Converts a Sign_LLaVA checkpoint to a signllava checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from signllava_cli.files import atomic_folder, write_json
 from signllava_cli.model.checkpoint import PROGRESS, CheckpointConfig, library_versions, write_checkpoint
 from signllava_cli.model.conversion_report import (
     print_boundary_sources,
+    print_layouts,
     print_source,
     print_tensor_mapping,
-    say_layouts,
     warn_about_changed_embeddings,
 )
 from signllava_cli.model.layouts import layouts_of_conversion
@@ -29,14 +29,14 @@ from signllava_cli.recipe import Recipe, build_recipe
 
 @dataclass(frozen=True)
 class BoundaryRows:
-    """Where boundary vectors come from.
+    """The embedding rows that become boundary vectors.
 
-    `rows`: of some streams, which two embedding rows (opening, closing). The other streams have Sign_LLaVA's
-    own two markers, where the file holds them, or, if `fresh`, newly drawn vectors.
+    `rows`: stream -> the rows of its start and end vectors. Other streams get the two markers of Sign_LLaVA if the
+    file has them, unless `ignore_markers`; without rows, boundary vectors are newly initialized.
     """
 
     rows: Mapping[str, tuple[int, int]]
-    fresh: bool = False
+    ignore_markers: bool = False
 
 
 def convert(
@@ -46,117 +46,123 @@ def convert(
     order: Sequence[str] | None = None,
     boundaries: BoundaryRows | None = None,
 ) -> None:
-    """Write the Sign_LLaVA checkpoint `source` as a checkpoint of ours into the new folder `out`, and say what it held.
+    """Convert the Sign_LLaVA checkpoint `source` to the new checkpoint folder `out`, and print what was converted.
 
-    The streams, widths, layers and the adapter's shape are those of the tensors, everything else is the recipe's.
+    Streams, their widths and layers, and the adapter's shape come from the tensors, everything else from `recipe`.
 
     Args:
-        order: the streams to convert, in this order; by default the recipe's order, then the file's.
-        boundaries: by default Sign_LLaVA's markers where the file has them.
+        order: the streams to convert, in this order; by default in the order of the recipe, then of the file.
+        boundaries: by default Sign_LLaVA's markers, if the file has them.
 
     Raises:
-        UserError: the source cannot be converted, or does not fit the LLM; `out` is not empty.
+        UserError: the source cannot be converted, or is not of the recipe's LLM; `out` is not empty.
     """
     require_empty_folder(out)
     boundaries = boundaries or BoundaryRows({})
-    found = read_sign_llava(source)
-    parts = parse_tensors(found.tensors, found.files[0])
-    streams = _streams(parts, recipe, order)
-    fitted = _fit_recipe(recipe, parts, streams)
-    print_source(found, recipe, fitted, parts)
-    bundle = load_model_bundle(fitted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    original = read_sign_llava(source)
+    parts = parse_tensors(original.tensors, original.files[0])
+    streams = _select_streams(parts, recipe, order)
+    converted = _fit_recipe(recipe, parts, streams)
+    print_source(original, recipe, converted, parts)
+    bundle = load_model_bundle(converted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     hidden = bundle.llm["hidden_size"]
     if parts.hidden != hidden:
         raise UserError(
-            f"{found.files[0]} projects to embeddings of {parts.hidden} numbers and {fitted.llm.path} has {hidden}; "
-            "set llm.path to the LLM it was trained with."
+            f"{original.files[0]} projects to embeddings of {parts.hidden} numbers, but {converted.llm.path} has "
+            f"{hidden}; set llm.path to the LLM it was trained with."
         )
     table = bundle.model.llm.get_input_embeddings().weight
     rows = _boundary_rows(parts, len(table), streams, boundaries)
-    _load_weights(bundle, parts, streams, rows, found.files[0])
-    print_tensor_mapping(found, parts, streams, rows, fitted)
+    _load_weights(bundle, parts, streams, rows, original.files[0])
+    print_tensor_mapping(original, parts, streams, rows, converted)
     print_boundary_sources(streams, rows, parts)
-    layouts = _layouts(recipe, fitted)
-    warn_about_changed_embeddings(parts, table, fitted)
+    layouts = _find_layouts(recipe, converted)
+    warn_about_changed_embeddings(parts, table, converted)
     config = CheckpointConfig(
-        stage="finetune" if fitted.lora.enabled else "pretrain",
-        step=found.step,
+        stage="finetune" if converted.lora.enabled else "pretrain",
+        step=original.step,
         llm=bundle.llm,
         turns=bundle.prompts.turns,
-        data=f"converted from {found.files[0].name}, SHA-256 {found.digest[:16]}",
+        data=f"converted from {original.files[0].name}, SHA-256 {original.digest[:16]}",
         versions=library_versions(),
         layouts=layouts,
     )
-    weights = {name: weight.detach().cpu() for name, weight in bundle.model.trained_parameters().items()}
+    weights = {name: weight.detach().cpu() for name, weight in bundle.model.trainable_parameters().items()}
     with atomic_folder(out) as folder:
-        write_checkpoint(folder, bundle.model, weights, config, fitted)
-        write_json(folder / PROGRESS, {"step": found.step})
-    info(f"{config.stage} checkpoint of step {found.step} in {out}")
+        write_checkpoint(folder, bundle.model, weights, config, converted)
+        write_json(folder / PROGRESS, {"step": original.step})
+    info(f"{config.stage} checkpoint of step {original.step} in {out}")
 
 
-def _streams(parts: SignLlavaParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:
+def _select_streams(parts: SignLlavaParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:
     if order is None:
-        named = [stream for stream in recipe.streams if stream in parts.projectors]
-        return [*named, *(stream for stream in parts.projectors if stream not in named)]
+        in_recipe = [stream for stream in recipe.streams if stream in parts.projectors]
+        return [*in_recipe, *(stream for stream in parts.projectors if stream not in in_recipe)]
     unknown = [stream for stream in order if stream not in parts.projectors]
     if unknown or len(set(order)) != len(order) or not order:
         raise UserError(
-            f"--streams {','.join(order)}: name each once, of those in the file: {', '.join(parts.projectors)}."
+            f"--streams {','.join(order)}: name streams of the file, each once: {', '.join(parts.projectors)}."
         )
     return list(order)
 
 
 def _fit_recipe(recipe: Recipe, parts: SignLlavaParts, streams: Sequence[str]) -> Recipe:
-    """`recipe` with the streams and the adapter's shape that the tensors have."""
-    settings = recipe.to_dict()
-    settings["init"]["projector"] = None
-    settings["streams"] = {
+    """`recipe` with the streams and the adapter's shape of the tensors."""
+    values = recipe.to_dict()
+    values["init"]["projector"] = None
+    values["streams"] = {
         stream: {
-            **settings["streams"].get(stream, {}),
+            **values["streams"].get(stream, {}),
             "width": parts.projectors[stream].width,
             "projector": parts.projectors[stream].kind,
             "normalize_input": False,
             "normalize_output": False,
-            "layout": None,  # what the user says of the checkpoint's training data is not said of other data
+            "layout": None,  # the user's layout is that of the training data, not of other data
         }
         for stream in streams
     }
     if recipe.lora.enabled:
         if not parts.adapter:
-            raise UserError("lora.enabled: the file holds no adapter; use a pretrain recipe, or set it to false.")
-        settings["lora"]["r"] = parts.adapter_rank
+            raise UserError("lora.enabled: the file has no adapter; use a pretrain recipe, or set it to false.")
+        values["lora"]["r"] = parts.adapter_rank
         if set(parts.adapter_targets) != set(recipe.lora.target_modules):
-            settings["lora"]["targets"] = parts.adapter_targets
-    return build_recipe(settings)
+            values["lora"]["target_modules"] = parts.adapter_targets
+    return build_recipe(values)
 
 
-def _layouts(recipe: Recipe, fitted: Recipe) -> dict[str, str]:
-    """What is known of the features that the projectors were trained on: what `recipe` says, else by their width."""
-    said = {name: stream.layout for name, stream in recipe.streams.items()}
-    layouts = layouts_of_conversion({name: (each.width, said.get(name)) for name, each in fitted.streams.items()})
-    say_layouts(layouts, fitted)
+def _find_layouts(recipe: Recipe, converted: Recipe) -> dict[str, str]:
+    """The layouts that the projectors were trained on: those of `recipe`, else by the width of the stream."""
+    given = {name: stream.layout for name, stream in recipe.streams.items()}
+    layouts = layouts_of_conversion(
+        {name: (stream.width, given.get(name)) for name, stream in converted.streams.items()}
+    )
+    print_layouts(layouts, converted)
     return layouts
 
 
 def _boundary_rows(
     parts: SignLlavaParts, vocabulary: int, streams: Sequence[str], boundaries: BoundaryRows
 ) -> dict[str, tuple[int, int]]:
-    """The embedding rows of the streams whose boundary vectors are in the file."""
+    """Stream -> the embedding rows of its start and end vectors, for the streams that have rows in the file."""
     unknown = [stream for stream in boundaries.rows if stream not in streams]
     if unknown:
-        raise UserError(f"--boundary-rows {unknown[0]}: no such stream; these are converted: {', '.join(streams)}.")
+        raise UserError(f"--boundary-rows {unknown[0]}: not a converted stream; these are: {', '.join(streams)}.")
     if parts.embeddings is None:
         if boundaries.rows:
-            raise UserError("--boundary-rows: the file holds no embedding rows (embed_tokens.weight).")
+            raise UserError(
+                "--boundary-rows: the file has no embedding rows (embed_tokens.weight); remove the option."
+            )
         return {}
     count = len(parts.embeddings)
     for stream, pair in boundaries.rows.items():
         if max(pair) >= count:
-            raise UserError(f"--boundary-rows {stream}: row {max(pair)} of a table with rows 0 to {count - 1}.")
-    # the markers are the last two rows: of a table that grew by them, or alone
+            raise UserError(
+                f"--boundary-rows {stream}: row {max(pair)} is outside of the table, which has rows 0 to {count - 1}."
+            )
+    # the markers are the last two rows of an extended table, or a table of their own
     has_markers = count == 2 or count >= vocabulary + 2
     markers = (count - 2, count - 1)
-    default = dict.fromkeys(streams, markers) if has_markers and not boundaries.fresh else {}
+    default = dict.fromkeys(streams, markers) if has_markers and not boundaries.ignore_markers else {}
     return {**default, **boundaries.rows}
 
 
@@ -165,9 +171,9 @@ def _load_weights(
     parts: SignLlavaParts,
     streams: Sequence[str],
     rows: Mapping[str, tuple[int, int]],
-    where: Path,
+    file: Path,
 ) -> None:
-    """Copy what is converted into the model; boundary vectors of no row stay as they were drawn."""
+    """Copy the converted tensors into the model; boundary vectors without rows keep their initial values."""
     model = bundle.model
     weights: dict[str, Tensor] = model.projectors.state_dict()
     for stream in streams:
@@ -175,16 +181,19 @@ def _load_weights(
         if stream in rows and parts.embeddings is not None:
             boundary = parts.embeddings[list(rows[stream])]
             if not torch.isfinite(boundary).all():
-                raise UserError(f"{where}: rows {rows[stream]} of {parts.embeddings_source} are not finite.")
+                raise UserError(
+                    f"{file}: rows {rows[stream]} of {parts.embeddings_source} are not finite; name others with "
+                    "--boundary-rows."
+                )
             weights[f"{stream}.boundary"] = boundary
     model.projectors.load_state_dict(weights, strict=True)
     adapter = {
-        named[1]: weight
+        match[1]: weight
         for name, weight in model.llm.named_parameters()
-        if (named := LORA.fullmatch(name)) is not None
+        if (match := LORA.fullmatch(name)) is not None
     }
     if adapter:
-        require_same_tensors(parts.adapter, adapter, where)
+        require_same_tensors(parts.adapter, adapter, file)
         with torch.no_grad():
             for name, weight in adapter.items():
                 weight.copy_(parts.adapter[name])

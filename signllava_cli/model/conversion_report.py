@@ -1,4 +1,4 @@
-"""Says what a conversion read, what became of each tensor, and what will be different."""
+"""Prints what a conversion read, what each tensor was converted to, and which differences to expect."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,66 +13,68 @@ from signllava_cli.model.sign_llava_file import SignLlavaCheckpoint
 from signllava_cli.model.sign_llava_tensors import SignLlavaParts
 from signllava_cli.recipe import Recipe
 
-ROWS_PER_CHUNK = 4096  # of embedding tables that are compared
+ROWS_PER_CHUNK = 4096  # of two embedding tables that are compared
 
 
-def print_source(found: SignLlavaCheckpoint, recipe: Recipe, fitted: Recipe, parts: SignLlavaParts) -> None:
-    """The files, and what of `recipe` they overrule."""
-    for file in found.files:
+def print_source(original: SignLlavaCheckpoint, recipe: Recipe, converted: Recipe, parts: SignLlavaParts) -> None:
+    """Print the files, and the values of `recipe` that they override."""
+    for file in original.files:
         info(f"read {file}")
-    if found.beside:
-        info(f"beside the tensors it holds {summarize_names(found.beside)}: not converted")
-    for stream in [each for each in recipe.streams if each not in fitted.streams]:
-        why = "--streams" if stream in parts.projectors else "the file, which has no projector for it,"
-        info(f"recipe: streams.{stream}: left out by {why}")
-    before, after = recipe.to_flat_dict(), fitted.to_flat_dict()
+    if original.ignored:
+        info(f"entries that are not tensors: {summarize_names(original.ignored)}; not converted")
+    for stream in [name for name in recipe.streams if name not in converted.streams]:
+        reason = "--streams omits it" if stream in parts.projectors else "the file has no projector for it"
+        info(f"recipe: streams.{stream}: removed, because {reason}")
+    before, after = recipe.to_flat_dict(), converted.to_flat_dict()
     for key, value in after.items():
         if key not in before:
             info(f"recipe: {key}: {value}")
         elif before[key] != value:
             info(f"recipe: {key}: {before[key]} -> {value}")
     if recipe.lora.enabled:
-        info(f"recipe: lora.lora_alpha: {fitted.lora.lora_alpha:g}, as no tensor tells it")
-    in_file, in_recipe = [each for each in parts.projectors if each in fitted.streams], list(fitted.streams)
+        info(f"recipe: lora.lora_alpha: {converted.lora.lora_alpha:g} is kept, because no tensor has it")
+    in_file, in_recipe = [name for name in parts.projectors if name in converted.streams], list(converted.streams)
     if in_file != in_recipe:
         warning(
             f"Sign_LLaVA joined the streams in the order {', '.join(in_file)}; this checkpoint joins them "
-            f"in the order {', '.join(in_recipe)}. --streams {','.join(in_file)} keeps the old one."
+            f"in the order {', '.join(in_recipe)}. --streams {','.join(in_file)} keeps the order of Sign_LLaVA."
         )
 
 
 def print_tensor_mapping(
-    found: SignLlavaCheckpoint,
+    original: SignLlavaCheckpoint,
     parts: SignLlavaParts,
     streams: Sequence[str],
     rows: Mapping[str, tuple[int, int]],
     recipe: Recipe,
 ) -> None:
-    """A table of every tensor of the source and its fate; the LLM's layers, which are alike, share a row."""
-    fates: dict[str, str] = {}
+    """Print a table of every source tensor and what it was converted to; equal layers of the LLM share a row."""
+    targets: dict[str, str] = {}
     for stream, projector in parts.projectors.items():
-        for ours, source in projector.sources.items():
-            fates[source] = f"{stream}.{ours}" if stream in streams else "ignored: --streams leaves it out"
-    for ours, source in parts.adapter_sources.items():
-        fates[source] = f"adapter, {ours}" if recipe.lora.enabled else "ignored: lora.enabled is false in the recipe"
+        for name, source in projector.sources.items():
+            targets[source] = f"{stream}.{name}" if stream in streams else "ignored: --streams omits it"
+    for name, source in parts.adapter_sources.items():
+        targets[source] = (
+            f"adapter, {name}" if recipe.lora.enabled else "ignored: lora.enabled is false in the recipe"
+        )
     if parts.embeddings_source is not None:
         used = sorted({row for pair in rows.values() for row in pair})
-        fates[parts.embeddings_source] = f"rows {used} to boundary vectors" if used else "ignored: no row was taken"
-    counted: dict[tuple[str, str, str], int] = {}
-    for name, tensor in found.tensors.items():
-        fate = fates.get(name, "ignored: the LLM's own; it comes from llm.path")
+        targets[parts.embeddings_source] = f"rows {used} to boundary vectors" if used else "ignored: no row is used"
+    counts: dict[tuple[str, str, str], int] = {}
+    for name, tensor in original.tensors.items():
+        target = targets.get(name, "ignored: part of the LLM, which is loaded from llm.path")
         shape = f"{str(tensor.dtype).removeprefix('torch.')} {' x '.join(map(str, tensor.shape))}"
-        alike = (_generalize_layer(escape_unprintable(name)), shape, _generalize_layer(fate))
-        counted[alike] = counted.get(alike, 0) + 1
+        key = (_generalize_layer(escape_unprintable(name)), shape, _generalize_layer(target))
+        counts[key] = counts.get(key, 0) + 1
     print_table(
-        f"{len(found.tensors)} tensors",
-        ["tensor", "number", "is", "became"],
-        [[name, number, shape, fate] for (name, shape, fate), number in counted.items()],
+        f"{len(original.tensors)} tensors",
+        ["tensor", "count", "type", "converted to"],
+        [[name, count, shape, target] for (name, shape, target), count in counts.items()],
     )
     if parts.adapter and not recipe.lora.enabled:
         warning(
-            "the adapter was left behind, and without it the LLM is not the one that these projectors were last "
-            "trained with. --recipe finetune converts it too."
+            "the adapter is not converted, and without it the LLM is not the one that these projectors were last "
+            "trained with; --recipe finetune converts it too."
         )
 
 
@@ -83,47 +85,50 @@ def _generalize_layer(name: str) -> str:
 def print_boundary_sources(
     streams: Sequence[str], rows: Mapping[str, tuple[int, int]], parts: SignLlavaParts
 ) -> None:
-    """Where each stream's boundary vectors come from."""
+    """Print the source of each stream's boundary vectors."""
     for stream in streams:
         if stream in rows:
-            opening, closing = rows[stream]
-            info(f"boundary vectors of {stream}: rows {opening} and {closing} of {parts.embeddings_source}")
+            start, end = rows[stream]
+            info(f"boundary vectors of {stream}: rows {start} and {end} of {parts.embeddings_source}")
         else:
-            info(f"boundary vectors of {stream}: newly drawn with run.seed, at the spread of the LLM's embeddings")
+            info(
+                f"boundary vectors of {stream}: newly initialized with run.seed and the standard deviation of the "
+                "LLM's embeddings"
+            )
     if len(rows) < len(streams):
         warning(
-            "newly drawn boundary vectors have learnt nothing yet: a short pretrain from this projector teaches them."
+            "newly initialized boundary vectors are untrained; train them with a short pretrain from this projector."
         )
 
 
-def say_layouts(layouts: Mapping[str, str], recipe: Recipe) -> None:
-    """Which features the projectors were trained on, as far as it can be known."""
+def print_layouts(layouts: Mapping[str, str], recipe: Recipe) -> None:
+    """Print the layouts of the features that the projectors were trained on."""
     for stream, layout in layouts.items():
         if layout == SIGN_LLAVA:
             warning(
-                f"{stream}: {recipe.streams[stream].width} numbers: Sign_LLaVA's pose normalization, not what "
-                f"`prepare pack` makes, whose features are refused (layout {SIGN_LLAVA}, docs/checkpoints.md). If it "
-                f"was trained on another layout, --set streams.{stream}.layout=NAME."
+                f"{stream}: {recipe.streams[stream].width} numbers: assumed to have Sign_LLaVA's pose normalization "
+                f"(layout {SIGN_LLAVA}, docs/checkpoints.md); features that `prepare pack` normalized are refused. If "
+                f"it was trained on another layout, --set streams.{stream}.layout=NAME."
             )
         else:
             info(f"{stream}: trained on features of layout {layout}")
     if unknown := [stream for stream in recipe.streams if stream not in layouts]:
-        info(f"trained on features of a layout that no tensor tells: {', '.join(unknown)}")
+        info(f"trained on features of unknown layout: {', '.join(unknown)}")
 
 
 @torch.no_grad()
 def warn_about_changed_embeddings(parts: SignLlavaParts, table: Tensor, recipe: Recipe) -> None:
-    """Sign_LLaVA could train the whole table: then its words are not those of the LLM."""
+    """Warn if embeddings differ from those of the LLM: Sign_LLaVA could train the whole table."""
     if parts.embeddings is None or len(parts.embeddings) < len(table):
         return
     changed = 0
     for start in range(0, len(table), ROWS_PER_CHUNK):
-        ours = table[start : start + ROWS_PER_CHUNK].float().cpu()
-        theirs = parts.embeddings[start : start + len(ours)].float()
-        changed += int((~torch.isclose(ours, theirs, rtol=0.02, atol=1e-4)).any(dim=1).sum())
+        rows = table[start : start + ROWS_PER_CHUNK].float().cpu()
+        trained_rows = parts.embeddings[start : start + len(rows)].float()
+        changed += int((~torch.isclose(rows, trained_rows, rtol=0.02, atol=1e-4)).any(dim=1).sum())
     if changed:
         warning(
-            f"{changed} of {len(table)} rows of {parts.embeddings_source} are not those of {recipe.llm.path}: the "
-            "words were trained too, or this is another LLM. Checkpoints of ours hold no words, so this one will "
-            "translate differently."
+            f"{changed} of {len(table)} rows of {parts.embeddings_source} differ from those of {recipe.llm.path}: "
+            "the embeddings were trained too, or llm.path is another LLM. The checkpoint has no embeddings, so its "
+            "translations will differ from Sign_LLaVA's."
         )

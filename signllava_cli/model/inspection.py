@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as facts that a screen or a program can show."""
+"""Collects what a checkpoint contains, for `signllava checkpoint inspect`."""
 
 import json
 import math
@@ -26,7 +26,7 @@ RESUME, METRICS = "resume", "metrics.jsonl"  # as training writes them
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """One trained tensor; `size` in bytes."""
+    """One trained tensor. `size`: bytes."""
 
     name: str
     dtype: str
@@ -36,7 +36,7 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class Part:
-    """A projector (by its stream) or the adapter: how many tensors and parameters, and how many bytes."""
+    """A projector (named after its stream) or the adapter. `size`: bytes."""
 
     name: str
     tensors: int
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of `resume/`: its size in bytes, and how many tensors it holds, or what is wrong with it."""
+    """A file of `resume/`. `size`: bytes. `tensors`: their number, in a safetensors file. `damage`: its error."""
 
     name: str
     size: int
@@ -56,10 +56,10 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All of a checkpoint but its values.
+    """Everything about a checkpoint except the values of its tensors.
 
-    `links` are those of its run that point at it, `scores` what its run's metrics say of the dev split at its step,
-    `resume` is None when there is no such folder.
+    `links`: the links of its run folder that point to it (`best`, `last`). `scores`: its dev scores in the run's
+    metrics.jsonl. `weights`: the hash of the trained weights. `resume`: None if there is no such folder.
     """
 
     path: Path
@@ -74,12 +74,12 @@ class Inspection:
     resume: tuple[StoredFile, ...] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values; the recipe with all its settings."""
+        """Everything as JSON values; the recipe with all its keys."""
         return {**asdict(self), "path": str(self.path), "recipe": self.recipe.to_dict()}
 
 
 def inspect(checkpoint: Path) -> Inspection:
-    """Look into the folder `checkpoint`.
+    """Inspect the folder `checkpoint`.
 
     Raises:
         UserError: one of the files that inference needs is missing or damaged.
@@ -106,8 +106,13 @@ def _parts(tensors: Sequence[TensorFacts], recipe: Recipe) -> tuple[Part, ...]:
         stream = tensor.name.partition(".")[0]
         parts.setdefault(f"projector {stream}" if stream in recipe.streams else "adapter", []).append(tensor)
     return tuple(
-        Part(name, len(its), sum(math.prod(each.shape) for each in its), sum(each.size for each in its))
-        for name, its in parts.items()
+        Part(
+            name,
+            len(part_tensors),
+            sum(math.prod(tensor.shape) for tensor in part_tensors),
+            sum(tensor.size for tensor in part_tensors),
+        )
+        for name, part_tensors in parts.items()
     )
 
 
@@ -117,12 +122,12 @@ def _links_to(link: Path, checkpoint: Path) -> bool:
 
 
 def _dev_scores(metrics: Path, step: int) -> dict[str, float]:
-    """The dev scores of `step` in a run's metrics; none where the checkpoint lies outside of its run."""
+    """The dev scores of `step` in a run's metrics.jsonl; none if the checkpoint is outside of a run folder."""
     scores: dict[str, float] = {}
     for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:  # a line that a power cut left: the run itself takes it out when it goes on
+        except ValueError:  # a line that was interrupted; the run removes it on resume
             continue
         if isinstance(line, dict) and line.get("step") == step:
             scores |= {name: value for name, value in line.items() if name.startswith("dev_")}
@@ -132,13 +137,13 @@ def _dev_scores(metrics: Path, step: int) -> dict[str, float]:
 def _stored_files(folder: Path) -> tuple[StoredFile, ...] | None:
     if not folder.is_dir():
         return None
-    found = []
+    stored_files = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         damage, tensors = None, None
         if file.suffix == ".safetensors":
             damage = find_tensor_damage(file)
             if damage is None:
-                with safe_open(file, "pt") as opened:
-                    tensors = len(opened.keys())
-        found.append(StoredFile(str(file.relative_to(folder)), file.stat().st_size, tensors, damage))
-    return tuple(found)
+                with safe_open(file, "pt") as handle:
+                    tensors = len(handle.keys())
+        stored_files.append(StoredFile(str(file.relative_to(folder)), file.stat().st_size, tensors, damage))
+    return tuple(stored_files)

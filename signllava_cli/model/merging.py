@@ -1,4 +1,4 @@
-"""Folds the adapter of a checkpoint into a copy of its LLM."""
+"""Merges the adapter of a checkpoint into a copy of its LLM."""
 
 import dataclasses
 import json
@@ -31,62 +31,65 @@ CPU = torch.device("cpu")
 
 
 def merge(checkpoint: Path, recipe: Recipe, out: Path, dtype: str) -> None:
-    """Write the LLM with the adapter of `checkpoint` folded in, and the projectors as a checkpoint of that LLM.
+    """Write the LLM with the merged adapter of `checkpoint`, and a checkpoint of that LLM with the same projectors.
 
-    `out` becomes a run folder of one checkpoint, `step-N`, its `best`; the LLM is the Hugging Face folder `out/llm`.
+    `out` becomes a run folder with one checkpoint, `step-N`, which is also `best`; the LLM is the Hugging Face folder
+    `out/llm`.
 
     Args:
-        recipe: that of the checkpoint.
+        recipe: of the checkpoint.
         dtype: of the merged LLM: bfloat16, float16 or float32.
 
     Raises:
-        UserError: the checkpoint has no adapter, or not for this LLM; `out` is not empty or its disk too small; the
-            merged weights are beyond `dtype`.
+        UserError: the checkpoint has no adapter, or the LLM is another one; `out` is not empty, or its disk is too
+            small; a merged weight is not finite in `dtype`.
     """
     config = read_config(checkpoint)
     if not recipe.lora.enabled:
         raise UserError(
-            f"{checkpoint} is of stage {config.stage}: it has no adapter that could be folded into the LLM."
+            f"{checkpoint} is of stage {config.stage} and has no adapter to merge; name a finetune checkpoint."
         )
     require_empty_folder(out)
     tokenizer, weight_dtype = load_tokenizer(recipe.llm), getattr(torch, dtype)
-    as_stored = build_recipe(recipe.to_dict(), _precision(_stored_dtype(tokenizer.name_or_path, recipe.llm))).llm
-    llm = load_llm(as_stored, CPU)
-    require_same_llm(config.llm, llm_identity(llm, as_stored), checkpoint)
+    stored_config = build_recipe(
+        recipe.to_dict(), _precision_overrides(_stored_dtype(tokenizer.name_or_path, recipe.llm))
+    ).llm
+    llm = load_llm(stored_config, CPU)
+    require_same_llm(config.llm, llm_identity(llm, stored_config), checkpoint)
     _require_mergeable(llm, recipe)
     _require_disk_space(out, sum(weight.numel() for weight in llm.parameters()) * weight_dtype.itemsize)
     llm = add_lora(llm, recipe.lora)
     load_adapter(llm, checkpoint / ADAPTER)
     llm = merge_adapter(llm, weight_dtype)
-    folded = _merged_recipe(recipe, out / MERGED_LLM, dtype)
-    model = SignLlavaModel(llm, folded.streams, folded.run.seed)
+    merged_recipe = _merged_recipe(recipe, out / MERGED_LLM, dtype)
+    model = SignLlavaModel(llm, merged_recipe.streams, merged_recipe.run.seed)
     load_projectors(model, checkpoint / PROJECTOR)
-    of_folded = dataclasses.replace(
-        config, stage="merged", llm=llm_identity(llm, folded.llm), versions=library_versions()
+    merged_config = dataclasses.replace(
+        config, stage="merged", llm=llm_identity(llm, merged_recipe.llm), versions=library_versions()
     )
     step = f"step-{config.step:06d}"
     with atomic_folder(out) as folder:
         llm.save_pretrained(folder / MERGED_LLM)
         tokenizer.save_pretrained(folder / MERGED_LLM)
         (folder / step).mkdir()
-        weights = {name: weight.detach() for name, weight in model.trained_parameters().items()}
-        write_checkpoint(folder / step, model, weights, of_folded, folded)
+        weights = {name: weight.detach() for name, weight in model.trainable_parameters().items()}
+        write_checkpoint(folder / step, model, weights, merged_config, merged_recipe)
         write_json(folder / step / PROGRESS, {"step": config.step})
         write_link(folder / "best", step)
-    info(f"LLM with the adapter folded in, {dtype}: {out / MERGED_LLM}")
-    info(f"checkpoint that goes with it: {out / step}")
+    info(f"LLM with the merged adapter, {dtype}: {out / MERGED_LLM}")
+    info(f"checkpoint for this LLM: {out / step}")
     if recipe.llm.bits in (4, 8):
         warning(
-            f"the adapter was trained on the LLM in {recipe.llm.bits} bits and now sits in one of {folded.llm.bits}: "
-            "its answers differ slightly. Translate the dev split with both before you rely on it."
+            f"the adapter was trained on the LLM in {recipe.llm.bits} bits and merged into one of "
+            f"{merged_recipe.llm.bits} bits, so hypotheses differ slightly; compare the dev scores of both."
         )
 
 
 @torch.no_grad()
 def merge_adapter(llm: Any, dtype: torch.dtype) -> Any:
-    """The LLM that `add_lora` wrapped, in `dtype`, with its adapter added to its weights.
+    """The LLM of a PeftModel in `dtype`, with the adapter added to its weights.
 
-    Each sum is taken in float32, one layer at a time, and rounded once.
+    Each sum is computed in float32, one layer at a time, and rounded once.
 
     Raises:
         UserError: a weight is not finite in `dtype`.
@@ -102,49 +105,49 @@ def merge_adapter(llm: Any, dtype: torch.dtype) -> Any:
     llm = llm.unload().to(dtype)
     for name, weight in llm.named_parameters():
         if not torch.isfinite(weight).all():
-            raise UserError(f"{name} is not finite in {str(dtype).removeprefix('torch.')}: choose another --dtype.")
+            raise UserError(f"{name} is not finite in {str(dtype).removeprefix('torch.')}; choose another --dtype.")
     return llm
 
 
-def _stored_dtype(location: str, settings: LLM) -> str:
-    """The dtype in which the LLM lies on the disk, so that loading it neither rounds nor swells it."""
+def _stored_dtype(location: str, config: LLM) -> str:
+    """The dtype of the LLM on disk, in which loading neither rounds weights nor takes more memory."""
     from transformers import AutoConfig
 
     with hub_options(location) as options:
-        config = AutoConfig.from_pretrained(location, revision=settings.revision, **options)
-    dtype = str(config.dtype).removeprefix("torch.")
+        llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
+    dtype = str(llm_config.dtype).removeprefix("torch.")
     return dtype if dtype in ("bfloat16", "float16") else "float32"
 
 
-def _precision(dtype: str) -> list[str]:
+def _precision_overrides(dtype: str) -> list[str]:
     return [f"llm.bits={32 if dtype == 'float32' else 16}", f"llm.dtype={dtype}"]
 
 
 def _merged_recipe(recipe: Recipe, llm: Path, dtype: str) -> Recipe:
     """`recipe` for the merged LLM."""
     path = json.dumps(str(llm.expanduser().resolve()))
-    changes = [f"llm.path={path}", "llm.revision=null", "lora.enabled=false", "init.projector=null"]
-    return build_recipe(recipe.to_dict(), [*changes, *_precision(dtype)])
+    overrides = [f"llm.path={path}", "llm.revision=null", "lora.enabled=false", "init.projector=null"]
+    return build_recipe(recipe.to_dict(), [*overrides, *_precision_overrides(dtype)])
 
 
 def _require_mergeable(llm: Any, recipe: Recipe) -> None:
     if getattr(llm, "is_quantized", False):
         raise UserError(
-            f"llm.path: {recipe.llm.path} is stored quantized; set it to the 16-bit LLM that it came from."
+            f"llm.path: {recipe.llm.path} is stored quantized; set it to the 16-bit LLM from which it was made."
         )
-    shared = {"lm_head", "embed_tokens"} & set(recipe.lora.target_modules)
-    if llm.config.tie_word_embeddings and shared:
+    tied = {"lm_head", "embed_tokens"} & set(recipe.lora.target_modules)
+    if llm.config.tie_word_embeddings and tied:
         raise UserError(
-            f"lora.target_modules: {recipe.llm.path} uses one table for words and answers, so an adapter of "
-            f"{min(shared)} alone cannot be folded into it."
+            f"lora.target_modules: {recipe.llm.path} has tied word embeddings, so an adapter of {min(tied)} alone "
+            "cannot be merged into it; generate with the unmerged checkpoint."
         )
 
 
 def _require_disk_space(out: Path, size: int) -> None:
-    """Check that the disk of `out` has room for `size` bytes, before an hour's work ends in a full one."""
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
+    """Check that the disk of `out` has `size` bytes free, before any work is done."""
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < size:
         raise UserError(
-            f"{out} needs {size / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free: choose another --out."
+            f"{out} needs {size / 1e9:.1f} GB, but {existing} has {free / 1e9:.1f} GB free; choose another --out."
         )

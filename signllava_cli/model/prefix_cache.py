@@ -1,8 +1,8 @@
-"""The constant text before the streams: its keys and values, computed once instead of in every sequence.
+"""The prefix cache: the keys and values of the constant text before the streams, computed once.
 
-While the LLM is frozen, the keys and values of text that stands at the start of every sequence never change, and no
-gradient flows into it. They are laid before those of the sequence inside each layer's attention: the same sums as
-without, less the work. A prefix, unlike a KV cache, survives the recomputation of gradient checkpointing.
+While the LLM is frozen, the keys and values of the text at the start of every sequence do not change, and no gradient
+flows into them. Each layer's attention prepends them to those of the sequence: the same results with less
+computation. Unlike the caches of transformers, a prefix works with gradient checkpointing.
 """
 
 from dataclasses import dataclass, field
@@ -13,38 +13,38 @@ from torch import Tensor, nn
 
 from signllava_cli.model.attention import ATTENTION
 
-PROBE_TOKENS = 8  # positions behind the prefix that are compared with and without it
-TOLERANCE = 0.05  # of their spread: bfloat16 rounds the same sums in another order
+PROBE_TOKENS = 8  # tokens after the prefix whose hidden states are compared with and without the cache
+TOLERANCE = 0.05  # of their standard deviation: bfloat16 rounds the same sums in another order
 
 
 @dataclass
 class PrefixCache:
-    """Keys and values (1, heads, P, head width) of the P positions of the constant text, layer by layer."""
+    """Keys and values (1, heads, P, head width) of the P tokens of the constant text, by layer."""
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
-        """P, the number of positions."""
+        """P, the number of tokens."""
         return int(self.keys[0].shape[2])
 
     def prepend_kv(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """`key` and `value` (B, heads, L, head width) of a layer, with the prefix's own before them: P + L."""
+        """`key` and `value` (B, heads, L, head width) of a layer with those of the prefix before them: P + L."""
         size = (len(key), -1, -1, -1)
-        keys, values = self.keys[layer].expand(size), self.values[layer].expand(size)
-        return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        prefix_key, prefix_value = self.keys[layer].expand(size), self.values[layer].expand(size)  # (B, heads, P, _)
+        return torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
 
     def arguments(self, embeddings: Tensor) -> dict[str, Any]:
-        """What a decoder is called with for `embeddings` (B, L, hidden) to stand behind this prefix."""
-        last = self.length + embeddings.shape[1]
-        indices = torch.arange(self.length, last, device=embeddings.device)
-        seen = torch.arange(last, device=embeddings.device) <= indices[:, None]
-        return {"position_ids": indices[None], "prefix": self, "prefix_mask": seen[None, None]}
+        """The keyword arguments of a decoder whose input `embeddings` (B, L, hidden) follow this prefix."""
+        end = self.length + embeddings.shape[1]
+        position_ids = torch.arange(self.length, end, device=embeddings.device)  # (L,)
+        mask = torch.arange(end, device=embeddings.device) <= position_ids[:, None]  # (L, P + L), causal
+        return {"position_ids": position_ids[None], "prefix": self, "prefix_mask": mask[None, None]}
 
 
 class _PrefixRecorder(PrefixCache):
-    """A prefix in the making: it takes every layer's keys and values, and lays nothing before them."""
+    """Records every layer's keys and values, and prepends none."""
 
     def prepend_kv(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         self.keys[layer], self.values[layer] = key, value
@@ -52,33 +52,33 @@ class _PrefixRecorder(PrefixCache):
 
 
 def _has_full_attention(config: Any) -> bool:
-    """Whether every layer of the LLM attends to all positions before it, however long the sequence."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    bounds = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
-    return kinds == {"full_attention"} and bounds == [None, None]
+    """Whether every layer of the LLM attends to all tokens before a token, without a window or chunks."""
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window_sizes = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
+    return layer_types == {"full_attention"} and window_sizes == [None, None]
 
 
 @torch.no_grad()
 def build_prefix_cache(llm: Any, decoder: nn.Module, ids: Tensor) -> PrefixCache | None:
-    """The prefix of the constant text `ids` (P,), or None where this LLM does not read the same with it as without.
+    """The prefix cache of the constant text `ids` (P,), or None if this LLM gives other hidden states with it.
 
-    Layers that do not see everything before them take no prefix; whatever else might make a difference is not guessed
-    but tried.
+    Layers with limited attention cannot use a prefix. Whatever else could make a difference is tested, by comparing
+    the hidden states of a few tokens with and without the cache.
     """
-    before = llm.config._attn_implementation
-    if before not in ("sdpa", ATTENTION) or not _has_full_attention(llm.config.get_text_config()):
+    original_attention = llm.config._attn_implementation
+    if original_attention not in ("sdpa", ATTENTION) or not _has_full_attention(llm.config.get_text_config()):
         return None
     llm.set_attn_implementation(ATTENTION)
-    text = llm.get_input_embeddings()(ids[None])
-    recorded = _PrefixRecorder()
-    decoder(inputs_embeds=text, use_cache=False, prefix=recorded)
-    prefix = PrefixCache(recorded.keys, recorded.values)
+    text = llm.get_input_embeddings()(ids[None])  # (1, P, hidden)
+    recorder = _PrefixRecorder()
+    decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
+    prefix = PrefixCache(recorder.keys, recorder.values)
     if len(prefix.keys) == llm.config.get_text_config().num_hidden_layers:
-        following = text[:, :PROBE_TOKENS]
-        whole = decoder(inputs_embeds=torch.cat([text, following], dim=1), use_cache=False).last_hidden_state
-        behind = decoder(inputs_embeds=following, use_cache=False, **prefix.arguments(following)).last_hidden_state
-        expected = whole[:, len(ids) :].float()
-        if (behind.float() - expected).abs().max() <= TOLERANCE * expected.std():
+        probe = text[:, :PROBE_TOKENS]
+        full = decoder(inputs_embeds=torch.cat([text, probe], dim=1), use_cache=False).last_hidden_state
+        hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
+        expected = full[:, len(ids) :].float()
+        if (hidden.float() - expected).abs().max() <= TOLERANCE * expected.std():
             return prefix
-    llm.set_attn_implementation(before)
+    llm.set_attn_implementation(original_attention)
     return None

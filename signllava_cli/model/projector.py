@@ -1,25 +1,25 @@
-"""A projector: what maps the frames of one stream into the embedding space of the LLM."""
+"""The projector: maps the frames of one stream into the embedding space of the LLM."""
 
 import torch
 from torch import Tensor, nn
 
 from signllava_cli.recipe import Stream
 
-CALIBRATION_ROWS = 512
+CALIBRATION_ROWS = 512  # random frames whose embeddings set the initial scale
 
 
 class Projector(nn.Module):
     """Frames (F, width) -> embeddings (F, hidden), and the two boundary vectors of the stream.
 
     `linear` is one linear layer; `mlpNx_gelu` is N linear layers with GELU between them (LLaVA-1.5,
-    arXiv:2310.03744). Layer norm before and after is optional. The initial output has the spread `scale`
-    for input of unit variance, so that a frame is as loud as a word from the first step on.
+    arXiv:2310.03744). Layer norm before and after is optional. For input of unit variance, the initial output has the
+    standard deviation `scale`, so that embeddings of frames and of words have the same magnitude from the start.
 
     Args:
-        settings: the stream's recipe section.
+        config: the section of the stream in the recipe.
         hidden: width of the LLM's embeddings.
         scale: standard deviation of the LLM's embedding table.
-        generator: draws the initial weights.
+        generator: random numbers for the initial weights.
     """
 
     def __init__(self, config: Stream, hidden: int, scale: float, generator: torch.Generator) -> None:
@@ -34,14 +34,14 @@ class Projector(nn.Module):
         self.boundary = nn.Parameter(scale * torch.randn(2, hidden, generator=generator))
         self._initialize(config.width, scale, generator)
 
-    def forward(self, frames: Tensor, clips: int) -> Tensor:
-        """Embeddings of frames (F, width), then the opening and then the closing boundary of each of `clips` clips.
+    def forward(self, frames: Tensor, num_clips: int) -> Tensor:
+        """Embeddings of frames (F, width), then `num_clips` start boundary vectors, then as many end vectors.
 
-        Shape (F + 2 * clips, hidden), in the projector's own dtype. The boundaries come from here because under
-        ZeRO-3 a module's weights are whole only while it runs.
+        Shape (F + 2 * num_clips, hidden), in the projector's dtype. The boundary vectors are returned here because
+        under ZeRO-3 a module's parameters are complete only while it runs.
         """
-        opening, closing = self.boundary[:, None].expand(-1, clips, -1)
-        return torch.cat([self.embed(frames), opening, closing])
+        start, end = self.boundary[:, None].expand(-1, num_clips, -1)  # (num_clips, hidden) each
+        return torch.cat([self.embed(frames), start, end])
 
     def embed(self, frames: Tensor) -> Tensor:
         """Embeddings (F, hidden) of frames (F, width)."""

@@ -1,4 +1,4 @@
-"""The model: projectors in front of an LLM, and the loss at the positions that matter."""
+"""The model: an LLM with a projector per stream, and its loss."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ from signllava_cli.recipe import Stream
 
 
 class SignLlavaModel(nn.Module):
-    """Joins the projectors of some streams to a causal LLM.
+    """A causal LLM with projectors for some streams.
 
     Args:
-        llm: a frozen causal LLM, or PEFT's wrapping of one.
-        streams: the recipe's streams, in the order in which they stand in the sequence.
-        seed: draws the initial projectors.
+        llm: a frozen causal LLM, or a PeftModel of one.
+        streams: the recipe's streams, in the order of the sequence.
+        seed: of the initial projectors.
     """
 
     def __init__(self, llm: Any, streams: dict[str, Stream], seed: int) -> None:
@@ -36,9 +36,9 @@ class SignLlavaModel(nn.Module):
         ).to(table.device)
 
     def reuse_prefix(self, ids: tuple[int, ...]) -> bool:
-        """Compute the constant text `ids` once, for batches made without it; False where this LLM cannot.
+        """Build the prefix cache of the constant text `ids`, for batches that omit it; False if this is not possible.
 
-        Only while nothing of the LLM is trained: an adapter changes what it makes of the text.
+        It is possible only while the LLM is frozen: an adapter changes the keys and values of the text.
         """
         if any(weight.requires_grad for weight in self.llm.parameters()):
             return False
@@ -48,35 +48,34 @@ class SignLlavaModel(nn.Module):
         return self.prefix is not None
 
     def embed(self, batch: Batch) -> Tensor:
-        """The input embeddings (B, L, hidden): words from the LLM's table, frames from the projectors.
+        """The input embeddings (B, L, hidden): of tokens from the LLM's table, of frames from the projectors.
 
-        Every position was settled when the batch was made, so nothing is searched for and nothing can be
-        misplaced. A stream without frames in this batch still takes part, with weight zero, so that every
-        rank has a gradient for every projector.
+        The projector of a stream without frames in this batch runs too, on no frames, so that every rank has a
+        gradient for every projector.
         """
-        words = self.llm.get_input_embeddings()(batch.input_ids)
-        rows = words.reshape(-1, words.shape[-1])
+        words = self.llm.get_input_embeddings()(batch.input_ids)  # (B, L, hidden)
+        rows = words.reshape(-1, words.shape[-1])  # (B * L, hidden)
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
             with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
-                projected = projector(stream.frames, len(stream.opens))
-            indices = torch.cat([stream.positions, stream.opens, stream.closes])
+                projected = projector(stream.frames, len(stream.start_indices))  # (F + 2 C, hidden)
+            indices = torch.cat([stream.frame_indices, stream.start_indices, stream.end_indices])
             rows = rows.index_copy(0, indices, projected.to(rows.dtype))
         return rows.view_as(words)
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-        """The sum of the cross-entropy over the batch's targets (float32 scalar), and their number.
+        """The cross-entropy summed over the batch's targets (float32 scalar), and the number of targets.
 
-        The batch is padded on the right: what no real position can see needs no mask under causal attention. Only
-        hidden states that predict a target meet the LM head.
+        The batch must be padded on the right: causal attention then needs no mask for padding. Only the hidden states
+        that predict a target go through the LM head.
         """
         decoder, head = decoder_and_head(self.llm)
         embeddings = self.embed(batch)
-        prefix_len = self.prefix.arguments(embeddings) if batch.prefix_len and self.prefix else {}
-        hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_len).last_hidden_state
-        predictors = hidden.reshape(-1, hidden.shape[-1])[batch.predictors]
-        return summed_loss(head, predictors, batch.targets, label_smoothing), len(batch.targets)
+        prefix_arguments = self.prefix.arguments(embeddings) if batch.prefix_len and self.prefix else {}
+        hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state
+        states = hidden.reshape(-1, hidden.shape[-1])[batch.logit_indices]  # (N, hidden)
+        return summed_loss(head, states, batch.targets, label_smoothing), len(batch.targets)
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What this model trains: the projectors and, with an adapter, its weights."""
-        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters with `requires_grad`, by name: those of the projectors and, if there is one, the adapter."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -1,9 +1,9 @@
-"""A very small Llama with its own tokenizer and chat template, for tests and for a demo in a hurry.
+"""A very small Llama with its own tokenizer and chat template, for tests and for a fast demo.
 
-It is trained for a minute or two on the text of the toy corpus, in the very prompts of the recipe, with
-words standing where streams will stand; other text takes no longer, since clips, tokens of a dialogue and tokens of a
-step are bounded. So it knows the toy language, and that TOOL and POINT read what the
-context says; how signs look it has to learn through a projector, like any other LLM.
+It is trained for a minute or two on the text of the toy corpus, with the prompts of the recipe and with words in
+place of the streams. The numbers of clips, of tokens per dialogue and of tokens per step are limited, so another
+corpus takes no longer. The LLM then knows the toy language, and that the meaning of TOOL and POINT depends on the
+context; what signs look like must be learned by a projector, as with any other LLM.
 """
 
 import re
@@ -26,31 +26,35 @@ from signllava_cli.recipe import Tasks
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 512, 128, 4, 4, 2, 256
 STEPS, BATCH, LEARNING_RATE = 500, 16, 3e-3
-MAX_CLIPS, MAX_TOKENS, MAX_TOKENS_OF_STEP = 10_000, 512, 2048  # padding included; the toy corpus reaches none of them
+MAX_CLIPS, MAX_TOKENS, MAX_TOKENS_OF_STEP = (
+    10_000,
+    512,
+    2048,
+)  # padding included; the toy corpus is below these limits
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|begin|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|begin|>assistant\n' }}{% endif %}"
 )
-HIDDEN_SIGN = {"prelude": "tool", "window": "point"}  # what stands for a word that only the context gives
+HIDDEN_SIGN = {"prelude": "tool", "window": "point"}  # the sign of a word whose meaning depends on the context
 
 
 def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: int = STEPS) -> None:
-    """Train the tiny LLM on the train split of the dataset at `corpus`, and save it as the folder `out`.
+    """Train the tiny LLM on the train split of the dataset at `corpus`, and save it to the folder `out`.
 
     Raises:
-        UserError: there is no such split, or hardly a sentence of it is short enough.
+        UserError: there is no such split, or its sentences are too long.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     start_time = time.monotonic()
     if not annotation_file(corpus, "train").is_file():
         raise UserError(
-            f"--corpus {corpus}: no annotation.train.json there; name a dataset folder, or make the toy corpus with "
-            f"`signllava prepare toy --out {corpus}`."
+            f"--corpus {corpus}: annotation.train.json is missing; name a dataset folder, or create the toy corpus "
+            f"with `signllava prepare toy --out {corpus}`."
         )
-    recordings = _bounded(read_annotations(corpus, "train"), seed)
-    tokenizer = _tokenizer(recordings, tasks)
+    recordings = _limit_clips(read_annotations(corpus, "train"), seed)
+    tokenizer = _train_tokenizer(recordings, tasks)
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(
         LlamaConfig(
@@ -72,34 +76,34 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
     info(f"tiny LLM: {steps} steps in {time.monotonic() - start_time:.0f} s")
 
 
-def _bounded(recordings: Sequence[Recording], seed: int) -> list[Recording]:
-    """Recordings drawn at random up to `MAX_CLIPS`, in their order; of the last, its first clips."""
+def _limit_clips(recordings: Sequence[Recording], seed: int) -> list[Recording]:
+    """Random recordings with `MAX_CLIPS` clips in total, in their order; the last one sampled is truncated."""
     count = sum(len(recording.clips) for recording in recordings)
     if count <= MAX_CLIPS:
         return list(recordings)
-    info(f"tiny LLM: {MAX_CLIPS:,} of {count:,} clips are enough, drawn by whole recordings")
-    kept, left = {}, MAX_CLIPS
+    info(f"tiny LLM: trained on {MAX_CLIPS:,} of {count:,} clips, sampled by recording")
+    selected, remaining = {}, MAX_CLIPS
     for index in np.random.default_rng(seed).permutation(len(recordings)):
         recording = recordings[int(index)]
-        kept[int(index)] = Recording(recording.name, recording.clips[:left])
-        left -= len(kept[int(index)].clips)
-        if not left:
+        selected[int(index)] = Recording(recording.name, recording.clips[:remaining])
+        remaining -= len(selected[int(index)].clips)
+        if not remaining:
             break
-    return [kept[index] for index in sorted(kept)]
+    return [selected[index] for index in sorted(selected)]
 
 
-def _tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
+def _train_tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    words = [clip.translation for recording in recordings for clip in recording.clips]
-    words += [text.lower() for text in words] + [" tool point"] * len(words)
-    words += ["system\n user\n assistant\n", *tasks.texts().values()] * len(recordings)
+    texts = [clip.translation for recording in recordings for clip in recording.clips]
+    texts += [text.lower() for text in texts] + [" tool point"] * len(texts)
+    texts += ["system\n user\n assistant\n", *tasks.texts().values()] * len(recordings)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
-        words,
+        texts,
         trainers.BpeTrainer(
             vocab_size=VOCABULARY,
             special_tokens=[PAD, BEGIN, END],
@@ -126,15 +130,15 @@ def _train(
     too_long = 0
     with progress("tiny LLM", steps) as line:
         for _ in range(steps):
-            rows, skipped = _rows(prompts, clips, rng)
+            rows, skipped = _sample_rows(prompts, clips, rng)
             too_long += skipped
-            longest = max(len(ids) for ids, _ in rows)
-            ids = torch.full((len(rows), longest), 0)
-            labels = torch.full((len(rows), longest), -100)
-            for row, (tokens, learnt) in enumerate(rows):
+            max_len = max(len(ids) for ids, _ in rows)
+            ids = torch.full((len(rows), max_len), 0)  # (B, L)
+            labels = torch.full((len(rows), max_len), -100)  # (B, L)
+            for row, (tokens, answer_start) in enumerate(rows):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
-                labels[row, learnt : len(tokens)] = torch.tensor(tokens[learnt:])
-            logits = llm(ids).logits[:, :-1]
+                labels[row, answer_start : len(tokens)] = torch.tensor(tokens[answer_start:])
+            logits = llm(ids).logits[:, :-1]  # (B, L - 1, vocabulary)
             loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
             optimizer.zero_grad()
             loss.backward()
@@ -143,53 +147,51 @@ def _train(
             schedule.step()
             line.advance(note=f"loss {loss.item():.3f}")
     if too_long:
-        info(
-            f"tiny LLM: {too_long:,} dialogues were longer than {MAX_TOKENS} tokens without context too, and skipped"
-        )
+        info(f"tiny LLM: skipped {too_long:,} dialogues longer than {MAX_TOKENS} tokens even without context")
 
 
-def _rows(
+def _sample_rows(
     prompts: PromptBuilder, clips: Sequence[tuple[Recording, Clip]], rng: np.random.Generator
 ) -> tuple[list[tuple[list[int], int]], int]:
-    """The dialogues of one step, as many of `BATCH` drawn as fit; and how many were too long by themselves."""
+    """The dialogues of one step (as many of `BATCH` sampled ones as fit), and how many were skipped as too long."""
     rows: list[tuple[list[int], int]] = []
     skipped = 0
     for _ in range(BATCH):
-        row = _dialogue(prompts, *clips[int(rng.integers(len(clips)))], rng)
-        longest = max(len(ids) for ids, _ in [*rows, row])
+        row = _sample_dialogue(prompts, *clips[int(rng.integers(len(clips)))], rng)
+        max_len = max(len(ids) for ids, _ in [*rows, row])
         if len(row[0]) > MAX_TOKENS:
             skipped += 1
-        elif (len(rows) + 1) * longest <= MAX_TOKENS_OF_STEP:
+        elif (len(rows) + 1) * max_len <= MAX_TOKENS_OF_STEP:
             rows.append(row)
     if not rows:
         raise UserError(
-            f"--corpus: its sentences are too long for the tiny LLM, {BATCH} of {BATCH} drawn at random made more "
-            f"than {MAX_TOKENS} tokens with their prompt; name a corpus of shorter ones, or another LLM."
+            f"--corpus: the sentences are too long for the tiny LLM: all of {BATCH} random ones have more than "
+            f"{MAX_TOKENS} tokens with their prompt; name a corpus of shorter sentences, or use another LLM."
         )
     return rows, skipped
 
 
-def _dialogue(
+def _sample_dialogue(
     prompts: PromptBuilder, recording: Recording, clip: Clip, rng: np.random.Generator
 ) -> tuple[list[int], int]:
-    """Token ids of one exchange with words for streams, and where the answer begins. A long one has no context."""
-    sees = int(rng.random() < 0.9) * 2
-    prompt = prompts.prompt(gold_context(recording, clip.position, window=sees, prelude=sees))
-    signed: list[int] = []
-    for _ in range(int(rng.integers(1, 3))):  # one stand-in a stream
+    """The token ids of one dialogue, and the start of its answer. Words stand for the streams."""
+    num_context = int(rng.random() < 0.9) * 2
+    prompt = prompts.prompt(gold_context(recording, clip.position, window=num_context, prelude=num_context))
+    stream_ids: list[int] = []
+    for _ in range(int(rng.integers(1, 3))):  # each copy stands for one stream
         for token in prompts.answer(_gloss_text(clip))[:-1]:
-            signed += [token] * int(rng.integers(1, 3))
+            stream_ids += [token] * int(rng.integers(1, 3))
     answer = prompts.answer(clip.translation)
-    if len(prompt.before) + len(signed) + len(prompt.after) + len(answer) > MAX_TOKENS:
+    if len(prompt.before) + len(stream_ids) + len(prompt.after) + len(answer) > MAX_TOKENS:
         prompt = prompts.prompt([])
-    before = [*prompt.before, *signed, *prompt.after]
-    return [*before, *answer], len(before)
+    ids = [*prompt.before, *stream_ids, *prompt.after]
+    return [*ids, *answer], len(ids)
 
 
 def _gloss_text(clip: Clip) -> str:
-    """The words of the sentence as its signs give them: what hangs on the context is hidden."""
+    """The words of the sentence as they are signed: the word that depends on the context is replaced by its sign."""
     text = " " + clip.translation.rstrip(".").lower()
     if clip.context_bound is None:
         return text
-    hidden = HIDDEN_SIGN[clip.context_bound.needs]
-    return re.sub(rf"((my|our|the|a) )?\b{clip.context_bound.reading}\b", hidden, text)
+    sign = HIDDEN_SIGN[clip.context_bound.needs]
+    return re.sub(rf"((my|our|the|a) )?\b{clip.context_bound.reading}\b", sign, text)

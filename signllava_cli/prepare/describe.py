@@ -140,7 +140,7 @@ def describe_dataset(
         spoken[train] = _count_words(open_index(root, train, {}))
     figures, lengths = {}, {}
     for split, index in indexes.items():
-        frames = {name: index.frames(name) for name in streams[split]}
+        frames = {name: index.frame_counts(name) for name in streams[split]}
         under_recipe, sequences = measure_recipe(root, split, recipe, prompts) if recipe else (None, NO_CLIPS)
         known = spoken[train].vocabulary if train in spoken and split != train else None
         sizes = _recording_sizes(index)

@@ -42,11 +42,11 @@ def open_index(root: Path, split: str, streams: Mapping[str, StreamLocation], wo
         read_annotations(root, split)  # says what is there instead
     file = index_file(root, split)
     index = _open_if_valid(file, root)
-    if index and index.why_stale(split, streams) is None:
+    if index and index.stale_reason(split, streams) is None:
         return index
     with exclusive_access(file.parent):
         index = _open_if_valid(file, root)  # another process may have made it meanwhile
-        stale = index and index.why_stale(split, streams)
+        stale = index and index.stale_reason(split, streams)
         if index and not stale:
             return index
         info(f"indexing split {split} of {root}" + (f": {stale}" if stale else ""))
@@ -105,7 +105,7 @@ def _build_index(
         head[name]["layout"] = _stream_layout(name, files, listings)
         columns |= located
     vocabulary = sorted({keyword.casefold() for clip in clips for keyword in clip.keywords if words(keyword)})
-    of_split = {"split": split, "annotation": annotation, "unique_names": names.repeated is None}
+    of_split = {"split": split, "annotation": annotation, "unique_names": names.repeated_name is None}
     metadata = {
         HEAD: json.dumps({"format": FORMAT, **of_split, "streams": head}),
         VOCABULARY: json.dumps(vocabulary),
@@ -126,10 +126,10 @@ def _reusable_streams(
 
     So a changed text, or another recipe's stream, costs no shard a second reading.
     """
-    if old is None or old.has_unique_names != (names.repeated is None):  # other arrays may be the clips' now
+    if old is None or old.has_unique_names != (names.repeated_name is None):  # other arrays may be the clips' now
         return {}
     stale = {
-        name: old.why_stream_stale(split, name, streams[name]) if name in streams else old.changed_file(name)
+        name: old.stream_stale_reason(split, name, streams[name]) if name in streams else old.changed_file(name)
         for name in old.streams
     }
     kept = {name: old.stream_columns(name) for name, changed in stale.items() if not changed}
@@ -207,10 +207,10 @@ def _stream_columns(
         more = f" ({len(errors) - 1} more like it)" if errors[1:] else ""
         raise UserError(f"Stream {name}, {errors[0]}{more}; pack it again, or take the clip out of the annotation.")
     _require_unambiguous(name, matcher)
-    if matcher.unidentified and names.repeated and not frames.all():
-        repeated, *recordings = names.repeated
+    if matcher.num_unidentified and names.repeated_name and not frames.all():
+        repeated, *recordings = names.repeated_name
         warning(
-            f"Stream {name}: {matcher.unidentified} arrays of clip names lie in groups of other names than the "
+            f"Stream {name}: {matcher.num_unidentified} arrays of clip names lie in groups of other names than the "
             f"recordings' and are not used, because names do not identify clips here: clip name {repeated} stands in "
             f"recordings {' and '.join(recordings)}."
         )
@@ -241,7 +241,7 @@ def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
     for row in matcher.ambiguous:
         more = f" ({len(matcher.ambiguous) - 1} more clips like it)" if len(matcher.ambiguous) > 1 else ""
         raise UserError(
-            f"Stream {name}: clip {matcher.names.clips[row].id} lies in {matcher.both_places(row)}{more}; remove one "
+            f"Stream {name}: clip {matcher.names.clips[row].id} lies in {matcher.format_ambiguous(row)}{more}; remove one "
             "of them, or take one group out of the metadata."
         )
 

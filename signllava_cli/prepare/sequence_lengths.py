@@ -81,7 +81,7 @@ def measure_recipe(
         UserError: widths are not those of the recipe, or no clip has features.
     """
     opened = Split(open_index(root, split, recipe.streams), split, recipe.streams, missing="skip")
-    kept = {stream.name: stream.kept_frames() for stream in opened.streams}
+    kept = {stream.name: stream.kept_frame_counts() for stream in opened.streams}
     frames = LengthStatistics.of(sum(kept.values(), np.zeros(len(opened.index), np.int64))[opened.clips.rows])
     if prompts is None:
         return RecipeStatistics(len(opened.clips), frames, None), np.empty(0, np.int64)

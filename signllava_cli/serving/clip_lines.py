@@ -70,7 +70,7 @@ def translate_dataset_clips(
                 return
             _fill_line(line, translation)
         else:
-            line.error = f"no features in {split.lacking(clip.row)}"
+            line.error = f"no features in {split.missing_streams(clip.row)}"
         said.append(line.text)
         yield line
 

@@ -72,7 +72,7 @@ class PlainEngine:
     ) -> None:
         self.accelerator, self.optimizer = accelerator, optimizer
         self.max_grad_norm = max_grad_norm or math.inf
-        self.parameters = model.trained_parameters()
+        self.parameters = model.trainable_parameters()
         self.model = accelerator.prepare(model)
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
@@ -123,7 +123,7 @@ class ZeroEngine:
         # torch's AdamW creates its state in the first step, but DeepSpeed's access functions need it before
         self.model, _ = accelerator.prepare(model, optimizer)
         self.adamw, self.zero = optimizer, self.model.optimizer
-        self.parameters = model.trained_parameters()
+        self.parameters = model.trainable_parameters()
         is_zero3 = accelerator.state.deepspeed_plugin.zero_stage == 3
         partitions = self.zero.fp32_partitioned_groups_flat if is_zero3 else self.zero.single_partition_of_fp32_groups
         for partition in partitions:

@@ -25,7 +25,7 @@ def make_optimizer(model: SignLlavaModel, recipe: Recipe) -> torch.optim.AdamW:
     """
     config = recipe.train
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
-    for name, parameter in model.trained_parameters().items():
+    for name, parameter in model.trainable_parameters().items():
         has_projector_rate = name.startswith("projectors.") and config.projector_learning_rate is not None
         has_decay = parameter.ndim > 1 and not name.endswith(".boundary")
         rate_key = "projector_learning_rate" if has_projector_rate else "learning_rate"

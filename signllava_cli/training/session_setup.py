@@ -70,7 +70,7 @@ def setup_session(
             )
         load_weights(model, checkpoint, with_adapter=recipe.lora.enabled)
         optimizer_state = read_optimizer_state(
-            checkpoint / RESUME_FOLDER / OPTIMIZER_FILE, model.trained_parameters()
+            checkpoint / RESUME_FOLDER / OPTIMIZER_FILE, model.trainable_parameters()
         )
         state = TrainState.read(checkpoint / PROGRESS)
     if recipe.train.gradient_checkpointing:

@@ -94,7 +94,13 @@ def _count_batches(
     counts = torch.zeros(6, dtype=torch.float64, device=accelerator.device)
     for batch in micro_batches:
         counts[:5] += torch.tensor(
-            [len(batch.targets), batch.positions, batch.padding, batch.truncation.frames, batch.truncation.sentences],
+            [
+                len(batch.targets),
+                batch.num_tokens,
+                batch.num_padding,
+                batch.truncation.frames,
+                batch.truncation.sentences,
+            ],
             dtype=counts.dtype,
             device=counts.device,
         )

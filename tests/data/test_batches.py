@@ -27,11 +27,11 @@ def literal(batch: Batch) -> list[list[str]]:
     rows, length = batch.input_ids.shape
     flat = [str(int(i)) for i in batch.input_ids.flatten()]
     for name, stream in batch.streams.items():
-        for index in stream.opens.tolist():
+        for index in stream.start_indices.tolist():
             flat[index] = f"<{name}>"
-        for index in stream.closes.tolist():
+        for index in stream.end_indices.tolist():
             flat[index] = f"</{name}>"
-        for index, frame in zip(stream.positions.tolist(), stream.frames, strict=True):
+        for index, frame in zip(stream.frame_indices.tolist(), stream.frames, strict=True):
             flat[index] = f"{name}{int(frame[0])}"
     mask = batch.attention_mask.flatten().tolist()
     return [[flat[p] for p in range(r * length, (r + 1) * length) if mask[p]] for r in range(rows)]
@@ -77,7 +77,7 @@ def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
     batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
     length, at = batch.input_ids.shape[1], 0
     for row, each in enumerate(examples):
-        first = batch.predictors[at].item()
+        first = batch.logit_indices[at].item()
         end_of_prompt = (row * length) + (
             length - 1 - (len(each.answer) - 1) if side == "left" else each.seq_len - len(each.answer) - 1
         )
@@ -85,13 +85,13 @@ def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
         for token in each.answer:
             assert batch.targets[at] == token
             if at + 1 < len(batch.targets) and token != each.answer[-1]:
-                assert batch.input_ids.flatten()[batch.predictors[at] + 1] == token
+                assert batch.input_ids.flatten()[batch.logit_indices[at] + 1] == token
             at += 1
-    assert at == len(batch.targets) == len(batch.predictors)
+    assert at == len(batch.targets) == len(batch.logit_indices)
 
 
 def test_a_stream_that_no_clip_has_is_there_and_empty() -> None:
     batch = collate_examples([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
     assert batch.streams["pose"].frames.shape == (0, 3)
     assert batch.streams["pose"].frames.dtype == torch.float16
-    assert batch.streams["pose"].opens.shape == (0,)
+    assert batch.streams["pose"].start_indices.shape == (0,)

@@ -169,7 +169,7 @@ def test_clips_without_frames_are_an_error_or_counted_and_named(
         open_recipe_split(recipe_for(root), "train")
     split = open_recipe_split(recipe_for(root, missing="skip"), "train")
     assert [clip.name for clip in split.clips] == ["a"]
-    assert [split.lacking(row) for row in range(2)] == [None, "mae"]
+    assert [split.missing_streams(row) for row in range(2)] == [None, "mae"]
     assert "1 of 2 clips have no features (rec/b in mae)" in capsys.readouterr().out
 
 
@@ -200,7 +200,7 @@ def test_thinning_while_reading_equals_thinning_what_was_read(
         expected = subsample(expected, limit)
     for clip in (A, B):
         np.testing.assert_array_equal(read.read(clip), expected)
-        assert read.kept_frames()[clip.row] == len(expected)
+        assert read.kept_frame_counts()[clip.row] == len(expected)
         assert read.read(clip).dtype == np.float16
 
 

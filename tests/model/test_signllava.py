@@ -25,7 +25,7 @@ def assembled(recipe: Recipe) -> ModelBundle:
     return load_model_bundle(recipe, CPU)
 
 
-def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, prefix_len: bool = False) -> Batch:
+def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, omit_prefix: bool = False) -> Batch:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
@@ -40,7 +40,7 @@ def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, prefix_len: bool = 
         for clip in split.clips[:size]
     ]
     widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return collate_examples(examples, widths, bundle.pad_id, "right", prefix_len)
+    return collate_examples(examples, widths, bundle.pad_id, "right", omit_prefix)
 
 
 def loss_and_gradients(
@@ -49,7 +49,7 @@ def loss_and_gradients(
     model.zero_grad()
     loss, _ = model(batch, smoothing)
     loss.backward()
-    return loss.detach(), {name: weight.grad.clone() for name, weight in model.trained_parameters().items()}
+    return loss.detach(), {name: weight.grad.clone() for name, weight in model.trainable_parameters().items()}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
@@ -63,8 +63,8 @@ def test_loss_equals_full_logits_and_label_smoother(
     logits = model.llm(inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask).logits
     rows, length = batch.input_ids.shape
     full = torch.full((rows, length + 1), -100)  # the last target takes no position: it lies one beyond the inputs
-    for predictor, target in zip(batch.predictors.tolist(), batch.targets.tolist(), strict=True):
-        full[predictor // length, predictor % length + 1] = target
+    for logit_index, target in zip(batch.logit_indices.tolist(), batch.targets.tolist(), strict=True):
+        full[logit_index // length, logit_index % length + 1] = target
     padded = torch.cat([logits, logits[:, -1:]], dim=1)
     smoother = LabelSmoother(epsilon=smoothing)
     expected = smoother(CausalLMOutput(logits=padded), full, shift_labels=True)
@@ -99,7 +99,7 @@ def test_a_reused_prefix_changes_neither_loss_nor_gradients(
     model = bundle.model.train()
     if checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    whole, behind = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, prefix_len=True)
+    whole, behind = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, omit_prefix=True)
     expected = loss_and_gradients(model, whole, 0.1)
     assert model.reuse_prefix(bundle.prompts.before_streams)
     assert behind.input_ids.shape[1] == whole.input_ids.shape[1] - len(bundle.prompts.before_streams)
@@ -147,9 +147,9 @@ def test_every_trained_tensor_gets_a_gradient_and_no_other_does(name: str, setti
         model.zero_grad()
         model(batch_of(recipe, bundle, 4))[0].backward()
         with torch.no_grad():
-            for parameter in model.trained_parameters().values():
+            for parameter in model.trainable_parameters().values():
                 parameter -= 1e-3 * parameter.grad
-    trained = model.trained_parameters()
+    trained = model.trainable_parameters()
     assert {n.split(".")[0] for n in trained} == ({"projectors", "llm"} if recipe.lora.enabled else {"projectors"})
     assert set(trained) >= {f"projectors.{n}" for n in model.projectors.state_dict()}
     for parameter_name, parameter in model.named_parameters():
@@ -168,9 +168,9 @@ def test_both_boundary_vectors_reach_the_model(recipe: Recipe, bundle: ModelBund
     rows = model.embed(batch).flatten(0, 1)
     for name, projector in model.projectors.items():
         stream = batch.streams[name]
-        assert torch.equal(rows[stream.opens], projector.boundary[0].expand(3, -1))
-        assert torch.equal(rows[stream.closes], projector.boundary[1].expand(3, -1))
-        assert torch.equal(rows[stream.positions], projector.embed(stream.frames))
+        assert torch.equal(rows[stream.start_indices], projector.boundary[0].expand(3, -1))
+        assert torch.equal(rows[stream.end_indices], projector.boundary[1].expand(3, -1))
+        assert torch.equal(rows[stream.frame_indices], projector.embed(stream.frames))
 
 
 def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: ModelBundle) -> None:

@@ -39,9 +39,9 @@ def test_the_index_says_what_the_files_say(copy: Path) -> None:
     assert index.text_bytes.tolist() == [len(clip.translation.encode()) for clip in clips]
     for name, stream in STREAMS.items():
         for row, clip in enumerate(clips):
-            with h5py.File(index.files(name)[index.file_numbers(name)[row]], "r") as file:
+            with h5py.File(index.files(name)[index.file_indices(name)[row]], "r") as file:
                 frames = file[f"{clip.recording}/{clip.name}"]
-                assert frames.shape == (index.frames(name)[row], stream.width)
+                assert frames.shape == (index.frame_counts(name)[row], stream.width)
 
 
 def test_an_index_is_made_once(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,9 +63,9 @@ def touch(file: Path) -> None:
 def test_a_changed_source_is_noticed_and_named(copy: Path, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     index = open_index(copy, "dev", STREAMS)
     touch(copy / changed)
-    assert changed in str(index.why_stale("dev", STREAMS))
+    assert changed in str(index.stale_reason("dev", STREAMS))
     capsys.readouterr()
-    assert open_index(copy, "dev", STREAMS).why_stale("dev", STREAMS) is None
+    assert open_index(copy, "dev", STREAMS).stale_reason("dev", STREAMS) is None
     assert f"{changed} has changed" in capsys.readouterr().out
 
 
@@ -81,7 +81,7 @@ def test_a_changed_text_costs_no_second_reading_of_shards(copy: Path, monkeypatc
     monkeypatch.setattr(indexing, "list_shard", lambda file: pytest.fail("a shard was read"))
     index = open_index(copy, "dev", STREAMS)
     assert index.translation(0) == "Something else."
-    np.testing.assert_array_equal(index.frames("mae"), frames[1:])
+    np.testing.assert_array_equal(index.frame_counts("mae"), frames[1:])
 
 
 def test_the_streams_of_several_recipes_live_in_one_index(copy: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_killed_indexing_leaves_nothing_half_and_loses_nothing(tmp_path: Path,
         os.killpg(process.pid, signal.SIGKILL) if rng.random() < 0.5 else process.kill()
         process.communicate()
         if (root / "index.train.arrow").exists():
-            assert Index(root / "index.train.arrow", root).why_stale("train", {"mae": Stream(width=4)}) is None
+            assert Index(root / "index.train.arrow", root).stale_reason("train", {"mae": Stream(width=4)}) is None
             (root / "index.train.arrow").unlink()
             listed = {}
         parts = {part: state(part) for part in (root / "index.train.parts").glob("*.arrow")}
@@ -185,7 +185,7 @@ def test_a_killed_indexing_leaves_nothing_half_and_loses_nothing(tmp_path: Path,
     assert finished.returncode == 0, out
     index = Index(root / "index.train.arrow", root)
     assert len(index) == 24_000
-    assert (index.frames("mae") == 1).all()
+    assert (index.frame_counts("mae") == 1).all()
     assert not (root / "index.train.parts").exists()
     print(f"{times} kills in {time.monotonic() - start_time:.0f} s")
 

@@ -37,7 +37,7 @@ def finetuned(signllava: Command, settings: list[str], tmp_path: Path, pretraine
 def test_a_pretrain_checkpoint_has_four_bytes_per_trained_parameter(pretrained: Path, settings: list[str]) -> None:
     file = pretrained / "best" / "projector.safetensors"
     model = load_model_bundle(read_recipe("toy/tiny_pretrain", settings), torch.device("cpu")).model
-    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
+    trained = sum(parameter.numel() for parameter in model.trainable_parameters().values())
     assert abs(file.stat().st_size / (4 * trained) - 1) < 0.01
     assert {path.name for path in file.parent.iterdir()} == {
         "projector.safetensors",

@@ -113,7 +113,7 @@ def test_learning_rate_and_weight_decay_of_each_parameter(settings: list[str]) -
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for name, parameter in model.trained_parameters().items():
+    for name, parameter in model.trainable_parameters().items():
         rate = recipe.train.projector_learning_rate if name.startswith("projectors") else recipe.train.learning_rate
         decay = 0.0 if parameter.ndim == 1 or "boundary" in name else 0.1
         assert rates_and_decays.pop(id(parameter)) == (rate, decay), name

@@ -181,7 +181,7 @@ def _group_search(files: Sequence[Path], names: ClipNames, handles: HDF5FileCach
         return keys
 
     def search(clip: Clip) -> ClipSource | None:
-        matches = [] if names.repeated else keys_by_name().get(clip.name, [])
+        matches = [] if names.repeated_name else keys_by_name().get(clip.name, [])
         if len(matches) > 1:
             keys = " and as ".join(f"{key} in {file}" for file, key in matches[:2])
             raise UnreadableClip(f"found as {keys}; choose one with --key, or name only one of the files")

@@ -51,7 +51,7 @@ def check_annotation(root: Path, split: str, findings: Findings) -> AnnotatedSpl
     findings.add("annotation-key-twice", duplicate_keys, split)
     recordings, errors = parse_annotations(content)
     for error in errors:
-        findings.add(error.kind, [error.name], split, detail=f"{error.name}: {error.says}")
+        findings.add(error.kind, [error.name], split, detail=f"{error.name}: {error.message}")
     findings.add("recording-empty", (name for name, entry in content.items() if _is_empty(entry)), split)
     if not any(recording.clips for recording in recordings):
         findings.add("annotation-empty", [file.name], split)

@@ -86,7 +86,7 @@ def _match_other_groups(
     arrays = ((file, array) for file in files for array in facts_of[file].arrays if array.clip)
     pairs = ((names.clips[row], facts) for row, _, facts in matcher.match(arrays))
     in_other_groups = {clip.id: facts for clip, facts in pairs if facts.recording != clip.recording}
-    return in_other_groups, {names.clips[row].id: matcher.both_places(row) for row in matcher.ambiguous}
+    return in_other_groups, {names.clips[row].id: matcher.format_ambiguous(row) for row in matcher.ambiguous}
 
 
 def check_extra(

@@ -176,7 +176,7 @@ def _check_index(root: Path, split: str, streams: Mapping[str, StreamLocation], 
         return
     try:
         index = Index(file, root)
-        stale = index.why_stale(split, streams) or next(filter(None, map(index.changed_file, index.streams)), None)
+        stale = index.stale_reason(split, streams) or next(filter(None, map(index.changed_file, index.streams)), None)
     except UserError as error:
         stale = str(error)
     if stale:
