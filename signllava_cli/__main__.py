@@ -1,4 +1,4 @@
-"""`python -m signllava_cli`: what `accelerate launch -m` starts."""
+"""`python -m signllava_cli`: the module that `accelerate launch -m` starts."""
 
 import os
 import traceback
@@ -10,10 +10,10 @@ from signllava_cli.preemption import is_launched
 
 
 def run_as_rank() -> NoReturn:
-    """Run, and end without Python's own clearing up, in which a rank can hang or abort.
+    """Run the command line, and exit without Python's finalization, in which a rank can hang or abort.
 
-    A thread of torch's gloo wants the GIL for the tensors of its last collective, while Python holds it and waits for
-    the thread: https://github.com/pytorch/pytorch/issues/56297
+    A thread of torch's gloo needs the GIL to release the tensors of its last collective, while Python holds the GIL
+    and waits for the thread: https://github.com/pytorch/pytorch/issues/56297
     """
     code = 1
     try:

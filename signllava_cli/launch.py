@@ -1,4 +1,4 @@
-"""A profile name or file -> accelerate's own launcher, in this process."""
+"""Start a command as the ranks of a launch profile, through accelerate's own launcher in this process."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import yaml
 from signllava_cli.console import error
 from signllava_cli.errors import UserError, require_extra
 from signllava_cli.preemption import is_launched
-from signllava_cli.processes import signals_passed_on
+from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
 from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_folder
 
@@ -30,9 +30,10 @@ LOST_CONNECTION_MESSAGES = (
 
 
 def run_stage(stage: Stage, recipe: Recipe, resume: str, dry_run: bool, source: str | Path) -> None:
-    """Train here, or under accelerate's launcher when the recipe names a profile; see `run_here_or_launched`.
+    """Train in this process, or as ranks when the recipe names a launch profile; see `run_or_launch`.
 
-    `source` is the file or name that the recipe was read from.
+    Args:
+        source: the file or shipped name that the recipe was read from.
     """
 
     def train() -> None:
@@ -45,34 +46,35 @@ def run_stage(stage: Stage, recipe: Recipe, resume: str, dry_run: bool, source: 
     run_or_launch(recipe.launch, train)
 
 
-def run_or_launch(config: Launch, work: Callable[[], object]) -> None:
-    """Do `work` here, or hand this command line to accelerate's launcher when the settings name a profile.
+def run_or_launch(config: Launch, task: Callable[[], object]) -> None:
+    """Run `task` in this process, or run this command line as ranks when `config` names a launch profile.
 
-    A process that a launcher started works, whatever the settings say.
+    A process that a launcher started always runs `task` itself.
 
     Raises:
-        UserError: anything that the person at the terminal can fix.
-        Stopped: the run stopped before its end, on request, with its state saved.
-        SystemExit: ranks were launched and did not come to the end; with the exit code of the run.
+        UserError: something that the user can fix.
+        RunStopped: the run was stopped before its end; its state is saved.
+        SystemExit: the ranks ended with an error; the code is the exit code of the run.
     """
     if is_launched():
         with _report_first_failure():
-            work()
+            task()
     elif config.profile is None:
-        work()
+        task()
     else:
-        with signals_passed_on() as passed_on:
-            code = run_ranks(build_launcher_args(config), passed_on)
+        with forward_signals() as received:
+            code = run_ranks(build_launcher_args(config), received)
         if code:
             raise SystemExit(code)
 
 
 @contextlib.contextmanager
 def _report_first_failure() -> Iterator[None]:
-    """Of ranks that fail together, one says why.
+    """Let one rank report the error of ranks that fail together.
 
-    A error that all ranks see is told by the first of each machine. A rank that merely lost another gives that one
-    time to tell why. In both cases the launcher ends this rank while it waits, unless nobody else has failed.
+    An error that all ranks raise is reported by local rank 0 of each machine. A rank that only lost its connection to
+    another rank waits, so that the other rank can report the cause. The launcher ends the waiting rank, unless no
+    other rank has failed.
     """
     try:
         yield
@@ -81,10 +83,11 @@ def _report_first_failure() -> Iterator[None]:
             time.sleep(FIRST_ERROR_GRACE_SECONDS)
         raise
     except RuntimeError as failure:
-        if not any(words in str(failure) for words in LOST_CONNECTION_MESSAGES):
+        if not any(message in str(failure) for message in LOST_CONNECTION_MESSAGES):
             raise
         time.sleep(FIRST_ERROR_GRACE_SECONDS)
-        error(f"rank {os.environ.get('RANK', '0')} lost another rank, on another machine perhaps: {failure}")
+        rank = os.environ.get("RANK", "0")
+        error(f"rank {rank} lost the connection to another rank (on another machine?): {failure}")
         raise SystemExit(1) from None
 
 
@@ -92,7 +95,7 @@ def find_profile(name: str) -> Path:
     """The accelerate config file `name`, or the shipped profile of that name.
 
     Raises:
-        UserError: there is none; names those that are shipped.
+        UserError: there is none; the message lists the shipped profiles.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -100,51 +103,54 @@ def find_profile(name: str) -> Path:
     shipped = shipped_folder("accelerate_configs") / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    names = sorted(each.stem for each in shipped.parent.glob("*.yaml"))
-    raise UserError(f"No launch profile {name}; shipped are {', '.join(names)}.")
+    names = sorted(file.stem for file in shipped.parent.glob("*.yaml"))
+    raise UserError(f"No launch profile {name}; choose a file or one of {', '.join(names)}.")
 
 
 def read_profile(file: Path) -> "ClusterConfig":
-    """The launch profile in `file`, as accelerate itself reads it.
+    """Read the launch profile `file` with accelerate's own reader.
 
     Raises:
-        UserError: it is not one.
+        UserError: the file is not a launch profile.
     """
     from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
     try:
         profile = load_config_from_file(str(file))
-    except (ValueError, TypeError, AttributeError, OSError, yaml.YAMLError) as fault:
-        raise UserError(f"{file} is not a launch profile: {' '.join(str(fault).split())}") from None
+    except (ValueError, TypeError, AttributeError, OSError, yaml.YAMLError) as failure:
+        raise UserError(f"{file} is not a launch profile: {' '.join(str(failure).split())}") from None
     if not isinstance(profile, ClusterConfig):
-        raise UserError(f"{file} is a profile for SageMaker, which is not supported.")
+        raise UserError(
+            f"{file} is a profile for SageMaker, which is not supported; use accelerate's cluster format."
+        )
     return profile
 
 
-def build_launcher_args(launch: Launch) -> Namespace:
-    """What accelerate's launcher takes to run this command line as the ranks of `launch`.
+def build_launcher_args(config: Launch) -> Namespace:
+    """The arguments with which accelerate's launcher runs this command line as the ranks of `config`.
 
     Raises:
-        UserError: there is no such profile, or it cannot run so many processes on so many machines.
+        UserError: no such profile, or it cannot run this number of processes on this number of machines.
     """
     from accelerate.commands.launch import launch_command_parser
 
-    assert launch.profile is not None
-    file = find_profile(launch.profile)
+    assert config.profile is not None
+    file = find_profile(config.profile)
     profile = read_profile(file)
-    processes = launch.num_processes or profile.num_processes
-    machines = launch.num_machines or profile.num_machines
+    num_processes = config.num_processes or profile.num_processes
+    num_machines = config.num_machines or profile.num_machines
     host, port = profile.main_process_ip, profile.main_process_port
-    if launch.main_process_address is not None:
-        host, _, port = launch.main_process_address.rpartition(":")
-    elif machines == 1:
-        port = 0  # a free one, so that runs of one machine do not meet
-    _require_valid_topology(file, profile, processes, machines, f"{host}:{port}" if host and port else None)
+    if config.main_process_ip is not None:
+        host, port = config.main_process_ip, config.main_process_port
+    elif num_machines == 1:
+        port = 0  # a free one, so that two runs on one machine do not collide
+    has_address = bool(host and port)
+    _require_valid_topology(file, profile, num_processes, num_machines, has_address)
     options = {
         "config_file": file,
-        "num_processes": processes,
-        "num_machines": machines,
-        "machine_rank": launch.machine_rank or profile.machine_rank,
+        "num_processes": num_processes,
+        "num_machines": num_machines,
+        "machine_rank": config.machine_rank or profile.machine_rank,
         "main_process_port": port,
         "deepspeed_multinode_launcher": "standard",  # torchrun on each machine, as without DeepSpeed; not pdsh
     }
@@ -155,27 +161,32 @@ def build_launcher_args(launch: Launch) -> Namespace:
 
 
 def _require_valid_topology(
-    file: Path, profile: "ClusterConfig", processes: int, machines: int, main_process_address: str | None
+    file: Path, profile: "ClusterConfig", num_processes: int, num_machines: int, has_address: bool
 ) -> None:
     import torch
     from accelerate.utils import DistributedType
 
     if profile.distributed_type == DistributedType.DEEPSPEED:
         require_extra("deepspeed", str(file), "deepspeed")
-    if processes < 1:
-        raise UserError(f"{file} does not say how many processes: name them with --num-processes.")
-    if processes > 1 and profile.distributed_type == DistributedType.NO:
-        raise UserError(f"{file} is for one process, not for {processes}; use the profile multi_gpu or a zero one.")
-    if processes % machines:
-        raise UserError(f"--num-processes {processes} cannot be shared by {machines} machines.")
-    if machines > 1 and main_process_address is None:
+    if num_processes < 1:
+        raise UserError(f"{file} does not set num_processes; add --num-processes.")
+    if num_processes > 1 and profile.distributed_type == DistributedType.NO:
         raise UserError(
-            f"{file} on {machines} machines: give each the --main-process-address HOST:PORT of the first, and its own "
-            "--machine-rank."
+            f"{file} is for one process, not for {num_processes}; use the profile multi_gpu or one of the ZeRO profiles."
+        )
+    if num_processes % num_machines:
+        raise UserError(
+            f"--num-processes {num_processes} is not a multiple of {num_machines} machines; "
+            f"use --num-processes {max(1, num_processes // num_machines) * num_machines}."
+        )
+    if num_machines > 1 and not has_address:
+        raise UserError(
+            f"{file} on {num_machines} machines: add --main-process-ip and --main-process-port of machine 0, and the "
+            "--machine-rank of each machine."
         )
     gpus = torch.cuda.device_count()
-    if gpus and not profile.use_cpu and processes // machines > gpus:
+    if gpus and not profile.use_cpu and num_processes // num_machines > gpus:
         raise UserError(
-            f"{file}: {processes // machines} processes on this machine, which has {gpus} GPUs; "
-            f"say --num-processes {gpus * machines}."
+            f"{file}: {num_processes // num_machines} processes on this machine, which has {gpus} GPUs; "
+            f"use --num-processes {gpus * num_machines}."
         )

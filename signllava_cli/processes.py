@@ -1,10 +1,10 @@
-"""Processes that this one starts: workers end with it, commands get its signals.
+"""Processes that this one starts: workers end with their parent, commands receive its signals.
 
-Fork or spawn: HDF5 can be used after a fork as long as each process opens its own files; h5py waits for its lock
-before a fork and releases it in the child. What does not survive is torch, whose OpenMP threads hang in a child once
-they have run in the parent. So workers that read HDF5 and NumPy alone are forked (`submitted`): spawn would run the
-script of whoever calls our functions a second time. `prepare pack`, whose workers read bfloat16 through torch, spawns
-them. tests/data/packing/test_workers.py holds both.
+Fork or spawn: HDF5 works after a fork as long as each process opens its own files (h5py takes its lock before a fork
+and releases it in the child). torch does not: its OpenMP threads hang in a child when they have run in the parent. So
+workers that use only HDF5 and NumPy are forked (`submit_all`); with spawn, the script of a caller of our API would run
+a second time in each worker. `prepare pack`, whose workers read bfloat16 with torch, spawns its workers.
+tests/prepare/pack/test_workers.py tests both.
 """
 
 import contextlib
@@ -30,29 +30,32 @@ Result = TypeVar("Result")
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
+# Received signal -> the signal that children get. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
+# already, and a second SIGINT would make them exit without saving.
+FORWARDED_AS = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 
 
 def cpu_cores() -> int:
-    """How many cores this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 @contextlib.contextmanager
 def submit_all(
-    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int
+    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int
 ) -> Iterator[dict[Future[Result], tuple[Any, ...]]]:
-    """`work(*task)` for each of `tasks` in forked workers: the jobs, each with its task. Start a progress bar inside.
+    """Call `function(*task)` for each of `tasks` in forked workers, and yield the futures, each with its task.
 
-    Workers start before a bar has its thread, and while signals wait. Jobs not begun are given up when the block
-    fails. `work` must not use torch (see above).
+    Start a progress bar inside the block: workers are forked before the bar has its thread, and while signals are
+    blocked. When the block fails, tasks that have not started are canceled. `function` must not use torch (see the
+    module's docstring).
     """
     count = min(workers, len(tasks))
     with ProcessPoolExecutor(count, get_context("fork"), initializer=init_worker, initargs=(os.getpid(),)) as pool:
         with block_signals():
-            jobs = {pool.submit(work, *task): task for task in tasks}
+            futures = {pool.submit(function, *task): task for task in tasks}
         try:
-            yield jobs
+            yield futures
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -60,7 +63,7 @@ def submit_all(
 
 @contextlib.contextmanager
 def block_signals() -> Iterator[None]:
-    """Signals wait until the block ends, in this process and in those it starts: these until `begin_worker`."""
+    """Block signals inside the block, also in the processes started there, which unblock them in `init_worker`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -68,79 +71,78 @@ def block_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def init_worker(parent: int) -> None:
-    """Leave signals, which a terminal sends to the whole group, to the parent; and end when it was killed.
+def init_worker(parent_pid: int) -> None:
+    """Ignore signals, which the parent handles (a terminal sends them to the whole group); exit when it is killed.
 
-    A killed parent cannot stop its workers, and a pool's own would wait for it for ever.
+    A killed parent cannot stop its workers, and the workers of a pool would wait for it forever.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def watch() -> None:
-        while os.getppid() == parent:
+    def watch_parent() -> None:
+        while os.getppid() == parent_pid:
             time.sleep(POLL_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, as `subprocess.run` does; signals are passed on to it, and waited for.
+    """Run a command as `subprocess.run` does; signals are forwarded to it, and its end is awaited.
 
     Raises:
-        Stopped: the command stopped with its state saved, or it ended after a signal other than Ctrl-C.
-        KeyboardInterrupt: it was interrupted.
+        RunStopped: the command stopped with its state saved, or it ended after a signal other than Ctrl-C.
+        KeyboardInterrupt: the command was interrupted.
     """
-    with signals_passed_on() as came:
+    with forward_signals() as received:
         process = subprocess.Popen(command, text=True, **options)
         out, err = process.communicate()
     code = process.returncode
-    if code == INTERRUPTED or (signal.SIGINT in came and code != RunStopped.exit_code):
+    if code == INTERRUPTED or (signal.SIGINT in received and code != RunStopped.exit_code):
         raise KeyboardInterrupt
-    if came or code == RunStopped.exit_code:
-        by = f"stopped by {came[0].name}" if came else "stopped"
-        raise RunStopped(f"{by}. Run the same command again.")
+    if received or code == RunStopped.exit_code:
+        cause = f"stopped by {received[0].name}" if received else "stopped"
+        raise RunStopped(f"{cause}. Run the same command again.")
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
 @contextlib.contextmanager
-def signals_passed_on() -> Iterator[list[signal.Signals]]:
-    """Pass signals on to the processes that this one started; the list that comes back grows by those that came.
+def forward_signals() -> Iterator[list[signal.Signals]]:
+    """Forward signals to the children of this process inside the block, and yield the list of received signals.
 
-    Ctrl-C goes on as SIGTERM, since a process of the same process group has had the SIGINT already. A second Ctrl-C
-    kills them.
+    A second Ctrl-C kills the children.
 
     Raises:
-        Stopped: a signal came while there was no such process.
+        RunStopped: a signal arrived while there was no child.
     """
-    came: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
-    def receive(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
         children = psutil.Process().children()
-        if name == signal.SIGINT and (name in came or not children):
+        if name == signal.SIGINT and (name in received or not children):
             _kill(children)
             raise KeyboardInterrupt
         if not children:
-            raise RunStopped(f"stopped by {name.name} before the work began. Run the same command again.")
-        came.append(name)
+            raise RunStopped(f"stopped by {name.name} before the first step. Run the same command again.")
+        received.append(name)
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                child.send_signal(PASSED_ON[name])
+                child.send_signal(FORWARDED_AS[name])
         if name == signal.SIGINT:
-            info("Ctrl-C: waiting until everything is saved. Ctrl-C again kills what still runs.")
+            info("Ctrl-C: waiting until the state is saved. Press Ctrl-C again to kill the running processes.")
 
-    before = {number: signal.signal(number, receive) for number in PASSED_ON}
+    previous_handlers = {number: signal.signal(number, handle) for number in FORWARDED_AS}
     try:
-        yield came
+        yield received
     finally:
-        for number, owner in before.items():
-            signal.signal(number, owner)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
 
 
 def _kill(children: list[psutil.Process]) -> None:
-    """Kill them and what they started themselves."""
+    """Kill `children` and their descendants."""
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in (child, *child.children(recursive=True)):

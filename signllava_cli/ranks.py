@@ -1,4 +1,4 @@
-"""The ranks as their launcher sees them: their ends become one exit code."""
+"""Run accelerate's launcher, and turn the exit codes of its ranks into one exit code of the run."""
 
 import logging
 import signal
@@ -14,27 +14,27 @@ from signllava_cli.preemption import LAUNCHER_THREAD
 from signllava_cli.processes import INTERRUPTED
 
 
-def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
-    """Run accelerate's launcher to the end of its ranks; the exit code of the run comes back.
+def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
+    """Run accelerate's launcher until its ranks have ended, and return the exit code of the run.
 
-    The launcher works in a thread of its own. There torchrun's agent cannot take the signals, with which it would
-    kill ranks that need more than 30 seconds to save; and this thread can, also while the agent waits for other
-    machines.
+    The launcher runs in a thread of its own, for two reasons. In a thread, torchrun's agent cannot install signal
+    handlers, which would kill ranks that need more than 30 seconds to save. And the main thread can handle signals
+    while the agent waits for other machines.
 
     Args:
-        arguments: what accelerate's launcher takes.
-        passed_on: the signals that `signals_passed_on` has passed on.
+        arguments: the arguments of accelerate's launcher.
+        received: the signals that `forward_signals` has received; the list grows while the ranks run.
 
     Raises:
         UserError: accelerate cannot launch this.
-        Stopped: a signal came before there were ranks, or before they had begun.
+        RunStopped: a signal arrived before the ranks were started or could handle it.
     """
     from accelerate.commands.launch import launch_command
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    logging.disable(logging.ERROR)  # in the launcher alone: what torchrun logs of each end is told below, in one line
+    logging.disable(logging.ERROR)  # in the launcher only: `_exit_code` reports in one line what torchrun would log
     launched: Future[None] = Future()
 
     def launch() -> None:
@@ -47,36 +47,39 @@ def run_ranks(arguments: Namespace, passed_on: Sequence[signal.Signals]) -> int:
     try:
         launched.result()
     except ChildFailedError as failed:
-        ends = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-        return _exit_code(ends, passed_on)
-    except subprocess.CalledProcessError as failed:  # of a profile for one process
-        return _exit_code({0: failed.returncode}, passed_on)
-    except (RendezvousError, DistError) as fault:
+        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        return _exit_code(codes, received)
+    except subprocess.CalledProcessError as failed:  # raised by a profile for one process
+        return _exit_code({0: failed.returncode}, received)
+    except (RendezvousError, DistError) as failure:
         address = f"{arguments.main_process_ip}:{arguments.main_process_port}"
-        raise UserError(f"The machines did not find each other at {address}: {fault}") from None
-    except (ValueError, ImportError, ConnectionError) as fault:
-        raise UserError(f"{arguments.config_file} cannot be launched: {fault}") from None
+        raise UserError(
+            f"The machines could not connect to machine 0 at {address}: {failure}; check --main-process-ip, "
+            "--main-process-port and the network."
+        ) from None
+    except (ValueError, ImportError, ConnectionError) as failure:
+        raise UserError(f"{arguments.config_file} cannot be launched: {failure}") from None
     return 0
 
 
-def _exit_code(ends: Mapping[int, int], passed_on: Sequence[signal.Signals]) -> int:
-    """The exit code of a run whose ranks ended with these (-N: by signal N).
+def _exit_code(codes: Mapping[int, int], received: Sequence[signal.Signals]) -> int:
+    """The exit code of a run, from the exit code of each failed rank (-N: ended by signal N).
 
-    torchrun ends the other ranks by SIGTERM as soon as one has failed, and a rank fails that has lost another: the
-    first code in this list that is there says what happened.
+    When one rank fails, torchrun ends the others by SIGTERM, and a rank that lost its connection to another rank
+    fails too. So the codes are tested in the order of how much they explain.
     """
     for code in (UserError.exit_code, RunStopped.exit_code, INTERRUPTED):
-        if code in ends.values():
+        if code in codes.values():
             return code
-    if signal.SIGINT in passed_on:
+    if signal.SIGINT in received:
         return INTERRUPTED
-    if passed_on and all(end < 0 for end in ends.values()):  # they had not begun to listen
-        raise RunStopped(f"stopped by {passed_on[0].name}; nothing was to be saved. Run the same command again.")
-    by_signal = {rank: signal.Signals(-end) for rank, end in ends.items() if end < 0}
+    if received and all(code < 0 for code in codes.values()):  # the ranks had no signal handlers yet
+        raise RunStopped(f"stopped by {received[0].name} before the first step. Run the same command again.")
+    by_signal = {rank: signal.Signals(-code) for rank, code in codes.items() if code < 0}
     killed = {rank: number for rank, number in by_signal.items() if number != signal.SIGTERM}
     if killed:
         rank, number = min(killed.items())
         reason = " (out of memory?)" if number == signal.SIGKILL else ""
-        error(f"rank {rank} was ended by {number.name}{reason}; the same command goes on from the newest checkpoint.")
+        error(f"rank {rank} was ended by {number.name}{reason}; run the same command again to resume.")
         return 128 + number
-    return next((end for end in ends.values() if end > 0), 128 + signal.SIGTERM)
+    return next((code for code in codes.values() if code > 0), 128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Ranks that a launcher started stop together, save, and end in one exit code that says why."""
+"""Launched ranks stop together, save their state, and end with one exit code that names the cause."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ SECONDS_TO_WAIT = 180
 
 @pytest.fixture
 def launched(settings: list[str]) -> Iterator[Launched]:
-    """A run without end under `multi_cpu`, in its own process; nothing of it outlives the test."""
+    """Start a run of 50,000 steps under `multi_cpu` in its own process; every process is killed after the test."""
     processes: list[subprocess.Popen[str]] = []
-    endless = ["train.max_steps=50000", "train.save_steps=50000", "train.eval_steps=50000"]
+    many_steps = ["train.max_steps=50000", "train.save_steps=50000", "train.eval_steps=50000"]
 
     def command(*words: str, profile: str = "multi_cpu", more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        arguments = sets([*settings, "train.micro_batch_size=2", *endless, *more])
+        arguments = sets([*settings, "train.micro_batch_size=2", *many_steps, *more])
         process = subprocess_command(
             "pretrain", "-r", "toy/tiny_pretrain", *arguments, "--launch", profile, *words, start_new_session=True
         )
@@ -37,26 +37,26 @@ def launched(settings: list[str]) -> Iterator[Launched]:
 
     yield command
     for process in processes:
-        for each in (*ranks_of(process), process):
-            each.kill()
+        for running in (*find_ranks(process), process):
+            running.kill()
         process.wait()
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def find_ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
     if process.poll() is not None:
         return []
     return sorted(psutil.Process(process.pid).children(), key=lambda rank: rank.pid)
 
 
 def wait_for_steps(run: Path, process: subprocess.Popen[str], steps: int = 3) -> list[psutil.Process]:
-    """Wait until the run has taken some steps; its ranks come back."""
+    """Wait until the run has taken some steps, and return its ranks."""
     deadline = time.monotonic() + SECONDS_TO_WAIT
     metrics = run / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count("\n") < steps:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    return ranks_of(process)
+    return find_ranks(process)
 
 
 def assert_saved(run: Path) -> None:
@@ -64,18 +64,18 @@ def assert_saved(run: Path) -> None:
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
-def assert_nothing_left(ranks: list[psutil.Process]) -> None:
+def assert_all_ended(ranks: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(ranks, timeout=30)
     assert not alive
 
 
-def assert_plain(output: str) -> None:
-    """No traceback, nothing of torchrun's own log."""
+def assert_no_traceback(output: str) -> None:
+    """The output holds no traceback and no log lines of torchrun."""
     for words in ("Traceback", "torch/distributed", "closing signal", "exitcode"):
         assert words not in output
 
 
-@pytest.mark.parametrize(  # SIGUSR1: the two machines below
+@pytest.mark.parametrize(  # the test of two machines sends SIGUSR1
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
@@ -88,22 +88,22 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 75, output
     assert "its state is saved" in output
-    assert_plain(output)
+    assert_no_traceback(output)
     assert_saved(tmp_path / "run")
-    assert_nothing_left(ranks)
+    assert_all_ended(ranks)
 
 
-def test_a_signal_before_the_first_step_ends_in_75_too(launched: Launched) -> None:
-    """The ranks import torch and have not begun to listen; a requeued job has nothing to lose."""
+def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> None:
+    """The ranks import torch and have no signal handlers yet; there is no state to save."""
     process = launched()
     deadline = time.monotonic() + SECONDS_TO_WAIT
-    while not ranks_of(process):
+    while not find_ranks(process):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 75, output
-    assert_plain(output)
+    assert_no_traceback(output)
 
 
 @pytest.mark.slow
@@ -111,17 +111,17 @@ def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
     for rank in ranks:
-        rank.suspend()  # they cannot stop on their own
+        rank.suspend()  # suspended ranks cannot stop by themselves
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 130, output
-    assert_plain(output)
-    assert_nothing_left(ranks)
+    assert_no_traceback(output)
+    assert_all_ended(ranks)
 
 
-def test_a_killed_rank_ends_the_others_with_a_plain_line(launched: Launched, tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_others_with_one_error_line(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
     ranks[1].kill()
@@ -129,33 +129,35 @@ def test_a_killed_rank_ends_the_others_with_a_plain_line(launched: Launched, tmp
     assert process.returncode == 128 + signal.SIGKILL, output
     assert "error: rank 1 was ended by SIGKILL (out of memory?)" in output
     assert output.count("error: ") == 1
-    assert_plain(output)
-    assert_nothing_left(ranks)
+    assert_no_traceback(output)
+    assert_all_ended(ranks)
 
 
-def test_ranks_of_a_killed_launcher_save_and_stop(launched: Launched, tmp_path: Path) -> None:
-    """They would otherwise train on, unseen, and hold the run."""
+def test_ranks_save_and_stop_when_their_launcher_is_killed(launched: Launched, tmp_path: Path) -> None:
+    """Otherwise they would go on training unnoticed, and keep the lock of the run folder."""
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
     process.kill()
-    assert_nothing_left(ranks)
-    assert "the launcher is gone" in (tmp_path / "run" / "log.txt").read_text()
+    assert_all_ended(ranks)
+    assert "the launcher has ended" in (tmp_path / "run" / "log.txt").read_text()
     assert_saved(tmp_path / "run")
 
 
-def test_a_fault_that_all_ranks_see_is_told_once(launched: Launched) -> None:
+def test_an_error_on_all_ranks_is_reported_once(launched: Launched) -> None:
     process = launched(more=("data.dev=valid",))
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
     assert process.returncode == 2, output
     assert output.count("error: ") == 1
     assert "No annotation.valid.json" in output
-    assert_plain(output)
+    assert_no_traceback(output)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_ranks_of_accelerate_launch_save_too(settings: list[str], tmp_path: Path, number: signal.Signals) -> None:
-    """accelerate's own launcher exits with 1 and dies of SIGUSR1, which it does not pass on; the state is saved."""
+def test_ranks_of_accelerate_launch_save_and_stop(
+    settings: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """accelerate's launcher exits with 1, and SIGUSR1, which it does not forward, ends it; the state is saved."""
     profile = str(shipped_folder("accelerate_configs") / "multi_cpu.yaml")
     words = ["-m", "accelerate.commands.launch", "--config_file", profile, "-m", "signllava_cli", "pretrain"]
     arguments = sets([*settings, "train.micro_batch_size=2", "train.max_steps=50000", "train.eval_steps=50000"])
@@ -168,7 +170,7 @@ def test_ranks_of_accelerate_launch_save_too(settings: list[str], tmp_path: Path
     ranks = wait_for_steps(tmp_path / "run", process)
     process.send_signal(number)
     process.wait(timeout=SECONDS_TO_WAIT)
-    assert_nothing_left(ranks)
+    assert_all_ended(ranks)
     assert_saved(tmp_path / "run")
 
 
@@ -182,21 +184,13 @@ def test_two_machines_train_with_zero2(launched: Launched, tmp_path: Path) -> No
 
 
 def stop_two_machines(launched: Launched, run: Path, profile: str, distributed_type: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     machines = [
         launched(
-            *(
-                "--num-machines",
-                "2",
-                "--num-processes",
-                "2",
-                "--machine-rank",
-                str(rank),
-                "--main-process-address",
-                address,
-            ),
+            *f"--num-machines 2 --num-processes 2 --machine-rank {rank}".split(),
+            *f"--main-process-ip 127.0.0.1 --main-process-port {port}".split(),
             profile=profile,
         )
         for rank in (0, 1)
@@ -207,42 +201,46 @@ def stop_two_machines(launched: Launched, run: Path, profile: str, distributed_t
     assert [machine.returncode for machine in machines] == [75, 75], outputs
     assert f"distributed type {distributed_type}, ranks 2" in outputs[0]
     for output in outputs:
-        assert_plain(output)
+        assert_no_traceback(output)
     assert_saved(run)
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["--launch", "single", "--num-processes", "2"], "is for one process, not for 2"),
-        (["--launch", "multi_cpu", "--num-machines", "2"], "the --main-process-address HOST:PORT of the first"),
-        (["--launch", "multi_cpu", "--num-machines", "3"], "--num-processes 2 cannot be shared by 3 machines"),
-        (["--launch", "multi_cpu", "--main-process-address", "node0"], "launch.main_process_address"),
+        (
+            ["--launch", "multi_cpu", "--num-machines", "2"],
+            "add --main-process-ip and --main-process-port of machine 0",
+        ),
+        (["--launch", "multi_cpu", "--num-machines", "3"], "--num-processes 2 is not a multiple of 3 machines"),
+        (["--launch", "multi_cpu", "--main-process-ip", "node0"], "launch.main_process_port: missing"),
         (["--launch", "multi_cpu", "--num-machines", "2", "--machine-rank", "2"], "launch.machine_rank: 2 is not"),
     ],
 )
-def test_what_cannot_be_launched_is_refused(
-    signllava: Command, settings: list[str], words: list[str], says: str
+def test_a_launch_that_cannot_work_is_refused_in_one_line(
+    signllava: Command, settings: list[str], words: list[str], message: str
 ) -> None:
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(settings), *words)
     assert ended.code == 2
-    assert says in ended.err
+    assert message in ended.err
     assert len(ended.err.strip().splitlines()) == 1
 
 
-def test_a_file_that_is_no_profile_is_refused(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_profile_is_refused(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     for text in ("[", "distributed_type: NO\nnum_procceses: 2", "- 1", "distributed_type: SEVERAL"):
-        (tmp_path / "mine.yaml").write_text(text)
-        ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets(settings), "--launch", tmp_path / "mine.yaml")
-        assert (ended.code, "mine.yaml is not a launch profile" in ended.err) == (2, True), ended.err
+        (tmp_path / "profile.yaml").write_text(text)
+        ended = signllava(
+            "pretrain", "-r", "toy/tiny_pretrain", *sets(settings), "--launch", tmp_path / "profile.yaml"
+        )
+        assert (ended.code, "profile.yaml is not a launch profile" in ended.err) == (2, True), ended.err
         assert len(ended.err.strip().splitlines()) == 1
 
 
 def test_max_hours_counts_from_the_start_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:
-    alive = (time.time() - psutil.Process().create_time()) / 3600
-    later = StopRequest(max_hours=alive + 1)
-    assert not later
-    now = StopRequest(max_hours=alive / 2)
-    assert now
-    assert now
+    hours = (time.time() - psutil.Process().create_time()) / 3600
+    assert not StopRequest(max_hours=hours + 1)
+    request = StopRequest(max_hours=hours / 2)
+    assert request
+    assert request  # the second test prints no second message
     assert capsys.readouterr().out.count("train.max_hours=") == 1

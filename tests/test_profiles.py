@@ -1,4 +1,4 @@
-"""Every shipped launch profile is one to accelerate, and says what its name promises."""
+"""accelerate reads every shipped launch profile, and each profile does what its name says."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ PROFILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 ZERO = [name for name in PROFILES if name.startswith("zero")]
 
 
-def test_the_profiles_are_all_there() -> None:
-    gpu = ["single", "multi_gpu", "multi_node", "zero1", "zero2", "zero3", "zero3_offload"]
-    assert sorted([*gpu, "multi_cpu", "zero1_cpu", "zero2_cpu", "zero3_cpu"]) == PROFILES
+def test_all_profiles_are_shipped() -> None:
+    gpu_profiles = ["single", "multi_gpu", "multi_node", "zero1", "zero2", "zero3", "zero3_offload"]
+    assert sorted([*gpu_profiles, "multi_cpu", "zero1_cpu", "zero2_cpu", "zero3_cpu"]) == PROFILES
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -28,25 +28,25 @@ def test_accelerate_reads_the_profile(name: str) -> None:
     assert profile.num_machines == (2 if name == "multi_node" else 1)
     if name.endswith("_cpu"):
         assert profile.num_processes == 2
-    opening = (FOLDER / f"{name}.yaml").read_text().split("compute_environment")[0]
-    assert f"signllava pretrain --recipe R --launch {name}" in opening
+    header = (FOLDER / f"{name}.yaml").read_text().split("compute_environment")[0]
+    assert f"signllava pretrain --recipe R --launch {name}" in header
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_a_zero_profile_names_its_stage_and_leaves_the_arithmetic_to_the_recipe(name: str) -> None:
-    settings = read_profile(FOLDER / f"{name}.yaml").deepspeed_config
-    assert settings["zero_stage"] == int(name[4])
-    assert not settings.keys() & {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"}
-    assert settings.get("offload_optimizer_device", "none") == "none"
-    assert settings.get("offload_param_device", "none") == ("cpu" if name == "zero3_offload" else "none")
-    assert settings["deepspeed_multinode_launcher"] == "standard"
+def test_a_zero_profile_sets_its_stage_but_neither_accumulation_nor_clipping(name: str) -> None:
+    config = read_profile(FOLDER / f"{name}.yaml").deepspeed_config
+    assert config["zero_stage"] == int(name[4])
+    assert not config.keys() & {"gradient_accumulation_steps", "gradient_clipping", "deepspeed_config_file"}
+    assert config.get("offload_optimizer_device", "none") == "none"
+    assert config.get("offload_param_device", "none") == ("cpu" if name == "zero3_offload" else "none")
+    assert config["deepspeed_multinode_launcher"] == "standard"
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_launcher_takes_the_profile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launcher_accepts_the_profile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.setattr("sys.argv", ["signllava", "pretrain", "--recipe", "R"])
-    arguments = build_launcher_args(Launch(profile=name, main_process_address="node0:29500"))
+    arguments = build_launcher_args(Launch(profile=name, main_process_ip="node0", main_process_port=29500))
     assert Path(arguments.config_file) == FOLDER / f"{name}.yaml"
     assert arguments.training_script == "signllava_cli"
     assert arguments.training_script_args == ["pretrain", "--recipe", "R"]

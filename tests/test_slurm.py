@@ -1,6 +1,6 @@
-"""The SLURM scripts are whole, and a job whose time is up saves, goes back into the queue, and goes on.
+"""The SLURM scripts are valid, and a job at its time limit saves its state, is requeued, and resumes.
 
-SLURM does not run here: `srun`, `scontrol` and `squeue` are stand-ins that do what the scripts rely on.
+SLURM does not run in the tests: `srun`, `scontrol` and `squeue` are stubs that do what the scripts rely on.
 """
 
 import os
@@ -43,7 +43,7 @@ if [[ $1 == show ]]; then printf '127.0.0.1\\n127.0.0.1\\n'; else echo "$*" >> "
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment of a batch job of two nodes with a GPU each, with the stand-ins first on the PATH."""
+    """The environment of a batch job of two nodes with a GPU each, with the stubs first on the PATH."""
     binaries = tmp_path / "bin"
     binaries.mkdir()
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "squeue": 'echo "$STATE"'}.items():
@@ -61,18 +61,18 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def requeued(slurm: dict[str, str]) -> str:
+def read_requeued(slurm: dict[str, str]) -> str:
     file = Path(slurm["REQUEUED"])
     return file.read_text() if file.exists() else ""
 
 
-def test_the_scripts_are_there_and_no_recipes() -> None:
+def test_the_scripts_are_shipped_and_not_listed_as_recipes() -> None:
     assert [script.name for script in SCRIPTS] == ["many_nodes.sbatch", "one_node.sbatch", "requeue.sh"]
     assert not [name for name in shipped_recipes() if "slurm" in name]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_the_script_is_a_shell_script_without_a_fault(script: Path) -> None:
+def test_shellcheck_finds_no_error_in_the_script(script: Path) -> None:
     checks = [["bash", "-n"], [SHELLCHECK, "--severity=warning"]]
     for check in checks:
         ended = subprocess.run([*check, script], capture_output=True, text=True, check=False)
@@ -85,23 +85,23 @@ def test_the_scripts_can_be_copied(signllava: Callable[..., Ended], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "goes_back"), [(75, "RUNNING", True), (75, "COMPLETING", False), (2, "RUNNING", False)]
+    ("code", "state", "is_requeued"), [(75, "RUNNING", True), (75, "COMPLETING", False), (2, "RUNNING", False)]
 )
-def test_only_a_stopped_job_that_nobody_cancelled_goes_back(
-    slurm: dict[str, str], code: int, state: str, goes_back: bool
+def test_only_a_stopped_job_that_was_not_cancelled_is_requeued(
+    slurm: dict[str, str], code: int, state: str, is_requeued: bool
 ) -> None:
     command = ["bash", FOLDER / "requeue.sh", "bash", "-c", f"exit {code}"]
     ended = subprocess.run(command, env={**slurm, "STATE": state}, check=False)
     assert ended.returncode == code
-    assert requeued(slurm) == (f"requeue {os.getpid()}\n" if goes_back else "")
+    assert read_requeued(slurm) == (f"requeue {os.getpid()}\n" if is_requeued else "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "profile"), [("one_node", "multi_gpu"), ("many_nodes", "multi_node")])
-def test_a_job_whose_time_is_up_saves_and_goes_back(
+def test_a_job_at_its_time_limit_saves_and_is_requeued(
     slurm: dict[str, str], settings: list[str], tmp_path: Path, script: str, profile: str
 ) -> None:
-    """The script as a user would edit it, under a batch shell that gets USR1."""
+    """Run the script, edited as a user would, in a batch shell that receives USR1."""
     run, job = tmp_path / "run", tmp_path / "job"
     (job / ".venv" / "bin").mkdir(parents=True)
     (job / ".venv" / "bin" / "activate").touch()
@@ -125,5 +125,5 @@ def test_a_job_whose_time_is_up_saves_and_goes_back(
     assert shell.returncode == 75, output
     assert "distributed type MULTI_CPU, ranks 2" in output
     assert "its state is saved" in output
-    assert requeued(slurm) == f"requeue {os.getpid()}\n"
+    assert read_requeued(slurm) == f"requeue {os.getpid()}\n"
     assert (run / "last" / "resume").is_dir()

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs a command as a SLURM batch job: what the two .sbatch files beside this one end with.
+# Runs a command as a SLURM batch job; the two .sbatch files of this folder end with it.
 #   exec bash requeue.sh COMMAND...
-# SLURM sends USR1 to the batch shell alone (--signal=B:USR1@...). It is passed on to the command, which saves and
-# exits with 75, as it also does after train.max_hours. The job then goes back into the queue, where it goes on.
+# SLURM sends USR1 to the batch shell only (--signal=B:USR1@...). This script forwards it to the command, which saves
+# and exits with 75, as it also does after train.max_hours. The job is then requeued, and the next start resumes.
 set -u
 
 "$@" &
@@ -15,7 +15,7 @@ done
 wait "$command"
 code=$?
 
-# `scancel` makes the command exit with 75 too; the job is not RUNNING then, and stays cancelled.
+# After `scancel` the command exits with 75 too; but then the job is not RUNNING, and stays cancelled.
 if [[ $code == 75 && $(squeue --noheader --job "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -101,7 +101,9 @@ def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
     """Its recipe without paths of this machine, but for that of an LLM without another name."""
     keys = [f"streams.{name}.{key}" for name in read_recipe(checkpoint / RECIPE).streams for key in STREAM_PATH_KEYS]
     settings = {
-        **dict.fromkeys([*keys, "init.projector", "launch.profile", "launch.main_process_address"]),
+        **dict.fromkeys(
+            [*keys, "init.projector", "launch.profile", "launch.main_process_ip", "launch.main_process_port"]
+        ),
         **{
             "run.output_dir": "runs/run",
             "data.root": "data",

@@ -1,4 +1,4 @@
-"""`signllava demo`: the whole job on the toy corpus."""
+"""`signllava demo`: all steps on the toy corpus."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,24 +8,24 @@ import typer
 
 
 class DemoLLM(StrEnum):
-    """The LLMs that need no hub."""
+    """LLMs that are not downloaded from the hub."""
 
     smollm2 = "smollm2"
     tiny = "tiny"
 
 
 def demo(
-    llm: Annotated[DemoLLM, typer.Option(help="SmolLM2-135M from its wheel, or a tiny LLM trained on the spot.")] = (
+    llm: Annotated[DemoLLM, typer.Option(help="SmolLM2-135M from its wheel, or a tiny LLM that the demo trains.")] = (
         DemoLLM.smollm2
     ),
-    out: Annotated[Path, typer.Option(help="Everything goes here.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("runs/demo"),
 ) -> None:
-    """Run the whole job on the toy corpus: prepare, pretrain, finetune, generate, eval.
+    """Run all steps on the toy corpus: prepare, pretrain, finetune, generate, eval.
 
-    An interrupted demo goes on where it stopped.
+    An interrupted demo resumes where it stopped.
     """
     from signllava_cli.demo import run_demo
-    from signllava_cli.processes import signals_passed_on
+    from signllava_cli.processes import forward_signals
 
-    with signals_passed_on():
+    with forward_signals():
         run_demo(llm.value, out)

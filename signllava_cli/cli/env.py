@@ -1,4 +1,4 @@
-"""`signllava env`: what a bug report should say about the machine."""
+"""`signllava env`: the machine and the versions, for a bug report."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

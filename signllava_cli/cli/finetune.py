@@ -9,9 +9,10 @@ from signllava_cli.cli.options import (
     DryRunOption,
     LaunchOption,
     MachineRankOption,
-    MachinesOption,
-    MainAddressOption,
-    ProcessesOption,
+    MainProcessIPOption,
+    MainProcessPortOption,
+    NumMachinesOption,
+    NumProcessesOption,
     RecipeOption,
     ResumeOption,
     SetOption,
@@ -28,10 +29,11 @@ def finetune(
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     launch: LaunchOption = None,
-    num_processes: ProcessesOption = None,
-    num_machines: MachinesOption = None,
+    num_processes: NumProcessesOption = None,
+    num_machines: NumMachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_process_address: MainAddressOption = None,
+    main_process_ip: MainProcessIPOption = None,
+    main_process_port: MainProcessPortOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train projectors and a LoRA adapter of the quantized LLM."""
@@ -41,6 +43,6 @@ def finetune(
     overrides = [
         *(set_ or []),
         *([f"init.projector={json.dumps(projector)}"] if projector else []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_ip, main_process_port),
     ]
     run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run, recipe)

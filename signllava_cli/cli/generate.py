@@ -9,9 +9,10 @@ import typer
 from signllava_cli.cli.options import (
     LaunchOption,
     MachineRankOption,
-    MachinesOption,
-    MainAddressOption,
-    ProcessesOption,
+    MainProcessIPOption,
+    MainProcessPortOption,
+    NumMachinesOption,
+    NumProcessesOption,
     SetOption,
     launch_overrides,
 )
@@ -109,10 +110,11 @@ def generate(
         str | None, typer.Option(metavar="I/N", help="This is job I of an array of N.", rich_help_panel=LAUNCH)
     ] = None,
     launch: LaunchOption = None,
-    num_processes: ProcessesOption = None,
-    num_machines: MachinesOption = None,
+    num_processes: NumProcessesOption = None,
+    num_machines: NumMachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_process_address: MainAddressOption = None,
+    main_process_ip: MainProcessIPOption = None,
+    main_process_port: MainProcessPortOption = None,
     set_: SetOption = None,
 ) -> None:
     """Translate a split, with no context, gold context, or the model's own predictions as context.
@@ -143,7 +145,7 @@ def generate(
     overrides = [
         *GENERATION_OVERRIDES,
         *(set_ or []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_ip, main_process_port),
         *(f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None),
     ]
     found = find_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""The command `signllava`: its subcommands, and how each way of ending becomes an exit code."""
+"""The command `signllava`: its subcommands, and the exit code of each kind of error."""
 
 import os
 import sys
@@ -55,7 +55,7 @@ def version(
 
 
 def run() -> None:
-    """Run the command line; exit 0 done, 1 bug, 2 the user can fix it, 75 stopped and saved, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 bug, 2 the user can fix it, 75 stopped and saved, 130 interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenizing
     console.quiet_libraries()
     try:
@@ -63,15 +63,15 @@ def run() -> None:
     except UserError as error:
         console.error(str(error))
         code = error.exit_code
-    except OSError as error:  # permission denied, disk full, name too long: the machine's refusals
+    except OSError as error:  # permission denied, disk full, name too long
         console.error(f"{error.filename or 'input or output'}: {error.strerror or error}")
         code = UserError.exit_code
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         console.error(
-            f"out of memory ({said}); lower train.micro_batch_size or train.max_tokens_per_batch in training, "
+            f"out of memory ({first_line}); lower train.micro_batch_size or train.max_tokens_per_batch in training, "
             "generate.batch_size or generate.max_tokens_per_batch in generation."
         )
         code = UserError.exit_code
@@ -85,7 +85,7 @@ def run() -> None:
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted")
         code = 130
-    if is_launching():  # Python's own clearing up would abort torch's threads, and the exit code with them
+    if is_launching():  # Python's finalization would abort torch's threads and lose the exit code
         console.flush()
         os._exit(code or 0)
     sys.exit(code or 0)

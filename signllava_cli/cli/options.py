@@ -15,7 +15,10 @@ SetOption = Annotated[
 ]
 ResumeOption = Annotated[
     str,
-    typer.Option(metavar="auto|never|DIR", help="Go on from the newest whole checkpoint, start anew, or DIR."),
+    typer.Option(
+        metavar="auto|never|DIR",
+        help="Resume from the newest complete checkpoint (or start), start from step 0, or resume from DIR.",
+    ),
 ]
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="A run (its best checkpoint), a step folder, or its link `best` or `last`.")
@@ -28,15 +31,22 @@ LaunchOption = Annotated[
     str | None,
     typer.Option("--launch", metavar="PROFILE", help="A profile of accelerate_configs/, by name or file."),
 ]
-ProcessesOption = Annotated[
-    int | None, typer.Option("--num-processes", min=1, help="Processes over all machines, if not the profile's.")
+NumProcessesOption = Annotated[
+    int | None, typer.Option("--num-processes", min=1, help="Processes over all machines. Default: the profile's.")
 ]
-MachinesOption = Annotated[
-    int | None, typer.Option("--num-machines", min=1, help="Machines, if not the profile's; launch on each.")
+NumMachinesOption = Annotated[
+    int | None,
+    typer.Option("--num-machines", min=1, help="Machines; run the command on each. Default: the profile's."),
 ]
-MachineRankOption = Annotated[int | None, typer.Option("--machine-rank", min=0, help="This machine's, from 0 on.")]
-MainAddressOption = Annotated[
-    str | None, typer.Option("--main-process-address", metavar="HOST:PORT", help="Machine 0, and a free port of it.")
+MachineRankOption = Annotated[
+    int | None, typer.Option("--machine-rank", min=0, help="The index of this machine, from 0 on.")
+]
+MainProcessIPOption = Annotated[
+    str | None, typer.Option("--main-process-ip", metavar="HOST", help="Host name or IP address of machine 0.")
+]
+MainProcessPortOption = Annotated[
+    int | None,
+    typer.Option("--main-process-port", metavar="PORT", min=1, max=65535, help="A free port of machine 0."),
 ]
 DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The dataset folder.", show_default=False)]
 SplitsOption = Annotated[
@@ -49,14 +59,16 @@ def launch_overrides(
     num_processes: int | None,
     num_machines: int | None,
     machine_rank: int | None,
-    main_process_address: str | None,
+    main_process_ip: str | None,
+    main_process_port: int | None,
 ) -> list[str]:
-    """The recipe's `launch` settings that the command line gives, as `--set` takes them."""
-    given = {
+    """The options of section `launch` that are on the command line, as overrides in the form of `--set`."""
+    options = {
         "profile": profile,
         "num_processes": num_processes,
         "num_machines": num_machines,
         "machine_rank": machine_rank,
-        "main_process_address": main_process_address,
+        "main_process_ip": main_process_ip,
+        "main_process_port": main_process_port,
     }
-    return [f"launch.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return [f"launch.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]

@@ -1,12 +1,13 @@
-"""`signllava pretrain`: train projectors into a frozen LLM."""
+"""`signllava pretrain`: train the projectors of a frozen LLM."""
 
 from signllava_cli.cli.options import (
     DryRunOption,
     LaunchOption,
     MachineRankOption,
-    MachinesOption,
-    MainAddressOption,
-    ProcessesOption,
+    MainProcessIPOption,
+    MainProcessPortOption,
+    NumMachinesOption,
+    NumProcessesOption,
     RecipeOption,
     ResumeOption,
     SetOption,
@@ -19,18 +20,19 @@ def pretrain(
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     launch: LaunchOption = None,
-    num_processes: ProcessesOption = None,
-    num_machines: MachinesOption = None,
+    num_processes: NumProcessesOption = None,
+    num_machines: NumMachinesOption = None,
     machine_rank: MachineRankOption = None,
-    main_process_address: MainAddressOption = None,
+    main_process_ip: MainProcessIPOption = None,
+    main_process_port: MainProcessPortOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train projectors into a frozen LLM."""
+    """Train the projectors of a frozen LLM."""
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
     overrides = [
         *(set_ or []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_address),
+        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_ip, main_process_port),
     ]
     run_stage("pretrain", read_recipe(recipe, overrides), resume, dry_run, recipe)

@@ -1,4 +1,4 @@
-"""The prompts of a recipe, where its tokenizer is within reach: for commands that count positions."""
+"""The prompts of a recipe, for commands that count tokens and can do without."""
 
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from signllava_cli.recipe import Recipe
 
 
-def load_prompts(recipe: "Recipe", otherwise: str) -> "PromptBuilder | None":
-    """The recipe's prompts, or None, with a warning that ends in `otherwise`."""
+def load_prompts(recipe: "Recipe", consequence: str) -> "PromptBuilder | None":
+    """The prompts of `recipe`; None, with a warning that ends in `consequence`, if its tokenizer cannot be loaded."""
     from signllava_cli.console import warning
     from signllava_cli.data.prompts import PromptBuilder
     from signllava_cli.model.llm import load_tokenizer
@@ -18,5 +18,5 @@ def load_prompts(recipe: "Recipe", otherwise: str) -> "PromptBuilder | None":
     try:
         return PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks)
     except UserError as error:
-        warning(f"{error} (so {otherwise})")
+        warning(f"{error} (so {consequence})")
         return None

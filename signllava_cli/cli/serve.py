@@ -1,4 +1,4 @@
-"""`signllava serve`: the model behind a web page."""
+"""`signllava serve`: a web page that translates with a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +11,23 @@ def serve(
         str, typer.Option("--checkpoint", "-c", help="A run, a step folder, or a repository of the Hugging Face hub.")
     ],
     data: Annotated[
-        str | None, typer.Option(help="A dataset whose recordings can be chosen. Default: the recipe's.")
+        str | None,
+        typer.Option(help="The dataset folder to choose recordings from. Default: data.root of the recipe."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
+    split: Annotated[str, typer.Option(help="The split of the dataset.")] = "test",
     videos: Annotated[
         Path | None,
-        typer.Option(help="A folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov), to play."),
+        typer.Option(help="A folder of videos to play: RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov)."),
     ] = None,
     beams: Annotated[int | None, typer.Option(min=1, help="Beam width. Default: the recipe's.")] = None,
-    host: Annotated[str, typer.Option(help="Where to listen; by default this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; the default accepts only this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8000,
     max_upload_mb: Annotated[int, typer.Option(min=1, max=65536, help="The largest upload, in MiB.")] = 64,
 ) -> None:
     """Translate in the browser: choose a recording or drop feature files, and watch the sentences appear."""
     from signllava_cli.serving.server import serve as serve_until_stopped
 
-    config = {} if beams is None else {"beams": beams}
+    config = {} if beams is None else {"num_beams": beams}
     serve_until_stopped(checkpoint, data, split, host, port, max_upload_mb, videos, config)

@@ -68,7 +68,7 @@ def generate(
             meta = _metadata(recipe, checkpoint, split, source)
             folder = choose_folder(folder, meta) if keep_others else folder
             folders.append(PredictionsFolder(folder, meta, str(share), overwrite and first))
-    with StopRequest().listening() as request:
+    with StopRequest().handle_signals() as request:
         for source, predictions in zip(opened.values(), folders, strict=True):
             _decode_source(work, source, predictions, share, request)
     return [predictions.file for predictions in folders]

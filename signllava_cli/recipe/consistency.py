@@ -10,7 +10,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.recipe.data_sections import PLACEHOLDER, TaskWeights
 from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
 from signllava_cli.recipe.model_sections import Stream
-from signllava_cli.recipe.sections import Recipe
+from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import Stage
 
 
@@ -114,12 +114,21 @@ def find_contradictions(recipe: Recipe) -> list[str]:
             f"train.micro_batch_size ({train.micro_batch_size})"
         )
     errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
-    if recipe.launch.machine_rank >= (recipe.launch.num_machines or math.inf):
+    errors += _launch_errors(recipe.launch)
+    return [*errors, *_generate_errors(recipe)]
+
+
+def _launch_errors(config: Launch) -> list[str]:
+    errors = []
+    if config.machine_rank >= (config.num_machines or math.inf):
         errors.append(
-            f"launch.machine_rank: {recipe.launch.machine_rank} is not one of {recipe.launch.num_machines} machines "
+            f"launch.machine_rank: {config.machine_rank} is not one of {config.num_machines} machines "
             "(they are counted from 0)"
         )
-    return [*errors, *_generate_errors(recipe)]
+    if (config.main_process_ip is None) != (config.main_process_port is None):
+        missing = "main_process_ip" if config.main_process_ip is None else "main_process_port"
+        errors.append(f"launch.{missing}: missing; set main_process_ip and main_process_port together")
+    return errors
 
 
 def _generate_errors(recipe: Recipe) -> list[str]:

@@ -30,8 +30,10 @@ class Launch:
     `--num_machines`."""
     machine_rank: Count = 0
     """Number of this machine, counted from 0. In accelerate: `--machine_rank`."""
-    main_process_address: Annotated[str, Field(pattern=r"^[^:\s]+:[0-9]{1,5}$")] | None = None
-    """Machine 0 and a free port on it, as HOST:PORT. In accelerate: `--main_process_ip`, `--main_process_port`."""
+    main_process_ip: Annotated[str, Field(pattern=r"^\S+$")] | None = None
+    """Host name or IP address of machine 0. Every machine needs it. In accelerate: `--main_process_ip`."""
+    main_process_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Free port of machine 0. In accelerate: `--main_process_port`."""
 
 
 @section

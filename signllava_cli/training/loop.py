@@ -48,7 +48,7 @@ def train(
     accelerator = start_accelerator(recipe)
     run = RunFolder(recipe.run.output_dir)
     log = contextlib.nullcontext() if dry_run else log_to(run.log)
-    with log, request.listening(), contextlib.closing(run):
+    with log, request.handle_signals(), contextlib.closing(run):
         session = setup_session(recipe, stage, accelerator, run, resume, source)
         if dry_run and not session.is_finished:
             run_dry_run(session)

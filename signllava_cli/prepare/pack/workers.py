@@ -31,7 +31,7 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
     context = multiprocessing.get_context("spawn")  # processes.py says why not fork
     clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
     with (
-        StopRequest().listening() as request,
+        StopRequest().handle_signals() as request,
         progress("packing clips", sum(len(shard.clips) for shard in shards)) as line,
         ProcessPoolExecutor(
             min(workers, len(shards)), context, _init_worker, (os.getpid(), clips_done, stop)
