@@ -1,5 +1,6 @@
 """`signllava recipes`: the recipes that come with the package."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from signllava_cli.cli.options import SetOption
 
-app = typer.Typer(help="List, show, copy, validate and import recipes.", no_args_is_help=True)
+app = typer.Typer(help="List, show, explain, copy, validate and import recipes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 
 
@@ -30,18 +31,57 @@ def show(recipe: Name, set_: SetOption = None) -> None:
 
 
 @app.command()
-def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
-    """Copy a recipe, comments and all, to a file of your own; `slurm` is a folder of job scripts."""
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(help="A setting (train.learning_rate), a section (train), or nothing for all.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/recipe.md.")] = False,
+) -> None:
+    """Print what a setting does: its values, default, effect, and the equivalent in other libraries."""
     from signllava_cli.errors import UserError
-    from signllava_cli.recipe import find_recipe, shipped_folder
+    from signllava_cli.recipe import explain, reference_page
+
+    if markdown and key is not None:
+        raise UserError("--markdown prints all settings: leave out the key.")
+    typer.echo(reference_page() if markdown else explain(key), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, with which editors complete and check recipe files."""
+    from signllava_cli.recipe import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
+    """Copy a recipe to a file of your own, with a comment on each setting; `slurm` is a folder of job scripts.
+
+    The JSON schema of a recipe is written beside it, for editors.
+    """
+    from signllava_cli.errors import UserError
+    from signllava_cli.files import write_json, write_text
+    from signllava_cli.recipe import (
+        SCHEMA_FILE,
+        comment_recipe,
+        find_recipe,
+        read_recipe,
+        recipe_schema,
+        shipped_folder,
+    )
 
     if to.exists():
         raise UserError(f"{to} is already there: choose another name.")
-    to.parent.mkdir(parents=True, exist_ok=True)
     if recipe == "slurm":
+        to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(shipped_folder("recipes") / recipe, to)
-    else:
-        shutil.copyfile(find_recipe(recipe), to)
+        return
+    read_recipe(recipe)  # a file with errors is not copied
+    text = comment_recipe(find_recipe(recipe).read_text(encoding="utf-8"), SCHEMA_FILE)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_json(to.parent / SCHEMA_FILE, recipe_schema())
+    write_text(to, text)
 
 
 @app.command()

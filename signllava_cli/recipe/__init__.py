@@ -5,34 +5,23 @@ file, and `--set key=value` overrides, in this order. Unknown keys, wrong types 
 each other are reported together, each with its key.
 """
 
+from signllava_cli.recipe.commented_copy import comment_recipe
 from signllava_cli.recipe.consistency import is_unicode, require_stage
+from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks, TaskWeights
 from signllava_cli.recipe.differences import recipe_differences
+from signllava_cli.recipe.generate_section import Generate
+from signllava_cli.recipe.model_sections import LLM, Init, Lora, Stream
 from signllava_cli.recipe.reading import build_recipe, read_recipe
-from signllava_cli.recipe.sections import (
-    LLM,
-    PLACEHOLDER,
-    TASKS,
-    Context,
-    Data,
-    Generate,
-    Init,
-    Launch,
-    Lora,
-    Recipe,
-    Run,
-    Stage,
-    Stream,
-    Task,
-    Tasks,
-    TaskWeights,
-    Track,
-    Train,
-)
+from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
+from signllava_cli.recipe.sections import Launch, Recipe
+from signllava_cli.recipe.setting_types import TASKS, Stage, Task
 from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_recipes
+from signllava_cli.recipe.training_sections import Run, Track, Train
 
 __all__ = [
     "LLM",
     "PLACEHOLDER",
+    "SCHEMA_FILE",
     "TASKS",
     "Context",
     "Data",
@@ -50,10 +39,14 @@ __all__ = [
     "Track",
     "Train",
     "build_recipe",
+    "comment_recipe",
+    "explain",
     "find_recipe",
     "is_unicode",
     "read_recipe",
     "recipe_differences",
+    "recipe_schema",
+    "reference_page",
     "require_stage",
     "shipped_folder",
     "shipped_recipes",

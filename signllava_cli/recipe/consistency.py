@@ -7,8 +7,11 @@ import re
 from typing import Any
 
 from signllava_cli.errors import UserError
+from signllava_cli.recipe.data_sections import PLACEHOLDER, TaskWeights
 from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
-from signllava_cli.recipe.sections import PLACEHOLDER, Launch, Recipe, Stage, Stream, TaskWeights
+from signllava_cli.recipe.model_sections import Stream
+from signllava_cli.recipe.sections import Launch, Recipe
+from signllava_cli.recipe.setting_types import Stage
 
 
 def require_stage(recipe: Recipe, stage: Stage) -> None:
@@ -135,8 +138,8 @@ def _generate_errors(recipe: Recipe) -> list[str]:
         errors.append(f"generate.context_source: expected none, gold, predicted or prepared:FILE, got {source!r}")
     if config.temperature is None and config.num_return_sequences > config.num_beams:
         errors.append(
-            f"generate.num_return_sequences: {config.num_return_sequences} hypotheses cannot come of generate.num_beams={config.num_beams}; "
-            "raise it, or sample with generate.temperature"
+            f"generate.num_return_sequences: {config.num_return_sequences} is more than generate.num_beams "
+            f"({config.num_beams}); raise num_beams, or sample with generate.temperature"
         )
     if config.mbr and config.num_return_sequences == 1:
         errors.append(

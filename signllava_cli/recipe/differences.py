@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from signllava_cli.recipe.model_sections import Stream
 from signllava_cli.recipe.reading import read_recipe
-from signllava_cli.recipe.sections import Recipe, Stream
+from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_recipes
 
 

@@ -12,8 +12,10 @@ import yaml
 
 from signllava_cli.errors import UserError, escape_unprintable
 from signllava_cli.recipe.reading import read_yaml
-from signllava_cli.recipe.sections import TASKS, Recipe
-from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportAccount, KeyReport, as_flow, translate_key
+from signllava_cli.recipe.reference import format_value
+from signllava_cli.recipe.sections import Recipe
+from signllava_cli.recipe.setting_types import TASKS
+from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportAccount, KeyReport, translate_key
 from signllava_cli.recipe.sign_llava_tables import SECTIONS, STREAMS, TRAINING_DEFAULTS, sections_in
 
 
@@ -28,7 +30,8 @@ class ImportedRecipe:
     def to_yaml(self) -> str:
         """A recipe file, with the account in comments."""
         lines = [
-            f"# Made by `signllava recipes import` of {escape_unprintable(str(self.source))}, a configuration of Sign_LLaVA.",
+            f"# Made by `signllava recipes import` from {escape_unprintable(str(self.source))}, a configuration of",
+            "# Sign_LLaVA.",
             "# What became of its keys:",
         ]
         lines += [
@@ -104,7 +107,7 @@ def _defaults(account: ImportAccount) -> None:
         note = "not in the file, where it means 0.1 or 0, by version: set train.label_smoothing"
         account.report("TrainingArguments.label_smoothing_factor", "to decide", note)
     if "report_to" not in account.training:
-        note = "not in the file, where it means wandb: track.report_to: [wandb] does that; metrics.jsonl is always written"
+        note = "not in the file, where it means wandb: set track.report_to: [wandb]; metrics.jsonl is always written"
         account.report("TrainingArguments.report_to", "no equivalent", note)
 
 
@@ -260,5 +263,5 @@ def _split_of(path: str) -> str | None:
 def _as_yaml(key: str, value: Any) -> str:
     """One line: `key: value`, a section inside the section in braces."""
     if isinstance(value, dict | list):
-        return f"{key}: {as_flow(value)}"
+        return f"{key}: {format_value(value)}"
     return yaml.safe_dump({key: value}, default_flow_style=False, allow_unicode=True, width=10**6).strip()

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.errors import UserError, escape_unprintable
 from signllava_cli.recipe.consistency import find_contradictions, format_error
+from signllava_cli.recipe.reference import format_value
 from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.sign_llava_tables import BUILT_IN, RENAMED, TRAINING_DEFAULTS, WITHOUT_EQUIVALENT
 
@@ -58,7 +58,7 @@ class ImportAccount:
             return
         self.settings[path] = value
         self.origins.setdefault(path, []).append(key)
-        shown = f"{'.'.join(path)}: {value if isinstance(value, str) else as_flow(value)}"
+        shown = f"{'.'.join(path)}: {value if isinstance(value, str) else format_value(value)}"
         self.report(key, fate, f"{shown}; {note}" if note else shown)
 
     def below_root(self, path: str) -> str:
@@ -266,9 +266,3 @@ _SPECIAL: dict[str, Callable[[ImportAccount, str, Any], None]] = {
     "model_path": _name_checkpoint,
     "checkpoint_num": _name_checkpoint,
 }
-
-
-def as_flow(value: Any) -> str:
-    """A value as YAML writes it in one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
-    return text.removesuffix("...\n").strip()

@@ -41,7 +41,7 @@ def test_a_finetuning_from_a_projector_prints_it(
 
 def test_a_recipe_of_ones_own_is_compared_with_the_nearest_shipped_one(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text(find_recipe("finetune").read_text().replace("max_positions: 2048", "max_positions: 1024"))
+    mine.write_text(find_recipe("finetune").read_text().replace("max_seq_len: 2048", "max_seq_len: 1024"))
     assert recipe_differences(read_recipe(mine), mine) == ("finetune", ["data.max_seq_len: 1024 (2048)"])
 
 

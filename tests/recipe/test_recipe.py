@@ -55,7 +55,7 @@ def test_contradictions_are_faults(settings: dict[str, object], key: str) -> Non
 
 
 def test_epochs_without_a_number_name_max_steps() -> None:
-    with pytest.raises(UserError, match=r"train\.epochs: .*null.* train\.max_steps"):
+    with pytest.raises(UserError, match=r"train\.num_train_epochs: .*null.* train\.max_steps"):
         read_recipe("pretrain", ["train.num_train_epochs=null"])
 
 

@@ -1,0 +1,203 @@
+"""What each setting of a recipe is: key, values, default and description, read from the fields of the sections."""
+
+import dataclasses
+import difflib
+import types
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from signllava_cli.errors import UserError
+from signllava_cli.recipe.sections import Recipe
+
+STREAM_NAME = "NAME"  # stands for a stream's name in keys
+_NAMED_BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+_SANITY_BOUND = 1e6  # bounds from here on only catch typing errors
+_TYPE_NAMES: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    list: "list of texts",
+    tuple: "list of two numbers",
+    dict: "mapping",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueType:
+    """The values that a setting takes.
+
+    Attributes:
+        base: int, float, str, bool, list, tuple or dict; for choices, the type of the first one.
+        choices: the values, if only these are allowed; of a list, those of its items.
+        bounds: among `ge`, `gt`, `le`, `lt`.
+        pattern: the regular expression that a text must match.
+        is_optional: whether null is allowed.
+    """
+
+    base: type
+    choices: tuple[Any, ...] = ()
+    bounds: dict[str, float] = dataclasses.field(default_factory=dict)
+    pattern: str | None = None
+    is_optional: bool = False
+
+    def __str__(self) -> str:
+        """In words, such as `integer, at least 1, or null`."""
+        if self.choices:
+            *init, last = map(str, self.choices)
+            text = f"{', '.join(init)} or {last}"
+            text = f"list of {text}" if self.base is list else text
+        else:
+            text = _TYPE_NAMES[self.base]
+        for name, words in _NAMED_BOUNDS:
+            if (bound := self.bounds.get(name)) is not None and abs(bound) < _SANITY_BOUND:
+                bound, words = (bound + 1, "at least") if (self.base, name) == (int, "gt") else (bound, words)
+                text += f", {words} {bound:g}"
+        if self.pattern:
+            text += f" that matches `{self.pattern}`"
+        return f"{text}, or null" if self.is_optional else text
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting; a stream's key is `streams.NAME.width` and the like."""
+
+    key: str
+    values: ValueType
+    is_required: bool
+    default: Any
+    description: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return first_sentence(self.description)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of a recipe, or one inside it (`streams.NAME`, `tasks.train`)."""
+
+    key: str
+    description: str
+    settings: tuple[Setting, ...]
+
+
+@cache
+def list_sections() -> tuple[Section, ...]:
+    """Every section with its settings, in the order of a recipe."""
+    sections: list[Section] = []
+    recipe: Any = Recipe
+    for name, field in recipe.__pydantic_fields__.items():
+        *_, owner = get_args(field.annotation) or (field.annotation,)  # streams: dict[str, Stream]
+        key = f"{name}.{STREAM_NAME}" if get_origin(field.annotation) is dict else name
+        sections += _sections_below(key, owner, owner.__doc__ or "")
+    return tuple(sections)
+
+
+def _sections_below(key: str, owner: Any, description: str) -> list[Section]:
+    settings: list[Setting] = []
+    inner: list[Section] = []
+    for name, field in owner.__pydantic_fields__.items():
+        if dataclasses.is_dataclass(field.annotation):
+            inner += _sections_below(f"{key}.{name}", field.annotation, field.description or "")
+        else:
+            settings.append(_describe_setting(f"{key}.{name}", field))
+    return [Section(key, join_lines(description), tuple(settings)), *inner]
+
+
+def _describe_setting(key: str, field: FieldInfo) -> Setting:
+    is_required = field.is_required()
+    default = None if is_required else field.get_default(call_default_factory=True, validated_data={})
+    return Setting(key, _value_type(field), is_required, default, join_lines(field.description or ""))
+
+
+def _value_type(field: FieldInfo) -> ValueType:
+    annotation, metadata, is_optional = field.annotation, list(field.metadata), False
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (member for member in get_args(annotation) if member is not type(None))
+        is_optional = True
+    if get_origin(annotation) is Annotated:
+        annotation, *constraints = get_args(annotation)
+        metadata += [item for constraint in constraints for item in constraint.metadata]
+    bounds = {
+        name: getattr(item, name)
+        for item in metadata
+        for name, _ in _NAMED_BOUNDS
+        if getattr(item, name, None) is not None
+    }
+    pattern = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ValueType(type(arguments[0]), arguments, is_optional=is_optional)
+    if origin is list and get_origin(arguments[0]) is Literal:
+        return ValueType(list, get_args(arguments[0]), is_optional=is_optional)
+    base: Any = origin or annotation
+    return ValueType(base, (), bounds, pattern, is_optional)
+
+
+@cache
+def settings_by_key() -> dict[str, Setting]:
+    """Every setting by its whole key."""
+    return {setting.key: setting for section in list_sections() for setting in section.settings}
+
+
+def general_key(key: str) -> str:
+    """`streams.mae.width` as `streams.NAME.width`; any other key as it is."""
+    parts = key.split(".")
+    if parts[0] == "streams" and len(parts) > 1:
+        parts[1] = STREAM_NAME
+    return ".".join(parts)
+
+
+def find_sections(key: str | None = None) -> list[Section]:
+    """The sections and settings that `key` names: a setting, a section with all below it, or all of them (None).
+
+    The last part of a key alone, such as `batch_size`, names the settings of every section that has it.
+
+    Raises:
+        UserError: no key is called so; names the nearest one.
+    """
+    sections = list_sections()
+    if key is None:
+        return list(sections)
+    wanted = general_key(key)
+    inside = [section for section in sections if f"{section.key}.".startswith(f"{wanted}.")]
+    if inside:
+        return inside
+    matches = [
+        dataclasses.replace(section, settings=matching)
+        for section in sections
+        if (matching := tuple(setting for setting in section.settings if setting.key == wanted))
+    ] or [
+        dataclasses.replace(section, settings=matching)
+        for section in sections
+        if (matching := tuple(setting for setting in section.settings if setting.key.endswith(f".{key}")))
+    ]
+    if not matches:
+        raise UserError(f"{key}: unknown key.{_nearest_key(wanted)}")
+    return matches
+
+
+def _nearest_key(key: str) -> str:
+    """A hint at the known key that is nearest to `key`, as a whole or by its last part."""
+    known = [*settings_by_key(), *(section.key for section in list_sections())]
+    by_last_part = {name.rpartition(".")[2]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key, known, n=1) or [
+        by_last_part[name] for name in difflib.get_close_matches(key.rpartition(".")[2], by_last_part, n=1)
+    ]
+    return f" Did you mean `{near[0]}`?" if near else " `signllava recipes explain` lists all keys."
+
+
+def join_lines(text: str) -> str:
+    """A docstring without its line breaks; paragraphs stay apart."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def first_sentence(text: str) -> str:
+    """The text up to the first full stop that ends a sentence."""
+    paragraph = text.split("\n\n")[0]
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + "." if stop else paragraph
