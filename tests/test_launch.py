@@ -76,7 +76,7 @@ def assert_plain(output: str) -> None:
 
 
 @pytest.mark.parametrize(  # SIGUSR1: the two machines below
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)]
 )
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     launched: Launched, tmp_path: Path, number: signal.Signals
@@ -106,7 +106,7 @@ def test_a_signal_before_the_first_step_ends_in_75_too(launched: Launched) -> No
     assert_plain(output)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
@@ -152,7 +152,7 @@ def test_a_fault_that_all_ranks_see_is_told_once(launched: Launched) -> None:
     assert_plain(output)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_ranks_of_accelerate_launch_save_too(settings: list[str], tmp_path: Path, number: signal.Signals) -> None:
     """accelerate's own launcher exits with 1 and dies of SIGUSR1, which it does not pass on; the state is saved."""
@@ -176,7 +176,7 @@ def test_two_machines_train_as_one_and_stop_as_one(launched: Launched, tmp_path:
     stop_two_machines(launched, tmp_path / "run", "multi_cpu", "MULTI_CPU")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_two_machines_train_with_zero2(launched: Launched, tmp_path: Path) -> None:
     stop_two_machines(launched, tmp_path / "run", "zero2_cpu", "DEEPSPEED ZeRO-2")
 

@@ -73,7 +73,7 @@ def test_the_scripts_are_there_and_no_recipes() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_the_script_is_a_shell_script_without_a_fault(script: Path) -> None:
-    checks = [["bash", "-n"], [SHELLCHECK, "--severity=warning"]]
+    checks: list[list[str | Path]] = [["bash", "-n"], [SHELLCHECK, "--severity=warning"]]
     for check in checks:
         ended = subprocess.run([*check, script], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -90,13 +90,13 @@ def test_the_scripts_can_be_copied(signllava: Callable[..., Ended], tmp_path: Pa
 def test_only_a_stopped_job_that_nobody_cancelled_goes_back(
     slurm: dict[str, str], code: int, state: str, goes_back: bool
 ) -> None:
-    command = ["bash", FOLDER / "requeue.sh", "bash", "-c", f"exit {code}"]
+    command: list[str | Path] = ["bash", FOLDER / "requeue.sh", "bash", "-c", f"exit {code}"]
     ended = subprocess.run(command, env={**slurm, "STATE": state}, check=False)
     assert ended.returncode == code
     assert requeued(slurm) == (f"requeue {os.getpid()}\n" if goes_back else "")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize(("script", "profile"), [("one_node", "multi_gpu"), ("many_nodes", "multi_node")])
 def test_a_job_whose_time_is_up_saves_and_goes_back(
     slurm: dict[str, str], settings: list[str], tmp_path: Path, script: str, profile: str

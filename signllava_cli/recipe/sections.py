@@ -1,7 +1,7 @@
 """The sections of a recipe and their settings, each with its type, bounds and default."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -23,7 +23,13 @@ LRSchedulerArg = Annotated[  # left to right: YAML takes 1e-7 for a text
 # Stands where prompts.py takes a chat template apart, so no text of the template may hold it.
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
 
-section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+SectionType = TypeVar("SectionType")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def section(cls: type[SectionType]) -> type[SectionType]:
+    """A section of the recipe: a frozen dataclass whose values pydantic checks."""
+    return cast(type[SectionType], dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
 
 
 @section

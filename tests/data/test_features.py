@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -31,8 +32,8 @@ def dataset(root: Path, metadata: str, shard_file: str, shard: object = 0, frame
     return root
 
 
-def stream(root: Path, **settings: object) -> FeatureStream:
-    mae = Stream(**{"width": 4, **settings})  # type: ignore[arg-type]
+def stream(root: Path, **settings: Any) -> FeatureStream:
+    mae = Stream(**{"width": 4, **settings})
     return FeatureStream(open_index(root, "train", {"mae": mae}), "mae", mae)
 
 
@@ -198,10 +199,10 @@ def test_thinning_while_reading_equals_thinning_what_was_read(
     expected = frames[::stride]
     if limit is not None and len(expected) > limit:
         expected = subsample(expected, limit)
-    for clip in (A, B):
-        np.testing.assert_array_equal(read.read(clip), expected)
-        assert read.kept_frames()[clip.row] == len(expected)
-        assert read.read(clip).dtype == np.float16
+    for each in (A, B):
+        np.testing.assert_array_equal(read.read(each), expected)
+        assert read.kept_frames()[each.row] == len(expected)
+        assert read.read(each).dtype == np.float16
 
 
 def test_skipped_frames_are_not_read(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ NOT_THERE = {"des", "oven", "tal", "york city"}
 
 
 def questions(weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> list[Instruction]:
-    shares = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
-    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary, "train")  # type: ignore[call-arg]
+    shares = TaskWeights(**{"translation": 0.0, **weights})
+    sampler = TaskSampler(Tasks(one_word_present="{word}", multi_word_present="{words}"), shares, vocabulary, "train")
     return [sampler.sample(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 
 
@@ -126,7 +126,7 @@ def test_word_tasks_without_keywords_are_refused() -> None:
 
 
 def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
-    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")  # type: ignore[call-arg]
+    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")
     drawn = Counter(sampler.sample(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
     assert 550 < drawn[CLIP.translation] < 650
     assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}

@@ -25,7 +25,7 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert (one / "last").resolve().name == (other / "last").resolve().name
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(3600)
 def test_fifty_kills_end_in_the_weights_of_the_uninterrupted_run(
     signllava: Command, settings: list[str], tmp_path: Path

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def weights(run: Path, step: str) -> dict[str, torch.Tensor]:
     return load_file(run / step / "projector.safetensors")
 
 
-def lines(run: Path) -> list[dict[str, object]]:
+def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -158,7 +159,7 @@ def test_max_hours_stops_a_run_with_its_state_saved(signllava: Command, settings
     assert (tmp_path / "run" / "step-000001" / "resume").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_compiled_layers_train_the_same_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     losses = []
     for compiled in ("false", "true"):

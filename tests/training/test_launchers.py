@@ -46,7 +46,7 @@ WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
 def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
-    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow]) for pair in pairs]
+    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.drill]) for pair in pairs]
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +186,7 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, st
     assert sum((checkpoint / file).stat().st_size for file in files) < 3 * size + 100_000  # headers and text
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Whole, tmp_path: Path) -> None:
     """Weights, optimizer, schedule and order are restored on another number of ranks; rounding is not."""
     moved = tmp_path / "moved"

@@ -31,7 +31,7 @@ GIVEN: dict[str, dict[str, float | str]] = {
 @pytest.mark.parametrize("with_options", [False, True])
 def test_schedule_equals_transformers(schedule: LRSchedulerType, warmup: float, with_options: bool) -> None:
     options = GIVEN.get(schedule, {}) if with_options or schedule in REQUIRED_ONE_OF else {}
-    train = Train(schedule=schedule, warmup=warmup, lr_scheduler_kwargs=options, learning_rate=0.01)
+    train = Train(lr_scheduler_type=schedule, warmup_ratio=warmup, lr_scheduler_kwargs=options, learning_rate=0.01)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     name = "constant_with_warmup" if schedule == "constant" else schedule
     theirs = get_scheduler(name, optimizer, round(warmup * STEPS), STEPS, dict(options))
@@ -95,7 +95,7 @@ def test_option_values_without_sense_are_faults_that_name_the_key(
     schedule: LRSchedulerType, options: dict[str, float | str]
 ) -> None:
     with pytest.raises(UserError, match=r"train\.schedule_options"):
-        make_lr_schedule(Train(schedule=schedule, lr_scheduler_kwargs=options, warmup=0.1), STEPS)
+        make_lr_schedule(Train(lr_scheduler_type=schedule, lr_scheduler_kwargs=options, warmup_ratio=0.1), STEPS)
 
 
 def test_rates_and_decay_by_part(settings: list[str]) -> None:

@@ -79,8 +79,8 @@ def test_each_run_has_its_color_and_what_is_not_recorded_no_panel(signllava: Com
 
 
 def test_damaged_lines_are_counted_and_the_later_of_two_values_stands(signllava: Command, tmp_path: Path) -> None:
-    damaged = ['{"step": 51, "lo', "", "[1]", '{"loss": 1.0}', '{"step": "x"}']
-    again = [{"step": 50, "loss": 7.0}, {"step": 20, "loss": float("nan"), "note": "x"}]
+    damaged: list[str] = ['{"step": 51, "lo', "", "[1]", '{"loss": 1.0}', '{"step": "x"}']
+    again: list[Mapping[str, object]] = [{"step": 50, "loss": 7.0}, {"step": 20, "loss": float("nan"), "note": "x"}]
     run = recorded(tmp_path / "run", [*steps(5.0), *damaged, *again])
     ended = signllava("plot", run, "--out", tmp_path / "plot.png")
     assert ended.code == 0, ended.err

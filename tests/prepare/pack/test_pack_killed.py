@@ -136,7 +136,7 @@ def test_a_killed_pack_leaves_whole_shards_and_goes_on(
     drill(source, data_folder(tmp_path), whole, kills=3, seed=int(parent_only), parent_only=parent_only)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
 def test_a_pack_killed_twenty_times(
     source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool

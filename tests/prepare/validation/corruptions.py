@@ -205,8 +205,8 @@ def shared_text(words: int) -> Spoil:
     said = {"translation": " ".join(["spade"] * words), "keywords": []}
 
     def corrupt(root: Path) -> None:
-        for split in ("train", "dev"):
-            annotation(split, lambda content, name=f"{split}00": content[name][f"{name}-01"].update(said))(root)
+        annotation("train", lambda content: content["train00"]["train00-01"].update(said))(root)
+        annotation("dev", lambda content: content["dev00"]["dev00-01"].update(said))(root)
 
     return corrupt
 
@@ -357,7 +357,7 @@ CORRUPTIONS = [
     Corruption("recording-without-features", "train00", shard(lambda one: one.__delitem__("train00"))),
     Corruption("features-missing", CLIP, shard(lambda one: one.__delitem__(CLIP))),
     Corruption("features-ambiguous", CLIP, shard(in_two_groups)),
-    Corruption("features-extra", "train00/extra", shard(lambda one: one.create_dataset("train00/extra", data=[[1.0]]))),
+    Corruption("features-extra", "train00/extra", shard(lambda one: one.__setitem__("train00/extra", [[1.0]]))),
     Corruption("features-no-array", CLIP, shard(lambda one: (one.__delitem__(CLIP), one.create_group(CLIP)))),
     Corruption("features-no-array", CLIP, shard(link(h5py.SoftLink("/nowhere")))),
     Corruption("features-no-array", CLIP, shard(link(h5py.ExternalLink("nowhere.h5", "/x")))),
