@@ -3,13 +3,12 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
-)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -20,12 +19,12 @@ FLAGS = [
 
 
 @contextlib.contextmanager
-def opened_page(address: str, **options: object) -> Iterator[tuple[object, list[str], list[str]]]:
-    """A page at `address`; and, growing, what it complains of and what it asks for."""
+def opened_page(address: str, **options: object) -> Iterator[tuple["Page", list[str], list[str]]]:
+    """A page at `address`, and two lists that grow with it: its error messages, and the addresses it requests."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in FLAGS])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(**options)  # type: ignore[arg-type]
         complaints: list[str] = []
         requested: list[str] = []

@@ -1,19 +1,21 @@
-"""What every test stands on: the toy corpus, a tiny LLM, and the command itself."""
+"""The fixtures of all tests: the toy corpus, a tiny LLM, and the command itself; and the kind of each test."""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from more, and tests run side by side
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from browser import CHROMIUM
 
 from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.files import exclusive_access
@@ -33,6 +35,61 @@ ALL_TASKS = [
     "context.min_window=0",
     "context.min_prelude=1",
 ]
+
+
+TESTS = Path(__file__).parent
+# What the functions of a `command` test use, directly or through other functions of the tests. Training and decoding
+# need an LLM, which only the fixture `tiny_llm` makes.
+COMMAND_FIXTURES = {"signllava", "tiny_llm"}
+COMMAND_NAMES = {"subprocess", "subprocess_command", "submit_all", "save_tiny_llm"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the markers that follow from its file, its fixtures and the functions it calls."""
+    for item in items:
+        if item.path.is_relative_to(TESTS / "gpu"):
+            item.add_marker("gpu")
+        if not any(item.get_closest_marker(kind) for kind in ("unit", "command", "browser", "gpu")):
+            item.add_marker("command" if runs_a_command(item) else "unit")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+
+
+def runs_a_command(item: pytest.Item) -> bool:
+    """Whether a test runs the `signllava` command, an LLM or another process."""
+    if not isinstance(item, pytest.Function):
+        return False
+    if COMMAND_FIXTURES & set(item.fixturenames):
+        return True
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    functions = [item.function, *(definition.func for group in definitions for definition in group)]
+    return any(COMMAND_NAMES & names_used(function, set()) for function in functions)
+
+
+def names_used(function: Callable[..., object], visited: set[Callable[..., object]]) -> set[str]:
+    """The global names in a function of the tests, and in the functions of the tests that it names."""
+    if function in visited or not isinstance(function, FunctionType) or not is_of_tests(function):
+        return set()
+    visited.add(function)
+    names = {name for code in code_blocks(function.__code__) for name in code.co_names}
+    called = (function.__globals__.get(name) for name in names)
+    return names.union(*(names_used(other, visited) for other in called if callable(other)))
+
+
+def is_of_tests(function: FunctionType) -> bool:
+    return Path(function.__code__.co_filename).is_relative_to(TESTS)
+
+
+def code_blocks(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function, and of the functions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from code_blocks(constant)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
     frames = {"mae": np.ones((20, 64))}
     for call in (
         lambda: model.translate(frames, context="a sentence"),
-        lambda: model.translate(frames, context=[None]),
+        lambda: model.translate(frames, context=[None]),  # type: ignore[list-item]
         lambda: model.ask(frames, " "),
         lambda: model.ask(frames, "\ud800"),
         lambda: model.nearest_tokens("mae", frames["mae"], k=0),
@@ -236,7 +236,7 @@ class Hub(BaseHTTPRequestHandler):
 
     @property
     def kept(self) -> dict[str, bytes]:
-        return self.server.kept  # type: ignore[attr-defined, no-any-return]
+        return self.server.kept  # type: ignore[attr-defined]
 
     def log_message(self, *_: object) -> None:
         """Nothing on the screen."""

@@ -106,7 +106,7 @@ def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> Non
     assert_no_traceback(output)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
@@ -152,7 +152,7 @@ def test_an_error_on_all_ranks_is_reported_once(launched: Launched) -> None:
     assert_no_traceback(output)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_ranks_of_accelerate_launch_save_and_stop(
     settings: list[str], tmp_path: Path, number: signal.Signals
@@ -178,7 +178,7 @@ def test_two_machines_train_as_one_and_stop_as_one(launched: Launched, tmp_path:
     stop_two_machines(launched, tmp_path / "run", "multi_cpu", "MULTI_CPU")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_two_machines_train_with_zero2(launched: Launched, tmp_path: Path) -> None:
     stop_two_machines(launched, tmp_path / "run", "zero2_cpu", "DEEPSPEED ZeRO-2")
 

@@ -90,13 +90,13 @@ def test_the_scripts_can_be_copied(signllava: Callable[..., Ended], tmp_path: Pa
 def test_only_a_stopped_job_that_was_not_cancelled_is_requeued(
     slurm: dict[str, str], code: int, state: str, is_requeued: bool
 ) -> None:
-    command = ["bash", FOLDER / "requeue.sh", "bash", "-c", f"exit {code}"]
+    command: list[str | Path] = ["bash", FOLDER / "requeue.sh", "bash", "-c", f"exit {code}"]
     ended = subprocess.run(command, env={**slurm, "STATE": state}, check=False)
     assert ended.returncode == code
     assert read_requeued(slurm) == (f"requeue {os.getpid()}\n" if is_requeued else "")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize(("script", "profile"), [("one_node", "multi_gpu"), ("many_nodes", "multi_node")])
 def test_a_job_at_its_time_limit_saves_and_is_requeued(
     slurm: dict[str, str], settings: list[str], tmp_path: Path, script: str, profile: str

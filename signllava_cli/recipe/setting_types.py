@@ -1,6 +1,6 @@
 """The types that settings of a recipe share, and the decorator of its sections."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, cast, dataclass_transform, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -15,5 +15,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 
-# A section's fields are described by the docstrings below them: pydantic reads these from the source.
-section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+SectionType = TypeVar("SectionType")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def section(cls: type[SectionType]) -> type[SectionType]:
+    """A section of the recipe: a frozen dataclass whose values pydantic checks.
+
+    Its fields are described by the docstrings below them, which pydantic reads from the source.
+    """
+    config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    return cast(type[SectionType], dataclass(frozen=True, kw_only=True, config=config)(cls))

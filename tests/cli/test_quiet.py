@@ -24,7 +24,7 @@ def test_a_missing_kernel_of_bitsandbytes_is_not_news_and_its_other_warnings_are
     assert ended.stderr.splitlines() == ["something else"]
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_the_llm_of_the_wheel_is_made_without_a_bar_of_another_program(tmp_path: Path) -> None:
     out = tmp_path / "llm"
     ended = subprocess.run(

@@ -349,7 +349,7 @@ def with_value(config: dict[str, Any], key: str, value: object) -> None:
 
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
 def test_whatever_a_value_is_its_key_is_accounted_for(old: str, tmp_path: Path) -> None:
-    values = (None, True, -1, "x", [], {}, {"a": {"b": 1}}, float("inf"))
+    values: tuple[Any, ...] = (None, True, -1, "x", [], {}, {"a": {"b": 1}}, float("inf"))
     keys = leaves(yaml.safe_load(old))
     changes = [dict.fromkeys(keys, value) for value in values]  # all of them, and each alone
     changes += [{key: values[number % len(values)]} for number, key in enumerate(keys)]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -31,8 +32,8 @@ def dataset(root: Path, metadata: str, shard_file: str, shard: object = 0, frame
     return root
 
 
-def stream(root: Path, **settings: object) -> FeatureStream:
-    mae = Stream(**{"width": 4, **settings})  # type: ignore[arg-type]
+def stream(root: Path, **settings: Any) -> FeatureStream:
+    mae = Stream(**{"width": 4, **settings})
     return FeatureStream(open_index(root, "train", {"mae": mae}), "mae", mae)
 
 

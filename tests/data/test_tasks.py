@@ -137,7 +137,7 @@ def test_word_tasks_without_keywords_are_refused() -> None:
 
 
 def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
-    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")  # type: ignore[call-arg]
+    sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")
     drawn = Counter(sampler.sample(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
     assert 550 < drawn[CLIP.translation] < 650
     assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}

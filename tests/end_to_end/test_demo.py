@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from conftest import subprocess_command
 REAL_LLM_SECONDS, TINY_SECONDS = 15 * 60, 3 * 60  # alone on two cores; other tests run beside this one
 
 
-def run_demo(llm: str, out: Path) -> tuple[dict[str, object], str, float]:
+def run_demo(llm: str, out: Path) -> tuple[dict[str, Any], str, float]:
     start_time = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "signllava_cli", "demo", "--llm", llm, "--out", str(out)],
@@ -30,7 +31,7 @@ def run_demo(llm: str, out: Path) -> tuple[dict[str, object], str, float]:
     return json.loads((out / "summary.json").read_text()), ended.stdout, time.monotonic() - start_time
 
 
-def check_summary(summary: dict[str, object], llm: str) -> None:
+def check_summary(summary: dict[str, Any], llm: str) -> None:
     assert summary["llm"] == llm
     assert list(summary["stages"]) == ["pretrain", "finetune"]
     for stage in summary["stages"].values():
@@ -87,7 +88,7 @@ def test_a_signal_stops_the_command_that_the_demo_runs_with_its_state_saved(
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(2 * REAL_LLM_SECONDS)
 def test_the_demo_on_smollm2_keeps_its_promises(tmp_path: Path) -> None:
     summary, _, seconds = run_demo("smollm2", tmp_path / "demo")

@@ -28,7 +28,8 @@ if "--launch" in words:
     at = words.index("--launch")
     del words[at : at + 2]
 llm = ["--set", "llm.path={llm}"]
-train = ["train.max_steps=2", "train.batch_size=4", "train.micro_batch_size=2", "data.num_workers=0", "llm.dtype=float32"]
+train = ["train.max_steps=2", "train.batch_size=4", "train.micro_batch_size=2"]
+train += ["data.num_workers=0", "llm.dtype=float32"]
 if words[0] in ("pretrain", "finetune"):
     words += [word for setting in train for word in ("--set", setting)] + llm
     words += ["--set", "llm.bits=32"] if words[0] == "pretrain" else []
@@ -140,7 +141,7 @@ def how2sign(folder: Path) -> dict[str, list[dict[str, str]]]:
     return tables
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(1800)
 def test_how2sign_from_files_per_clip(tmp_path: Path, tiny_llm: Path) -> None:
     for split, rows in how2sign(tmp_path).items():
@@ -180,7 +181,7 @@ def write_corpus(file: Path, clips: list[str], texts: list[str]) -> None:
     file.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(1800)
 def test_phoenix14t_from_the_official_folder(tmp_path: Path, tiny_llm: Path) -> None:
     for split, clips in phoenix14t(tmp_path).items():

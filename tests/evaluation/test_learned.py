@@ -75,13 +75,14 @@ def test_comet_is_that_of_its_command(signllava: Callable[..., Ended], tmp_path:
     """Its own scores, of the same pairs with empty sources."""
     assert COMET is not None
     python = Path(COMET).resolve().parent / "python"
-    subprocess.run([python, Path(__file__).parent / "tiny_comet.py", tmp_path], check=True, capture_output=True)
+    subprocess.run([str(python), Path(__file__).parent / "tiny_comet.py", tmp_path], check=True, capture_output=True)
     checkpoint = tmp_path / "tiny-comet" / "checkpoints" / "model.ckpt"
     ended = signllava("eval", *pair_of_files(tmp_path), "--comet", checkpoint)
     assert ended.code == 0, ended.err
     (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
     (tmp_path / "src").write_text("\n" * len(SCORED))
-    command = [COMET, "-s", tmp_path / "src", "-t", tmp_path / "hyp", "-r", tmp_path / "ref", "--model", checkpoint]
+    command: list[str | Path] = [COMET, "-s", tmp_path / "src", "-t", tmp_path / "hyp", "-r", tmp_path / "ref"]
+    command += ["--model", checkpoint]
     theirs = subprocess.run([*command, "--gpus", "0", "--only_system"], check=True, capture_output=True, text=True)
     assert result["scores"]["comet"] == pytest.approx(100 * float(theirs.stdout.split()[-1]), abs=0.01)
     assert result["signatures"]["Comet"].endswith("source:empty")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import needs_chromium, opened_page
+from browser import opened_page
 from conftest import Ended
 
 from signllava_cli.generation.prediction import Prediction
@@ -59,12 +59,11 @@ def gains_shown(page: Any) -> list[float]:
     return [float(text.rsplit("(", 1)[1].rstrip(")")) for text in page.locator("#list .meta").all_text_contents()]
 
 
-@needs_chromium
+@pytest.mark.browser
 def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(report: Path) -> None:
     from playwright.sync_api import expect
 
     with opened_page(report.as_uri(), viewport={"width": 1100, "height": 900}) as (page, complaints, requested):
-        page: Any
         expect(page.locator("#count")).to_have_text("120 of 120 clips")
         expect(page.locator("#system")).to_have_value("1")  # the first is what it is compared with
         page.select_option("#system", "0")
@@ -102,7 +101,7 @@ def test_the_page_sorts_filters_and_searches_and_shows_hostile_text_as_text(repo
         assert requested == [report.as_uri()]
 
 
-@needs_chromium
+@pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (380, "dark")])
 def test_the_page_is_accessible_on_a_desk_and_on_a_phone(report: Path, width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -112,17 +111,16 @@ def test_the_page_is_accessible_on_a_desk_and_on_a_phone(report: Path, width: in
         found = Axe().run(page).response["violations"]
         serious = [each["id"] for each in found if each["impact"] in ("serious", "critical")]
         assert not serious, [(each["id"], each["nodes"][0]["html"]) for each in found]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width  # type: ignore[attr-defined]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@needs_chromium
-@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.drill
 def test_twenty_thousand_clips_are_painted_in_two_seconds(signllava: Command, tmp_path: Path) -> None:
     file = file_of(tmp_path / "many.jsonl", pairs(20_000, 1))
     options = ["--samples", 0, "--out", tmp_path / "s.json", "--report", tmp_path / "report.html"]
     assert signllava("eval", file, *options).code == 0
     with opened_page((tmp_path / "report.html").as_uri()) as (page, complaints, _):
-        page: Any
         painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         assert painted < 2000
         page.fill("#search", "coat in winter")
@@ -130,7 +128,7 @@ def test_twenty_thousand_clips_are_painted_in_two_seconds(signllava: Command, tm
         assert not complaints
 
 
-@needs_chromium
+@pytest.mark.browser
 @pytest.mark.parametrize(("systems", "width"), [(3, 1300), (5, 1300), (2, 1024)])
 def test_no_column_of_a_system_is_cut_off(signllava: Command, tmp_path: Path, systems: int, width: int) -> None:
     """Names as `generate` makes them: every table that sets systems side by side fits, each column within its box."""
@@ -141,7 +139,6 @@ def test_no_column_of_a_system_is_cut_off(signllava: Command, tmp_path: Path, sy
     options = ["--samples", 50, "--trials", 50, "--out", tmp_path / "s.json", "--report", tmp_path / "r.html"]
     assert signllava("eval", *files, *options).code == 0
     with opened_page((tmp_path / "r.html").as_uri(), viewport={"width": width, "height": 900}) as (page, _, _):
-        page: Any
         page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
         cut = """[...document.querySelectorAll('.wide')].filter((each) => each.scrollWidth > each.clientWidth)
                  .map((each) => each.getAttribute('aria-label') || each.getAttribute('aria-labeledby'))"""

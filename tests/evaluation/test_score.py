@@ -150,9 +150,14 @@ def test_every_metric_reads_the_words_of_its_preset() -> None:
     for kind, key in ((RougeL, "rougeL"), (RougeLMscoco, "rougeL_mscoco")):
         assert kind(german).compute(**texts)[key] == pytest.approx(75), kind
     same = {"predictions": ["Schönes Wetter"], "references": ["schönes wetter"]}
-    for kind, key in ((Chrf, "chrf2"), (ExactMatch, "exact_match"), (Bleu, "bleu2")):
-        assert kind(german).compute(**same)[key] == pytest.approx(100), kind
-        assert kind().compute(**same)[key] < 100
+    cased: tuple[tuple[type[Chrf | ExactMatch | Bleu], str], ...] = (
+        (Chrf, "chrf2"),
+        (ExactMatch, "exact_match"),
+        (Bleu, "bleu2"),
+    )
+    for cased_kind, key in cased:
+        assert cased_kind(german).compute(**same)[key] == pytest.approx(100), cased_kind
+        assert cased_kind().compute(**same)[key] < 100
 
 
 def test_several_seeds_are_summarized(signllava: Callable[..., Ended], tmp_path: Path) -> None:

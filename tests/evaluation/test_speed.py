@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -60,7 +61,7 @@ def test_a_metric_is_an_evaluate_metric_for_who_wants_one() -> None:
     for hypothesis, reference in zip(*texts.values(), strict=True):
         metric.add(prediction=hypothesis, reference=reference)
     assert metric.compute() == Bleu().compute(**texts)
-    bound = {"predictions": ["a pan", "a drum"], "references": ["pan", "pan"], "others": [["drum"], ["drum"]]}
+    bound: Any = {"predictions": ["a pan", "a drum"], "references": ["pan", "pan"], "others": [["drum"], ["drum"]]}
     accuracy = ContextBoundAccuracy()
     assert accuracy.as_evaluate_metric().compute(**bound) == accuracy.compute(**bound)
     with pytest.raises(ValueError, match="3 hypotheses, 2 references"):

@@ -23,8 +23,14 @@ TEXTS = {
 }
 
 
+def prediction(clip_id: str, **fields: Any) -> Prediction:
+    """The prediction of a clip of TEXTS."""
+    recording, clip = clip_id.split("/")
+    return Prediction(recording, clip, 0, "translation", *TEXTS[clip_id], **fields)
+
+
 def jsonl(file: Path, ids: list[str]) -> Path:
-    rows = [Prediction(*id_.split("/"), 0, "translation", TEXTS[id_][0], TEXTS[id_][1]) for id_ in ids]  # type: ignore[call-arg]
+    rows = [prediction(id_) for id_ in ids]
     file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
     return file
 
@@ -320,10 +326,7 @@ def context_experiment(folder: Path) -> Path:
     for source in ("gold", "none", "predicted"):
         file = folder / f"step-000004.test.{source}" / "predictions.jsonl"
         file.parent.mkdir(parents=True)
-        rows = [
-            Prediction(*id_.split("/"), 0, "translation", *texts, context_source=source)  # type: ignore[arg-type]
-            for id_, texts in TEXTS.items()
-        ]
+        rows = [prediction(id_, context_source=source) for id_ in TEXTS]
         file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
     return folder
 

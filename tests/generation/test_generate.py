@@ -52,7 +52,7 @@ def options(run: Path, out: Path, beams: int, size: int) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("beams", "size"), [(1, 1), (1, 3), (1, 16), pytest.param(4, 1, marks=pytest.mark.slow), (4, 3), (4, 16)]
+    ("beams", "size"), [(1, 1), (1, 3), (1, 16), pytest.param(4, 1, marks=pytest.mark.drill), (4, 3), (4, 16)]
 )
 def test_generate_equals_one_clip_at_a_time(
     signllava: Command, run: Path, tmp_path: Path, slow: Any, beams: int, size: int
@@ -71,7 +71,7 @@ def test_generate_equals_one_clip_at_a_time(
     [
         (4, 3),
         *(
-            pytest.param(beams, size, marks=pytest.mark.slow)
+            pytest.param(beams, size, marks=pytest.mark.drill)
             for beams, size in ((1, 1), (1, 3), (1, 16), (4, 1), (4, 16))
         ),
     ],
@@ -160,7 +160,7 @@ def test_a_killed_generation_goes_on_where_it_stopped(
     assert f"holds predictions made with generate.num_beams {beams}, not {beams + 1}; name another --out" in ended.err
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ten_kills_at_random_moments_change_no_hypothesis(run: Path, tmp_path: Path, slow: Any, ranks: int) -> None:
     rng = random.Random(ranks)

@@ -99,7 +99,7 @@ def test_a_converted_projector_gives_what_the_research_one_gives(
         for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
             assert f"model.{stream}_projector.{name}" in ended.out
             assert f"{stream}.layers.{name}" in ended.out
-    model = load_checkpoint_bundle(out, checkpoint_recipe(out, []), torch.device("cpu")).model
+    model: Any = load_checkpoint_bundle(out, checkpoint_recipe(out, []), torch.device("cpu")).model
     spread = float(model.llm.get_input_embeddings().weight.float().std())
     for stream, projector in projectors.items():
         frames = torch.randn(20, WIDTHS[stream])
@@ -240,7 +240,7 @@ def test_every_kind_of_projector_is_recognized(
     assert convert(signllava, settings, source, tmp_path / "out").code == 0
     recipe = checkpoint_recipe(tmp_path / "out", [])
     assert recipe.streams["mae"].projector == kind
-    model = load_checkpoint_bundle(tmp_path / "out", recipe, torch.device("cpu")).model
+    model: Any = load_checkpoint_bundle(tmp_path / "out", recipe, torch.device("cpu")).model
     frames = torch.randn(9, 64)
     assert torch.equal(model.projectors["mae"].embed(frames), projector(frames))
 

@@ -161,7 +161,7 @@ def many_shards(root: Path, shards: int, clips: int) -> Path:
     return root
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.drill)])
 def test_a_killed_indexing_leaves_nothing_half_and_loses_nothing(tmp_path: Path, times: int) -> None:
     root = many_shards(tmp_path / "d", shards=12, clips=2000)
     command = ("prepare", "index", root, "--split", "train", "--workers", 2)

@@ -81,7 +81,7 @@ def test_dev_is_filled_by_the_numbers_of_the_first_split(signllava: Command, tmp
 
 
 def test_what_was_there_stays(signllava: Command, tmp_path: Path) -> None:
-    more = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
+    more: dict[str, Any] = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
     root = written(tmp_path / "d", **more)
     content = json.loads((root / "annotation.train.json").read_text())
     content["r"]["c0"]["keywords"] = ["my own"]

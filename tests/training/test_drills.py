@@ -25,7 +25,7 @@ def assert_same_end(expected: Path, run: Path) -> None:
     assert (expected / "last").resolve().name == (run / "last").resolve().name
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(3600)
 def test_a_run_killed_fifty_times_ends_with_the_weights_of_an_uninterrupted_run(
     signllava: Command, settings: list[str], tmp_path: Path

@@ -158,7 +158,7 @@ def test_max_hours_stops_a_run_with_its_state_saved(signllava: Command, settings
     assert (tmp_path / "run" / "step-000001" / "resume").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_compiled_layers_train_the_same_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     losses = []
     for compiled in ("false", "true"):

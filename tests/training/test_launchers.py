@@ -46,7 +46,7 @@ WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
 def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
-    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.slow]) for pair in pairs]
+    return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.drill]) for pair in pairs]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate import Accelerator
@@ -135,7 +136,7 @@ def test_a_resumed_run_is_complete_in_tensorboard(signllava: Command, settings: 
     assert signllava(*command, "--set", "train.stop_at_step=3").code == 75
     ended = signllava(*command)
     assert ended.code == 0, ended.err
-    recorded: dict[str, dict[int, float]] = {}
+    recorded: dict[str, dict[int, Any]] = {}
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         metrics = json.loads(line)
         step = metrics.pop("step")

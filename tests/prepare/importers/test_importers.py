@@ -169,7 +169,7 @@ def test_youtube_asl_tables_with_and_without_a_header(signllava: Command, tmp_pa
         separator=",",
     )
     headless = table(
-        tmp_path / "dev.tsv", (10.74, 0.97, "id", 322, 351, 29.97, "Hello, you!", "OK", "'self, esteem'")
+        tmp_path / "dev.tsv", ("10.74", "0.97", "id", "322", "351", "29.97", "Hello, you!", "OK", "'self, esteem'")
     )
     imported(signllava, "youtube-asl", "--annotations", header, headless, "--out", tmp_path)
     assert clips(tmp_path, "train") == {"id": ["id.000030-000060", "id.000322-000351"]}
@@ -255,8 +255,8 @@ def test_openasl_resaved_with_commas_gives_the_same_annotation(signllava: Comman
     resaved = tmp_path / "openasl-v1.0.csv"
     with resaved.open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file).writerows(rows)
-    for name, file in (("tab", original), ("comma", resaved)):
-        imported(signllava, "openasl", "-a", file, "--out", tmp_path / name)
+    for name, source in (("tab", original), ("comma", resaved)):
+        imported(signllava, "openasl", "-a", source, "--out", tmp_path / name)
     for split in ("train", "dev"):
         assert entries(tmp_path / "comma", split) == entries(tmp_path / "tab", split)
     assert len(entries(tmp_path / "comma", "train")) == 2

@@ -19,8 +19,8 @@ from test_pack import annotate, assert_refused, pack, packed, report
 from signllava_cli.serving.uploads import read_uploads
 
 Command = Callable[..., Ended]
-FACE = (0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172, 178, 181, 263, 269)
-FACE += (276, 282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473)
+FACE: tuple[int, ...] = (0, 4, 13, 14, 17, 33, 37, 39, 46, 52, 55, 61, 64, 81, 82, 93, 133, 151, 152, 159, 172)
+FACE += (178, 181, 263, 269, 276, 282, 285, 291, 294, 311, 323, 362, 386, 397, 468, 473)
 PARTS = ("pose_landmarks", "right_hand_landmarks", "left_hand_landmarks", "face_landmarks")
 COMPONENTS = ("POSE_LANDMARKS", "RIGHT_HAND_LANDMARKS", "LEFT_HAND_LANDMARKS", "FACE_LANDMARKS")
 FEATURES_OF = dict(zip(PARTS, (slice(0, 50), slice(50, 92), slice(92, 134), slice(134, 208)), strict=True))

@@ -136,7 +136,7 @@ def test_a_killed_pack_leaves_complete_shards_and_continues(
     drill(source, data_folder(tmp_path), undisturbed, kills=3, seed=int(parent_only), parent_only=parent_only)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
 def test_a_pack_killed_twenty_times(
     source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
