@@ -156,7 +156,7 @@ function playPart(what, start, end) {
   const video = $("video");
   showVideo(what);
   video.currentTime = start;
-  video.play();
+  video.play().catch((fault) => tell(`The video cannot be played: ${fault.message}`, true));
   video.ontimeupdate = () => {
     if (end !== null && video.currentTime >= end) {
       video.pause();
