@@ -181,7 +181,7 @@ def test_the_keywords_of_the_toy_corpus_are_chosen_again(signllava: Command, tmp
         (None, ("--stop-list", "/nowhere"), "/nowhere cannot be read"),
     ],
 )
-def test_errors_are_one_line_and_nothing_is_write_split(
+def test_errors_are_one_line_and_no_file_is_written(
     signllava: Command, tmp_path: Path, content: str | None, options: tuple[object, ...], message: str
 ) -> None:
     root = write_split(tmp_path / "d")

@@ -38,7 +38,7 @@ def test_held_out_sentences_do_not_occur_in_train(corpus: Path) -> None:
     assert not known & set(held_out)
 
 
-@pytest.bound.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_recordings_have_enough_clips_with_paraphrases_and_keywords(corpus: Path, split: str) -> None:
     for recording in read_annotations(corpus, split):
         assert CLIPS[0] <= len(recording.clips) <= CLIPS[1]
@@ -48,7 +48,7 @@ def test_recordings_have_enough_clips_with_paraphrases_and_keywords(corpus: Path
         assert all(word in clip.translation for word in clip.keywords)
 
 
-@pytest.bound.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_context_decides_every_context_bound_clip(corpus: Path, split: str) -> None:
     bound_clips = [(recording, clip) for recording, clip in clips(corpus, split) if clip.context_bound]
     assert {clip.context_bound.needs for _, clip in bound_clips if clip.context_bound} == {"prelude", "window"}
