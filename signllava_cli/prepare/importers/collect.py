@@ -38,21 +38,21 @@ class CollectedSplit:
             self.rejected.append(row)
             return
         clip = row.clip
-        first = self.clips.setdefault((clip.recording, clip.name), row)
-        if first is row:
+        first_row = self.clips.setdefault((clip.recording, clip.name), row)
+        if first_row is row:
             self.skipped_texts += row.skipped_texts
             return
         if row.is_named_by_times:
             raise UserError(
-                f"{first.where} and {row.where}: both clips would be named {clip.name}, after recording and times;"
+                f"{first_row.where} and {row.where}: both clips would be named {clip.name}, by recording and times;"
                 " remove one of the rows, or name a column of clip names with --clip."
             )
-        is_same_text = first.clip.translation == clip.translation
-        if not is_same_text and first.file != row.file:
-            self.conflicts.append((first, row))
+        is_same_text = first_row.clip.translation == clip.translation
+        if not is_same_text and first_row.file != row.file:
+            self.conflicts.append((first_row, row))
         reason = "duplicate clip" if is_same_text else "duplicate clip with another text"
         self.rejected.append(
-            RejectedRow(row.where, clip.name, reason, f"{clip.translation!r}; first at {first.where}")
+            RejectedRow(row.where, clip.name, reason, f"{clip.translation!r}; first at {first_row.where}")
         )
 
     def recordings(self, order: ClipOrder) -> list[Recording]:
@@ -60,7 +60,7 @@ class CollectedSplit:
         by_recording: dict[str, list[AcceptedClip]] = {}
         for row in self.clips.values():
             by_recording.setdefault(row.clip.recording, []).append(row)
-        return [_sorted_recording(name, rows, order) for name, rows in by_recording.items()]
+        return [_sort_recording(name, rows, order) for name, rows in by_recording.items()]
 
 
 def collect_splits(source: Source, paths: Sequence[Path], split: str | None) -> dict[str, CollectedSplit]:
@@ -74,12 +74,12 @@ def collect_splits(source: Source, paths: Sequence[Path], split: str | None) -> 
     """
     _require_existing(paths)
     _require_distinct(paths)
-    only_split = None if split is None else _layout_split_name(split)
+    only_split = None if split is None else _resolve_split_name(split)
     if source.has_split_column:
         return _collect_by_column(source, paths, only_split)
     splits: dict[str, CollectedSplit] = {}
     for path in paths:
-        name = only_split or _layout_split_name(split_in_file_name(path))
+        name = only_split or _resolve_split_name(split_in_file_name(path))
         collected = splits.setdefault(name, CollectedSplit())
         collected.files |= dict.fromkeys(source.files(path))
         for row in source.rows(path):
@@ -99,7 +99,7 @@ def _collect_by_column(source: Source, paths: Sequence[Path], only_split: str | 
                 continue
             name = row.split or ""
             if name not in layout_name_of and is_valid_split_name(layout_split_name(name)):
-                layout_name_of[name] = _layout_split_name(name)
+                layout_name_of[name] = _resolve_split_name(name)
             if name not in layout_name_of:
                 without_split.append(RejectedRow(row.where, row.name or "", "split", f"the split is {name!r}"))
             elif only_split and layout_name_of[name] != only_split:
@@ -121,7 +121,7 @@ def _collect_by_column(source: Source, paths: Sequence[Path], only_split: str | 
     return splits
 
 
-def _layout_split_name(name: str) -> str:
+def _resolve_split_name(name: str) -> str:
     """The layout's name of split `name`; prints it if it differs."""
     layout_name = layout_split_name(name)
     if not is_valid_split_name(layout_name):
@@ -143,7 +143,7 @@ def _require_distinct(paths: Sequence[Path]) -> None:
         raise UserError(f"{repeated[0]} is named twice; name each file once.")
 
 
-def _sorted_recording(name: str, rows: Sequence[AcceptedClip], order: ClipOrder) -> Recording:
+def _sort_recording(name: str, rows: Sequence[AcceptedClip], order: ClipOrder) -> Recording:
     if order == "name":
         ordered = sorted(rows, key=lambda row: natural_sort_key(row.clip.name))
     else:

@@ -47,12 +47,12 @@ def table_rows(file: Path, config: ColumnNames) -> Iterator[SourceClip | Rejecte
     if (config.end or config.duration) and not config.start:
         raise UserError("--end and --duration need --start; name its column.")
     table = read_table(file, config.separator or SEPARATORS, columns=config.names)
-    clip_column = config.clip or _clip_column(table, config)
+    clip_column = config.clip or _find_clip_column(table, config)
     columns = (clip_column, config.text, config.recording, config.start, config.end, config.duration, config.order)
     table.require(
         *(column for column in (*columns, config.keywords, *config.paraphrases, config.split, *config.keep) if column)
     )
-    text = config.text or _text_column(table)
+    text = config.text or _find_text_column(table)
     kept_columns = _columns_to_keep(clip_column, config)
 
     def clip(row: Row) -> SourceClip:
@@ -77,7 +77,7 @@ def table_rows(file: Path, config: ColumnNames) -> Iterator[SourceClip | Rejecte
     return table.clips(clip)
 
 
-def _clip_column(table: Table, config: ColumnNames) -> str | None:
+def _find_clip_column(table: Table, config: ColumnNames) -> str | None:
     """`uid`; None if the table has no such column, but recording and times for names.
 
     Raises:
@@ -97,19 +97,19 @@ def _clip_column(table: Table, config: ColumnNames) -> str | None:
 
 def _columns_to_keep(clip: str | None, config: ColumnNames) -> list[str]:
     """The columns of clip and recording, unless they have these names in the layout, and those of `--keep`."""
-    kept = {"clip": "", "recording": ""}  # name in lower case -> column
+    columns = {"clip": "", "recording": ""}  # name in lower case -> column
     for column in filter(None, (clip, config.recording)):
-        kept.setdefault(column.lower(), column)
+        columns.setdefault(column.lower(), column)
     for column in config.keep:
-        if kept.setdefault(column.lower(), column) != column:
+        if columns.setdefault(column.lower(), column) != column:
             raise UserError(
                 f"--keep {column}: `{{{column.lower()}}}` has another meaning in patterns of `prepare pack`;"
                 " rename the column."
             )
-    return [column for column in kept.values() if column]
+    return [column for column in columns.values() if column]
 
 
-def _text_column(table: Table) -> str:
+def _find_text_column(table: Table) -> str:
     for column in TEXT_COLUMNS:
         if column in table.columns:
             return column

@@ -63,7 +63,7 @@ def _name_by_times(recording: str, start: float | None, end: float | None) -> st
     return f"{recording}.{round(start * 1000):08d}-{round(end * 1000):08d}"
 
 
-def parse_seconds(what: str, text: str) -> float:
+def parse_seconds(field: str, text: str) -> float:
     """Seconds written as a number or as `HH:MM:SS.mmm`.
 
     >>> parse_seconds("start", "00:01:02.5")
@@ -74,20 +74,20 @@ def parse_seconds(what: str, text: str) -> float:
     """
     parts = text.split(":")
     if len(parts) > 3 or any(part.strip().startswith("-") for part in parts):
-        raise ValueError(f"{what} is {text!r}")
+        raise ValueError(f"{field} is {text!r}")
     total = 0.0
     for part in parts:
-        total = total * 60 + _parse_number(what, part, text)
+        total = total * 60 + _parse_number(field, part, text)
     return total
 
 
-def _parse_number(what: str, text: str, full_text: str | None = None) -> float:
+def _parse_number(field: str, text: str, full_text: str | None = None) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not abs(value) < float("inf"):
-        raise ValueError(f"{what} is {full_text or text!r}")
+        raise ValueError(f"{field} is {full_text or text!r}")
     return value
 
 
@@ -101,10 +101,10 @@ def _parse_times(row: SourceClip) -> tuple[float | None, float | None]:
     return start, end
 
 
-def _require_valid_name(what: str, name: str) -> None:
+def _require_valid_name(kind: str, name: str) -> None:
     """`/` and `.` are path syntax in HDF5, and `clip_order` is a key beside the clips."""
     if not name or "/" in name or name in (".", "clip_order") or not name.isprintable():
-        raise ValueError(f"the name of the {what} is {name!r}")
+        raise ValueError(f"the name of the {kind} is {name!r}")
 
 
 def _parse_paraphrases(row: SourceClip, name: str, translation: str, skipped: list[RejectedRow]) -> tuple[str, ...]:
