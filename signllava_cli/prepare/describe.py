@@ -74,7 +74,7 @@ class SplitStatistics:
 
     recordings: int
     clips: int
-    clips_of_recording: LengthStatistics
+    clips_per_recording: LengthStatistics
     durations: DurationStatistics
     texts: TextStatistics
     preceding: dict[str, int]
@@ -155,7 +155,7 @@ def describe_dataset(
         statistics[split] = SplitStatistics(
             recordings=len(recording_sizes),
             clips=len(index),
-            clips_of_recording=LengthStatistics.of(recording_sizes),
+            clips_per_recording=LengthStatistics.of(recording_sizes),
             durations=_describe_durations(index, frames, fps),
             texts=_describe_texts(index, word_counts[split].vocabulary, train_vocabulary),
             preceding=_count_preceding(index),

@@ -78,7 +78,7 @@ def _print_splits(description: "Description") -> None:
 
     splits = description.statistics.values()
     texts = [split.texts for split in splits]
-    sizes = [split.clips_of_recording for split in splits]
+    sizes = [split.clips_per_recording for split in splits]
     rows = [
         ("recordings", *(split.recordings for split in splits)),
         ("clips", *(split.clips for split in splits)),

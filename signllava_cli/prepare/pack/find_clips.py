@@ -184,7 +184,7 @@ def _group_search(files: Sequence[Path], names: ClipNames, handles: HDF5FileCach
         matches = [] if names.repeated else keys_by_name().get(clip.name, [])
         if len(matches) > 1:
             keys = " and as ".join(f"{key} in {file}" for file, key in matches[:2])
-            raise UnreadableClip(f"is {keys}; choose one with --key, or name only one of the files")
+            raise UnreadableClip(f"found as {keys}; choose one with --key, or name only one of the files")
         return ClipSource(matches[0][0], "hdf5", matches[0][1]) if matches else None
 
     return search

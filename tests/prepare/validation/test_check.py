@@ -344,7 +344,7 @@ def test_too_long_agrees_with_the_counts_of_describe(
     signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
     signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", figures)
     counts = {finding["name"]: finding["count"] for finding in json.loads(report.read_text())["findings"]}
-    sequences = json.loads(figures.read_text())["splits"]["dev"]["under_recipe"]["sequences"]
+    sequences = json.loads(figures.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
     assert 0 < counts["too-long"] < sequences["clips"]
     context_truncated = counts.get("context-too-long", 0)
     assert context_truncated == sequences["context_truncated"]
