@@ -34,16 +34,16 @@ class KeywordRule:
 
 @dataclass(frozen=True)
 class KeywordResult:
-    """The keywords of a split: `had` clips had some before, `filled` clips got new ones.
+    """The keywords of a split: `num_before` of `num_clips` clips had some before, `num_filled` clips got new ones.
 
-    `without`: the ids of the clips without keywords. `vocabulary`: case-folded keyword -> number of clips.
+    `without_keywords`: the ids of the clips without keywords. `vocabulary`: case-folded keyword -> number of clips.
     """
 
     split: str
-    clips: int
-    had: int
-    filled: int
-    without: list[str]
+    num_clips: int
+    num_before: int
+    num_filled: int
+    without_keywords: list[str]
     vocabulary: Counter[str]
 
 
@@ -99,9 +99,8 @@ def choose_keywords(sentence: str, frequencies: Mapping[str, int], max_keywords:
     for word, spelling in zip(words(sentence), words_as_written(sentence), strict=True):
         if word in frequencies:
             written.setdefault(word, spelling)
-    rarest = set(
-        sorted(written, key=lambda word: frequencies[word])[:max_keywords]
-    )  # stable: the first of equal ones
+    by_frequency = sorted(written, key=lambda word: frequencies[word])  # stable: the first of equal ones first
+    rarest = set(by_frequency[:max_keywords])
     return tuple(spelling for word, spelling in written.items() if word in rarest)
 
 
@@ -154,10 +153,10 @@ def _summarize(
     all_keywords = {**old_keywords, **new_keywords}
     return KeywordResult(
         split=split,
-        clips=len(all_keywords),
-        had=sum(map(bool, old_keywords.values())),
-        filled=sum(map(bool, new_keywords.values())),
-        without=[clip for clip, keywords in all_keywords.items() if not keywords],
+        num_clips=len(all_keywords),
+        num_before=sum(map(bool, old_keywords.values())),
+        num_filled=sum(map(bool, new_keywords.values())),
+        without_keywords=[clip for clip, keywords in all_keywords.items() if not keywords],
         vocabulary=Counter(word for keywords in all_keywords.values() for word in {k.casefold() for k in keywords}),
     )
 

@@ -46,14 +46,18 @@ def keywords(
     print_table(
         "keywords" + (" (dry run)" if dry_run else ""),
         ["split", "clips", "had keywords", "filled", "without", "vocabulary"],
-        [(r.split, r.clips, r.had, r.filled, len(r.without), len(r.vocabulary)) for r in results],
+        [
+            (r.split, r.num_clips, r.num_before, r.num_filled, len(r.without_keywords), len(r.vocabulary))
+            for r in results
+        ],
     )
     for result in results:
         frequent = ", ".join(f"{word} {count}" for word, count in result.vocabulary.most_common(MAX_FREQUENT))
         info(f"{result.split}: most frequent keywords: {frequent or 'none'}")
-        if result.without:
+        if result.without_keywords:
             warning(
-                f"{result.split}: {len(result.without)} clips have no keywords ({summarize_names(result.without)}); "
+                f"{result.split}: {len(result.without_keywords)} clips have no keywords "
+                f"({summarize_names(result.without_keywords)}); "
                 "a lower --min-count or a higher --max-share allows more words."
             )
 

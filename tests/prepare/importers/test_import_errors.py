@@ -147,7 +147,7 @@ def test_an_unclosed_quote_encloses_no_rows(signllava: Command, tmp_path: Path) 
         ("v,s,text\na,1,x\n", ("--recording", "v", "--start", "s"), "--end (or --duration)"),
         ("name,text\na,x\n", ("--clip", "uid"), "has no column uid; its columns are name, text."),
         ("uid,text,text\na,x,y\n", (), "has the column text twice"),
-        ("uid,text\na,x\n", ("--end", "text"), "without --start"),
+        ("uid,text\na,x\n", ("--end", "text"), "need --start"),
         ("uid,text\na,x\n", ("--separator", "ab"), "--separator 'ab'"),
         ("uid,text\na,x\n", ("--split", "../x"), "--split '../x'"),
         ("uid,text\na,x\n", ("--split-column", "set"), "has no column set"),
