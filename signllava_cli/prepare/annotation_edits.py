@@ -1,4 +1,4 @@
-"""Texts put into an annotation file: all that an edit does not name stays, and the first state is kept."""
+"""Edits texts of an annotation file; everything else is kept, and the original is backed up."""
 
 import json
 import shutil
@@ -20,54 +20,56 @@ def edit_annotation(
     texts: Mapping[str, Sequence[str]],
     dry_run: bool = False,
 ) -> None:
-    """Give each clip named in `texts` (by its id) these texts under `key`, and say what was written.
+    """Set the `key` of each clip in `texts` (clip id -> texts), and print what was written.
 
-    The file must be one that `read_annotations` accepts. A file that would not change is not written. The file as
-    it was before the first edit stays beside it as `annotation.{split}.json.before`.
+    The file must be valid for `read_annotations`. An unchanged file is not written. The file before the first edit is
+    kept as `annotation.{split}.json.before`.
 
     Args:
-        dry_run: only say what would change.
+        dry_run: print the changes without writing them.
 
     Raises:
         UserError: the file cannot be read or written.
     """
     file = annotation_file(root, split)
-    with exclusive_access(root):  # or one of two commands at once would undo what the other wrote
+    with exclusive_access(root):  # else one of two concurrent commands would undo the edits of the other
         _write_edits(file, key, texts, dry_run)
 
 
 def _write_edits(file: Path, key: str, texts: Mapping[str, Sequence[str]], dry_run: bool) -> None:
     content = read_json(file)
     changed = []
-    for clip, its_texts in texts.items():
+    for clip, clip_texts in texts.items():
         recording, _, name = clip.partition("/")
         entry = content[recording][name]
-        if list(its_texts) != (entry.get(key) or []):
-            entry[key] = list(its_texts)
+        if list(clip_texts) != (entry.get(key) or []):
+            entry[key] = list(clip_texts)
             changed.append(clip)
     if not changed:
         info(f"{file}: nothing to change.")
     elif dry_run:
-        info(f"{file}: {len(changed)} clips would change, nothing is written (--dry-run). The first of them:")
+        info(f"{file}: {len(changed)} clips would change, no file is written (--dry-run). The first ones:")
         for clip in changed[:MAX_NAMES]:
             info(f"  {clip}: {json.dumps(texts[clip], ensure_ascii=False)}")
     else:
         if not is_unicode(json.dumps(content, ensure_ascii=False)):
-            raise UserError(f"{file} holds half a surrogate pair (\\ud800 to \\udfff), no text; take it out.")
-        kept = _back_up(file)
+            raise UserError(
+                f"{file} is not valid Unicode: it holds half a surrogate pair (\\ud800 to \\udfff); remove it."
+            )
+        backup = _back_up(file)
         write_json(file, content)
-        info(f"{file}: {key} of {len(changed)} clips written. The file before the first edit: {kept}")
+        info(f"{file}: {key} of {len(changed)} clips written. The file before the first edit: {backup}")
 
 
 def backup_file(file: Path) -> Path:
-    """Where the annotation `file` is kept as it was before the first edit."""
+    """The path of the backup of the annotation `file`, made before its first edit."""
     return file.with_name(file.name + ".before")
 
 
 def _back_up(file: Path) -> Path:
-    """The copy of `file` as it was before the first edit, made now if this is the first."""
-    kept = backup_file(file)
-    if not kept.exists():
-        with atomic_file(kept) as temporary:
+    """The backup of `file`, created before its first edit."""
+    backup = backup_file(file)
+    if not backup.exists():
+        with atomic_file(backup) as temporary:
             shutil.copyfile(file, temporary)
-    return kept
+    return backup

@@ -1,37 +1,39 @@
-"""What a dataset folder holds: its splits, and the streams of a split."""
+"""Lists the splits of a dataset folder, and the streams of a split."""
 
 from pathlib import Path
 
 from signllava_cli.data.stream_files import DefaultLocation, StreamLocation, find_metadata
 from signllava_cli.errors import UserError
 
-USUAL_SPLITS = ("train", "dev", "test")
+STANDARD_SPLITS = ("train", "dev", "test")
 
 
 def list_splits(root: Path) -> list[str]:
-    """The names of the splits that have an annotation file: train, dev, test, and others after them.
+    """The splits that have an annotation file: train, dev, test, then the others.
 
     Raises:
-        UserError: there is no such folder, or no annotation in it.
+        UserError: the folder is missing, or has no annotation file.
     """
     if not root.is_dir():
-        raise UserError(f"No data folder at {root}; `signllava prepare --help` names what makes one.")
+        raise UserError(f"No data folder at {root}; create one with a command of `signllava prepare --help`.")
     names = [file.name.removeprefix("annotation.").removesuffix(".json") for file in root.glob("annotation.*.json")]
     splits = sorted(name for name in names if name and not name.endswith(".fixed"))
-    splits.sort(key=lambda name: USUAL_SPLITS.index(name) if name in USUAL_SPLITS else len(USUAL_SPLITS))
+    splits.sort(key=lambda name: STANDARD_SPLITS.index(name) if name in STANDARD_SPLITS else len(STANDARD_SPLITS))
     if not splits:
-        raise UserError(f"No annotation.SPLIT.json in {root}; `signllava prepare --help` names what makes one.")
+        raise UserError(
+            f"No annotation.SPLIT.json in {root}; create one with a command of `signllava prepare --help`."
+        )
     return splits
 
 
 def list_streams(root: Path, split: str) -> dict[str, StreamLocation]:
-    """The streams whose metadata file for `split` lies in a folder of `root`."""
+    """The streams of `root` that have a metadata file for `split`."""
     streams: dict[str, StreamLocation] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        config = DefaultLocation()
+        location = DefaultLocation()
         try:
-            find_metadata(root, split, folder.name, config)
+            find_metadata(root, split, folder.name, location)
         except UserError:
             continue
-        streams[folder.name] = config
+        streams[folder.name] = location
     return streams

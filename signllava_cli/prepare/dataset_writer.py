@@ -1,4 +1,4 @@
-"""Writes a split in the layout of the data folder: annotation, and per stream a metadata file and shards."""
+"""Writes a split of a dataset folder: the annotation, and the metadata and shards of each stream."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,16 +24,16 @@ def write_annotations(root: Path, split: str, recordings: Sequence[Recording]) -
 
 
 def write_stream(
-    root: Path, split: str, name: str, recordings: Mapping[str, Mapping[str, np.ndarray]], shards: int
+    root: Path, split: str, name: str, recordings: Mapping[str, Mapping[str, np.ndarray]], num_shards: int
 ) -> None:
     """Write the shards of one stream: recording -> clip -> frames (T, width), stored as float16.
 
-    Recordings go to shards in turn. The bytes are a function of the content alone.
+    Recordings are assigned to shards in turn. The bytes depend only on the content.
     """
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    shard_of = {recording: number % shards for number, recording in enumerate(recordings)}
-    for shard in range(shards):
+    shard_of = {recording: number % num_shards for number, recording in enumerate(recordings)}
+    for shard in range(num_shards):
         file = folder / f"{name}.{split}.{shard}.h5"
         temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
         with h5py.File(temporary, "w", libver="v110") as handle:

@@ -1,4 +1,4 @@
-"""Makes the index of a split, shard by shard, in parallel, and goes on where a killed one stopped."""
+"""Builds the index of a split, shard by shard, in parallel; after a kill it continues."""
 
 import hashlib
 import json
@@ -28,44 +28,44 @@ from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access,
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
 
-SAMPLES, SAMPLE_SIZE = 16, 4096  # blocks of a shard, and bytes of each
-MIN_CLIPS_FOR_POOL = 20_000  # arrays: fewer are listed sooner than processes start
+NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a shard that are hashed, and their size
+MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
 
 
 def open_index(root: Path, split: str, streams: Mapping[str, StreamLocation], workers: int | None = None) -> Index:
-    """The index of `split`, made first where there is none that tells the truth.
+    """The index of `split`; it is built first if it is missing or outdated.
 
     Raises:
-        UserError: what annotations or shards lack.
+        UserError: an annotation or a shard is missing or invalid.
     """
     if not annotation_file(root, split).is_file():
-        read_annotations(root, split)  # says what is there instead
+        read_annotations(root, split)  # raises an error that lists the existing splits
     file = index_file(root, split)
     index = _open_if_valid(file, root)
     if index and index.stale_reason(split, streams) is None:
         return index
     with exclusive_access(file.parent):
-        index = _open_if_valid(file, root)  # another process may have made it meanwhile
-        stale = index and index.stale_reason(split, streams)
-        if index and not stale:
+        index = _open_if_valid(file, root)  # another process may have built it in the meantime
+        reason = index and index.stale_reason(split, streams)
+        if index and not reason:
             return index
-        info(f"indexing split {split} of {root}" + (f": {stale}" if stale else ""))
+        info(f"indexing split {split} of {root}" + (f": {reason}" if reason else ""))
         _build_index(file, root, split, streams, workers or cpu_cores(), index)
     return Index(file, root)
 
 
 def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
-    """The split of the dataset `data.root` with these streams; its index is made first where there is none.
+    """The split of the dataset `data.root` with these streams; its index is built first if needed.
 
     Raises:
-        UserError: what annotations or shards lack; clips without features, unless `data.missing` is `skip`.
+        UserError: an error of `open_index`; clips without features, unless `data.missing` is `skip`.
     """
     root = Path(data.root).expanduser()
     return Split(open_index(root, split, streams), split, streams, data.missing)
 
 
 def index_file(root: Path, split: str) -> Path:
-    """`index.{split}.arrow` in the data folder, or in the user's cache where the data folder is read-only."""
+    """`index.{split}.arrow` in the dataset folder, or in the user's cache if the folder is read-only."""
     if os.access(root, os.W_OK):
         return root / f"index.{split}.arrow"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -90,24 +90,24 @@ def _build_index(
     clips = [clip for recording in read_annotations(root, split) for clip in recording.clips]
     names = ClipNames(clips)
     columns, head = _text_columns(clips), {}
-    for name, (kept, its_head) in _reusable_streams(old, split, streams, names).items():
-        columns, head[name] = columns | kept, its_head
-    found = {
+    for name, (stream_columns, stream_head) in _reusable_streams(old, split, streams, names).items():
+        columns, head[name] = columns | stream_columns, stream_head
+    files_of = {
         name: find_stream_files(root, split, name, config) for name, config in streams.items() if name not in head
     }
-    # before the shards are listed: one that changes while it is read must not look unchanged
-    head |= {name: _stream_head(files, streams[name], root) for name, files in found.items()}
+    # fingerprints are taken before the shards are listed: a shard that changes in between must be detected as stale
+    head |= {name: _stream_head(files, streams[name], root) for name, files in files_of.items()}
     parts = file.with_suffix(".parts")
-    at_once = workers if len(clips) * len(found) >= MIN_CLIPS_FOR_POOL else 1
-    listings = _list_shards({path for files in found.values() for path in files.files}, parts, at_once)
-    for name, files in found.items():
-        located, head[name]["groups"] = _stream_columns(name, files, listings, names)
+    num_workers = workers if len(clips) * len(files_of) >= MIN_CLIPS_FOR_POOL else 1
+    listings = _list_shards({path for files in files_of.values() for path in files.files}, parts, num_workers)
+    for name, files in files_of.items():
+        stream_columns, head[name]["groups"] = _stream_columns(name, files, listings, names)
         head[name]["layout"] = _stream_layout(name, files, listings)
-        columns |= located
+        columns |= stream_columns
     vocabulary = sorted({keyword.casefold() for clip in clips for keyword in clip.keywords if words(keyword)})
-    of_split = {"split": split, "annotation": annotation, "unique_names": names.repeated_name is None}
+    split_head = {"split": split, "annotation": annotation, "unique_names": names.repeated_name is None}
     metadata = {
-        HEAD: json.dumps({"format": FORMAT, **of_split, "streams": head}),
+        HEAD: json.dumps({"format": FORMAT, **split_head, "streams": head}),
         VOCABULARY: json.dumps(vocabulary),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
@@ -115,25 +115,25 @@ def _build_index(
         _write_arrow(temporary, table)
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - start_time
-    of = f"streams {', '.join(head)}" if head else "no streams"
-    info(f"indexed {len(clips)} clips of split {split}, {of}, in {seconds:.1f} s: {file}")
+    stream_names = f"streams {', '.join(head)}" if head else "no streams"
+    info(f"indexed {len(clips)} clips of split {split}, {stream_names}, in {seconds:.1f} s: {file}")
 
 
 def _reusable_streams(
     old: Index | None, split: str, streams: Mapping[str, StreamLocation], names: ClipNames
 ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """What `old` still knows of streams whose files have not changed: columns for `clips`, and what is said of files.
+    """Stream -> columns and head in the index `old`, for the streams whose files have not changed.
 
-    So a changed text, or another recipe's stream, costs no shard a second reading.
+    With these, a changed text or a new stream does not require reading all shards again.
     """
-    if old is None or old.has_unique_names != (names.repeated_name is None):  # other arrays may be the clips' now
+    if old is None or old.has_unique_names != (names.repeated_name is None):  # the clips may now have other arrays
         return {}
-    stale = {
+    changes = {
         name: old.stream_stale_reason(split, name, streams[name]) if name in streams else old.changed_file(name)
         for name in old.streams
     }
-    kept = {name: old.stream_columns(name) for name, changed in stale.items() if not changed}
-    if not kept:
+    reusable = {name: old.stream_columns(name) for name, change in changes.items() if not change}
+    if not reusable:
         return {}
     old_rows = {old.id(row): row for row in range(len(old))}
     rows = np.array([old_rows.get(clip.id, -1) for clip in names.clips])
@@ -141,7 +141,7 @@ def _reusable_streams(
         return {}
     return {
         name: ({column: pa.array(values[rows]) for column, values in columns.items()}, head)
-        for name, (columns, head) in kept.items()
+        for name, (columns, head) in reusable.items()
     }
 
 
@@ -159,21 +159,22 @@ def _stream_head(files: StreamFiles, config: StreamLocation, root: Path) -> dict
 
 
 def _text_columns(clips: Sequence[Clip]) -> dict[str, Any]:
-    """The columns that the annotation gives. Paraphrases that say nothing are left out, counted and named."""
-    empty = [clip.id for clip in clips for text in clip.paraphrases if is_placeholder(text)]
-    if empty:
-        warning(f"{len(empty)} paraphrases that say nothing are left out ({summarize_names(dict.fromkeys(empty))})")
-    texts = pa.large_string()
+    """The columns of the annotation. Placeholder paraphrases are skipped with a warning."""
+    placeholders = [clip.id for clip in clips for text in clip.paraphrases if is_placeholder(text)]
+    if placeholders:
+        names = summarize_names(dict.fromkeys(placeholders))
+        warning(f"{len(placeholders)} placeholder paraphrases are skipped ({names})")
+    text_type = pa.large_string()
     bounds = [json.dumps(asdict(clip.context_bound)) if clip.context_bound else None for clip in clips]
     paraphrases = [[text for text in clip.paraphrases if not is_placeholder(text)] for clip in clips]
     return {
-        "recording": pa.array([clip.recording for clip in clips], texts),
-        "clip": pa.array([clip.name for clip in clips], texts),
+        "recording": pa.array([clip.recording for clip in clips], text_type),
+        "clip": pa.array([clip.name for clip in clips], text_type),
         "position": pa.array([clip.position for clip in clips], pa.int32()),
-        "translation": pa.array([clip.translation for clip in clips], texts),
-        "paraphrases": pa.array(paraphrases, pa.large_list(texts)),
-        "keywords": pa.array([list(clip.keywords) for clip in clips], pa.large_list(texts)),
-        "context_bound": pa.array(bounds, texts),
+        "translation": pa.array([clip.translation for clip in clips], text_type),
+        "paraphrases": pa.array(paraphrases, pa.large_list(text_type)),
+        "keywords": pa.array([list(clip.keywords) for clip in clips], pa.large_list(text_type)),
+        "context_bound": pa.array(bounds, text_type),
         "start": pa.array([clip.start for clip in clips], pa.float64()),
         "end": pa.array([clip.end for clip in clips], pa.float64()),
     }
@@ -182,20 +183,20 @@ def _text_columns(clips: Sequence[Clip]) -> dict[str, Any]:
 def _stream_columns(
     name: str, files: StreamFiles, listings: Mapping[Path, Path], names: ClipNames
 ) -> tuple[dict[str, Any], list[str]]:
-    """Where each clip's frames lie in one stream, and the groups that are no recordings of their clips.
+    """The location of each clip's frames in one stream, and the names of groups that are not the clips' recordings.
 
     Raises:
-        UserError: an annotated clip's array cannot be used, or two arrays could be a clip's.
+        UserError: the array of an annotated clip is invalid, or a clip has two arrays.
     """
-    count = len(names.clips)
-    frames, widths, numbers, groups = (np.full(count, fill, np.int32) for fill in (0, 0, -1, -1))
-    offsets = np.full(count, -1, np.int64)
+    num_clips = len(names.clips)
+    frames, widths, numbers, groups = (np.full(num_clips, fill, np.int32) for fill in (0, 0, -1, -1))
+    offsets = np.full(num_clips, -1, np.int64)
     number_of_file = {path: number for number, path in enumerate(files.files)}
     number_of_group: dict[str, int] = {}
     errors = []
     matcher: ArrayMatcher[StoredClip] = ArrayMatcher(names, files.shard_of, files.file_of)
-    listed = ((path, stored) for path in files.files for stored in _listing(path, listings[path]))
-    for row, path, stored in matcher.match(listed):
+    arrays = ((path, stored) for path in files.files for stored in _read_or_write_listing(path, listings[path]))
+    for row, path, stored in matcher.match(arrays):
         if stored.error:
             errors.append(f"clip {stored.recording}/{stored.clip} in {path}: {stored.error}")
         elif stored.frames:
@@ -204,74 +205,74 @@ def _stream_columns(
             if stored.recording != names.clips[row].recording:
                 groups[row] = number_of_group.setdefault(stored.recording, len(number_of_group))
     if errors:
-        more = f" ({len(errors) - 1} more like it)" if errors[1:] else ""
-        raise UserError(f"Stream {name}, {errors[0]}{more}; pack it again, or take the clip out of the annotation.")
+        more = f" ({len(errors) - 1} more arrays)" if errors[1:] else ""
+        raise UserError(f"Stream {name}, {errors[0]}{more}; pack it again, or remove the clip from the annotation.")
     _require_unambiguous(name, matcher)
     if matcher.num_unidentified and names.repeated_name and not frames.all():
         repeated, *recordings = names.repeated_name
         warning(
-            f"Stream {name}: {matcher.num_unidentified} arrays of clip names lie in groups of other names than the "
-            f"recordings' and are not used, because names do not identify clips here: clip name {repeated} stands in "
-            f"recordings {' and '.join(recordings)}."
+            f"Stream {name}: {matcher.num_unidentified} arrays with the names of clips are in groups not named after the "
+            f"recordings and are skipped, because clip names are not unique: clip name {repeated} is in "
+            f"recordings {' and '.join(recordings)}. Rename these groups or clips."
         )
     columns = {"frames": frames, "width": widths, "file": numbers, "group": groups, "offset": offsets}
     return {f"{name}/{column}": pa.array(columns[column]) for column in STREAM_COLUMNS}, list(number_of_group)
 
 
 def _stream_layout(name: str, files: StreamFiles, listings: Mapping[Path, Path]) -> str | None:
-    """What the shards of a stream call their layout.
+    """The layout of the shards of a stream; None if no shard names one.
 
     Raises:
-        UserError: two shards name different ones.
+        UserError: two shards have different layouts.
     """
     shard_of_layout: dict[str, Path] = {}
     for path in files.files:
         if layout := _listing_layout(listings[path]):
             shard_of_layout.setdefault(layout, path)
     if len(shard_of_layout) > 1:
-        (one, first), (other, second) = list(shard_of_layout.items())[:2]
+        (layout, shard), (other_layout, other_shard) = list(shard_of_layout.items())[:2]
         raise UserError(
-            f"Stream {name}: {first} holds layout {one} and {second} layout {other}: pack the stream from features "
-            "of one layout."
+            f"Stream {name}: {shard} has layout {layout}, but {other_shard} has layout {other_layout}; pack the "
+            "stream from features of one layout."
         )
     return next(iter(shard_of_layout), None)
 
 
 def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
     for row in matcher.ambiguous:
-        more = f" ({len(matcher.ambiguous) - 1} more clips like it)" if len(matcher.ambiguous) > 1 else ""
+        more = f" ({len(matcher.ambiguous) - 1} more clips)" if len(matcher.ambiguous) > 1 else ""
         raise UserError(
-            f"Stream {name}: clip {matcher.names.clips[row].id} lies in {matcher.format_ambiguous(row)}{more}; remove one "
-            "of them, or take one group out of the metadata."
+            f"Stream {name}: clip {matcher.names.clips[row].id} is in {matcher.format_ambiguous(row)}{more}; remove one "
+            "of them, or remove one group from the metadata."
         )
 
 
 def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Path]:
-    """For each shard, the file in `parts` that lists its arrays; those that a killed run has left are kept."""
+    """Shard -> file in `parts` that lists its arrays; files of a killed run are reused."""
     parts.mkdir(parents=True, exist_ok=True)
-    listings = {shard: parts / f"{_key(shard)}.arrow" for shard in sorted(shards)}
-    waiting = [(shard, part) for shard, part in listings.items() if not part.is_file()]
-    done = len(listings) - len(waiting)
-    if workers == 1 or len(waiting) < 2:
-        with progress("shards indexed", len(listings), done) as line:
-            for shard, part in waiting:
+    listings = {shard: parts / f"{_shard_key(shard)}.arrow" for shard in sorted(shards)}
+    pending = [(shard, part) for shard, part in listings.items() if not part.is_file()]
+    num_done = len(listings) - len(pending)
+    if workers == 1 or len(pending) < 2:
+        with progress("shards indexed", len(listings), num_done) as bar:
+            for shard, part in pending:
                 _write_listing(shard, part)
-                line.advance()
+                bar.advance()
         return listings
     with (
-        submit_all(_write_listing, waiting, workers) as jobs,
-        progress("shards indexed", len(listings), done) as line,
+        submit_all(_write_listing, pending, workers) as jobs,
+        progress("shards indexed", len(listings), num_done) as bar,
     ):
         for job in as_completed(jobs):
             job.result()
-            line.advance()
+            bar.advance()
     return listings
 
 
-def _listing(shard: Path, part: Path) -> Iterator[StoredClip]:
+def _read_or_write_listing(shard: Path, part: Path) -> Iterator[StoredClip]:
     try:
         return _read_listing(part)
-    except (pa.ArrowException, OSError, TypeError):  # a power cut may leave half of it
+    except (pa.ArrowException, OSError, TypeError):  # the file is incomplete after a power failure
         _write_listing(shard, part)
         return _read_listing(part)
 
@@ -304,17 +305,17 @@ def _listing_layout(part: Path) -> str:
         return str((pa.ipc.open_file(source).schema.metadata or {}).get(LAYOUT.encode(), b"").decode())
 
 
-def _key(shard: Path) -> str:
-    """A name for what a shard held at this moment."""
-    state = shard.stat()
-    return hashlib.sha256(f"{shard.absolute()}\n{state.st_size}\n{state.st_mtime_ns}".encode()).hexdigest()[:24]
+def _shard_key(shard: Path) -> str:
+    """A hash of path, size and modification time of a shard."""
+    stat = shard.stat()
+    return hashlib.sha256(f"{shard.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
 
 
 def _sample_hash(shard: Path) -> str:
-    """SHA-256 of some blocks of a shard, evenly spaced: frames that were extracted anew are other data."""
+    """SHA-256 of evenly spaced blocks of a shard: detects features that were extracted again."""
     digest, size = hashlib.sha256(), shard.stat().st_size
     with open(shard, "rb") as content:
-        for place in range(SAMPLES):
-            content.seek(place * max(0, size - SAMPLE_SIZE) // max(1, SAMPLES - 1))
-            digest.update(content.read(SAMPLE_SIZE))
+        for index in range(NUM_SAMPLES):
+            content.seek(index * max(0, size - SAMPLE_BYTES) // max(1, NUM_SAMPLES - 1))
+            digest.update(content.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Keywords of clips, chosen from the words of their translations by how many clips hold each word."""
+"""Chooses keywords of clips: the words of their translations with the lowest document frequencies."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,8 @@ from signllava_cli.prepare.annotation_edits import edit_annotation
 
 STOP_WORDS = Path(__file__).parent / "stop_words"
 
-# In a small corpus a few dozen clips are already 5 %, and a word in so few of them may well be what they are about.
-ALWAYS_ALLOWED_CLIPS = 200  # clips
+# In a small corpus, 5 % of the clips are a few dozen, and a word in so few clips may be their topic.
+ALWAYS_ALLOWED_CLIPS = 200
 MIN_LETTERS = 2
 
 
@@ -21,102 +21,106 @@ MIN_LETTERS = 2
 class KeywordRule:
     """Which words of a sentence are its keywords.
 
-    A word (case-folded, `data.words`) may be one when it is no stop word, has two letters or more (so no bare number
-    is one), and stands in at least `fewest_clips` clips and in at most the share `largest_share` of them. The share
-    binds only words that stand in more than `NEVER_TOO_FREQUENT` clips. Of these words a sentence gets the `most`
-    rarest; of equally rare ones the first.
+    A candidate (case-folded, `data.words`) is not a stop word, has two letters or more, and occurs in at least
+    `min_clips` clips and in at most the share `max_share` of them; a word in at most `ALWAYS_ALLOWED_CLIPS` clips is
+    never too frequent. A sentence gets its `max_keywords` rarest candidates, the first ones of equally rare ones.
     """
 
     stop_words: frozenset[str]
-    most: int = 8
-    fewest_clips: int = 2
-    largest_share: float = 0.05
+    max_keywords: int = 8
+    min_clips: int = 2
+    max_share: float = 0.05
 
 
 @dataclass(frozen=True)
 class KeywordResult:
-    """What became of a split: how many of its clips had keywords, and how many were given some.
+    """The keywords of a split: `num_before` of `num_clips` clips had some before, `num_filled` clips got new ones.
 
-    `without` names the clips that have none now. `vocabulary` counts the clips of each keyword there is now,
-    case-folded.
+    `without_keywords`: the ids of the clips without keywords. `vocabulary`: case-folded keyword -> number of clips.
     """
 
     split: str
-    clips: int
-    had: int
-    filled: int
-    without: list[str]
+    num_clips: int
+    num_before: int
+    num_filled: int
+    without_keywords: list[str]
     vocabulary: Counter[str]
 
 
 def fill_keywords(
     root: Path, splits: Sequence[str], rule: KeywordRule, replace: bool = False, dry_run: bool = False
 ) -> list[KeywordResult]:
-    """Give the clips of `splits` that have no keywords those of `rule`, in their annotation files.
+    """Write keywords chosen by `rule` to the annotation files, for the clips of `splits` without keywords.
 
-    How many clips hold a word is counted in the first split alone, so a keyword means the same in all of them and a
-    word that the first does not know is none.
+    Document frequencies are counted in the first split, so all splits have the same vocabulary: a word that is not in
+    the first split is never a keyword.
 
     Args:
-        replace: choose the keywords of every clip anew; one that the rule finds none for is left without.
-        dry_run: only say what would change.
+        replace: choose the keywords of all clips; a clip without candidates gets none.
+        dry_run: print the changes without writing them.
 
     Raises:
-        UserError: a split is missing or malformed; then none is written.
+        UserError: a split is missing or malformed; then no file is written.
     """
-    opened = {split: read_annotations(root, split) for split in splits}
-    counts = document_frequencies((clip.translation for each in opened[splits[0]] for clip in each.clips), rule)
-    chosen = {
-        split: _choose_for_clips(recordings, counts, rule.most, replace) for split, recordings in opened.items()
+    recordings_of = {split: read_annotations(root, split) for split in splits}
+    frequencies = document_frequencies(
+        (clip.translation for recording in recordings_of[splits[0]] for clip in recording.clips), rule
+    )
+    keywords_of = {
+        split: _choose_for_clips(recordings, frequencies, rule.max_keywords, replace)
+        for split, recordings in recordings_of.items()
     }
-    for split, keywords in chosen.items():
+    for split, keywords in keywords_of.items():
         edit_annotation(root, split, "keywords", keywords, dry_run)
-    return [_summarize(split, opened[split], keywords) for split, keywords in chosen.items()]
+    return [_summarize(split, recordings_of[split], keywords) for split, keywords in keywords_of.items()]
 
 
 def document_frequencies(sentences: Iterable[str], rule: KeywordRule) -> dict[str, int]:
-    """The words that may be keywords, case-folded, and how many of `sentences` hold each."""
-    folded = [set(words(sentence)) for sentence in sentences]
-    counts = Counter(word for sentence in folded for word in sentence)
+    """The candidates, case-folded, and the number of `sentences` that contain each."""
+    word_sets = [set(words(sentence)) for sentence in sentences]
+    counts = Counter(word for word_set in word_sets for word in word_set)
     return {
         word: count
         for word, count in counts.items()
         if word not in rule.stop_words
         and sum(map(str.isalpha, word)) >= MIN_LETTERS
-        and count >= rule.fewest_clips
-        and (count <= ALWAYS_ALLOWED_CLIPS or count / len(folded) <= rule.largest_share)
+        and count >= rule.min_clips
+        and (count <= ALWAYS_ALLOWED_CLIPS or count / len(word_sets) <= rule.max_share)
     }
 
 
-def choose_keywords(sentence: str, counts: Mapping[str, int], most: int) -> tuple[str, ...]:
-    """The `most` rarest words of `sentence` that `counts` knows, each once, as and in the order they stand there.
+def choose_keywords(sentence: str, frequencies: Mapping[str, int], max_keywords: int) -> tuple[str, ...]:
+    """The `max_keywords` rarest words of `sentence` among `frequencies`, each once, as written and in sentence order.
 
-    >>> choose_keywords("Bread, bread and fresh Butter", {"bread": 9, "butter": 2, "fresh": 4}, most=2)
+    >>> choose_keywords("Bread, bread and fresh Butter", {"bread": 9, "butter": 2, "fresh": 4}, max_keywords=2)
     ('fresh', 'Butter')
     """
     written: dict[str, str] = {}
-    for word, as_it_stands in zip(words(sentence), words_as_written(sentence), strict=True):
-        if word in counts:
-            written.setdefault(word, as_it_stands)
-    rarest = set(sorted(written, key=lambda word: counts[word])[:most])  # stable: of equals, the first
-    return tuple(as_it_stands for word, as_it_stands in written.items() if word in rarest)
+    for word, spelling in zip(words(sentence), words_as_written(sentence), strict=True):
+        if word in frequencies:
+            written.setdefault(word, spelling)
+    by_frequency = sorted(written, key=lambda word: frequencies[word])  # stable: the first of equal ones first
+    rarest = set(by_frequency[:max_keywords])
+    return tuple(spelling for word, spelling in written.items() if word in rarest)
 
 
 def shipped_stop_words(language: str) -> frozenset[str]:
-    """The stop words that come with the package.
+    """The stop words shipped with the package.
 
     Raises:
-        UserError: there are none for `language`.
+        UserError: the package has none for `language`.
     """
     file = STOP_WORDS / f"{language}.txt"
-    there = sorted(path.stem for path in STOP_WORDS.glob("*.txt"))
-    if language not in there:
-        raise UserError(f"No stop words for language {language}: choose one of {', '.join(there)}, or --stop-list.")
+    languages = sorted(path.stem for path in STOP_WORDS.glob("*.txt"))
+    if language not in languages:
+        raise UserError(
+            f"No stop words for language {language}: choose one of {', '.join(languages)}, or --stop-list."
+        )
     return read_stop_words(file)
 
 
 def read_stop_words(file: Path) -> frozenset[str]:
-    """The words in a UTF-8 file, in any layout; `#` begins a comment.
+    """The words of a UTF-8 file, separated by anything; `#` begins a comment.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
@@ -126,32 +130,34 @@ def read_stop_words(file: Path) -> frozenset[str]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{file} is not UTF-8 text.") from None
+        raise UserError(f"{file} is not UTF-8 text; save it as UTF-8.") from None
     return frozenset(word for line in lines for word in words(line.partition("#")[0]))
 
 
 def _choose_for_clips(
-    recordings: Sequence[Recording], counts: Mapping[str, int], most: int, replace: bool
+    recordings: Sequence[Recording], frequencies: Mapping[str, int], max_keywords: int, replace: bool
 ) -> dict[str, tuple[str, ...]]:
-    """The keywords of each clip that is given new ones, by its id."""
-    chosen = {}
+    """Clip id -> new keywords."""
+    keywords_of = {}
     for clip in (clip for recording in recordings for clip in recording.clips):
-        keywords = choose_keywords(clip.translation, counts, most)
+        keywords = choose_keywords(clip.translation, frequencies, max_keywords)
         if replace or (keywords and not _non_empty(clip.keywords)):
-            chosen[clip.id] = keywords
-    return chosen
+            keywords_of[clip.id] = keywords
+    return keywords_of
 
 
-def _summarize(split: str, recordings: Sequence[Recording], chosen: Mapping[str, tuple[str, ...]]) -> KeywordResult:
-    had = {clip.id: _non_empty(clip.keywords) for each in recordings for clip in each.clips}
-    now = {**had, **chosen}
+def _summarize(
+    split: str, recordings: Sequence[Recording], new_keywords: Mapping[str, tuple[str, ...]]
+) -> KeywordResult:
+    old_keywords = {clip.id: _non_empty(clip.keywords) for recording in recordings for clip in recording.clips}
+    all_keywords = {**old_keywords, **new_keywords}
     return KeywordResult(
         split=split,
-        clips=len(now),
-        had=sum(map(bool, had.values())),
-        filled=sum(map(bool, chosen.values())),
-        without=[clip for clip, keywords in now.items() if not keywords],
-        vocabulary=Counter(word for keywords in now.values() for word in {each.casefold() for each in keywords}),
+        num_clips=len(all_keywords),
+        num_before=sum(map(bool, old_keywords.values())),
+        num_filled=sum(map(bool, new_keywords.values())),
+        without_keywords=[clip for clip, keywords in all_keywords.items() if not keywords],
+        vocabulary=Counter(word for keywords in all_keywords.values() for word in {k.casefold() for k in keywords}),
     )
 
 

@@ -1,4 +1,4 @@
-"""Paraphrases that were made elsewhere, brought to the clips of an annotation file."""
+"""Merges paraphrases from a file into an annotation file."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ from signllava_cli.prepare.importers.table_reader import read_table
 from signllava_cli.recipe import is_unicode
 
 SEPARATORS = "\t,;"
-COLUMN_MARKERS = ("paraphrase", "rephrase")  # in the name of a column: it holds paraphrases
-SAYS_NOTHING, COPY, REPEAT = "says nothing", "copy of the translation", "repeat"
+COLUMN_MARKERS = ("paraphrase", "rephrase")  # substrings of the names of paraphrase columns
+PLACEHOLDER, COPY, REPETITION = "placeholder", "copy of the translation", "repetition"
 
 
 @dataclass(frozen=True)
 class ClipParaphrases:
-    """What a file says of one clip. `clip` is `clip` or `recording/clip`, as the file has it."""
+    """The paraphrases of one clip in a file. `clip` is `clip` or `recording/clip`, as in the file."""
 
     clip: str
     texts: tuple[str, ...]
@@ -31,13 +31,14 @@ class ClipParaphrases:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What became of the texts of a file: the clip of each that was added or left out, by its id.
+    """The result of a merge.
 
-    `unknown` are the entries whose clip the split does not have, `unreadable` the table's rows that cannot be read.
+    `added`: the clip id of each added text. `skipped`: reason -> the clip id of each skipped text. `unknown`: entries
+    of clips that are not in the split. `unreadable`: malformed rows of the table.
     """
 
     added: list[str]
-    left_out: dict[str, list[str]]
+    skipped: dict[str, list[str]]
     unknown: list[ClipParaphrases]
     unreadable: list[RejectedRow]
 
@@ -55,78 +56,78 @@ def merge_paraphrases(
 
     Args:
         file: `.json` (`{clip: [..]}`, `{"recording/clip": [..]}`, `{recording: {clip: [..]}}` or the layout of an
-            annotation file), else a table with a header, its cells apart by TAB, comma or semicolon.
-        clip_column: the column of the table that names the clip.
-        columns: those that hold a paraphrase. Default: those with `paraphrase` or `rephrase` in their name, else
-            all others.
-        replace: put them in place of those that the clip has; where `file` has no usable text, these stay.
-        dry_run: only say what would change.
+            annotation file), else a table with a header, separated by TAB, comma or semicolon.
+        clip_column: the column of the clip.
+        columns: the columns of paraphrases. Default: those with `paraphrase` or `rephrase` in their name, else all
+            others.
+        replace: replace the existing paraphrases of a clip if `file` has a valid text for it.
+        dry_run: print the changes without writing them.
 
     Raises:
-        UserError: a file is missing or malformed, a clip's name without its recording could mean two clips, or no
-            clip of `file` is in the split.
+        UserError: a file is missing or malformed, a clip name without recording is ambiguous, or no clip of
+            `file` is in the split.
     """
     clips = [clip for recording in read_annotations(root, split) for clip in recording.clips]
     is_json = file.suffix.casefold() == ".json"
     entries = list(_read_json_entries(file) if is_json else _read_table_entries(file, clip_column, columns))
-    given = [each for each in entries if isinstance(each, ClipParaphrases)]
-    meant = _resolve_clips(file, given, clips)
-    if not meant:
-        named = summarize_names(repr(each.clip) for each in given) or "it names none"
+    file_entries = [entry for entry in entries if isinstance(entry, ClipParaphrases)]
+    clip_of = _resolve_clips(file, file_entries, clips)
+    if not clip_of:
+        names = summarize_names(repr(entry.clip) for entry in file_entries) or "it names none"
         raise UserError(
-            f"{file}: none of its clips is in {annotation_file(root, split)} ({named}); "
+            f"{file}: none of its clips is in {annotation_file(root, split)} ({names}); "
             "choose another --split, or for a table another --clip-column."
         )
-    texts, merged = _merge(entries, meant, replace)
+    texts, result = _merge(entries, clip_of, replace)
     edit_annotation(root, split, "paraphrases", texts, dry_run)
-    return merged
+    return result
 
 
 def _merge(
-    entries: Sequence[ClipParaphrases | RejectedRow], meant: Mapping[str, Clip], replace: bool
+    entries: Sequence[ClipParaphrases | RejectedRow], clip_of: Mapping[str, Clip], replace: bool
 ) -> tuple[dict[str, list[str]], MergeResult]:
-    """The paraphrases that each clip is to have, by its id, and what became of the texts."""
+    """The new list of paraphrases of each clip, by id, and the result."""
     texts: dict[str, list[str]] = {}
-    merged = MergeResult([], {SAYS_NOTHING: [], COPY: [], REPEAT: []}, [], [])
+    result = MergeResult([], {PLACEHOLDER: [], COPY: [], REPETITION: []}, [], [])
     for entry in entries:
         if isinstance(entry, RejectedRow):
-            merged.unreadable.append(entry)
-        elif entry.clip not in meant:
-            merged.unknown.append(entry)
+            result.unreadable.append(entry)
+        elif entry.clip not in clip_of:
+            result.unknown.append(entry)
         else:
-            clip = meant[entry.clip]
-            its_texts = texts.setdefault(clip.id, [] if replace else list(clip.paraphrases))
+            clip = clip_of[entry.clip]
+            clip_texts = texts.setdefault(clip.id, [] if replace else list(clip.paraphrases))
             for text in entry.texts:
-                if reason := _skip_reason(text, clip, its_texts):
-                    merged.left_out[reason].append(clip.id)
+                if reason := _skip_reason(text, clip, clip_texts):
+                    result.skipped[reason].append(clip.id)
                 else:
-                    its_texts.append(text)
-                    merged.added.append(clip.id)
-    return {clip: its_texts for clip, its_texts in texts.items() if its_texts}, merged
+                    clip_texts.append(text)
+                    result.added.append(clip.id)
+    return {clip: clip_texts for clip, clip_texts in texts.items() if clip_texts}, result
 
 
-def _skip_reason(text: str, clip: Clip, there: Sequence[str]) -> str | None:
+def _skip_reason(text: str, clip: Clip, clip_texts: Sequence[str]) -> str | None:
     if is_placeholder(text):
-        return SAYS_NOTHING
+        return PLACEHOLDER
     if text == clip.translation.strip():
         return COPY
-    return REPEAT if text in map(str.strip, there) else None
+    return REPETITION if text in map(str.strip, clip_texts) else None
 
 
-def _resolve_clips(file: Path, given: Sequence[ClipParaphrases], clips: Sequence[Clip]) -> dict[str, Clip]:
-    """The clip that each name in `file` means, where the split has it."""
-    called: defaultdict[str, list[Clip]] = defaultdict(list)
+def _resolve_clips(file: Path, entries: Sequence[ClipParaphrases], clips: Sequence[Clip]) -> dict[str, Clip]:
+    """Name in `file` -> clip, for the clips of the split."""
+    clips_named: defaultdict[str, list[Clip]] = defaultdict(list)
     for clip in clips:  # a name holds no `/`, so it is never another clip's id
-        called[clip.id].append(clip)
-        called[clip.name].append(clip)
-    found = {each.clip: called[each.clip] for each in given if each.clip in called}
-    if ambiguous := [name for name, its_clips in found.items() if len(its_clips) > 1]:
-        recordings = summarize_names(repr(clip.recording) for clip in found[ambiguous[0]])
+        clips_named[clip.id].append(clip)
+        clips_named[clip.name].append(clip)
+    matches = {entry.clip: clips_named[entry.clip] for entry in entries if entry.clip in clips_named}
+    if ambiguous := [name for name, named_clips in matches.items() if len(named_clips) > 1]:
+        recordings = summarize_names(repr(clip.recording) for clip in matches[ambiguous[0]])
         raise UserError(
-            f"{file}: a clip of the same name stands in several recordings: {summarize_names(map(repr, ambiguous))} "
+            f"{file}: clip names are in several recordings: {summarize_names(map(repr, ambiguous))} "
             f"(the first in {recordings}); write recording/clip."
         )
-    return {name: its_clips[0] for name, its_clips in found.items()}
+    return {name: named_clips[0] for name, named_clips in matches.items()}
 
 
 def _read_json_entries(file: Path) -> Iterator[ClipParaphrases]:
@@ -144,7 +145,9 @@ def _parse_entry(file: Path, clip: str, entry: Any) -> ClipParaphrases:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{file}, clip {clip!a}: expected a list of texts.")
     if not all(map(is_unicode, (clip, *texts))):
-        raise UserError(f"{file}, clip {clip!a}: half a surrogate pair (\\ud800 to \\udfff) is no text.")
+        raise UserError(
+            f"{file}, clip {clip!a}: half a surrogate pair (\\ud800 to \\udfff) is not valid Unicode; fix the text."
+        )
     return ClipParaphrases(clip, tuple(text.strip() for text in texts))
 
 
@@ -153,16 +156,18 @@ def _read_table_entries(
 ) -> Iterator[ClipParaphrases | RejectedRow]:
     table = read_table(file, SEPARATORS)
     table.require(clip_column, *columns)
-    others = [column for column in table.columns if column != clip_column]
-    marked = [column for column in others if any(mark in column.casefold() for mark in COLUMN_MARKERS)]
-    chosen = list(columns) or marked or others
-    if not chosen:
-        raise UserError(f"{file} has no column but {clip_column}, so it gives no paraphrases.")
-    info(f"{file}: clips from the column {clip_column}, paraphrases from {', '.join(chosen)}.")
+    other_columns = [column for column in table.columns if column != clip_column]
+    marked_columns = [
+        column for column in other_columns if any(marker in column.casefold() for marker in COLUMN_MARKERS)
+    ]
+    paraphrase_columns = list(columns) or marked_columns or other_columns
+    if not paraphrase_columns:
+        raise UserError(f"{file} has no column but {clip_column}; add a column of paraphrases.")
+    info(f"{file}: clips from the column {clip_column}, paraphrases from {', '.join(paraphrase_columns)}.")
     for row in table.rows:
         if isinstance(row, RejectedRow):
             yield row
         else:
             yield ClipParaphrases(
-                row.cells[clip_column].strip(), tuple(row.cells[column].strip() for column in chosen)
+                row.cells[clip_column].strip(), tuple(row.cells[column].strip() for column in paraphrase_columns)
             )

@@ -1,11 +1,10 @@
-"""The toy corpus: a small sign language, invented so that every claim about context can be tested.
+"""Writes the toy corpus: a small invented sign language that tests the use of context.
 
-Each sentence is a row of signs; each sign is a few frames near a prototype vector, drawn per stream, blended at
-the seams and noisy. Two kinds of sentences cannot be translated without context:
+Each sentence is a sequence of signs; each sign is a few noisy frames near a prototype vector of the stream, and its
+first frame is the mean of its prototype and the frame before. Two kinds of sentences need context:
 
-- TOOL reads pan, drum or spade: whichever belongs to the topic that the recording's first sentence
-  names (`needs: prelude`);
-- POINT reads whoever the sentence before it names (`needs: window`).
+- TOOL means pan, drum or spade, depending on the topic in the recording's first sentence (`needs: prelude`);
+- POINT means the person in the sentence before it (`needs: window`).
 
 Sentences of dev and test do not occur in train.
 """
@@ -31,16 +30,20 @@ TOOL_OF_TOPIC = {"cooking": "pan", "music": "drum", "gardening": "spade"}
 TEACH, TOOL, POINT = "TEACH", "TOOL", "POINT"
 SIGNS = (*TIMES, *PEOPLE, *VERBS, *OBJECTS, *TOOL_OF_TOPIC, TEACH, TOOL, POINT)
 
-RECORDINGS = {"test": 4, "dev": 3, "train": 32}  # the held-out splits choose their sentences first
-CLIPS = (8, 20)
+RECORDINGS = {
+    "test": 4,
+    "dev": 3,
+    "train": 32,
+}  # the held-out splits are generated first: train excludes their sentences
+CLIPS = (8, 20)  # of a recording: minimum and maximum
 SHARDS = 2
 KINDS = {"plain": 0.4, "tool": 0.3, "point": 0.3}
-MARKER = "toy.json"
+MARKER = "toy.json"  # file that marks a folder as a toy corpus
 
 
 @dataclass(frozen=True)
 class ToyStream:
-    """One stream: numbers per frame, frames per sign (lowest, highest), standard deviation of the noise."""
+    """One stream: `width` of a frame, `frames` per sign (minimum, maximum), standard deviation of the `noise`."""
 
     width: int
     frames: tuple[int, int]
@@ -56,7 +59,7 @@ STREAMS = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is signed, and what it says. `person` is who the sentence names."""
+    """The signs of a sentence, and its text. `person`: the person that it mentions."""
 
     signs: tuple[str, ...]
     text: str
@@ -70,28 +73,30 @@ def write_toy_corpus(root: Path, seed: int = 0) -> None:
     """Write the corpus under `root`; the same seed gives the same bytes.
 
     Raises:
-        UserError: `root` holds something else.
+        UserError: `root` is not empty and not a toy corpus.
     """
     if root.exists() and not (root / MARKER).is_file() and not (root.is_dir() and not any(root.iterdir())):
-        raise UserError(f"{root} is not empty and is no toy corpus: choose another --out.")
+        raise UserError(f"{root} is not empty and not a toy corpus; choose another --out.")
     with atomic_folder(root) as folder:
         _write(folder, seed)
 
 
 def _write(root: Path, seed: int) -> None:
-    taken: set[str] = set()
+    held_out: set[str] = set()
     for split, count in RECORDINGS.items():
         rng = np.random.default_rng([seed, list(RECORDINGS).index(split)])
         topics = itertools.islice(itertools.cycle(TOOL_OF_TOPIC), count)
-        corpus = [_recording(f"{split}{number:02d}", topic, rng, taken) for number, topic in enumerate(topics)]
+        corpus = [
+            _make_recording(f"{split}{number:02d}", topic, rng, held_out) for number, topic in enumerate(topics)
+        ]
         if split != "train":
-            taken |= {sentence.text for _, sentences in corpus for sentence in sentences}
+            held_out |= {sentence.text for _, sentences in corpus for sentence in sentences}
         write_annotations(root, split, [recording for recording, _ in corpus])
         for index, (name, stream) in enumerate(STREAMS.items()):
             prototypes = np.random.default_rng([seed, 10, index]).normal(size=(len(SIGNS), stream.width))
             frames = {
                 recording.name: {
-                    clip.name: _frames(sentence.signs, stream, prototypes, rng)
+                    clip.name: _make_frames(sentence.signs, stream, prototypes, rng)
                     for clip, sentence in zip(recording.clips, sentences, strict=True)
                 }
                 for recording, sentences in corpus
@@ -100,30 +105,40 @@ def _write(root: Path, seed: int) -> None:
     write_json(root / MARKER, {"corpus": "signllava toy", "seed": seed, "version": __version__})
 
 
-def _recording(name: str, topic: str, rng: np.random.Generator, taken: set[str]) -> tuple[Recording, list[Sentence]]:
-    """A recording about `topic`, none of whose sentences is `taken`."""
+def _make_recording(
+    name: str, topic: str, rng: np.random.Generator, held_out: set[str]
+) -> tuple[Recording, list[Sentence]]:
+    """A recording about `topic`, without the sentences in `held_out`."""
     sentences: list[Sentence] = []
     for position in range(int(rng.integers(CLIPS[0], CLIPS[1] + 1))):
         while True:
             kind = "opener" if position == 0 else str(rng.choice(list(KINDS), p=list(KINDS.values())))
-            sentence = _sentence(kind, topic, sentences[-1].person if sentences else "", rng)
-            if sentence.text not in taken:
+            sentence = _sample_sentence(kind, topic, sentences[-1].person if sentences else "", rng)
+            if sentence.text not in held_out:
                 break
         sentences.append(sentence)
     clips = tuple(
-        Clip(name, f"{name}-{position:02d}", position, s.text, (s.paraphrase,), s.keywords, s.bound)
-        for position, s in enumerate(sentences)
+        Clip(
+            name,
+            f"{name}-{position:02d}",
+            position,
+            sentence.text,
+            (sentence.paraphrase,),
+            sentence.keywords,
+            sentence.bound,
+        )
+        for position, sentence in enumerate(sentences)
     )
     return Recording(name, clips), sentences
 
 
-def _sentence(kind: str, topic: str, named_last: str, rng: np.random.Generator) -> Sentence:
-    """A sentence of this kind in a recording about `topic` whose last sentence names `named_last`."""
+def _sample_sentence(kind: str, topic: str, last_person: str, rng: np.random.Generator) -> Sentence:
+    """A sentence of this kind in a recording about `topic` whose last sentence mentions `last_person`."""
 
-    def one_of(words: Sequence[str]) -> str:
+    def choose(words: Sequence[str]) -> str:
         return str(words[int(rng.integers(len(words)))])
 
-    time, person, verb, thing = one_of(TIMES), one_of(PEOPLE), one_of(VERBS), one_of(OBJECTS)
+    time, person, verb, noun_phrase = choose(TIMES), choose(PEOPLE), choose(VERBS), choose(OBJECTS)
     if kind == "opener":
         return _make_sentence((time, person, TEACH, topic), (time, person, "teaches", topic), person)
     if kind == "tool":
@@ -131,9 +146,11 @@ def _sentence(kind: str, topic: str, named_last: str, rng: np.random.Generator) 
         bound = ContextBound("prelude", tool, _without(tuple(TOOL_OF_TOPIC.values()), tool))
         return _make_sentence((time, person, verb, TOOL), (time, person, verb, f"the {tool}"), person, bound)
     if kind == "point":
-        bound = ContextBound("window", _noun(named_last), _without(tuple(map(_noun, PEOPLE)), _noun(named_last)))
-        return _make_sentence((time, POINT, verb, thing), (time, named_last, verb, thing), named_last, bound)
-    return _make_sentence((time, person, verb, thing), (time, person, verb, thing), person)
+        bound = ContextBound("window", _noun(last_person), _without(tuple(map(_noun, PEOPLE)), _noun(last_person)))
+        return _make_sentence(
+            (time, POINT, verb, noun_phrase), (time, last_person, verb, noun_phrase), last_person, bound
+        )
+    return _make_sentence((time, person, verb, noun_phrase), (time, person, verb, noun_phrase), person)
 
 
 def _make_sentence(
@@ -160,17 +177,19 @@ def _noun(phrase: str) -> str:
 
 
 def _without(words: tuple[str, ...], word: str) -> tuple[str, ...]:
-    return tuple(each for each in words if each != word)
+    return tuple(other for other in words if other != word)
 
 
-def _frames(signs: Sequence[str], stream: ToyStream, prototypes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The frames (T, width) of a row of signs: each held for a few, its first one half way from the last."""
+def _make_frames(
+    signs: Sequence[str], stream: ToyStream, prototypes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The frames (T, width) of a sequence of signs; the first frame of a sign is halfway from the previous sign."""
     rows: list[np.ndarray] = []
     for sign in signs:
         prototype = prototypes[SIGNS.index(sign)]
-        held = [prototype] * int(rng.integers(stream.frames[0], stream.frames[1] + 1))
-        if rows and len(held) > 1:
-            held[0] = (rows[-1] + prototype) / 2
-        rows.extend(held)
+        sign_frames = [prototype] * int(rng.integers(stream.frames[0], stream.frames[1] + 1))
+        if rows and len(sign_frames) > 1:
+            sign_frames[0] = (rows[-1] + prototype) / 2
+        rows.extend(sign_frames)
     clean = np.stack(rows)
     return (clean + stream.noise * rng.normal(size=clean.shape)).astype(np.float16)

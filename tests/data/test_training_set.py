@@ -52,7 +52,7 @@ def test_an_example_does_not_depend_on_what_was_read_before(recipe: Recipe) -> N
         for other in (n - 1, 2 * n, 7):
             used[other]
         assert fresh[position].prompt == used[position].prompt
-        assert fresh[position].clip == used[position].clip
+        assert fresh[position].id == used[position].id
 
 
 def test_context_dropout_leaves_context_out_as_often_as_it_says(recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""What `prepare describe` says is what the files hold, and what training would make of them."""
+"""The statistics of `prepare describe` agree with the files and with training."""
 
 import json
 import os
@@ -33,27 +33,27 @@ STREAMS = ("mae", "pose", "sign2vec")
 
 @pytest.fixture
 def copy(corpus: Path, tmp_path: Path) -> Path:
-    """A copy of the toy corpus that a test may corrupt; without an index."""
+    """A copy of the toy corpus without an index, which a test may change."""
     return Path(shutil.copytree(corpus, tmp_path / "copy", ignore=shutil.ignore_patterns("index.*")))
 
 
-def described(signllava: Command, data: Path, *options: object) -> tuple[dict[str, Any], str]:
-    """What the command wrote to --json, and what it printed."""
-    file = data.parent / "figures.json"
-    ended = signllava("prepare", "describe", data, "--json", file, *options)
-    assert ended.code == 0, ended.err
-    return json.loads(file.read_text()), ended.out
+def describe(signllava: Command, data: Path, *options: object) -> tuple[dict[str, Any], str]:
+    """The content of --json, and the output."""
+    file = data.parent / "statistics.json"
+    result = signllava("prepare", "describe", data, "--json", file, *options)
+    assert result.code == 0, result.err
+    return json.loads(file.read_text()), result.out
 
 
 def cells(out: str, title: str) -> dict[str, list[str]]:
-    """The rows of the printed table with this title: first cell -> the others."""
+    """The rows of the printed table `title`: first cell -> other cells."""
     table = out.split(f"\n{title}\n", 1)[1].split("└", 1)[0]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if line[:1] == "│"]
     return {row[0]: row[1:] for row in rows}
 
 
 def frames_in(root: Path, stream: str, split: str) -> list[int]:
-    """The length of every array in the shards of a stream."""
+    """The number of frames of every array in the shards of a stream."""
     lengths: list[int] = []
     for file in sorted((root / stream).glob(f"{stream}.{split}.*.h5")):
         with h5py.File(file, "r") as shard:
@@ -62,82 +62,93 @@ def frames_in(root: Path, stream: str, split: str) -> list[int]:
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_the_figures_are_those_of_the_files(signllava: Command, copy: Path, split: str) -> None:
-    found = described(signllava, copy, "--split", split)[0]
+def test_the_statistics_agree_with_the_files(signllava: Command, copy: Path, split: str) -> None:
+    description = describe(signllava, copy, "--split", split)[0]
     recordings = read_annotations(copy, split)
     clips = [clip for recording in recordings for clip in recording.clips]
-    said = Counter(word for clip in clips for word in words(clip.translation))
+    counts = Counter(word for clip in clips for word in words(clip.translation))
     train = {w for r in read_annotations(copy, "train") for clip in r.clips for w in words(clip.translation)}
     sizes = sorted(len(recording.clips) for recording in recordings)
-    figures = found["splits"][split]
-    assert (figures["recordings"], figures["clips"]) == (len(recordings), len(clips))
-    assert (figures["clips_of_recording"]["min"], figures["clips_of_recording"]["max"]) == (sizes[0], sizes[-1])
-    assert figures["clips_of_recording"]["median"] == sizes[(len(sizes) - 1) // 2]
-    assert figures["texts"] == {
-        "words": said.total(),
+    statistics = description["splits"][split]
+    assert (statistics["recordings"], statistics["clips"]) == (len(recordings), len(clips))
+    assert (statistics["clips_per_recording"]["min"], statistics["clips_per_recording"]["max"]) == (
+        sizes[0],
+        sizes[-1],
+    )
+    assert statistics["clips_per_recording"]["median"] == sizes[(len(sizes) - 1) // 2]
+    assert statistics["texts"] == {
+        "words": counts.total(),
         "are_characters": False,
-        "vocabulary": len(said),
-        "once": list(said.values()).count(1),
-        "unseen": None if split == "train" else sum(n for w, n in said.items() if w not in train) / said.total(),
-        "repeated": sum(n > 1 for n in Counter(clip.translation for clip in clips).values()),
-        "keywords": pytest.approx(sum(len(clip.keywords) for clip in clips) / len(clips)),
-        "paraphrases": pytest.approx(sum(len(clip.paraphrases) for clip in clips) / len(clips)),
+        "vocabulary": len(counts),
+        "singletons": list(counts.values()).count(1),
+        "oov_rate": None
+        if split == "train"
+        else sum(n for w, n in counts.items() if w not in train) / counts.total(),
+        "repeated_sentences": sum(n > 1 for n in Counter(clip.translation for clip in clips).values()),
+        "keywords_per_clip": pytest.approx(sum(len(clip.keywords) for clip in clips) / len(clips)),
+        "paraphrases_per_clip": pytest.approx(sum(len(clip.paraphrases) for clip in clips) / len(clips)),
     }
-    before = [clip.position for clip in clips]
-    assert sum(figures["preceding"].values()) == len(clips)
-    assert figures["preceding"]["3"] == before.count(3)
-    assert figures["preceding"]["4-7"] == sum(4 <= position <= 7 for position in before)
-    assert figures["preceding"]["16+"] == sum(position >= 16 for position in before)
+    positions = [clip.position for clip in clips]
+    assert sum(statistics["preceding"].values()) == len(clips)
+    assert statistics["preceding"]["3"] == positions.count(3)
+    assert statistics["preceding"]["4-7"] == sum(4 <= position <= 7 for position in positions)
+    assert statistics["preceding"]["16+"] == sum(position >= 16 for position in positions)
     for stream in STREAMS:
         lengths = sorted(frames_in(copy, stream, split))
-        its = figures["streams"][stream]["frames"]
-        assert (its["min"], its["max"], its["mean"]) == (lengths[0], lengths[-1], pytest.approx(np.mean(lengths)))
-        assert its["p95"] == next(n for n in lengths if sum(m <= n for m in lengths) >= 0.95 * len(lengths))
-        histogram = found["histograms"][stream]
+        frames = statistics["streams"][stream]["frames"]
+        assert (frames["min"], frames["max"], frames["mean"]) == (
+            lengths[0],
+            lengths[-1],
+            pytest.approx(np.mean(lengths)),
+        )
+        assert frames["p95"] == next(n for n in lengths if sum(m <= n for m in lengths) >= 0.95 * len(lengths))
+        histogram = description["histograms"][stream]
         for n, (low, high) in enumerate(zip(histogram["bounds"], histogram["bounds"][1:], strict=False)):
             assert histogram["clips"][split][n] == sum(low <= length < high for length in lengths)
         assert sum(histogram["clips"][split]) == len(clips)
 
 
-def test_what_is_printed_is_what_is_written(signllava: Command, copy: Path, settings: list[str]) -> None:
-    """... of all splits and streams, at 80 columns."""
+def test_the_output_agrees_with_the_json(signllava: Command, copy: Path, settings: list[str]) -> None:
+    """For all splits and streams, in 80 columns."""
     options = ("--recipe", "toy/tiny_pretrain", *sets(settings), "--set", "data.max_seq_len=90")
-    found, out = described(signllava, copy, *options)
-    splits = found["splits"]
+    description, out = describe(signllava, copy, *options)
+    splits = description["splits"]
     assert list(splits) == ["train", "dev", "test"]
     rows = cells(out, "splits")
-    assert rows["clips"] == [str(its["clips"]) for its in splits.values()]
-    assert rows["vocabulary"] == [str(its["texts"]["vocabulary"]) for its in splits.values()]
+    assert rows["clips"] == [str(split["clips"]) for split in splits.values()]
+    assert rows["vocabulary"] == [str(split["texts"]["vocabulary"]) for split in splits.values()]
     assert rows["hours"] == ["unknown"] * 3
-    assert rows["running words that train has not"] == [
+    assert rows["running words not in train"] == [
         "-",
-        *(f"{splits[split]['texts']['unseen']:.1%}" for split in ("dev", "test")),
+        *(f"{splits[split]['texts']['oov_rate']:.1%}" for split in ("dev", "test")),
     ]
     for label, shares in cells(out, "clips by sentences before them").items():
-        assert shares == [f"{its['preceding'][label] / its['clips']:.1%}" for its in splits.values()]
-    rows = cells(out, "frames of a clip")
+        assert shares == [f"{split['preceding'][label] / split['clips']:.1%}" for split in splits.values()]
+    rows = cells(out, "frames per clip")
     assert len(rows) == 2 * 3
-    for split, its in splits.items():
+    for split, statistics in splits.items():
         for stream in ("sign2vec", "mae"):
-            each = its["streams"][stream]["frames"]
-            expected = [each["min"], each["median"], f"{each['mean']:.1f}", each["p95"], each["max"], 0]
+            frames = statistics["streams"][stream]["frames"]
+            mean = f"{frames['mean']:.1f}"
+            expected = [frames["min"], frames["median"], mean, frames["p95"], frames["max"], 0]
             assert rows[f"{stream}, {split}"] == list(map(str, expected))
-    for stream, histogram in found["histograms"].items():
+    for stream, histogram in description["histograms"].items():
         shares = out.split(f"\nframes of {stream}, share of clips\n")[1].splitlines()[1 : len(histogram["bounds"])]
         for n, line in enumerate(shares):
-            clips = [(histogram["clips"][split][n], its["clips"]) for split, its in splits.items()]
-            assert re.findall(r"\S+%", line) == [f"{count / of:.1%}" for count, of in clips]
+            clips = [(histogram["clips"][split][n], statistics["clips"]) for split, statistics in splits.items()]
+            assert re.findall(r"\S+%", line) == [f"{count / total:.1%}" for count, total in clips]
     rows, counts = (
-        cells(out, "sequences under the recipe, in positions"),
-        cells(out, "clips that data.max_seq_len=90 cuts"),
+        cells(out, "sequences of the recipe, in tokens"),
+        cells(out, "clips truncated to data.max_seq_len=90"),
     )
-    for split, its in splits.items():
-        sequences = its["under_recipe"]["sequences"]
-        for label, each in (("whole", sequences["whole"]), ("cut to fit", sequences["cut"])):
-            assert rows[f"{split}, {label}"] == [str(each[key]) for key in ("median", "p90", "p95", "p99", "max")]
-        expected = [sequences[key] for key in ("clips", "thinned", "lose_context")]
-        assert counts[split] == [str(count) for count in [*expected, len(sequences["cannot_fit"])]]
-    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith(("index", "figures in")))
+    for split, statistics in splits.items():
+        sequences = statistics["with_recipe"]["sequences"]
+        for label in ("untruncated", "truncated"):
+            lengths = sequences[label]
+            assert rows[f"{split}, {label}"] == [str(lengths[key]) for key in ("median", "p90", "p95", "p99", "max")]
+        expected = [sequences[key] for key in ("clips", "frames_truncated", "context_truncated")]
+        assert counts[split] == [str(count) for count in [*expected, len(sequences["too_long"])]]
+    assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith(("index", "statistics in")))
     assert "\x1b" not in out
 
 
@@ -149,11 +160,11 @@ def test_what_is_printed_is_what_is_written(signllava: Command, copy: Path, sett
         ["data.max_seq_len=62", "data.min_frames=5"],
     ],
 )
-def test_the_cuts_are_those_of_training(
+def test_truncation_agrees_with_training(
     signllava: Command, copy: Path, settings: list[str], budget: list[str]
 ) -> None:
     settings = [*settings, f"data.root={copy}", *budget]
-    found = described(signllava, copy, "--split", "dev", "--recipe", "toy/tiny_pretrain", *sets(settings))[0]
+    description = describe(signllava, copy, "--split", "dev", "--recipe", "toy/tiny_pretrain", *sets(settings))[0]
     recipe = read_recipe("toy/tiny_pretrain", settings)
     split = open_split(recipe.data, recipe.streams, "dev")
     builder = ExampleBuilder(
@@ -163,7 +174,7 @@ def test_the_cuts_are_those_of_training(
         recipe.context.prelude,
     )
     examples: list[Example] = []
-    refused = []
+    too_long = []
     frames = []
     for clip in split.clips:
         streams = split.read(clip)
@@ -173,54 +184,56 @@ def test_the_cuts_are_those_of_training(
             instruction = translation_instruction(recipe.tasks, clip.translation)
             examples.append(builder.build(clip.id, streams, instruction, context))
         except UserError:
-            refused.append(clip.id)
-    under_recipe = found["splits"]["dev"]["under_recipe"]
-    sequences = under_recipe["sequences"]
-    assert (under_recipe["frames"]["min"], under_recipe["frames"]["max"]) == (min(frames), max(frames))
-    assert sequences["cannot_fit"] == refused
-    assert sequences["thinned"] == sum(bool(example.truncation.frames) for example in examples) > 0
-    assert sequences["lose_context"] == sum(bool(example.truncation.sentences) for example in examples) > 0
-    assert sequences["cut"]["max"] == max(example.seq_len for example in examples)
-    assert sequences["cut"]["mean"] == pytest.approx(np.mean([example.seq_len for example in examples]))
+            too_long.append(clip.id)
+    with_recipe = description["splits"]["dev"]["with_recipe"]
+    sequences = with_recipe["sequences"]
+    assert (with_recipe["frames"]["min"], with_recipe["frames"]["max"]) == (min(frames), max(frames))
+    assert sequences["too_long"] == too_long
+    assert sequences["frames_truncated"] == sum(bool(example.truncation.frames) for example in examples) > 0
+    assert sequences["context_truncated"] == sum(bool(example.truncation.sentences) for example in examples) > 0
+    assert sequences["truncated"]["max"] == max(example.seq_len for example in examples)
+    assert sequences["truncated"]["mean"] == pytest.approx(np.mean([example.seq_len for example in examples]))
 
 
-def test_whole_sequences_do_not_depend_on_the_budget(signllava: Command, copy: Path, settings: list[str]) -> None:
-    whole = []
+def test_untruncated_lengths_do_not_depend_on_max_seq_len(
+    signllava: Command, copy: Path, settings: list[str]
+) -> None:
+    lengths = []
     for budget in (50, 62, 80, 95, 1000):
         options = ("--recipe", "toy/tiny_pretrain", *sets(settings), "--set", f"data.max_seq_len={budget}")
-        found = described(signllava, copy, "--split", "dev", *options)[0]
-        whole.append(found["splits"]["dev"]["under_recipe"]["sequences"]["whole"])
-    assert all(each == whole[0] for each in whole)
+        description = describe(signllava, copy, "--split", "dev", *options)[0]
+        lengths.append(description["splits"]["dev"]["with_recipe"]["sequences"]["untruncated"])
+    assert all(other == lengths[0] for other in lengths)
 
 
-def test_clips_that_cannot_fit_are_named(signllava: Command, copy: Path, settings: list[str]) -> None:
+def test_too_long_clips_are_named(signllava: Command, copy: Path, settings: list[str]) -> None:
     options = ("--recipe", "toy/tiny_pretrain", *sets(settings), "--set", "data.max_seq_len=20")
-    found, out = described(signllava, copy, "--split", "dev", *options)
-    sequences = found["splits"]["dev"]["under_recipe"]["sequences"]
-    assert len(sequences["cannot_fit"]) == found["splits"]["dev"]["clips"]
-    assert sequences["cut"]["max"] is None
-    assert f"training would stop at {len(sequences['cannot_fit'])} clips that cannot fit" in out
-    assert sequences["cannot_fit"][0] in out
+    description, out = describe(signllava, copy, "--split", "dev", *options)
+    sequences = description["splits"]["dev"]["with_recipe"]["sequences"]
+    assert len(sequences["too_long"]) == description["splits"]["dev"]["clips"]
+    assert sequences["truncated"]["max"] is None
+    assert f"training would stop at {len(sequences['too_long'])} clips that are too long" in out
+    assert sequences["too_long"][0] in out
 
 
-def test_a_large_split_is_sampled_and_says_so(
+def test_a_large_split_is_sampled_with_a_message(
     signllava: Command, copy: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequence_lengths, "SAMPLE", 10)
+    monkeypatch.setattr(sequence_lengths, "SAMPLE_SIZE", 10)
     options = ("--split", "dev", "--recipe", "toy/tiny_pretrain", *sets(settings))
-    first, out = described(signllava, copy, *options)
-    its = first["splits"]["dev"]
-    assert its["under_recipe"]["sequences"]["clips"] == 10
-    assert f"a sample of 10 of {its['clips']} clips" in out
-    assert described(signllava, copy, *options)[0] == first
+    first, out = describe(signllava, copy, *options)
+    statistics = first["splits"]["dev"]
+    assert statistics["with_recipe"]["sequences"]["clips"] == 10
+    assert f"a fixed sample of 10 of {statistics['clips']} clips" in out
+    assert describe(signllava, copy, *options)[0] == first
 
 
-def test_without_the_tokenizer_frames_are_described(signllava: Command, copy: Path, settings: list[str]) -> None:
+def test_without_the_tokenizer_frames_are_counted(signllava: Command, copy: Path, settings: list[str]) -> None:
     options = ("--recipe", "toy/tiny_pretrain", *sets(settings), "--set", "llm.path=nobody/nothing")
-    found, out = described(signllava, copy, "--split", "dev", *options, "--set", "streams.mae.stride=2")
-    under_recipe = found["splits"]["dev"]["under_recipe"]
-    assert under_recipe["sequences"] is None
-    assert list(cells(out, "sequences under the recipe, in positions")) == ["dev, frames read"]
+    description, out = describe(signllava, copy, "--split", "dev", *options, "--set", "streams.mae.stride=2")
+    with_recipe = description["splits"]["dev"]["with_recipe"]
+    assert with_recipe["sequences"] is None
+    assert list(cells(out, "sequences of the recipe, in tokens")) == ["dev, frames read"]
     assert len([line for line in out.splitlines() if "nobody/nothing cannot be loaded" in line]) == 1
 
 
@@ -230,7 +243,7 @@ ENTRIES = ["Bread is bread.", "bread  IS good", "Bread is bread.", "New rolls!"]
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """Four clips, of which two have a duration; 90 frames each in `long`, half in `short`; and none of c3."""
+    """Four clips, two of them with a duration; 90 frames each in `long`, 45 in `short`, none of c3."""
     root = tmp_path / "small"
     root.mkdir()
     clips = [
@@ -244,83 +257,86 @@ def small(tmp_path: Path) -> Path:
     return root
 
 
-def test_hours_are_those_of_the_clips_with_times(signllava: Command, small: Path) -> None:
-    found, out = described(signllava, small, "--split", "dev")
-    assert found["splits"]["dev"]["durations"] == {"hours": 1.5, "clips_unknown": 2}
+def test_hours_are_counted_for_clips_with_times(signllava: Command, small: Path) -> None:
+    description, out = describe(signllava, small, "--split", "dev")
+    assert description["splits"]["dev"]["durations"] == {"hours": 1.5, "clips_unknown": 2}
     assert cells(out, "splits")["clips of unknown duration"] == ["2"]
 
 
-def test_with_fps_the_longest_stream_tells_the_others(signllava: Command, small: Path) -> None:
-    found, _ = described(signllava, small, "--split", "dev", "--fps", 25)
-    assert found["splits"]["dev"]["durations"] == {"hours": pytest.approx(1.5 + 90 / 25 / 3600), "clips_unknown": 1}
+def test_with_fps_the_longest_stream_gives_the_other_durations(signllava: Command, small: Path) -> None:
+    description, _ = describe(signllava, small, "--split", "dev", "--fps", 25)
+    assert description["splits"]["dev"]["durations"] == {
+        "hours": pytest.approx(1.5 + 90 / 25 / 3600),
+        "clips_unknown": 1,
+    }
 
 
-def test_words_are_those_of_the_word_rule(signllava: Command, small: Path) -> None:
+def test_words_are_counted_case_folded(signllava: Command, small: Path) -> None:
     """bread 5, is 3, and good, new, rolls once; train, which is not described, lacks new and rolls."""
-    found, out = described(signllava, small, "--split", "dev")
-    texts = found["splits"]["dev"]["texts"]
-    assert (texts["words"], texts["vocabulary"], texts["once"], texts["repeated"]) == (11, 5, 3, 1)
-    assert texts["unseen"] == pytest.approx(2 / 11)
-    assert list(found["splits"]) == ["dev"]
+    description, out = describe(signllava, small, "--split", "dev")
+    texts = description["splits"]["dev"]["texts"]
+    assert (texts["words"], texts["vocabulary"], texts["singletons"], texts["repeated_sentences"]) == (11, 5, 3, 1)
+    assert texts["oov_rate"] == pytest.approx(2 / 11)
+    assert list(description["splits"]) == ["dev"]
     assert "│ train" not in out
 
 
-def test_words_that_are_characters_are_said_to_be(signllava: Command, small: Path) -> None:
-    """A figure of Chinese is not taken for one of words."""
+def test_characters_counted_as_words_are_reported(signllava: Command, small: Path) -> None:
+    """In Chinese each character is a word."""
     clips = (Clip("c", "a", 0, "我今天去学校。"), Clip("c", "b", 1, "你好 OK"))
     write_annotations(small, "zh", [Recording("c", clips)])
-    found, out = described(signllava, small, "--split", "zh", "--split", "train")
-    texts = found["splits"]["zh"]["texts"]
+    description, out = describe(signllava, small, "--split", "zh", "--split", "train")
+    texts = description["splits"]["zh"]["texts"]
     assert (texts["words"], texts["are_characters"]) == (9, True)
     assert "zh: the texts have no spaces between words; each character is counted as a word." in out.splitlines()
 
 
-def test_without_streams_none_are_listed(signllava: Command, small: Path) -> None:
-    ended = signllava("prepare", "describe", small, "--split", "train")
-    assert re.search(r"indexed 1 clips of split train, no streams, in [\d.]+ s", ended.out)
+def test_a_split_without_streams_is_indexed(signllava: Command, small: Path) -> None:
+    result = signllava("prepare", "describe", small, "--split", "train")
+    assert re.search(r"indexed 1 clips of split train, no streams, in [\d.]+ s", result.out)
 
 
 def test_clips_without_frames_are_counted(signllava: Command, small: Path) -> None:
-    found, out = described(signllava, small, "--split", "dev")
-    assert found["splits"]["dev"]["streams"]["short"]["clips_without"] == 1
-    assert cells(out, "frames of a clip")["short, dev"] == ["45", "45", "45.0", "45", "45", "1"]
+    description, out = describe(signllava, small, "--split", "dev")
+    assert description["splits"]["dev"]["streams"]["short"]["clips_without"] == 1
+    assert cells(out, "frames per clip")["short, dev"] == ["45", "45", "45.0", "45", "45", "1"]
 
 
 def test_a_clip_without_frames_has_no_sequence(signllava: Command, small: Path, settings: list[str]) -> None:
-    """... and training would refuse this split, but the sequences of the others are told."""
+    """Training would refuse this split, but the sequences of the other clips are measured."""
     recipe = small.parent / "recipe.yaml"
     recipe.write_text("streams: {long: {width: 2}, short: {width: 2}}")
-    llm = next(each for each in settings if each.startswith("llm.path="))
-    found, out = described(signllava, small, "--split", "dev", "--recipe", recipe, "--set", llm)
-    under_recipe = found["splits"]["dev"]["under_recipe"]
-    assert (under_recipe["clips"], under_recipe["sequences"]["clips"]) == (3, 3)
-    assert under_recipe["frames"]["max"] == 135
+    llm = next(override for override in settings if override.startswith("llm.path="))
+    description, out = describe(signllava, small, "--split", "dev", "--recipe", recipe, "--set", llm)
+    with_recipe = description["splits"]["dev"]["with_recipe"]
+    assert (with_recipe["clips"], with_recipe["sequences"]["clips"]) == (3, 3)
+    assert with_recipe["frames"]["max"] == 135
     assert "1 of 4 clips have no features (r/c3 in long, short)" in out
 
 
-def test_a_dataset_without_streams_has_its_texts_described(signllava: Command, small: Path) -> None:
-    found, out = described(signllava, small, "--split", "train", "--png", small.parent / "png")
-    assert found["splits"]["train"]["streams"] == {}
-    assert found["histograms"] == {}
-    assert "frames of a clip" not in out
+def test_a_dataset_without_streams_has_statistics_of_texts(signllava: Command, small: Path) -> None:
+    description, out = describe(signllava, small, "--split", "train", "--png", small.parent / "png")
+    assert description["splits"]["train"]["streams"] == {}
+    assert description["histograms"] == {}
+    assert "frames per clip" not in out
     assert sorted(file.name for file in (small.parent / "png").iterdir()) == ["preceding.png", "words.png"]
 
 
-def test_a_long_tail_stays_readable(signllava: Command, tmp_path: Path) -> None:
+def test_a_long_tail_is_one_bin(signllava: Command, tmp_path: Path) -> None:
     lengths = [*range(20, 220), 5000]
     root = tmp_path / "tail"
     root.mkdir()
     clips = tuple(Clip("r", f"c{n}", n, "Bread.") for n in range(len(lengths)))
     write_annotations(root, "dev", [Recording("r", clips)])
     write_stream(root, "dev", "mae", {"r": {f"c{n}": np.zeros((length, 1)) for n, length in enumerate(lengths)}}, 1)
-    histogram = described(signllava, root)[0]["histograms"]["mae"]
+    histogram = describe(signllava, root)[0]["histograms"]["mae"]
     assert histogram["bounds"] == [*range(20, 221, 20), 5001]
     assert histogram["clips"]["dev"] == [20] * 10 + [1]
 
 
-def test_charts_are_images(signllava: Command, copy: Path, settings: list[str]) -> None:
+def test_charts_are_png_images(signllava: Command, copy: Path, settings: list[str]) -> None:
     folder = copy.parent / "new" / "png"
-    _, out = described(signllava, copy, "--recipe", "toy/tiny_pretrain", *sets(settings), "--png", folder)
+    _, out = describe(signllava, copy, "--recipe", "toy/tiny_pretrain", *sets(settings), "--png", folder)
     names = ["frames.png", "preceding.png", "sequences.png", "words.png"]
     assert sorted(file.name for file in folder.iterdir()) == names
     for name in names:
@@ -334,38 +350,40 @@ def test_charts_are_images(signllava: Command, copy: Path, settings: list[str]) 
 
 
 def test_only_the_index_is_read(signllava: Command, copy: Path) -> None:
-    """Once there is one, the files beside it may hold anything."""
-    expected = described(signllava, copy)[0]
+    """The index is enough: the other files may be corrupt."""
+    expected = describe(signllava, copy)[0]
     for file in [*copy.glob("annotation.*.json"), *copy.glob("*/*.h5")]:
         state = file.stat()
         file.write_bytes(b"x" * state.st_size)
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert described(signllava, copy)[0] == expected
+    assert describe(signllava, copy)[0] == expected
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        (("--split", "dve"), "No split dve in {data}; splits there: train, dev, test."),
-        (("--set", "data.max_seq_len=9"), "--set changes a recipe: name it with --recipe."),
+        (("--split", "dve"), "No split dve in {data}; its splits: train, dev, test."),
+        (("--set", "data.max_seq_len=9"), "--set changes a recipe; name it with --recipe."),
         (("--recipe", "nowhere.yaml"), "No recipe at nowhere.yaml"),
         (("--png", "{data}/annotation.dev.json"), "cannot be written"),
     ],
 )
-def test_errors_are_one_line(signllava: Command, copy: Path, options: tuple[str, ...], says: str) -> None:
-    ended = signllava("prepare", "describe", copy, *(option.format(data=copy) for option in options))
-    assert ended.code == 2
-    assert says.format(data=copy) in ended.err
-    assert len(ended.err.strip().splitlines()) == 1
+def test_errors_are_one_line(signllava: Command, copy: Path, options: tuple[str, ...], message: str) -> None:
+    result = signllava("prepare", "describe", copy, *(option.format(data=copy) for option in options))
+    assert result.code == 2
+    assert message.format(data=copy) in result.err
+    assert len(result.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("made", "says"), [(False, "No data folder at"), (True, "No annotation.SPLIT.json in")])
-def test_a_folder_without_a_dataset_is_an_error(signllava: Command, tmp_path: Path, made: bool, says: str) -> None:
+@pytest.mark.parametrize(("exists", "message"), [(False, "No data folder at"), (True, "No annotation.SPLIT.json in")])
+def test_a_folder_without_a_dataset_is_an_error(
+    signllava: Command, tmp_path: Path, exists: bool, message: str
+) -> None:
     data = tmp_path / "data"
-    if made:
+    if exists:
         data.mkdir()
     for options in ((), ("--split", "dev")):
-        ended = signllava("prepare", "describe", data, *options)
-        assert ended.code == 2
-        assert says in ended.err
-        assert len(ended.err.strip().splitlines()) == 1
+        result = signllava("prepare", "describe", data, *options)
+        assert result.code == 2
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The index says what the files say, notices when they change, and survives being killed."""
+"""The index agrees with the files, detects their changes, and is built correctly after a kill."""
 
 import json
 import os
@@ -28,11 +28,11 @@ STREAMS = {"sign2vec": Stream(width=48), "mae": Stream(width=64)}
 
 @pytest.fixture
 def copy(corpus: Path, tmp_path: Path) -> Path:
-    """A copy of the toy corpus that a test may corrupt; without an index."""
+    """A copy of the toy corpus without an index, which a test may change."""
     return Path(shutil.copytree(corpus, tmp_path / "copy", ignore=shutil.ignore_patterns("index.*")))
 
 
-def test_the_index_says_what_the_files_say(copy: Path) -> None:
+def test_the_index_agrees_with_the_files(copy: Path) -> None:
     index = open_index(copy, "dev", STREAMS)
     clips = [clip for recording in read_annotations(copy, "dev") for clip in recording.clips]
     assert [index.clip(row) for row in range(len(index))] == clips
@@ -44,7 +44,7 @@ def test_the_index_says_what_the_files_say(copy: Path) -> None:
                 assert frames.shape == (index.frame_counts(name)[row], stream.width)
 
 
-def test_an_index_is_made_once(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_is_built_once(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_index(copy, "dev", STREAMS)
     assert "indexed" in capsys.readouterr().out
     open_index(copy, "dev", STREAMS)
@@ -60,7 +60,7 @@ def touch(file: Path) -> None:
 @pytest.mark.parametrize(
     "changed", ["annotation.dev.json", "mae/metadata_mae.dev.json", "mae/mae.dev.0.h5", "sign2vec/sign2vec.dev.1.h5"]
 )
-def test_a_changed_source_is_noticed_and_named(copy: Path, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_file_is_detected_and_named(copy: Path, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     index = open_index(copy, "dev", STREAMS)
     touch(copy / changed)
     assert changed in str(index.stale_reason("dev", STREAMS))
@@ -69,14 +69,14 @@ def test_a_changed_source_is_noticed_and_named(copy: Path, changed: str, capsys:
     assert f"{changed} has changed" in capsys.readouterr().out
 
 
-def test_a_changed_text_costs_no_second_reading_of_shards(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = open_index(copy, "dev", STREAMS).frames("mae").copy()
+def test_after_a_changed_text_shards_are_not_read_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = open_index(copy, "dev", STREAMS).frame_counts("mae").copy()
     file = copy / "annotation.dev.json"
     content = json.loads(file.read_text())
-    first = next(iter(content))
-    gone = content[first]["clip_order"].pop(0)
-    del content[first][gone]
-    content[first][content[first]["clip_order"][0]]["translation"] = "Something else."
+    recording = next(iter(content))
+    removed = content[recording]["clip_order"].pop(0)
+    del content[recording][removed]
+    content[recording][content[recording]["clip_order"][0]]["translation"] = "Something else."
     file.write_text(json.dumps(content))
     monkeypatch.setattr(indexing, "list_shard", lambda file: pytest.fail("a shard was read"))
     index = open_index(copy, "dev", STREAMS)
@@ -84,13 +84,13 @@ def test_a_changed_text_costs_no_second_reading_of_shards(copy: Path, monkeypatc
     np.testing.assert_array_equal(index.frame_counts("mae"), frames[1:])
 
 
-def test_the_streams_of_several_recipes_live_in_one_index(copy: Path) -> None:
+def test_one_index_holds_the_streams_of_several_recipes(copy: Path) -> None:
     open_index(copy, "dev", {"mae": STREAMS["mae"]})
     assert open_index(copy, "dev", {"sign2vec": STREAMS["sign2vec"]}).streams == ["mae", "sign2vec"]
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1 not", b"\0" * 4096])
-def test_a_damaged_index_is_made_anew(copy: Path, content: bytes) -> None:
+def test_a_damaged_index_is_rebuilt(copy: Path, content: bytes) -> None:
     open_index(copy, "dev", STREAMS)
     (copy / "index.dev.arrow").write_bytes(content)
     with pytest.raises(UserError, match="is no index"):
@@ -98,16 +98,16 @@ def test_a_damaged_index_is_made_anew(copy: Path, content: bytes) -> None:
     assert len(open_index(copy, "dev", STREAMS))
 
 
-def test_a_damaged_part_of_a_killed_indexing_is_listed_again(copy: Path) -> None:
+def test_a_damaged_listing_of_a_killed_run_is_written_again(copy: Path) -> None:
     open_index(copy, "dev", STREAMS)
-    whole = (copy / "index.dev.arrow").read_bytes()
+    complete = (copy / "index.dev.arrow").read_bytes()
     (copy / "index.dev.arrow").unlink()
     parts = copy / "index.dev.parts"
     parts.mkdir()
     for shard in (copy / "mae").glob("mae.dev.*.h5"):
-        (parts / f"{indexing._key(shard)}.arrow").write_bytes(b"half of it")
+        (parts / f"{indexing._shard_key(shard)}.arrow").write_bytes(b"half of it")
     open_index(copy, "dev", STREAMS)
-    assert (copy / "index.dev.arrow").read_bytes() == whole
+    assert (copy / "index.dev.arrow").read_bytes() == complete
 
 
 def test_a_read_only_folder_gets_its_index_in_the_cache(
@@ -120,40 +120,38 @@ def test_a_read_only_folder_gets_its_index_in_the_cache(
     assert len(list((tmp_path / "cache" / "signllava" / "index").rglob("index.dev.arrow"))) == 1
 
 
-def test_an_index_travels_to_a_process_that_was_not_forked(copy: Path) -> None:
+def test_an_index_can_be_pickled_for_a_spawned_process(copy: Path) -> None:
     index = open_index(copy, "dev", STREAMS)
     assert pickle.loads(pickle.dumps(index)).clip(3) == index.clip(3)  # noqa: S301 (our own bytes)
 
 
-def test_in_parallel_and_alone_give_the_same_index(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_or_several_workers_give_the_same_index(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_index(copy, "train", STREAMS, workers=1)
-    alone = (copy / "index.train.arrow").read_bytes()
+    expected = (copy / "index.train.arrow").read_bytes()
     (copy / "index.train.arrow").unlink()
     monkeypatch.setattr(indexing, "MIN_CLIPS_FOR_POOL", 0)
     open_index(copy, "train", STREAMS, workers=2)
-    assert (copy / "index.train.arrow").read_bytes() == alone
+    assert (copy / "index.train.arrow").read_bytes() == expected
 
 
-def test_paraphrases_that_say_nothing_are_left_out_and_counted(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_placeholder_paraphrases_are_skipped_and_counted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = copy / "annotation.dev.json"
     content = json.loads(file.read_text())
     clip = content["dev00"]["clip_order"][2]
     content["dev00"][clip]["paraphrases"] = ["<none>", "One thing.", "nan", " "]
     file.write_text(json.dumps(content))
     assert open_index(copy, "dev", STREAMS).clip(2).paraphrases == ("One thing.",)
-    assert f"3 paraphrases that say nothing are left out (dev00/{clip})" in capsys.readouterr().out
+    assert f"3 placeholder paraphrases are skipped (dev00/{clip})" in capsys.readouterr().out
 
 
-def many_shards(root: Path, shards: int, clips: int) -> Path:
-    """A dataset whose shards take a while to list."""
+def write_shards(root: Path, num_shards: int, num_clips: int) -> Path:
+    """A dataset whose shards take some time to list."""
     (root / "mae").mkdir(parents=True)
-    names = [f"clip{number:04d}" for number in range(clips)]
+    names = [f"clip{number:04d}" for number in range(num_clips)]
     entry = {"clip_order": names, **{name: {"translation": f"Sentence {name}."} for name in names}}
-    (root / "annotation.train.json").write_text(json.dumps({f"rec{shard}": entry for shard in range(shards)}))
-    (root / "mae" / "metadata_mae.train.json").write_text(json.dumps({f"rec{s}": s for s in range(shards)}))
-    for shard in range(shards):
+    (root / "annotation.train.json").write_text(json.dumps({f"rec{shard}": entry for shard in range(num_shards)}))
+    (root / "mae" / "metadata_mae.train.json").write_text(json.dumps({f"rec{s}": s for s in range(num_shards)}))
+    for shard in range(num_shards):
         with h5py.File(root / "mae" / f"mae.train.{shard}.h5", "w", libver="v110") as file:
             group = file.create_group(f"rec{shard}")
             for name in names:
@@ -161,14 +159,14 @@ def many_shards(root: Path, shards: int, clips: int) -> Path:
     return root
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.drill)])
-def test_a_killed_indexing_leaves_nothing_half_and_loses_nothing(tmp_path: Path, times: int) -> None:
-    root = many_shards(tmp_path / "d", shards=12, clips=2000)
+@pytest.mark.parametrize("num_kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_leaves_complete_files_and_the_next_one_continues(tmp_path: Path, num_kills: int) -> None:
+    root = write_shards(tmp_path / "d", num_shards=12, num_clips=2000)
     command = ("prepare", "index", root, "--split", "train", "--workers", 2)
-    rng = random.Random(times)
-    listed: dict[Path, tuple[int, int]] = {}
+    rng = random.Random(num_kills)
+    listings: dict[Path, tuple[int, int]] = {}
     start_time = time.monotonic()
-    for _ in range(times):
+    for _ in range(num_kills):
         process = subprocess_command(*command, start_new_session=True)
         time.sleep(rng.uniform(0.3, 2.0))
         os.killpg(process.pid, signal.SIGKILL) if rng.random() < 0.5 else process.kill()
@@ -176,18 +174,18 @@ def test_a_killed_indexing_leaves_nothing_half_and_loses_nothing(tmp_path: Path,
         if (root / "index.train.arrow").exists():
             assert Index(root / "index.train.arrow", root).stale_reason("train", {"mae": Stream(width=4)}) is None
             (root / "index.train.arrow").unlink()
-            listed = {}
+            listings = {}
         parts = {part: state(part) for part in (root / "index.train.parts").glob("*.arrow")}
-        assert listed.items() <= parts.items(), "what was finished was done again"
-        listed = parts
-    finished = subprocess_command(*command)
-    out, _ = finished.communicate()
-    assert finished.returncode == 0, out
+        assert listings.items() <= parts.items(), "a complete listing was written again"
+        listings = parts
+    process = subprocess_command(*command)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
     index = Index(root / "index.train.arrow", root)
     assert len(index) == 24_000
     assert (index.frame_counts("mae") == 1).all()
     assert not (root / "index.train.parts").exists()
-    print(f"{times} kills in {time.monotonic() - start_time:.0f} s")
+    print(f"{num_kills} kills in {time.monotonic() - start_time:.0f} s")
 
 
 def state(file: Path) -> tuple[int, int]:
@@ -195,8 +193,8 @@ def state(file: Path) -> tuple[int, int]:
 
 
 def test_the_command_names_streams_and_clips(copy: Path, signllava: Callable[..., Ended]) -> None:
-    ended = signllava("prepare", "index", copy)
-    assert ended.code == 0
-    for words in ("split dev", "split test", "split train", "sign2vec", "mae", "pose"):
-        assert words in ended.out
+    result = signllava("prepare", "index", copy)
+    assert result.code == 0
+    for part in ("split dev", "split test", "split train", "sign2vec", "mae", "pose"):
+        assert part in result.out
     assert all((copy / f"index.{split}.arrow").is_file() for split in ("train", "dev", "test"))

@@ -1,4 +1,4 @@
-"""Keywords are chosen by the rule that is documented, and the rest of the annotation file stays as it was."""
+"""Keywords are chosen by the documented rule, and the rest of the annotation file is backup."""
 
 import json
 import time
@@ -22,9 +22,9 @@ TRAIN = (
 )
 
 
-def written(root: Path, sentences: tuple[str, ...] = TRAIN, split: str = "train", **more: Any) -> Path:
-    """A split of one recording; `more` goes into every clip's entry."""
-    clips = {f"c{number}": {"translation": text, **more} for number, text in enumerate(sentences)}
+def write_split(root: Path, sentences: tuple[str, ...] = TRAIN, split: str = "train", **fields: Any) -> Path:
+    """A split of one recording; `fields` are added to the entry of every clip."""
+    clips = {f"c{number}": {"translation": text, **fields} for number, text in enumerate(sentences)}
     root.mkdir(exist_ok=True)
     (root / f"annotation.{split}.json").write_text(json.dumps({"r": {"clip_order": list(clips), **clips}}))
     return root
@@ -39,10 +39,10 @@ def keywords(root: Path, split: str = "train") -> list[list[str]]:
     return [entry.get("keywords", []) for entry in entries(root, split).values()]
 
 
-def test_the_rule(signllava: Command, tmp_path: Path) -> None:
-    """No stop word, number or single letter; in two clips or more; as written, in order, each once."""
-    ended = signllava("prepare", "keywords", written(tmp_path / "d"), "--split", "train")
-    assert ended.code == 0, ended.err
+def test_keywords_follow_the_rule(signllava: Command, tmp_path: Path) -> None:
+    """No stop words, numbers or single letters; in two clips or more; as written, in order, each once."""
+    result = signllava("prepare", "keywords", write_split(tmp_path / "d"), "--split", "train")
+    assert result.code == 0, result.err
     assert keywords(tmp_path / "d") == [
         ["baker", "dough"],
         ["baker", "bread"],
@@ -52,66 +52,68 @@ def test_the_rule(signllava: Command, tmp_path: Path) -> None:
     ]
 
 
-def test_the_rarest_words_come_first(signllava: Command, tmp_path: Path) -> None:
+def test_the_rarest_words_are_chosen(signllava: Command, tmp_path: Path) -> None:
     """baker is in three clips; bread, dough, bread-roll and rolls in two: of equals, the first in the sentence."""
-    signllava("prepare", "keywords", written(tmp_path / "d"), "--split", "train", "--max", 1)
+    signllava("prepare", "keywords", write_split(tmp_path / "d"), "--split", "train", "--max", 1)
     assert keywords(tmp_path / "d") == [["dough"], ["bread"], ["Bread"], ["Dough"], ["bread-roll"]]
 
 
-def test_min_count(signllava: Command, tmp_path: Path) -> None:
-    ended = signllava("prepare", "keywords", written(tmp_path / "d"), "--split", "train", "--min-count", 3)
+def test_min_count_bounds_document_frequencies(signllava: Command, tmp_path: Path) -> None:
+    result = signllava("prepare", "keywords", write_split(tmp_path / "d"), "--split", "train", "--min-count", 3)
     assert keywords(tmp_path / "d") == [["baker"], ["baker"], ["baker"], [], []]
-    assert "train: 2 clips have no keywords (r/c3, r/c4)" in ended.out
+    assert "train: 2 clips have no keywords (r/c3, r/c4)" in result.out
 
 
-def test_the_share_binds_only_words_of_more_than_200_clips(signllava: Command, tmp_path: Path) -> None:
+def test_max_share_applies_only_to_words_of_more_than_200_clips(signllava: Command, tmp_path: Path) -> None:
     sentences = ("snow rain",) * 200 + ("wind rain",) * 100 + ("fog",) * 2
     shares = {"0": ["snow"], "0.99": ["snow"], "1": ["rain", "snow"]}
     for share, expected in shares.items():
-        root = written(tmp_path / share, sentences)
+        root = write_split(tmp_path / share, sentences)
         signllava("prepare", "keywords", root, "--split", "train", "--max-share", share)
         assert sorted(keywords(root)[0]) == expected
 
 
-def test_dev_is_filled_by_the_numbers_of_the_first_split(signllava: Command, tmp_path: Path) -> None:
-    root = written(written(tmp_path / "d"), ("An oven, an oven, the baker, rolls.", "Nothing; the oven."), "dev")
-    ended = signllava("prepare", "keywords", root, "--split", "train", "--split", "dev", "--max", 1)
+def test_dev_uses_the_frequencies_of_the_first_split(signllava: Command, tmp_path: Path) -> None:
+    root = write_split(
+        write_split(tmp_path / "d"), ("An oven, an oven, the baker, rolls.", "Nothing; the oven."), "dev"
+    )
+    result = signllava("prepare", "keywords", root, "--split", "train", "--split", "dev", "--max", 1)
     assert keywords(root, "dev") == [["rolls"], []]
-    assert "dev: 1 clips have no keywords (r/c1)" in ended.out
+    assert "dev: 1 clips have no keywords (r/c1)" in result.out
 
 
-def test_what_was_there_stays(signllava: Command, tmp_path: Path) -> None:
-    more: dict[str, Any] = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
-    root = written(tmp_path / "d", **more)
+def test_existing_entries_are_kept(signllava: Command, tmp_path: Path) -> None:
+    fields = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
+    root = write_split(tmp_path / "d", **fields)
     content = json.loads((root / "annotation.train.json").read_text())
-    content["r"]["c0"]["keywords"] = ["my own"]
+    content["r"]["c0"]["keywords"] = ["by hand"]
     before = json.dumps(content)
     (root / "annotation.train.json").write_text(before)
-    ended = signllava("prepare", "keywords", root, "--split", "train")
-    assert "annotation.train.json.before" in ended.out
+    result = signllava("prepare", "keywords", root, "--split", "train")
+    assert "annotation.train.json.before" in result.out
     assert (root / "annotation.train.json.before").read_text() == before
     after = entries(root)
-    assert after["c0"]["keywords"] == ["my own"]
-    assert list(after["c1"]) == ["translation", *more, "keywords"]
+    assert after["c0"]["keywords"] == ["by hand"]
+    assert list(after["c1"]) == ["translation", *fields, "keywords"]
     for entry in after.values():
         assert entry.pop("keywords")
     content["r"]["c0"].pop("keywords")
     assert after == {clip: content["r"][clip] for clip in content["r"]["clip_order"]}
 
 
-def test_twice_is_once(signllava: Command, tmp_path: Path) -> None:
-    root = written(tmp_path / "d")
+def test_a_repeated_run_changes_nothing(signllava: Command, tmp_path: Path) -> None:
+    root = write_split(tmp_path / "d")
     file = root / "annotation.train.json"
     versions = [file.read_bytes()]
-    for more in ([], [], ["--replace"]):
-        assert signllava("prepare", "keywords", root, "--split", "train", *more).code == 0
+    for options in ([], [], ["--replace"]):
+        assert signllava("prepare", "keywords", root, "--split", "train", *options).code == 0
         versions.append(file.read_bytes())
     assert versions[0] != versions[1] == versions[2] == versions[3]
     assert (root / "annotation.train.json.before").read_bytes() == versions[0]
 
 
-def test_replace_chooses_for_all(signllava: Command, tmp_path: Path) -> None:
-    root = written(tmp_path / "d", keywords=["old"])
+def test_replace_chooses_keywords_for_all_clips(signllava: Command, tmp_path: Path) -> None:
+    root = write_split(tmp_path / "d", keywords=["old"])
     signllava("prepare", "keywords", root, "--split", "train")
     assert keywords(root) == [["old"]] * 5
     assert not (root / "annotation.train.json.before").exists()
@@ -119,53 +121,53 @@ def test_replace_chooses_for_all(signllava: Command, tmp_path: Path) -> None:
     assert keywords(root) == [["baker"], ["baker"], ["baker"], [], []]
 
 
-def test_a_keyword_that_says_nothing_is_none(signllava: Command, tmp_path: Path) -> None:
-    root = written(tmp_path / "d", keywords=["nan"])
+def test_a_placeholder_is_not_a_keyword(signllava: Command, tmp_path: Path) -> None:
+    root = write_split(tmp_path / "d", keywords=["nan"])
     signllava("prepare", "keywords", root, "--split", "train", "--min-count", 3)
     assert keywords(root) == [["baker"], ["baker"], ["baker"], ["nan"], ["nan"]]
 
 
 def test_dry_run_writes_nothing(signllava: Command, tmp_path: Path) -> None:
-    root = written(tmp_path / "d")
+    root = write_split(tmp_path / "d")
     before = (root / "annotation.train.json").read_bytes()
-    ended = signllava("prepare", "keywords", root, "--split", "train", "--dry-run")
-    assert 'r/c0: ["baker", "dough"]' in ended.out
+    result = signllava("prepare", "keywords", root, "--split", "train", "--dry-run")
+    assert 'r/c0: ["baker", "dough"]' in result.out
     assert [path.name for path in root.iterdir()] == ["annotation.train.json"]
     assert (root / "annotation.train.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("language", [path.stem for path in STOP_WORDS.glob("*.txt")])
 def test_stop_words_are_never_keywords(signllava: Command, tmp_path: Path, language: str) -> None:
-    stop = sorted(shipped_stop_words(language))
-    assert len(stop) > 200
-    root = written(tmp_path / "d", (*stop, *(word.upper() for word in stop), "haus", "Haus"))
+    stop_words = sorted(shipped_stop_words(language))
+    assert len(stop_words) > 200
+    root = write_split(tmp_path / "d", (*stop_words, *(word.upper() for word in stop_words), "haus", "Haus"))
     assert signllava("prepare", "keywords", root, "--split", "train", "--language", language).code == 0
-    assert [word for found in keywords(root) for word in found] == ["haus", "Haus"]
+    assert [word for clip_keywords in keywords(root) for word in clip_keywords] == ["haus", "Haus"]
 
 
-def test_a_stop_list_of_ones_own(signllava: Command, tmp_path: Path) -> None:
+def test_a_stop_list_replaces_the_shipped_stop_words(signllava: Command, tmp_path: Path) -> None:
     (tmp_path / "stop.txt").write_text("\ufeff# mine\nBAKER the  # and more\n\nisn't bread-roll")
-    root = written(tmp_path / "d")
+    root = write_split(tmp_path / "d")
     signllava("prepare", "keywords", root, "--split", "train", "--stop-list", tmp_path / "stop.txt")
     assert keywords(root) == [["dough"], ["bread"], ["Bread", "rolls"], ["Dough"], ["rolls"]]
 
 
-def test_the_toy_corpus_gets_what_its_sentences_are_about(signllava: Command, tmp_path: Path, corpus: Path) -> None:
+def test_the_keywords_of_the_toy_corpus_are_chosen_again(signllava: Command, tmp_path: Path, corpus: Path) -> None:
     root = tmp_path / "d"
     root.mkdir()
     for split in ("train", "dev"):
         (root / f"annotation.{split}.json").write_bytes((corpus / f"annotation.{split}.json").read_bytes())
     assert signllava("prepare", "keywords", root, "--split", "train", "--split", "dev", "--replace").code == 0
     for split in ("train", "dev"):
-        own = json.loads((corpus / f"annotation.{split}.json").read_text())
+        old = json.loads((corpus / f"annotation.{split}.json").read_text())
         new = json.loads((root / f"annotation.{split}.json").read_text())
-        for recording, clips in own.items():
+        for recording, clips in old.items():
             for clip in clips["clip_order"]:
                 assert set(clips[clip]["keywords"]) <= set(new[recording][clip]["keywords"])
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "says"),
+    ("content", "options", "message"),
     [
         ("{", (), "annotation.train.json is not JSON"),
         ('{"r": {"clip_order": ["a"], "a": {"text": "x"}}}', (), "expected an object with a `translation` text"),
@@ -179,38 +181,38 @@ def test_the_toy_corpus_gets_what_its_sentences_are_about(signllava: Command, tm
         (None, ("--stop-list", "/nowhere"), "/nowhere cannot be read"),
     ],
 )
-def test_errors_are_one_line_and_nothing_is_written(
-    signllava: Command, tmp_path: Path, content: str | None, options: tuple[object, ...], says: str
+def test_errors_are_one_line_and_no_file_is_written(
+    signllava: Command, tmp_path: Path, content: str | None, options: tuple[object, ...], message: str
 ) -> None:
-    root = written(tmp_path / "d")
+    root = write_split(tmp_path / "d")
     file = root / "annotation.train.json"
     file.write_text(content or file.read_text())
     before = file.read_bytes()
-    ended = signllava("prepare", "keywords", root, "--split", "train", *options)
-    assert ended.code == 2
-    assert says in ended.err
-    assert len(ended.err.strip().splitlines()) == 1
+    result = signllava("prepare", "keywords", root, "--split", "train", *options)
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
     assert file.read_bytes() == before
     assert [path.name for path in root.iterdir()] == [file.name]
 
 
-def test_a_kill_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
+def test_a_kill_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
     sentences = tuple(f"Word{number % 5000} of {number}." for number in range(20_000))
-    file = written(tmp_path / "d", sentences) / "annotation.train.json"
-    kept = file.with_name("annotation.train.json.before")
+    file = write_split(tmp_path / "d", sentences) / "annotation.train.json"
+    backup = file.with_name("annotation.train.json.before")
     command = ("prepare", "keywords", tmp_path / "d", "--split", "train")
     old = file.read_bytes()
     start_time = time.monotonic()
     assert subprocess_command(*command).wait() == 0
-    whole = time.monotonic() - start_time
+    duration = time.monotonic() - start_time
     new = file.read_bytes()
     assert new != old
     for share in (0.6, 0.8, 0.9):
         file.write_bytes(old)
-        kept.unlink(missing_ok=True)
+        backup.unlink(missing_ok=True)
         process = subprocess_command(*command)
-        time.sleep(share * whole)
+        time.sleep(share * duration)
         process.kill()
         process.communicate()
         assert file.read_bytes() in (old, new)
-        assert (kept.read_bytes() if kept.exists() else file.read_bytes()) == old
+        assert (backup.read_bytes() if backup.exists() else file.read_bytes()) == old

@@ -1,4 +1,4 @@
-"""Paraphrases made elsewhere come to the clips they are meant for; what is left out is counted and named."""
+"""Paraphrases from a file are added to the right clips; skipped ones are counted and named."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def merge(signllava: Command, data: Path, name: str, content: Any, *options: object) -> Ended:
-    """The command on a file of this name, written beside the data."""
+    """Run the command on a file with this name and content."""
     file = data.parent / name
     file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return signllava("prepare", "paraphrases", file, data, "--split", "train", *options)
@@ -50,8 +50,8 @@ def paraphrases(data: Path) -> dict[str, list[str]]:
     }
 
 
-HAD = {"r1/a": ["Bread is baked."]}
-GAINED = {"r1/a": ["Bread is baked.", "We make bread."], "r2/b": ["Hello.", "Good day."]}
+OLD = {"r1/a": ["Bread is baked."]}
+MERGED = {"r1/a": ["Bread is baked.", "We make bread."], "r2/b": ["Hello.", "Good day."]}
 
 
 @pytest.mark.parametrize(
@@ -72,68 +72,68 @@ GAINED = {"r1/a": ["Bread is baked.", "We make bread."], "r2/b": ["Hello.", "Goo
         ("p.csv", 'clip;x\na;"We make bread."\nb;Hello.\nb;Good day.\n'),
     ],
 )
-def test_every_layout_means_the_same(signllava: Command, data: Path, name: str, content: Any) -> None:
-    ended = merge(signllava, data, name, content)
-    assert ended.code == 0, ended.err
-    assert paraphrases(data) == GAINED
+def test_every_format_gives_the_same_result(signllava: Command, data: Path, name: str, content: Any) -> None:
+    result = merge(signllava, data, name, content)
+    assert result.code == 0, result.err
+    assert paraphrases(data) == MERGED
 
 
-def test_named_columns_win(signllava: Command, data: Path) -> None:
-    table = "id,paraphrase,mine,also\na,One.,Two.,Three.\n"
-    ended = merge(signllava, data, "p.csv", table, "--clip-column", "id", "--column", "also", "--column", "mine")
-    assert "clips from the column id, paraphrases from also, mine" in ended.out
+def test_named_columns_have_precedence(signllava: Command, data: Path) -> None:
+    table = "id,paraphrase,second,first\na,One.,Two.,Three.\n"
+    result = merge(signllava, data, "p.csv", table, "--clip-column", "id", "--column", "first", "--column", "second")
+    assert "clips from the column id, paraphrases from first, second" in result.out
     assert paraphrases(data)["r1/a"] == ["Bread is baked.", "Three.", "Two."]
 
 
-def test_what_is_left_out_is_counted_and_named(signllava: Command, data: Path) -> None:
+def test_skipped_texts_are_counted_and_named(signllava: Command, data: Path) -> None:
     texts = [" We make bread. ", "<none>", "", "nan", "We bake bread.", "Bread is baked.", "We make bread."]
-    ended = merge(signllava, data, "p.json", {"a": texts, "r2/both": ["<none>"], "gone": ["x", "y"], "r3/a": []})
-    assert ended.code == 0
+    result = merge(signllava, data, "p.json", {"a": texts, "r2/both": ["<none>"], "gone": ["x", "y"], "r3/a": []})
+    assert result.code == 0
     assert paraphrases(data) == {"r1/a": ["Bread is baked.", "We make bread."]}
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in ended.out.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in result.out.splitlines() if "│" in line]
     assert ["added", "1", "1"] in cells
-    assert ["left out: says nothing", "4", "2"] in cells
-    assert ["left out: copy of the translation", "1", "1"] in cells
-    assert ["left out: repeat", "2", "1"] in cells
-    assert "left out, says nothing: r1/a, r2/both" in ended.out
-    assert "2 clips of" in ended.out
-    assert "with 2 texts: gone, r3/a" in ended.out
+    assert ["skipped: placeholder", "4", "2"] in cells
+    assert ["skipped: copy of the translation", "1", "1"] in cells
+    assert ["skipped: repetition", "2", "1"] in cells
+    assert "skipped, placeholder: r1/a, r2/both" in result.out
+    assert "2 clips of" in result.out
+    assert "with 2 texts, are not in split train: gone, r3/a" in result.out
 
 
-def test_a_row_that_cannot_be_read_is_named(signllava: Command, data: Path) -> None:
-    ended = merge(signllava, data, "p.csv", "clip,x\nb,Hello.\na,One,Two\n")
-    assert ended.code == 0
-    assert "1 rows of" in ended.out
-    assert "p.csv:3: number of fields" in ended.out
-    assert paraphrases(data) == {**HAD, "r2/b": ["Hello."]}
+def test_a_malformed_row_is_named(signllava: Command, data: Path) -> None:
+    result = merge(signllava, data, "p.csv", "clip,x\nb,Hello.\na,One,Two\n")
+    assert result.code == 0
+    assert "1 rows of" in result.out
+    assert "p.csv:3: number of fields" in result.out
+    assert paraphrases(data) == {**OLD, "r2/b": ["Hello."]}
 
 
-def test_replace_takes_the_place_of_what_a_clip_has(signllava: Command, data: Path) -> None:
+def test_replace_replaces_existing_paraphrases(signllava: Command, data: Path) -> None:
     merge(signllava, data, "p.json", {"a": ["<none>"], "b": ["Hello."]}, "--replace")
-    assert paraphrases(data) == {**HAD, "r2/b": ["Hello."]}
+    assert paraphrases(data) == {**OLD, "r2/b": ["Hello."]}
     merge(signllava, data, "p.json", {"a": ["We make bread."]}, "--replace")
     assert paraphrases(data) == {"r1/a": ["We make bread."], "r2/b": ["Hello."]}
 
 
-def test_the_rest_stays_and_twice_is_once(signllava: Command, data: Path) -> None:
+def test_a_repeated_merge_changes_nothing_and_the_rest_is_kept(signllava: Command, data: Path) -> None:
     file = data / "annotation.train.json"
     before = file.read_bytes()
     merge(signllava, data, "p.json", {"a": ["We make bread."], "both": []}, "--dry-run")
     assert file.read_bytes() == before
-    ended = merge(signllava, data, "p.json", {"a": ["We make bread."]})
-    assert "annotation.train.json.before" in ended.out
-    once = file.read_bytes()
+    result = merge(signllava, data, "p.json", {"a": ["We make bread."]})
+    assert "annotation.train.json.before" in result.out
+    merged = file.read_bytes()
     expected = json.loads(before)
     expected["r1"]["a"]["paraphrases"].append("We make bread.")
-    assert json.loads(once) == expected
+    assert json.loads(merged) == expected
     assert "nothing to change" in merge(signllava, data, "p.json", {"a": ["We make bread."]}).out
-    assert file.read_bytes() == once
+    assert file.read_bytes() == merged
     merge(signllava, data, "p.json", {"b": ["Hello."]})
     assert (data / "annotation.train.json.before").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "says"),
+    ("name", "content", "options", "message"),
     [
         ("p.json", {"both": ["x"]}, (), "several recordings: 'both' (the first in 'r1', 'r2'); write recording/clip"),
         ("p.json", {"c\nd": ["x"], "r1/b": ["x"]}, (), "none of its clips is in"),
@@ -149,13 +149,13 @@ def test_the_rest_stays_and_twice_is_once(signllava: Command, data: Path) -> Non
         ("p.csv", {"a": ["x"]}, ("--split", "dev"), "No annotation.dev.json"),
     ],
 )
-def test_errors_are_one_line_and_nothing_is_written(
-    signllava: Command, data: Path, name: str, content: Any, options: tuple[str, ...], says: str
+def test_errors_are_one_line_and_no_file_is_written(
+    signllava: Command, data: Path, name: str, content: Any, options: tuple[str, ...], message: str
 ) -> None:
     before = (data / "annotation.train.json").read_bytes()
-    ended = merge(signllava, data, name, content, *options)
-    assert ended.code == 2
-    assert says in ended.err
-    assert len(ended.err.strip().splitlines()) == 1
+    result = merge(signllava, data, name, content, *options)
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
     assert (data / "annotation.train.json").read_bytes() == before
     assert [path.name for path in data.iterdir()] == ["annotation.train.json"]

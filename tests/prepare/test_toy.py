@@ -1,4 +1,4 @@
-"""The toy corpus keeps what it promises."""
+"""The toy corpus is reproducible, and its context-bound clips need context."""
 
 import filecmp
 import json
@@ -21,12 +21,12 @@ def clips(root: Path, split: str) -> list[tuple[Recording, Clip]]:
     return [(recording, clip) for recording in read_annotations(root, split) for clip in recording.clips]
 
 
-def test_every_run_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+def test_a_seed_determines_every_byte(corpus: Path, tmp_path: Path) -> None:
     write_toy_corpus(tmp_path / "again")
     files = [str(path.relative_to(corpus)) for path in corpus.rglob("*.*") if path.suffix in (".json", ".h5")]
-    assert len(files) == 31  # other tests index the corpus, the corpus itself has no index
-    same, different, missing = filecmp.cmpfiles(corpus, tmp_path / "again", files, shallow=False)
-    assert (len(same), different, missing) == (len(files), [], [])
+    assert len(files) == 31  # without the indexes that other tests add
+    equal, different, missing = filecmp.cmpfiles(corpus, tmp_path / "again", files, shallow=False)
+    assert (len(equal), different, missing) == (len(files), [], [])
     write_toy_corpus(tmp_path / "other", seed=1)
     assert (tmp_path / "other/annotation.dev.json").read_text() != (corpus / "annotation.dev.json").read_text()
 
@@ -39,7 +39,7 @@ def test_held_out_sentences_do_not_occur_in_train(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_recordings_are_long_enough_and_clips_carry_paraphrases_and_keywords(corpus: Path, split: str) -> None:
+def test_recordings_have_enough_clips_with_paraphrases_and_keywords(corpus: Path, split: str) -> None:
     for recording in read_annotations(corpus, split):
         assert CLIPS[0] <= len(recording.clips) <= CLIPS[1]
     for _, clip in clips(corpus, split):
@@ -50,25 +50,25 @@ def test_recordings_are_long_enough_and_clips_carry_paraphrases_and_keywords(cor
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_context_decides_every_context_bound_clip(corpus: Path, split: str) -> None:
-    bound = [(recording, clip) for recording, clip in clips(corpus, split) if clip.context_bound]
-    assert {clip.context_bound.needs for _, clip in bound if clip.context_bound} == {"prelude", "window"}
-    for recording, clip in bound:
-        mark = clip.context_bound
-        assert mark is not None
-        assert mark.reading in clip.translation
-        assert not any(other in clip.translation for other in mark.others)
-        if mark.needs == "prelude":
-            (opening,) = gold_context(recording, clip.position, window=0, prelude=1)
-            topics = [topic for topic, tool in TOOL_OF_TOPIC.items() if topic in opening]
-            assert [TOOL_OF_TOPIC[topic] for topic in topics] == [mark.reading]
+    bound_clips = [(recording, clip) for recording, clip in clips(corpus, split) if clip.context_bound]
+    assert {clip.context_bound.needs for _, clip in bound_clips if clip.context_bound} == {"prelude", "window"}
+    for recording, clip in bound_clips:
+        bound = clip.context_bound
+        assert bound is not None
+        assert bound.reading in clip.translation
+        assert not any(other in clip.translation for other in bound.others)
+        if bound.needs == "prelude":
+            (first_sentence,) = gold_context(recording, clip.position, window=0, prelude=1)
+            topics = [topic for topic, tool in TOOL_OF_TOPIC.items() if topic in first_sentence]
+            assert [TOOL_OF_TOPIC[topic] for topic in topics] == [bound.reading]
         else:
-            recent = " ".join(gold_context(recording, clip.position, window=2, prelude=0))
-            last = max((mark.reading, *mark.others), key=recent.rfind)
-            assert last == mark.reading
+            last_sentences = " ".join(gold_context(recording, clip.position, window=2, prelude=0))
+            last_reading = max((bound.reading, *bound.others), key=last_sentences.rfind)
+            assert last_reading == bound.reading
 
 
-def test_the_signs_of_a_context_bound_clip_do_not_tell_its_reading(corpus: Path) -> None:
-    """The frames of the hidden sign are the same whatever it reads: their means differ by noise alone."""
+def test_the_frames_of_a_context_bound_clip_do_not_depend_on_its_reading(corpus: Path) -> None:
+    """The mean frames of the ambiguous sign differ only by noise between readings."""
     streams = {name: {"width": stream.width} for name, stream in STREAMS.items()}
     split = open_recipe_split(build_recipe({"data": {"root": str(corpus)}, "streams": streams}), "train")
     last_frames: dict[str, list[np.ndarray]] = {}
@@ -83,14 +83,14 @@ def test_the_signs_of_a_context_bound_clip_do_not_tell_its_reading(corpus: Path)
     assert np.abs(means[0] - means[2]).mean() < 0.3 * spread
 
 
-def test_it_is_written_in_the_layout_of_the_data_folder(corpus: Path) -> None:
+def test_it_has_the_layout_of_a_dataset_folder(corpus: Path) -> None:
     for name in STREAMS:
         metadata = json.loads((corpus / name / f"metadata_{name}.test.json").read_text())
         assert set(metadata) == set(json.loads((corpus / "annotation.test.json").read_text()))
         assert {(corpus / name / f"{name}.test.{shard}.h5").is_file() for shard in metadata.values()} == {True}
 
 
-def test_it_does_not_write_into_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
+def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("Introduction")
     with pytest.raises(UserError, match="not empty"):
         write_toy_corpus(tmp_path)

@@ -1,4 +1,4 @@
-"""`signllava prepare`: make datasets and LLM folders, and check them."""
+"""`signllava prepare`: creates and checks datasets and LLM folders."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from signllava_cli.cli.prepare.packing import link, pack
 from signllava_cli.cli.prepare.toy import toy
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Annotations, from the tables and captions that labs have": {
+    "Annotations": {
         "how2sign": importers.how2sign,
         "youtube-asl": importers.youtube_asl,
         "openasl": importers.openasl,
@@ -25,10 +25,10 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Features": {"pack": pack, "link": link, "index": index},
     "Before training": {"check": check, "describe": describe},
-    "To try it out": {"toy": toy, "llm": llm},
+    "To try signllava": {"toy": toy, "llm": llm},
 }
 
-app = typer.Typer(help="Make datasets and LLM folders, and check them.", no_args_is_help=True)
+app = typer.Typer(help="Create and check datasets and LLM folders.", no_args_is_help=True)
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)

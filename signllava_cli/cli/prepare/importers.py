@@ -1,4 +1,4 @@
-"""`signllava prepare how2sign|youtube-asl|openasl|phoenix14t|csv`: the annotation tables that labs have."""
+"""`signllava prepare how2sign|youtube-asl|openasl|phoenix14t|csv`: imports of annotation tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 AnnotationsOption = Annotated[
     list[Path], typer.Option("--annotations", "-a", metavar="FILE...", help="The files to read, one or more.")
 ]
-MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files, after the first.")]
+MoreArgument = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the dataset.")]
 SplitOption = Annotated[
-    str | None, typer.Option(help="The split of all rows. Default: what the file names say; val is called dev.")
+    str | None,
+    typer.Option(help="The split of all rows. Default: the split in the file name; val is renamed to dev."),
 ]
 WantedSplitOption = Annotated[
-    str | None, typer.Option(help="The one split to import. Default: all in the split column; val is called dev.")
+    str | None,
+    typer.Option(help="The only split to import. Default: all in the split column; val is renamed to dev."),
 ]
 OrderOption = Annotated[
     Literal["time", "name"],
     typer.Option(help="Order of the clips of a recording: by start, or by natural sort of their names."),
 ]
-OverwriteOption = Annotated[bool, typer.Option(help="Replace annotation files that are there.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace existing annotation files.")]
 
 
 def how2sign(
@@ -35,14 +37,14 @@ def how2sign(
     split: SplitOption = None,
     group_by: Annotated[
         Literal["video-name", "video-id"],
-        typer.Option(help="video-id puts both signers of a script into one recording, as Sign_LLaVA did."),
+        typer.Option(help="video-id joins both signers of a script in one recording, as Sign_LLaVA did."),
     ] = "video-name",
     order: OrderOption = "time",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import How2Sign tables.
 
-    Columns: VIDEO_NAME, SENTENCE_NAME, START_REALIGNED, END_REALIGNED (or START, END), SENTENCE, and if there
+    Columns: VIDEO_NAME, SENTENCE_NAME, START_REALIGNED, END_REALIGNED (or START, END), SENTENCE, optionally
     STATE, KEYWORDS, GPT_Rephrase1, GPT_Rephrase2 ...; separated by TAB or comma.
     """
     from signllava_cli.prepare.importers.how2sign import how2sign_rows
@@ -50,8 +52,8 @@ def how2sign(
 
     config = {"group_by": group_by, "order": order}
     source = Source("how2sign", lambda file: how2sign_rows(file, group_by), config=config, order=order)
-    keep_apart = "--group-by video-name keeps signers apart" if group_by == "video-id" else ""
-    _import(source, annotations, more, out, split, overwrite, keep_apart)
+    leak_fix = "--group-by video-name keeps signers apart" if group_by == "video-id" else ""
+    _import(source, annotations, more, out, split, overwrite, leak_fix)
 
 
 def youtube_asl(
@@ -67,16 +69,16 @@ def youtube_asl(
 ) -> None:
     """Import YouTube-ASL tables, or a folder of .vtt captions.
 
-    Columns: ClipID, Beg(s), Dur(s), YouTubeID, Caption, and if there Keywords, GPT_Rephrase1, GPT_Rephrase2 ...;
+    Columns: ClipID, Beg(s), Dur(s), YouTubeID, Caption, optionally Keywords, GPT_Rephrase1, GPT_Rephrase2 ...;
     or, with TABs and no header: begin, duration, id, first frame, last frame, fps, text, state, keywords.
     """
     from signllava_cli.prepare.importers.source import Source
     from signllava_cli.prepare.importers.youtube_asl import youtube_asl_files, youtube_asl_rows
 
-    captions_read: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     source = Source(
         "youtube-asl",
-        lambda path: youtube_asl_rows(path, fps, captions_read),
+        lambda path: youtube_asl_rows(path, fps, file_of),
         youtube_asl_files,
         {"fps": fps, "order": order},
         order=order,
@@ -134,13 +136,15 @@ def csv(
         str | None, typer.Option(help="Column of the text. Default: translation, text, sentence, word or gloss.")
     ] = None,
     recording: Annotated[
-        str | None, typer.Option(help="Column of the recording. Without it each clip is one: no context.")
+        str | None,
+        typer.Option(help="Column of the recording. Without it each clip is its own recording, without context."),
     ] = None,
     start: Annotated[str | None, typer.Option(help="Column of the start, in seconds or HH:MM:SS.mmm.")] = None,
     end: Annotated[str | None, typer.Option(help="Column of the end.")] = None,
-    duration: Annotated[str | None, typer.Option(help="Column of the duration, if there is no end.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Column of the duration, instead of the end.")] = None,
     order: Annotated[
-        str | None, typer.Option(help="Column of a number that orders clips. Default: start, else the rows.")
+        str | None,
+        typer.Option(help="Column of a number to sort clips by. Default: the start, else the order of the rows."),
     ] = None,
     keywords: Annotated[str | None, typer.Option(help="Column of keywords, separated by commas.")] = None,
     paraphrases: Annotated[list[str] | None, typer.Option(help="Column of a paraphrase. Repeatable.")] = None,
@@ -149,22 +153,23 @@ def csv(
         list[str] | None, typer.Option(help="Column to keep, for patterns of `prepare pack`. Repeatable.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="The split of all rows, or the one wanted from --split-column.")
+        str | None, typer.Option(help="The split of all rows, or the only one to import of --split-column.")
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="One character, or `tab`. Default: what the first line holds most.")
+        str | None,
+        typer.Option(help="One character, or `tab`. Default: the most frequent separator in the first line."),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Names of the columns of a file without a header, with commas between.")
+        str | None, typer.Option(help="Column names of a file without a header, separated by commas.")
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Import any delimited table with a header: say which column holds what."""
+    """Import any delimited table; options name its columns."""
     from signllava_cli.console import info
     from signllava_cli.prepare.importers.csv_table import ColumnNames, table_rows
     from signllava_cli.prepare.importers.source import Source
 
-    read = ColumnNames(
+    column_names = ColumnNames(
         clip=clip,
         text=text,
         recording=recording,
@@ -176,23 +181,26 @@ def csv(
         paraphrases=tuple(paraphrases or ()),
         split=split_column,
         keep=tuple(keep or ()),
-        separator=_separator(separator),
+        separator=_parse_separator(separator),
         names=tuple(name.strip() for name in columns.split(",")) if columns else (),
     )
     source = Source(
-        "csv", lambda file: table_rows(file, read), config=vars(read), has_split_column=split_column is not None
+        "csv",
+        lambda file: table_rows(file, column_names),
+        config=vars(column_names),
+        has_split_column=split_column is not None,
     )
     _import(source, annotations, more, out, split, overwrite)
     if recording is None:
-        info("No --recording column: each clip is a recording of its own, and has no context.")
+        info("No --recording column: each clip is a recording of its own, without context.")
 
 
-def _separator(named: str | None) -> str | None:
-    if named is None:
+def _parse_separator(text: str | None) -> str | None:
+    if text is None:
         return None
-    separator = "\t" if named in ("tab", "\\t") else named
+    separator = "\t" if text in ("tab", "\\t") else text
     if len(separator) != 1 or separator in '"\r\n':
-        raise UserError(f"--separator {named!r}: expected one character, or `tab`.")
+        raise UserError(f"--separator {text!r}: expected one character, or `tab`.")
     return separator
 
 
@@ -205,7 +213,7 @@ def _import(
     overwrite: bool,
     leak_fix: str = "",
 ) -> None:
-    """Import, and count the leak of an order by name, or where `leak_fix` says how it could be less."""
+    """Import, and print the leaks of an order by name, or if `leak_fix` says how to avoid them."""
     from signllava_cli.prepare.importers.import_annotations import import_annotations
     from signllava_cli.prepare.importers.leak_warning import warn_of_leaks
 

@@ -11,17 +11,19 @@ def index(
     data: DatasetArgument,
     splits: SplitsOption = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Index this recipe's streams. Default: all that are there.")
+        str | None, typer.Option("--recipe", "-r", help="Index this recipe's streams. Default: all in the folder.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: the number of CPU cores.")
+    ] = None,
 ) -> None:
-    """Index a dataset, so that training opens it at once. Training does it itself where it was not done."""
+    """Index a dataset, so that training starts at once. Training indexes a dataset without an index."""
     from signllava_cli.prepare.dataset_folder import list_splits, list_streams
     from signllava_cli.prepare.indexing import open_index
     from signllava_cli.recipe import read_recipe
 
     for split in splits or list_splits(data):
         streams = read_recipe(recipe).streams if recipe else list_streams(data, split)
-        found = open_index(data, split, streams, workers)
-        of = f"streams {', '.join(found.streams)}" if found.streams else "no streams"
-        typer.echo(f"split {split}: {len(found)} clips, {of}: {found.file}")
+        opened_index = open_index(data, split, streams, workers)
+        names = f"streams {', '.join(opened_index.streams)}" if opened_index.streams else "no streams"
+        typer.echo(f"split {split}: {len(opened_index)} clips, {names}: {opened_index.file}")

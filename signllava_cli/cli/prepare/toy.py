@@ -10,7 +10,7 @@ def toy(
     out: Annotated[Path, typer.Option(help="Folder of the corpus.")] = Path("data/toy"),
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
-    """Write the toy corpus: several streams, and sentences that need context."""
+    """Create the toy corpus: several streams, and sentences that need context."""
     from signllava_cli.console import info
     from signllava_cli.prepare.toy_corpus import RECORDINGS, STREAMS, write_toy_corpus
 

@@ -1,1 +1,1 @@
-"""The annotation tables that labs have, turned into `annotation.{split}.json`: one file per source."""
+"""Imports the annotation tables of datasets as `annotation.{split}.json`: one module per source."""

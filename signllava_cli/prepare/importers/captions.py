@@ -1,4 +1,4 @@
-"""WebVTT captions, one file per video, as clips."""
+"""Reads WebVTT captions, one file per video; each cue is a clip."""
 
 import html
 import re
@@ -13,14 +13,14 @@ from signllava_cli.prepare.importers.table_reader import read_text
 
 
 def caption_files(folder: Path) -> list[Path]:
-    """The `.vtt` files in `folder` by recording; of one recording's, the shortest name first.
+    """The `.vtt` files in `folder`, sorted by recording; of one recording, the shortest name first.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder has none.
     """
     files = [file for file in folder.iterdir() if file.suffix.lower() == ".vtt"]
     if not files:
-        raise UserError(f"{folder} holds no .vtt files: name the folder in which they lie.")
+        raise UserError(f"{folder} holds no .vtt files; name the folder that holds them.")
     return sorted(files, key=lambda file: (recording_name(file), len(file.name), file.name))
 
 
@@ -30,28 +30,28 @@ def recording_name(file: Path) -> str:
 
 
 def read_captions(
-    files: Sequence[Path], fps: float | None, read: dict[str, Path]
+    files: Sequence[Path], fps: float | None, file_of: dict[str, Path]
 ) -> Iterator[SourceClip | RejectedRow]:
     """One clip per cue, named after its frames at `fps`, else after its milliseconds.
 
-    `read` holds the file of each recording read so far, and is added to. A second file of a recording (other
-    captions of the same signing) is not read: its sentences would stand in the context of the first one's.
+    `file_of`: recording -> its file, of the recordings read so far; updated here. A second file of a recording (other
+    captions of the same signing) is rejected: its sentences would be context of the first one's.
 
     Raises:
         UserError: a file cannot be read or does not begin with WEBVTT.
     """
     for file in files:
         recording = recording_name(file)
-        if recording in read:
-            what = f"{read[recording].name} is read for {recording}"
-            yield RejectedRow(str(file), recording, "second caption file of a recording", what)
+        if recording in file_of:
+            text = f"{file_of[recording].name} is read for {recording}"
+            yield RejectedRow(str(file), recording, "second caption file of a recording", text)
             continue
-        read[recording] = file
-        yield from _clips(file, recording, fps)
+        file_of[recording] = file
+        yield from _read_clips(file, recording, fps)
 
 
-def _clips(file: Path, recording: str, fps: float | None) -> Iterator[SourceClip | RejectedRow]:
-    for line, block in _blocks(file):
+def _read_clips(file: Path, recording: str, fps: float | None) -> Iterator[SourceClip | RejectedRow]:
+    for line, block in _cue_blocks(file):
         where = f"{file}:{line}"
         cues = webvtt.from_string(f"WEBVTT\n\n{block}").captions
         timings = [text for text in block.split("\n") if "-->" in text]
@@ -62,21 +62,21 @@ def _clips(file: Path, recording: str, fps: float | None) -> Iterator[SourceClip
             yield SourceClip(
                 where=where,
                 recording=recording,
-                name=f"{recording}.{_time_in_name(start, fps)}-{_time_in_name(end, fps)}",
+                name=f"{recording}.{_format_time(start, fps)}-{_format_time(end, fps)}",
                 translation=" ".join(html.unescape(cue.text).split()),
                 start=f"{start / 1000:.3f}",
                 end=f"{end / 1000:.3f}",
             )
 
 
-def _blocks(file: Path) -> Iterator[tuple[int, str]]:
-    """The blocks of a file that hold a cue's `-->`, each with the number of its first line.
+def _cue_blocks(file: Path) -> Iterator[tuple[int, str]]:
+    """The blocks of a file that contain a cue's `-->`, each with the number of its first line.
 
-    They are parsed one by one: webvtt tells no lines, and leaves malformed cues out in silence.
+    Blocks are parsed one by one, because webvtt reports no line numbers and skips malformed cues without a warning.
     """
     lines = re.split(r"\r\n|\r|\n", read_text(file))
     if not lines[0].startswith("WEBVTT"):
-        raise UserError(f"{file} is no WebVTT file: its first line must be WEBVTT. Take it out, or convert it.")
+        raise UserError(f"{file} is not a valid WebVTT file: its first line must be WEBVTT. Remove or convert it.")
     block: list[str] = []
     for number, line in enumerate([*lines[1:], ""], start=2):
         if line:
@@ -87,7 +87,7 @@ def _blocks(file: Path) -> Iterator[tuple[int, str]]:
             block = []
 
 
-def _time_in_name(milliseconds: int, fps: float | None) -> str:
+def _format_time(milliseconds: int, fps: float | None) -> str:
     if fps is None:
         return f"{milliseconds:08d}"
     return f"{round(milliseconds * fps / 1000):06d}"

@@ -1,4 +1,4 @@
-"""The rows of a source, gathered by split and recording, and put in signing order."""
+"""Collects the rows of a source by split and recording, and sorts them in signing order."""
 
 import dataclasses
 from collections import Counter
@@ -16,132 +16,134 @@ from signllava_cli.prepare.importers.split_names import is_valid_split_name, lay
 
 @dataclass
 class CollectedSplit:
-    """What the rows of one split came to, and the files that they stood in.
+    """The rows of one split, and the files that they are from.
 
-    `conflicts`: clips to which two files give different texts, as the first row and the later one.
+    `clips`: by recording and name. `skipped_texts`: keywords and paraphrases of accepted clips that are not imported.
+    `conflicts`: pairs of rows of two files with different texts for the same clip.
     """
 
     files: dict[Path, None] = field(default_factory=dict)
     clips: dict[tuple[str, str], AcceptedClip] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)
-    left_out: list[RejectedRow] = field(default_factory=list)
+    skipped_texts: list[RejectedRow] = field(default_factory=list)
     conflicts: list[tuple[AcceptedClip, AcceptedClip]] = field(default_factory=list)
 
     def add(self, row: AcceptedClip | RejectedRow) -> None:
-        """Take `row` in; of clips of one recording and name the first is kept.
+        """Add `row`; of several clips with the same recording and name only the first is kept.
 
         Raises:
-            UserError: two clips would get one name that is made of recording and times.
+            UserError: two clips would get the same name, made of recording and times.
         """
         if isinstance(row, RejectedRow):
             self.rejected.append(row)
             return
         clip = row.clip
-        first = self.clips.setdefault((clip.recording, clip.name), row)
-        if first is row:
-            self.left_out += row.left_out
+        first_row = self.clips.setdefault((clip.recording, clip.name), row)
+        if first_row is row:
+            self.skipped_texts += row.skipped_texts
             return
-        if row.named_by_times:
+        if row.is_named_by_times:
             raise UserError(
-                f"{first.where} and {row.where}: both clips would be named {clip.name}, after recording and times:"
+                f"{first_row.where} and {row.where}: both clips would be named {clip.name}, by recording and times;"
                 " remove one of the rows, or name a column of clip names with --clip."
             )
-        same = first.clip.translation == clip.translation
-        if not same and first.file != row.file:
-            self.conflicts.append((first, row))
-        reason = "clip given twice" if same else "clip given twice, with another text"
+        is_same_text = first_row.clip.translation == clip.translation
+        if not is_same_text and first_row.file != row.file:
+            self.conflicts.append((first_row, row))
+        reason = "duplicate clip" if is_same_text else "duplicate clip with another text"
         self.rejected.append(
-            RejectedRow(row.where, clip.name, reason, f"{clip.translation!r}; first at {first.where}")
+            RejectedRow(row.where, clip.name, reason, f"{clip.translation!r}; first at {first_row.where}")
         )
 
     def recordings(self, order: ClipOrder) -> list[Recording]:
-        """The recordings in the order of their first rows, each one's clips by order key (stable) or by name."""
+        """The recordings in the order of their first rows; their clips by order key (stable) or by name."""
         by_recording: dict[str, list[AcceptedClip]] = {}
         for row in self.clips.values():
             by_recording.setdefault(row.clip.recording, []).append(row)
-        return [_sorted_recording(name, rows, order) for name, rows in by_recording.items()]
+        return [_sort_recording(name, rows, order) for name, rows in by_recording.items()]
 
 
 def collect_splits(source: Source, paths: Sequence[Path], split: str | None) -> dict[str, CollectedSplit]:
-    """The splits of the layout that `paths` hold.
+    """The rows of `paths`, by split.
 
-    `split` is what all rows belong to, or, for a source with a split column, the one split that is wanted. Without
-    it the split column tells, or the names of `paths`.
+    `split`: the split of all rows, or, for a source with a split column, the only split to collect. Default: the
+    splits in the split column, or in the names of `paths`.
 
     Raises:
-        UserError: a file cannot be read as what it should be, or no split can be told.
+        UserError: a file is missing or malformed, or the split of a file is unknown.
     """
     _require_existing(paths)
     _require_distinct(paths)
-    wanted = None if split is None else _layout_split_name(split)
+    only_split = None if split is None else _resolve_split_name(split)
     if source.has_split_column:
-        return _collect_by_column(source, paths, wanted)
-    gathered: dict[str, CollectedSplit] = {}
+        return _collect_by_column(source, paths, only_split)
+    splits: dict[str, CollectedSplit] = {}
     for path in paths:
-        here = gathered.setdefault(wanted or _layout_split_name(split_in_file_name(path)), CollectedSplit())
-        here.files |= dict.fromkeys(source.files(path))
+        name = only_split or _resolve_split_name(split_in_file_name(path))
+        collected = splits.setdefault(name, CollectedSplit())
+        collected.files |= dict.fromkeys(source.files(path))
         for row in source.rows(path):
-            here.add(row if isinstance(row, RejectedRow) else validate_row(row))
-    return gathered
+            collected.add(row if isinstance(row, RejectedRow) else validate_row(row))
+    return splits
 
 
-def _collect_by_column(source: Source, paths: Sequence[Path], wanted: str | None) -> dict[str, CollectedSplit]:
-    gathered: dict[str, CollectedSplit] = {}
-    unplaced: list[RejectedRow] = []
-    elsewhere: Counter[str] = Counter()
-    called: dict[str, str] = {}  # each name of a split in the source, and in the layout
+def _collect_by_column(source: Source, paths: Sequence[Path], only_split: str | None) -> dict[str, CollectedSplit]:
+    splits: dict[str, CollectedSplit] = {}
+    without_split: list[RejectedRow] = []
+    num_ignored: Counter[str] = Counter()  # rows of other splits, by split
+    layout_name_of: dict[str, str] = {}  # name of a split in the source -> in the layout
     for path in paths:
         for row in source.rows(path):
             if isinstance(row, RejectedRow):
-                unplaced.append(row)
+                without_split.append(row)
                 continue
             name = row.split or ""
-            if name not in called and is_valid_split_name(layout_split_name(name)):
-                called[name] = _layout_split_name(name)
-            if name not in called:
-                unplaced.append(RejectedRow(row.where, row.name or "", "split", f"the split is called {name!r}"))
-            elif wanted and called[name] != wanted:
-                elsewhere[called[name]] += 1
+            if name not in layout_name_of and is_valid_split_name(layout_split_name(name)):
+                layout_name_of[name] = _resolve_split_name(name)
+            if name not in layout_name_of:
+                without_split.append(RejectedRow(row.where, row.name or "", "split", f"the split is {name!r}"))
+            elif only_split and layout_name_of[name] != only_split:
+                num_ignored[layout_name_of[name]] += 1
             else:
-                gathered.setdefault(called[name], CollectedSplit()).add(validate_row(row))
-    if not called:
-        example = f"; {unplaced[0].told()}" if unplaced else ""
-        raise UserError(f"{paths[0]}: no row tells its split{example}.")
-    counts = ", ".join(f"{name} {count}" for name, count in elsewhere.items())
-    if wanted and wanted not in gathered:
-        raise UserError(f"{paths[0]}: no row is of split {wanted}; splits there: {counts or 'none'}.")
-    if elsewhere:
-        info(f"Only {wanted} is imported; rows of other splits: {counts}.")
+                splits.setdefault(layout_name_of[name], CollectedSplit()).add(validate_row(row))
+    if not layout_name_of:
+        example = f"; {without_split[0].describe()}" if without_split else ""
+        raise UserError(f"{paths[0]}: no row has a valid split{example}. Check the split column.")
+    counts = ", ".join(f"{name} {count}" for name, count in num_ignored.items())
+    if only_split and only_split not in splits:
+        raise UserError(f"{paths[0]}: no row is of split {only_split}; its splits: {counts or 'none'}.")
+    if num_ignored:
+        info(f"Only {only_split} is imported; rows of other splits: {counts}.")
     files = dict.fromkeys(file for path in paths for file in source.files(path))
-    for here in gathered.values():
-        here.files = files
-        here.rejected += unplaced  # they could be of any split
-    return gathered
+    for collected in splits.values():
+        collected.files = files
+        collected.rejected += without_split  # they could belong to any split
+    return splits
 
 
-def _layout_split_name(name: str) -> str:
-    """The layout's name of split `name`, said where it is another."""
-    in_layout = layout_split_name(name)
-    if not is_valid_split_name(in_layout):
-        raise UserError(f"--split {name!r}: a split's name may hold letters, digits, `_`, `-` and `.`.")
-    if in_layout != name:
-        info(f"Split {name} is called {in_layout} here.")
-    return in_layout
+def _resolve_split_name(name: str) -> str:
+    """The layout's name of split `name`; prints it if it differs."""
+    layout_name = layout_split_name(name)
+    if not is_valid_split_name(layout_name):
+        raise UserError(f"--split {name!r}: expected letters, digits, `_`, `-` and `.`.")
+    if layout_name != name:
+        info(f"Split {name} is renamed to {layout_name}.")
+    return layout_name
 
 
 def _require_existing(paths: Sequence[Path]) -> None:
-    absent = [str(path) for path in paths if not path.exists()]
-    if absent:
-        raise UserError(f"{absent[0]} cannot be read: no such file or folder.")
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} cannot be read: no such file or folder.")
 
 
 def _require_distinct(paths: Sequence[Path]) -> None:
-    twice = [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
-    if twice:
-        raise UserError(f"{twice[0]} is named twice: name each file once.")
+    repeated = [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if repeated:
+        raise UserError(f"{repeated[0]} is named twice; name each file once.")
 
 
-def _sorted_recording(name: str, rows: Sequence[AcceptedClip], order: ClipOrder) -> Recording:
+def _sort_recording(name: str, rows: Sequence[AcceptedClip], order: ClipOrder) -> Recording:
     if order == "name":
         ordered = sorted(rows, key=lambda row: natural_sort_key(row.clip.name))
     else:

@@ -1,4 +1,4 @@
-"""Any delimited table, whose columns the user names."""
+"""Imports any delimited table; the user names its columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,11 @@ SEPARATORS = "\t,;|"
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Which column holds what; None: the table has none such. `text` None: the first of TEXT_COLUMNS.
+    """The columns of a table by their meaning; None if the table has no such column.
 
-    `clip` None: `uid`, or, in a table without it, names made of recording and times.
-
-    `keep`: columns that stay with the clips, besides those of clip and recording. `separator` None is sniffed from
-    the first line; `names` are those of a file without a header.
+    `text` None: the first of TEXT_COLUMNS. `clip` None: `uid`, or, in a table without it, names made of recording and
+    times. `keep`: columns to store with the clips, besides those of clip and recording. `separator` None: detected in
+    the first line. `names`: the column names of a file without a header.
     """
 
     clip: str | None = None
@@ -39,22 +38,22 @@ class ColumnNames:
     names: tuple[str, ...] = ()
 
 
-def table_rows(file: Path, read: ColumnNames) -> Iterator[SourceClip | RejectedRow]:
-    """The clips of any table. Without a recording column each clip is a recording of its own.
+def table_rows(file: Path, config: ColumnNames) -> Iterator[SourceClip | RejectedRow]:
+    """The clips of a table. Without a recording column each clip is a recording of its own.
 
     Raises:
-        UserError: the table has not those columns.
+        UserError: the table lacks one of the columns.
     """
-    if (read.end or read.duration) and not read.start:
-        raise UserError("--end and --duration mean nothing without --start: name its column.")
-    table = read_table(file, read.separator or SEPARATORS, columns=read.names)
-    clip_column = read.clip or _clip_column(table, read)
-    named = (clip_column, read.text, read.recording, read.start, read.end, read.duration, read.order)
+    if (config.end or config.duration) and not config.start:
+        raise UserError("--end and --duration need --start; name its column.")
+    table = read_table(file, config.separator or SEPARATORS, columns=config.names)
+    clip_column = config.clip or _find_clip_column(table, config)
+    columns = (clip_column, config.text, config.recording, config.start, config.end, config.duration, config.order)
     table.require(
-        *(column for column in (*named, read.keywords, *read.paraphrases, read.split, *read.keep) if column)
+        *(column for column in (*columns, config.keywords, *config.paraphrases, config.split, *config.keep) if column)
     )
-    text = read.text or _text_column(table)
-    kept = _columns_to_keep(clip_column, read)
+    text = config.text or _find_text_column(table)
+    kept_columns = _columns_to_keep(clip_column, config)
 
     def clip(row: Row) -> SourceClip:
         def cell(column: str | None) -> str | None:
@@ -62,55 +61,55 @@ def table_rows(file: Path, read: ColumnNames) -> Iterator[SourceClip | RejectedR
 
         return SourceClip(
             where=row.where,
-            recording=cell(read.recording or clip_column) or "",
+            recording=cell(config.recording or clip_column) or "",
             name=cell(clip_column),
             translation=row.cells[text],
-            start=cell(read.start),
-            end=cell(read.end),
-            duration=cell(read.duration),
-            order=cell(read.order),
-            paraphrases=tuple(row.cells[column] for column in read.paraphrases),
-            keywords=cell(read.keywords) or "",
-            split=cell(read.split),
-            columns=row.pick(kept),
+            start=cell(config.start),
+            end=cell(config.end),
+            duration=cell(config.duration),
+            order=cell(config.order),
+            paraphrases=tuple(row.cells[column] for column in config.paraphrases),
+            keywords=cell(config.keywords) or "",
+            split=cell(config.split),
+            columns=row.pick(kept_columns),
         )
 
     return table.clips(clip)
 
 
-def _clip_column(table: Table, read: ColumnNames) -> str | None:
-    """`uid`; None where the table has no such column, but recording and times, to name clips after.
+def _find_clip_column(table: Table, config: ColumnNames) -> str | None:
+    """`uid`; None if the table has no such column, but recording and times for names.
 
     Raises:
-        UserError: it has neither.
+        UserError: the table has neither.
     """
     if CLIP_COLUMN in table.columns:
         return CLIP_COLUMN
-    if read.recording and read.start and (read.end or read.duration):
+    if config.recording and config.start and (config.end or config.duration):
         names = "{recording}.{start}-{end}, in milliseconds"
         info(f"{table.file} has no column {CLIP_COLUMN}: clips are named {names}.")
         return None
     raise UserError(
         f"{table.file} has no column {CLIP_COLUMN}; its columns are {', '.join(table.columns)}. Name the column of"
-        " clip names with --clip; or let recording and times name clips: --recording, --start, --end (or --duration)."
+        " clip names with --clip; or by recording and times: --recording, --start, --end (or --duration)."
     )
 
 
-def _columns_to_keep(clip: str | None, read: ColumnNames) -> list[str]:
-    """The columns of clip and recording, unless the layout calls them so anyway, and those of `--keep`."""
-    kept = {"clip": "", "recording": ""}  # name in lower case -> column
-    for column in filter(None, (clip, read.recording)):
-        kept.setdefault(column.lower(), column)
-    for column in read.keep:
-        if kept.setdefault(column.lower(), column) != column:
+def _columns_to_keep(clip: str | None, config: ColumnNames) -> list[str]:
+    """The columns of clip and recording, unless they have these names in the layout, and those of `--keep`."""
+    columns = {"clip": "", "recording": ""}  # name in lower case -> column
+    for column in filter(None, (clip, config.recording)):
+        columns.setdefault(column.lower(), column)
+    for column in config.keep:
+        if columns.setdefault(column.lower(), column) != column:
             raise UserError(
                 f"--keep {column}: `{{{column.lower()}}}` has another meaning in patterns of `prepare pack`;"
                 " rename the column."
             )
-    return [column for column in kept.values() if column]
+    return [column for column in columns.values() if column]
 
 
-def _text_column(table: Table) -> str:
+def _find_text_column(table: Table) -> str:
     for column in TEXT_COLUMNS:
         if column in table.columns:
             return column

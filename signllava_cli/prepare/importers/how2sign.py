@@ -1,4 +1,4 @@
-"""How2Sign: realigned or not, with or without Sign_LLaVA's LLM columns."""
+"""Imports How2Sign: realigned or not, with or without the LLM columns of Sign_LLaVA."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +14,17 @@ IDENTIFYING_COLUMNS = ("VIDEO_ID", "VIDEO_NAME", "SENTENCE_ID", "SENTENCE_NAME")
 def how2sign_rows(file: Path, group_by: Literal["video-name", "video-id"]) -> Iterator[SourceClip | RejectedRow]:
     """The clips of `how2sign_realigned_{train,val,test}.csv` or its variants.
 
-    A recording is a VIDEO_NAME: one signer's video. `video-id` puts the signers of one script together, as
-    Sign_LLaVA did.
+    A recording is a VIDEO_NAME: one signer's video. `video-id` joins the signers of one script, as Sign_LLaVA did.
 
     Raises:
-        UserError: the file is no such table.
+        UserError: the table lacks one of the columns.
     """
     table = read_table(file, separators="\t,")
-    as_aired = "START" in table.columns and "START_REALIGNED" not in table.columns
-    start, end = ("START", "END") if as_aired else ("START_REALIGNED", "END_REALIGNED")
+    is_unaligned = "START" in table.columns and "START_REALIGNED" not in table.columns
+    start, end = ("START", "END") if is_unaligned else ("START_REALIGNED", "END_REALIGNED")
     recording = RECORDING_COLUMN[group_by]
     table.require(recording, "SENTENCE_NAME", start, end, "SENTENCE")
-    rephrases = table.columns_like(r"GPT_Rephrase\d+")
+    paraphrase_columns = table.columns_like(r"GPT_Rephrase\d+")
 
     def clip(row: Row) -> SourceClip:
         return SourceClip(
@@ -35,7 +34,7 @@ def how2sign_rows(file: Path, group_by: Literal["video-name", "video-id"]) -> It
             translation=row.cells["SENTENCE"],
             start=row.cells[start],
             end=row.cells[end],
-            paraphrases=tuple(row.cells[column] for column in rephrases),
+            paraphrases=tuple(row.cells[column] for column in paraphrase_columns),
             keywords=row.cells.get("KEYWORDS", ""),
             state=row.cells.get("STATE"),
             columns=row.pick(IDENTIFYING_COLUMNS),

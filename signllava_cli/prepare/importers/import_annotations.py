@@ -1,4 +1,4 @@
-"""A source's annotations, written as `annotation.{split}.json` with a report of what became of every row."""
+"""Writes the annotations of a source as `annotation.{split}.json`, with a report on the rejected rows."""
 
 import json
 from collections import Counter
@@ -22,18 +22,18 @@ def import_annotations(
 ) -> dict[str, list[Recording]]:
     """Write `out/annotation.{split}.json` and `out/import.{split}.json` for every split in `paths`.
 
-    Nothing is written unless all of it can be. An annotation that the same import made before stays as it is, with
-    the keywords and paraphrases it has got since. Returns the imported recordings by split.
+    If one split cannot be imported, no file is written. An annotation file of the same import is kept, with the
+    keywords and paraphrases added since. Returns the imported recordings by split.
 
     Raises:
-        UserError: a file is not what it should be, a split cannot be told, has no usable row, or is there already;
-            two files give a clip different texts.
+        UserError: a file is missing or malformed; a split is unknown, has no valid row, or exists already; two files
+            have different texts for the same clip.
     """
-    gathered = collect_splits(source, paths, split)
-    _require_clips(gathered)
-    _require_one_text(gathered)
+    splits = collect_splits(source, paths, split)
+    _require_clips(splits)
+    _require_one_text(splits)
     with exclusive_access(out):
-        return _write(source, paths, out, split, gathered, overwrite)
+        return _write(source, paths, out, split, splits, overwrite)
 
 
 def _write(
@@ -41,80 +41,80 @@ def _write(
     paths: Sequence[Path],
     out: Path,
     split: str | None,
-    gathered: Mapping[str, CollectedSplit],
+    splits: Mapping[str, CollectedSplit],
     overwrite: bool,
 ) -> dict[str, list[Recording]]:
-    recordings = {name: here.recordings(source.order) for name, here in gathered.items()}
-    checksums = {file: _checksum(file) for here in gathered.values() for file in here.files}
+    recordings = {name: collected.recordings(source.order) for name, collected in splits.items()}
+    checksums = {file: _checksum(file) for collected in splits.values() for file in collected.files}
     reports = {
         name: {
             "source": source.name,
             "settings": {**source.config, "annotations": [str(path) for path in paths], "split": split},
-            "files": [checksums[file] for file in here.files],
-            **_count_rows(here, recordings[name]),
+            "files": [checksums[file] for file in collected.files],
+            **_count_rows(collected, recordings[name]),
         }
-        for name, here in gathered.items()
+        for name, collected in splits.items()
     }
-    done = [] if overwrite else _already_imported(out, reports)
-    for name in done:
-        info(f"{name}: imported before from the same files by the same settings; {annotation_file(out, name)} stays.")
-    for name in (name for name in reports if name not in done):
+    unchanged = [] if overwrite else _already_imported(out, reports)
+    for name in unchanged:
+        info(f"{name}: the same import was made before; {annotation_file(out, name)} is kept.")
+    for name in (name for name in reports if name not in unchanged):
         write_json(report_file(out, name), reports[name])  # first: no annotation file without its report
         write_annotations(out, name, recordings[name])
-        backup_file(annotation_file(out, name)).unlink(missing_ok=True)  # of the file that this one replaces
+        backup_file(annotation_file(out, name)).unlink(missing_ok=True)  # the backup of the replaced file
     _print_counts(f"{source.name} in {out}", reports)
     for name, report in reports.items():
-        _report_rows(name, report, report_file(out, name))
+        _print_rejected(name, report, report_file(out, name))
     return recordings
 
 
 def report_file(out: Path, split: str) -> Path:
-    """`import.{split}.json`, beside the annotation file whose origin it tells."""
+    """`import.{split}.json`: the report beside the annotation file."""
     return out / f"import.{split}.json"
 
 
-def _require_clips(gathered: Mapping[str, CollectedSplit]) -> None:
-    for name, here in gathered.items():
-        if not here.clips:
-            file = next(iter(here.files))
-            example = f"; {here.rejected[0].told()}" if here.rejected else ""
-            raise UserError(f"{file}: none of the {len(here.rejected)} rows of {name} is usable{example}.")
+def _require_clips(splits: Mapping[str, CollectedSplit]) -> None:
+    for name, collected in splits.items():
+        if not collected.clips:
+            file = next(iter(collected.files))
+            example = f"; {collected.rejected[0].describe()}" if collected.rejected else ""
+            raise UserError(f"{file}: none of the {len(collected.rejected)} rows of {name} is valid{example}.")
 
 
 def _already_imported(out: Path, reports: Mapping[str, dict[str, Any]]) -> list[str]:
-    """The splits whose annotation was made by the import that `reports` tell of.
+    """The splits whose annotation file is from the import that `reports` describe.
 
     Raises:
-        UserError: an annotation was made otherwise.
+        UserError: an annotation file is from another import.
     """
-    there = [name for name in reports if annotation_file(out, name).exists()]
-    others = [
+    existing = [name for name in reports if annotation_file(out, name).exists()]
+    conflicts = [
         str(annotation_file(out, name))
-        for name in there
+        for name in existing
         if not report_file(out, name).exists() or read_json(report_file(out, name)) != _json_round_trip(reports[name])
     ]
-    if others:
+    if conflicts:
         raise UserError(
-            f"{', '.join(others)} is there already, and was not made by this import: --overwrite replaces it, or "
+            f"{', '.join(conflicts)} exists already and is not from this import; give --overwrite to replace it, or "
             "choose another --out."
         )
-    return there
+    return existing
 
 
 def _json_round_trip(report: dict[str, Any]) -> Any:
-    """`report` as JSON gives it back."""
+    """`report` as it is read from JSON."""
     return json.loads(json.dumps(report))
 
 
-def _require_one_text(gathered: Mapping[str, CollectedSplit]) -> None:
-    for name, here in gathered.items():
-        if here.conflicts:
-            first, other = here.conflicts[0]
-            count = f"{len(here.conflicts)} clip{'s' if here.conflicts[1:] else ''}"
-            texts = f"{first.clip.translation!r} and {other.clip.translation!r}"
+def _require_one_text(splits: Mapping[str, CollectedSplit]) -> None:
+    for name, collected in splits.items():
+        if collected.conflicts:
+            first, second = collected.conflicts[0]
+            count = f"{len(collected.conflicts)} clip{'s' if collected.conflicts[1:] else ''}"
+            texts = f"{first.clip.translation!r} and {second.clip.translation!r}"
             raise UserError(
-                f"{first.file} and {other.file} give {count} of {name} different texts"
-                f" (first {first.clip.name}: {texts}): name one of them alone."
+                f"{first.file} and {second.file} have different texts for {count} of {name}"
+                f" (first {first.clip.name}: {texts}); name only one of them."
             )
 
 
@@ -122,33 +122,35 @@ def _checksum(file: Path) -> dict[str, Any]:
     return {"file": str(file), "bytes": file.stat().st_size, "sha256": sha256_file(file)}
 
 
-def _count_rows(here: CollectedSplit, recordings: Sequence[Recording]) -> dict[str, Any]:
+def _count_rows(collected: CollectedSplit, recordings: Sequence[Recording]) -> dict[str, Any]:
     return {
-        "rows": len(here.clips) + len(here.rejected),
-        "clips": len(here.clips),
+        "rows": len(collected.clips) + len(collected.rejected),
+        "clips": len(collected.clips),
         "recordings": len(recordings),
-        "source_columns": list(dict.fromkeys(column for row in here.clips.values() for column in row.clip.source)),
-        "rejected": Counter(row.reason for row in here.rejected),
-        "left_out": Counter(text.reason for text in here.left_out),
-        "rejected_rows": [asdict(row) for row in here.rejected],
-        "left_out_texts": [asdict(text) for text in here.left_out],
+        "source_columns": list(
+            dict.fromkeys(column for row in collected.clips.values() for column in row.clip.source)
+        ),
+        "rejected": Counter(row.reason for row in collected.rejected),
+        "skipped": Counter(text.reason for text in collected.skipped_texts),
+        "rejected_rows": [asdict(row) for row in collected.rejected],
+        "skipped_texts": [asdict(text) for text in collected.skipped_texts],
     }
 
 
 def _print_counts(title: str, reports: Mapping[str, dict[str, Any]]) -> None:
     rows = [[label, *(report[label] for report in reports.values())] for label in ("rows", "clips", "recordings")]
-    for label, kind in (("rejected", "rejected"), ("left out", "left_out")):
-        reasons = dict.fromkeys(reason for report in reports.values() for reason in report[kind])
+    for label in ("rejected", "skipped"):
+        reasons = dict.fromkeys(reason for report in reports.values() for reason in report[label])
         for reason in reasons:
-            rows.append([f"{label}: {reason}", *(report[kind][reason] for report in reports.values())])
+            rows.append([f"{label}: {reason}", *(report[label][reason] for report in reports.values())])
     print_table(title, ["", *reports], rows)
 
 
-def _report_rows(split: str, report: dict[str, Any], file: Path) -> None:
-    rejected, left_out = report["rejected_rows"], report["left_out_texts"]
+def _print_rejected(split: str, report: dict[str, Any], file: Path) -> None:
+    rejected, skipped = report["rejected_rows"], report["skipped_texts"]
     if rejected:
-        named = summarize_names(f"{row['clip'] or row['where']}: {row['reason']}" for row in rejected)
-        warning(f"{split}: {len(rejected)} rows are no usable clips ({named}); all are named in {file}.")
-    if left_out:
-        named = summarize_names(dict.fromkeys(text["clip"] for text in left_out))
-        info(f"{split}: {len(left_out)} texts of clips are left out ({named}); all are named in {file}.")
+        names = summarize_names(f"{row['clip'] or row['where']}: {row['reason']}" for row in rejected)
+        warning(f"{split}: {len(rejected)} rows are rejected ({names}); {file} lists all of them.")
+    if skipped:
+        names = summarize_names(dict.fromkeys(text["clip"] for text in skipped))
+        info(f"{split}: {len(skipped)} keywords and paraphrases are skipped ({names}); {file} lists all of them.")

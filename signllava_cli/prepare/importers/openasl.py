@@ -1,4 +1,4 @@
-"""OpenASL: one table of all splits."""
+"""Imports OpenASL: one table of all splits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +8,12 @@ from signllava_cli.prepare.importers.table_reader import Row, read_table
 
 
 def openasl_rows(file: Path) -> Iterator[SourceClip | RejectedRow]:
-    """The clips of `openasl-v1.0.tsv`, or of a copy that was saved with commas. A recording is a YouTube id.
+    """The clips of `openasl-v1.0.tsv`, or of a copy with commas. A recording is a YouTube id.
 
-    The original has no quoting: a `"` is part of its text. A copy with commas has.
+    The original has no quoting: `"` is part of the text. A copy with commas has quoting.
 
     Raises:
-        UserError: the file is no such table.
+        UserError: the table lacks one of the columns.
     """
     table = read_table(file, separators="\t,", unquoted="\t")
     table.require("vid", "yid", "start", "end", "raw-text", "split")

@@ -1,4 +1,4 @@
-"""RWTH-PHOENIX-Weather 2014 T."""
+"""Imports RWTH-PHOENIX-Weather 2014 T."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,25 @@ from signllava_cli.errors import UserError
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
 from signllava_cli.prepare.importers.table_reader import Row, read_table
 
-COMPLEX = "-complex-annotation"  # in the name of the file of train that is not the benchmark's
+COMPLEX = "-complex-annotation"  # in the name of a file that is not part of the benchmark
 
 
 def official_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The benchmark's own files among `paths`, and the skipped ones, each said in a line.
+    """The benchmark's own files among `paths`, and the skipped ones; prints a line for each skipped file.
 
-    The release holds `PHOENIX-2014-T.train-complex-annotation.corpus.csv` beside them: the clips of train once more,
-    with other glosses, and texts that end in " .".
+    The release also holds `PHOENIX-2014-T.train-complex-annotation.corpus.csv`: the clips of train with other glosses
+    and with texts that end in " .".
 
     Raises:
-        UserError: `paths` names such files alone.
+        UserError: `paths` names only such files.
     """
     skipped = [path for path in paths if COMPLEX in path.name]
     official = [path for path in paths if path not in skipped]
     if not official:
-        instead = skipped[0].name.replace(COMPLEX, "")
-        raise UserError(f"{skipped[0]} is the complex annotation, whose texts end in ' .'; name {instead} instead.")
+        official_name = skipped[0].name.replace(COMPLEX, "")
+        raise UserError(
+            f"{skipped[0]} is the complex annotation, whose texts end in ' .'; name {official_name} instead."
+        )
     for path in skipped:
         info(f"{path} is skipped: the complex annotation repeats clips of train with other texts.")
     return official, skipped
@@ -34,26 +36,26 @@ def official_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def phoenix14t_rows(file: Path) -> Iterator[SourceClip | RejectedRow]:
     """The clips of `PHOENIX-2014-T.{train,dev,test}.corpus.csv`.
 
-    A recording is a broadcast: the name without its trailing `-n`, which gives the order. The columns `start` and
+    A recording is a broadcast: the clip name without its trailing `-n`, which is the order. The columns `start` and
     `end` hold -1, so clips have no times.
 
     Raises:
-        UserError: the file is no such table.
+        UserError: the table lacks one of the columns.
     """
     table = read_table(file, separators="|", unquoted="|")
     table.require("name", "translation")
 
     def clip(row: Row) -> SourceClip | RejectedRow:
         name = row.cells["name"].strip()
-        numbered = re.fullmatch(r"(.+)-(\d+)", name)
-        if numbered is None:
-            return RejectedRow(row.where, name, "name", f"{name!r} does not end in -n, its place in the broadcast")
+        match = re.fullmatch(r"(.+)-(\d+)", name)
+        if match is None:
+            return RejectedRow(row.where, name, "name", f"{name!r} does not end in -n, its number in the broadcast")
         return SourceClip(
             where=row.where,
-            recording=numbered[1],
+            recording=match[1],
             name=name,
             translation=row.cells["translation"],
-            order=numbered[2],
+            order=match[2],
             columns=row.pick(("name", "speaker")),
         )
 

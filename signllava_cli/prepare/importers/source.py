@@ -1,4 +1,4 @@
-"""What a source of annotations says, before anything of it is judged."""
+"""The rows of a source of annotations, before they are validated."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ ClipOrder = Literal["time", "name"]
 
 @dataclass(frozen=True)
 class SourceClip:
-    """One row of a source, every field as the text that stands there; None where the source has no such column.
+    """One row of a source: every field is the text of a cell; None if the source has no such column.
 
     `where` is `file:line`. Without `name` the clip is named after its recording and times. Times are seconds or
-    `HH:MM:SS.mmm`; without `end`, `start` and `duration` give it. Clips are ordered by `order` (a number), else by
-    `start`, else as they stand. `keywords` is a comma-separated list that holds only where `state` is `OK` or None.
-    `columns` are the cells that identify the clip or its video, by the names of their columns.
+    `HH:MM:SS.mmm`; without `end` it is computed from `start` and `duration`. Clips are sorted by `order` (a number),
+    else by `start`, else they keep the order of the rows. `keywords` is a comma-separated list, valid only if `state`
+    is `OK` or None. `columns` are the cells that identify the clip or its video, by column name.
     """
 
     where: str
@@ -35,19 +35,19 @@ class SourceClip:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row, or one text of a row, that is not taken over: where it stands, its clip if known, and why.
+    """A row, or one text of a row, that is not imported: `file:line`, the clip if known, and why.
 
-    `reason` is counted; `what` is the text in question.
+    `reason` is counted; `text` is the invalid text.
     """
 
     where: str
     clip: str
     reason: str
-    what: str
+    text: str
 
-    def told(self) -> str:
-        """Where and why, in one line."""
-        return f"{self.where}: {self.reason}, {self.what!r}"
+    def describe(self) -> str:
+        """Location, reason and text, for a message."""
+        return f"{self.where}: {self.reason}, {self.text!r}"
 
 
 def _single_file(path: Path) -> list[Path]:
@@ -56,11 +56,10 @@ def _single_file(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of annotations, and the settings it is read with.
+    """A format of annotations, and the options to read it with.
 
-    `rows` reads what the user named, a file or a folder; `files` lists the files behind it. With
-    `has_split_column` each row tells its own split. `order` is that of the clips of a recording: by the order key
-    of `SourceClip`, or by the natural sort of their names.
+    `rows` reads a file or a folder; `files` lists the files of that path. With `has_split_column` each row has its
+    own split. `order` of the clips of a recording: by the order key of `SourceClip`, or by natural sort of names.
     """
 
     name: str

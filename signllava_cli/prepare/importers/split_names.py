@@ -1,4 +1,4 @@
-"""What a split is called: in the source's words, in its file's name, and in the layout."""
+"""The names of splits: in sources, in file names, and in the layout."""
 
 import re
 from pathlib import Path
@@ -9,30 +9,30 @@ LAYOUT_NAMES = {"train": "train", "val": "dev", "valid": "dev", "validation": "d
 
 
 def layout_split_name(name: str) -> str:
-    """The layout's name of the split that a source calls `name`.
+    """The layout's name of the split `name` of a source.
 
-    >>> split_in_layout("valid"), split_in_layout("Train"), split_in_layout("unseen")
+    >>> layout_split_name("valid"), layout_split_name("Train"), layout_split_name("unseen")
     ('dev', 'train', 'unseen')
     """
     return LAYOUT_NAMES.get(name.strip().lower(), name.strip())
 
 
 def is_valid_split_name(split: str) -> bool:
-    """Whether `split` can stand in a file name."""
-    return re.fullmatch(r"\w[\w.-]*", split) is not None and not split.endswith(".fixed")  # `check --fix` names so
+    """Whether `split` is valid in a file name; `.fixed` is reserved for `prepare check --fix`."""
+    return re.fullmatch(r"\w[\w.-]*", split) is not None and not split.endswith(".fixed")
 
 
 def split_in_file_name(path: Path) -> str:
-    """The split whose name stands as a word in the name of `path`, as the source calls it.
+    """The split whose name is a word of the name of `path`, as the source calls it.
 
     >>> split_in_file_name(Path("how2sign_realigned_val.csv"))
     'val'
 
     Raises:
-        UserError: no split, or more than one, stands there.
+        UserError: the name contains no split, or more than one.
     """
-    found = {word for word in re.split(r"[\W\d_]+", path.resolve().name.lower()) if word in LAYOUT_NAMES}
-    if len(found) != 1:
-        names = ", ".join(sorted(found)) or "none"
-        raise UserError(f"{path}: which split is it? Splits named in the file name: {names}. Say it with --split.")
-    return found.pop()
+    names = {word for word in re.split(r"[\W\d_]+", path.resolve().name.lower()) if word in LAYOUT_NAMES}
+    if len(names) != 1:
+        found = ", ".join(sorted(names)) or "none"
+        raise UserError(f"{path}: the split is unknown; splits in the file name: {found}. Name it with --split.")
+    return names.pop()

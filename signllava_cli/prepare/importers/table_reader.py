@@ -1,4 +1,4 @@
-"""Delimited text as rows with their line numbers; a row that cannot be read is told, not skipped."""
+"""Reads delimited text as rows with line numbers; malformed rows are returned as rejected rows."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
 
-MAX_CELL_CHARS = 1 << 20  # characters; a longer one is a quote that is never closed
+MAX_CELL_CHARS = 1 << 20  # a longer cell is a quote that is never closed
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of `file`, and its rows in order. `rows` can be walked once."""
+    """The columns of `file`, and its rows in order. `rows` can be iterated once."""
 
     file: Path
     columns: tuple[str, ...]
     rows: Iterator[Row | RejectedRow]
 
     def require(self, *columns: str) -> None:
-        """Check that `columns` are there.
+        """Check that the table has `columns`.
 
         Raises:
-            UserError: names the missing columns, and those that are there.
+            UserError: some are missing; the message lists them and the existing ones.
         """
         missing = [column for column in columns if column not in self.columns]
         if missing:
@@ -50,7 +50,7 @@ class Table:
         return [column for column in self.columns if re.fullmatch(pattern, column)]
 
     def clips(self, clip_of: Callable[[Row], SourceClip | RejectedRow]) -> Iterator[SourceClip | RejectedRow]:
-        """What `clip_of` makes of each row, and the rows that could not be read."""
+        """The result of `clip_of` for each row, and the malformed rows."""
         for row in self.rows:
             yield row if isinstance(row, RejectedRow) else clip_of(row)
 
@@ -59,35 +59,35 @@ def read_table(file: Path, separators: str, unquoted: str = "", columns: Sequenc
     """The table in `file`.
 
     Args:
-        separators: one character, or several, of which the first line's most frequent is taken.
+        separators: one character, or several; the most frequent in the first line is used.
         unquoted: the separators with which `"` never encloses a cell. With others it may (RFC 4180); a quote that
-            does not fit stays as it is, in the text.
-        columns: the names where the file has no header. A first line that holds most of them is a header.
+            does not enclose a cell is part of the text.
+        columns: the column names of a file without header. A first line with most of them is a header.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8 (a byte order mark may be), is empty, or repeats a column.
+        UserError: the file cannot be read, is not UTF-8, is empty, or repeats a column.
     """
     lines = list(io.StringIO(read_text(file), newline=""))
-    first = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if first is None:
-        raise UserError(f"{file} is empty.")
-    separator = max(separators, key=lines[first].count)
-    quoted = separator not in unquoted
-    cells, used = _record(lines, first, separator, quoted)
+    header_index = next((index for index, line in enumerate(lines) if line.strip()), None)
+    if header_index is None:
+        raise UserError(f"{file} is empty; name a table with a header.")
+    separator = max(separators, key=lines[header_index].count)
+    is_quoted = separator not in unquoted
+    cells, num_lines = _read_record(lines, header_index, separator, is_quoted)
     header = [" ".join(cell.split()) for cell in cells]
     if columns and len(set(columns) & set(header)) <= len(columns) / 2:
-        header, used = list(columns), 0
-    twice = sorted({column for column in header if column and header.count(column) > 1})
-    if twice:
-        raise UserError(f"{file} gives the column {', '.join(twice)} twice; rename one of them.")
-    return Table(file, tuple(header), _rows(file, lines, first + used, header, separator, quoted))
+        header, num_lines = list(columns), 0
+    repeated = sorted({column for column in header if column and header.count(column) > 1})
+    if repeated:
+        raise UserError(f"{file} has the column {', '.join(repeated)} twice; rename one of them.")
+    return Table(file, tuple(header), _read_rows(file, lines, header_index + num_lines, header, separator, is_quoted))
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark; line ends as they are.
+    """The text of a UTF-8 file without byte order mark; line ends are kept.
 
     Raises:
-        UserError: the file cannot be read, or is not UTF-8; says in which line.
+        UserError: the file cannot be read, or is not UTF-8; the message names the line.
     """
     try:
         content = file.read_bytes()
@@ -97,22 +97,23 @@ def read_text(file: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}, line {line}, is not UTF-8 text: save the file as UTF-8.") from None
+        raise UserError(f"{file}, line {line}, is not UTF-8 text; save the file as UTF-8.") from None
 
 
-def _rows(
-    file: Path, lines: list[str], at: int, columns: list[str], separator: str, quoted: bool
+def _read_rows(
+    file: Path, lines: list[str], start: int, columns: list[str], separator: str, is_quoted: bool
 ) -> Iterator[Row | RejectedRow]:
-    while at < len(lines):
-        cells, used = _record(lines, at, separator, quoted)
-        where, text = f"{file}:{at + 1}", "".join(lines[at : at + used])
-        at += used
+    index = start
+    while index < len(lines):
+        cells, num_lines = _read_record(lines, index, separator, is_quoted)
+        where, text = f"{file}:{index + 1}", "".join(lines[index : index + num_lines])
+        index += num_lines
         if not text.strip("\r\n"):
-            continue  # an empty line is no row
-        swallowed = [line for cell in cells for line in cell.splitlines()[1:] if used > 1]
-        if any(line.count(separator) == len(columns) - 1 for line in swallowed):
-            what = f"a quote opens in line {at - used + 1} and closes in line {at}; the lines between look like rows"
-            yield RejectedRow(where, "", "quote over several rows", what)
+            continue  # skip empty lines
+        enclosed_lines = [line for cell in cells for line in cell.splitlines()[1:] if num_lines > 1]
+        if any(line.count(separator) == len(columns) - 1 for line in enclosed_lines):
+            error = f"a quote opens in line {index - num_lines + 1} and closes in line {index}; it encloses rows"
+            yield RejectedRow(where, "", "quote over several rows", error)
         elif "\0" in text:
             yield RejectedRow(where, "", "NUL byte", text.strip())
         elif len(cells) != len(columns):
@@ -123,18 +124,18 @@ def _rows(
             yield Row(where, dict(zip(columns, cells, strict=True)))
 
 
-def _record(lines: list[str], at: int, separator: str, quoted: bool) -> tuple[list[str], int]:
-    """The cells of the row that begins in line `at`, and the number of lines it takes."""
-    if quoted and '"' in lines[at]:
+def _read_record(lines: list[str], start: int, separator: str, is_quoted: bool) -> tuple[list[str], int]:
+    """The cells of the row that begins in line `start`, and its number of lines."""
+    if is_quoted and '"' in lines[start]:
         csv.field_size_limit(MAX_CELL_CHARS)
-        rest = (lines[number] for number in range(at, len(lines)))
+        rest = (lines[index] for index in range(start, len(lines)))
         reader = csv.reader(rest, delimiter=separator, strict=True)
         try:
             cells = next(reader)
         except csv.Error:
             cells = []
-        # A quote that belongs to a text and is "closed" by one of a later row swallows the rows between them.
-        # strict finds it where text follows that quote; a TAB inside a cell is the sign where none does.
+        # A quote inside a text that is "closed" by a quote of a later row encloses the rows between them. In strict
+        # mode csv raises if text follows the closing quote; else a TAB inside a cell shows it.
         if cells and not any("\t" in cell for cell in cells if separator == "\t"):
             return cells, reader.line_num
-    return lines[at].rstrip("\r\n").split(separator), 1
+    return lines[start].rstrip("\r\n").split(separator), 1

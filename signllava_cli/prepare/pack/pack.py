@@ -9,7 +9,7 @@ from signllava_cli.data.feature_files import HDF5FileCache
 from signllava_cli.data.keypoints import require_pose_format
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import write_json
-from signllava_cli.prepare.pack.find import ClipLocations, find_clips
+from signllava_cli.prepare.pack.find_clips import ClipLocations, find_clips
 from signllava_cli.prepare.pack.plan import PackFingerprint, PackPlan, fingerprint_differences, make_plan, read_plan
 from signllava_cli.prepare.pack.request import PackRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, read_skipped

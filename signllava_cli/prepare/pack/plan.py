@@ -12,7 +12,7 @@ from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import ClipFeatures, HDF5FileCache, read_features, read_shape
 from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 from signllava_cli.files import read_json
-from signllava_cli.prepare.pack.find import ClipLocations, find_example_key
+from signllava_cli.prepare.pack.find_clips import ClipLocations, find_example_key
 from signllava_cli.prepare.pack.request import PackRequest
 
 BYTES_PER_VALUE = 2

@@ -81,7 +81,7 @@ def test_shards_of_two_layouts_are_refused(signllava: Command, tmp_path: Path) -
     assert link(signllava, data, set_layout(files[0], "one"), files[1]).code == 0
     assert index_layout(data, 4) == "one"
     set_layout(files[1], "two")
-    with pytest.raises(UserError, match=r"mae\.train\.0\.h5 holds layout one and .*mae\.train\.1\.h5 layout two"):
+    with pytest.raises(UserError, match=r"mae\.train\.0\.h5 has layout one, but .*mae\.train\.1\.h5 has layout two"):
         index_layout(data, 4)
 
 

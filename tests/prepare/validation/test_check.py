@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 import pytest
 from conftest import Ended, sets
-from corruptions import CORRUPTIONS, Corruption, array, clip, copy_part, shard, text
+from corruption_cases import CORRUPTIONS, Corruption
+from corruptions import change_array, change_clip, change_shard, copy_part, write_file
 
 from signllava_cli.data.training_set import ORDER
 from signllava_cli.prepare.validation.checks import CHECKS
@@ -109,10 +110,10 @@ def test_the_toy_corpus_passes(signllava: Command, data: Path) -> None:
 
 
 def test_all_errors_are_reported_at_once(signllava: Command, data: Path) -> None:
-    text("annotation.dev.json", "")(data)
-    text("mae/mae.train.1.h5", "")(data)
-    array(lambda frames: frames[:0])(data)
-    clip({"translation": "nan"}, number=2)(data)
+    write_file("annotation.dev.json", "")(data)
+    write_file("mae/mae.train.1.h5", "")(data)
+    change_array(lambda frames: frames[:0])(data)
+    change_clip({"translation": "nan"}, number=2)(data)
     (data / "sign2vec/metadata_sign2vec.test.json").unlink()
     result, report = check(signllava, data)
     assert result.code == 2
@@ -127,7 +128,7 @@ def test_all_errors_are_reported_at_once(signllava: Command, data: Path) -> None
 
 
 def test_splits_and_recipe_select_what_is_checked(signllava: Command, data: Path) -> None:
-    array(lambda frames: frames[:, :5])(data)
+    change_array(lambda frames: frames[:, :5])(data)
     shutil.rmtree(data / "pose")
     _, report = check(signllava, data, "--split", "dev")
     assert report["findings"] == []
@@ -176,7 +177,7 @@ def test_a_wrong_width_of_the_recipe_is_reported_with_that_of_the_files(signllav
     ],
 )
 def test_sound_captions_are_reported(signllava: Command, part: Path, text: str) -> None:
-    clip({"translation": text, "keywords": []})(part)
+    change_clip({"translation": text, "keywords": []})(part)
     _, report = check(signllava, part, "--fast")
     assert ["train00/train00-01"] in [
         finding["names"] for finding in report["findings"] if finding["name"] == "text-is-sound-caption"
@@ -195,14 +196,16 @@ def test_sound_captions_are_reported(signllava: Command, part: Path, text: str) 
     ],
 )
 def test_sentences_with_brackets_are_not_sound_captions(signllava: Command, part: Path, text: str) -> None:
-    clip({"translation": text, "keywords": []})(part)
+    change_clip({"translation": text, "keywords": []})(part)
     _, report = check(signllava, part, "--fast")
     assert "text-is-sound-caption" not in {finding["name"] for finding in report["findings"]}
 
 
 def test_clips_with_the_same_words_may_share_paraphrases(signllava: Command, part: Path) -> None:
     for number, translation in ((1, "It is so."), (4, "it is SO")):
-        clip({"translation": translation, "paraphrases": ["So it is.", "Indeed."], "keywords": []}, number)(part)
+        change_clip({"translation": translation, "paraphrases": ["So it is.", "Indeed."], "keywords": []}, number)(
+            part
+        )
     _, report = check(signllava, part, "--fast")
     assert "paraphrases-shared" not in {finding["name"] for finding in report["findings"]}
 
@@ -214,7 +217,7 @@ def test_too_long_clips_are_reported_with_the_source_of_the_limit(signllava: Com
         return {finding["name"]: finding["what"] for finding in report["findings"]}
 
     recipe = ("--recipe", "toy/tiny_pretrain")
-    clip({"translation": "bread is good " * 800})(part)
+    change_clip({"translation": "bread is good " * 800})(part)
     what_of = problems()
     assert "tokens of text" in what_of["text-too-long"]
     assert "a recipe has 2048 by default" in what_of["text-too-long"]
@@ -226,10 +229,10 @@ def test_too_long_clips_are_reported_with_the_source_of_the_limit(signllava: Com
 
 
 def test_fast_checks_shapes_without_reading_frames(signllava: Command, data: Path) -> None:
-    array(lambda frames: frames * float("nan"))(data)
+    change_array(lambda frames: frames * float("nan"))(data)
     result, report = check(signllava, data, "--fast")
     assert result.code == 0
-    array(lambda frames: frames[:, :5])(data)
+    change_array(lambda frames: frames[:, :5])(data)
     result, report = check(signllava, data, "--fast")
     assert [finding["name"] for finding in report["findings"]][:1] == ["features-width"]
 
@@ -264,7 +267,7 @@ def test_an_empty_folder_and_a_missing_one(signllava: Command, tmp_path: Path) -
 
 
 def test_on_a_terminal_findings_fit_into_100_columns(data: Path) -> None:
-    clip({"translation": "nan"})(data)
+    change_clip({"translation": "nan"})(data)
     controller, terminal = os.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     command = [sys.executable, "-m", "signllava_cli", "prepare", "check", str(data), "--fast"]
@@ -310,7 +313,7 @@ def test_a_shard_that_crashes_its_reader_is_named(
 def test_the_other_shards_are_read_after_a_corrupt_one(
     signllava: Command, data: Path, put: Callable[[h5py.File], object]
 ) -> None:
-    shard(put)(data)
+    change_shard(put)(data)
     (data / "mae/mae.train.1.h5").write_bytes(b"")
     _, report = check(signllava, data)
     assert any("mae.train.1.h5" in finding["names"] for finding in report["findings"])
@@ -341,7 +344,7 @@ def test_too_long_agrees_with_the_counts_of_describe(
     signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
     signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", figures)
     counts = {finding["name"]: finding["count"] for finding in json.loads(report.read_text())["findings"]}
-    sequences = json.loads(figures.read_text())["splits"]["dev"]["under_recipe"]["sequences"]
+    sequences = json.loads(figures.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
     assert 0 < counts["too-long"] < sequences["clips"]
     context_truncated = counts.get("context-too-long", 0)
     assert context_truncated == sequences["context_truncated"]

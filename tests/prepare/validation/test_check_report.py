@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Ended
-from corruptions import annotation, clip
+from corruptions import change_annotation, change_clip
 from test_check import check
 
 Command = Callable[..., Ended]
@@ -28,7 +28,7 @@ def test_an_unknown_report_suffix_is_refused_before_reading(signllava: Command, 
 
 def test_hostile_names_are_escaped_everywhere(signllava: Command, data: Path) -> None:
     hostile = '<script>alert("1")</script>\x1b[31m[red]\ud800'
-    annotation("dev", lambda content: content["dev00"].update({hostile: {"translation": "<b>x</b>"}}))(data)
+    change_annotation("dev", lambda content: content["dev00"].update({hostile: {"translation": "<b>x</b>"}}))(data)
     page = data.parent / "check.html"
     result, report = check(signllava, data)
     assert any(hostile in name for finding in report["findings"] for name in finding["names"])
@@ -40,7 +40,7 @@ def test_hostile_names_are_escaped_everywhere(signllava: Command, data: Path) ->
 
 
 def test_the_page_loads_nothing(signllava: Command, data: Path) -> None:
-    clip({"translation": "nan"})(data)
+    change_clip({"translation": "nan"})(data)
     page = data.parent / "check.html"
     assert signllava("prepare", "check", data, "--report", page).code == 2
     content = page.read_text()
@@ -51,9 +51,9 @@ def test_the_page_loads_nothing(signllava: Command, data: Path) -> None:
 
 def test_the_page_shows_the_sentence_and_the_times_of_a_clip(signllava: Command, data: Path) -> None:
     entry = {"translation": "[Music & more]", "start": 3725.04, "end": 3726.5, "keywords": []}
-    clip(entry)(data)
+    change_clip(entry)(data)
     for number in range(2, 9):
-        clip(entry | {"translation": f"[Sound {number}]", "start": None, "end": None}, number)(data)
+        change_clip(entry | {"translation": f"[Sound {number}]", "start": None, "end": None}, number)(data)
     page = data.parent / "check.html"
     signllava("prepare", "check", data, "--report", page)
     items = [

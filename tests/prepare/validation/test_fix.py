@@ -9,18 +9,17 @@ import h5py
 import numpy as np
 import pytest
 from conftest import Ended, sets
+from corruption_cases import CORRUPTIONS, Corruption
 from corruptions import (
-    CORRUPTIONS,
-    Corruption,
-    annotation,
-    array,
-    clip,
+    change_annotation,
+    change_array,
+    change_clip,
+    change_metadata,
+    change_order,
+    change_shard,
     copy_part,
     duplicate_key,
-    metadata,
-    order,
     set_times,
-    shard,
 )
 
 from signllava_cli.prepare.validation.checks import CHECKS
@@ -68,16 +67,18 @@ def test_several_errors_are_fixed_at_once_and_training_accepts_the_result(
     signllava: Command, data: Path, settings: list[str]
 ) -> None:
     for corrupt in (
-        clip({"translation": "nan"}, number=3),
-        clip({"translation": ""}, number=4),
-        clip({"keywords": 3}, number=5),
-        clip({"keywords": ["SISTER", "zebra"], "translation": "My sister.", "paraphrases": ["<none>"]}, number=6),
-        array(np.zeros_like),
-        metadata({"train01": 1}),
-        shard(lambda handle: handle.__delitem__("train01"), number=1),
-        order(lambda names: names.extend(["train00-02", "nobody"])),
-        order(lambda names: names.remove("train00-07")),
-        annotation("train", lambda content: content.update(nothing={"clip_order": []}, none=None)),
+        change_clip({"translation": "nan"}, number=3),
+        change_clip({"translation": ""}, number=4),
+        change_clip({"keywords": 3}, number=5),
+        change_clip(
+            {"keywords": ["SISTER", "zebra"], "translation": "My sister.", "paraphrases": ["<none>"]}, number=6
+        ),
+        change_array(np.zeros_like),
+        change_metadata({"train01": 1}),
+        change_shard(lambda handle: handle.__delitem__("train01"), number=1),
+        change_order(lambda names: names.extend(["train00-02", "nobody"])),
+        change_order(lambda names: names.remove("train00-07")),
+        change_annotation("train", lambda content: content.update(nothing={"clip_order": []}, none=None)),
     ):
         corrupt(data)
     fixable = [name for name in check_names(signllava, data) if CHECKS[name].fixable]
@@ -91,9 +92,11 @@ def test_several_errors_are_fixed_at_once_and_training_accepts_the_result(
 
 def test_order_is_fixed_by_time_and_unknown_keys_are_kept(signllava: Command, data: Path) -> None:
     set_times((0, 2), (8, 9), (3, 5))(data)  # the first three clips
-    order(lambda names: names.remove("train00-02"))(data)
-    clip({"speaker": "\ud800", "gloss": ["A"], "keywords": None})(data)
-    annotation("train", lambda content: content["train00"].update({"train00-09": {"translation": "Bare."}}))(data)
+    change_order(lambda names: names.remove("train00-02"))(data)
+    change_clip({"speaker": "\ud800", "gloss": ["A"], "keywords": None})(data)
+    change_annotation("train", lambda content: content["train00"].update({"train00-09": {"translation": "Bare."}}))(
+        data
+    )
     fix(signllava, data)
     entry = read_fixed(data)["train00"]
     assert entry["clip_order"][:3] == ["train00-00", "train00-02", "train00-01"]
@@ -106,7 +109,7 @@ def test_order_is_fixed_by_time_and_unknown_keys_are_kept(signllava: Command, da
 
 def test_valid_entries_are_not_changed(signllava: Command, data: Path) -> None:
     before = json.loads((data / TRAIN).read_text())
-    clip({"translation": "nan"})(data)
+    change_clip({"translation": "nan"})(data)
     fix(signllava, data)
     del before["train00"]["train00-01"]
     before["train00"]["clip_order"].remove("train00-01")
@@ -115,7 +118,7 @@ def test_valid_entries_are_not_changed(signllava: Command, data: Path) -> None:
 
 
 def test_a_fixed_file_is_not_a_split(signllava: Command, data: Path) -> None:
-    clip({"translation": "nan"})(data)
+    change_clip({"translation": "nan"})(data)
     fix(signllava, data)
     result = signllava("prepare", "check", data)
     assert "train.fixed" not in result.out
