@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from signllava_cli.evaluation.analysis import analyze, sentence_gains
+from signllava_cli.evaluation.analysis import analyze, compute_sentence_gains
 from signllava_cli.evaluation.metrics.base import MetricStatistics
 from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.evaluation.metrics.text_metrics import Bleu, Chrf
@@ -66,10 +66,10 @@ def test_gains_compare_each_clip_with_the_same_clip_of_the_baseline() -> None:
     scores, baseline = (
         Chrf().compute_scores(Chrf().extract_statistics(hypotheses, references))["chrf2"] for hypotheses in texts
     )
-    gains = sentence_gains(better, scores, baseline)
+    gains = compute_sentence_gains(better, scores, baseline)
     assert gains["r/0"] == gains["r/2"] == gains["r/3"] == 0
     assert gains["r/1"] > 50
-    assert sentence_gains(ROWS, baseline, scores)["r/1"] == -gains["r/1"]
+    assert compute_sentence_gains(ROWS, baseline, scores)["r/1"] == -gains["r/1"]
 
 
 def test_words_without_spaces_are_counted() -> None:

@@ -1,5 +1,6 @@
 """Scores equal those of the usual programs; files that cannot be compared are refused."""
 
+import inspect
 import itertools
 import json
 import statistics
@@ -12,6 +13,8 @@ import pytest
 from conftest import Ended
 from rouge_score.rouge_scorer import RougeScorer
 
+from signllava_cli.cli.evaluate import evaluate as eval_command
+from signllava_cli.evaluation.metrics.all_metrics import METRICS
 from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy, is_correct_reading
 from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.evaluation.metrics.text_metrics import (
@@ -137,6 +140,18 @@ def test_rouge_l_equals_rouge_score_in_every_sentence() -> None:
     assert scores.tolist() == [
         scorer.score(reference, hypothesis)["rougeL"].fmeasure for hypothesis, reference in pairs
     ]
+
+
+def test_every_metric_that_needs_data_has_its_option() -> None:
+    parameters = inspect.signature(eval_command).parameters
+    options = [entry.option for entry in METRICS.values() if entry.option is not None]
+    assert options
+    assert {option.removeprefix("--").replace("-", "_") for option in options} <= parameters.keys()
+
+
+def test_every_score_has_its_own_key() -> None:
+    keys = [key for entry in METRICS.values() for key in entry.metric.labels]
+    assert len(set(keys)) == len(keys)
 
 
 def test_every_metric_uses_the_words_of_its_preset() -> None:

@@ -71,9 +71,9 @@ def test_every_metric_can_be_used_as_an_evaluate_metric() -> None:
     for hypothesis, reference in zip(*texts.values(), strict=True):
         metric.add(prediction=hypothesis, reference=reference)
     assert metric.compute() == Bleu().compute(**texts)
-    bound = {"predictions": ["a pan", "a drum"], "references": ["pan", "pan"], "others": [["drum"], ["drum"]]}
+    columns = {"predictions": ["a pan", "a drum"], "references": ["pan", "pan"], "others": [["drum"], ["drum"]]}
     accuracy = ContextBoundAccuracy()
-    assert EvaluateMetric(accuracy).compute(**bound) == accuracy.compute(**bound)
+    assert EvaluateMetric(accuracy).compute(**columns) == accuracy.compute(**columns)
     with pytest.raises(ValueError, match="3 hypotheses, 2 references"):
         Bleu().compute(predictions=["a"] * 3, references=["b"] * 2)
 

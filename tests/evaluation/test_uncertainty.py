@@ -15,7 +15,12 @@ from sacrebleu.significance import PairedTest, _bootstrap_resample, estimate_ci
 from signllava_cli.evaluation.metrics.all_metrics import METRICS
 from signllava_cli.evaluation.metrics.base import MetricStatistics, TextMetric
 from signllava_cli.evaluation.metrics.text_metrics import Bleu, Chrf, RougeL, Ter
-from signllava_cli.evaluation.resampling import Comparison, ResamplingUnits, bootstrap_intervals, compare_paired
+from signllava_cli.evaluation.resampling import (
+    Comparison,
+    ResamplingUnits,
+    compare_paired,
+    compute_bootstrap_intervals,
+)
 from signllava_cli.generation.prediction import Prediction
 
 WORDS = [
@@ -94,7 +99,7 @@ def test_resampling_clips_gives_the_intervals_and_p_values_of_sacrebleu(
     one, two = metric.extract_statistics(ONE, REFERENCES), metric.extract_statistics(TWO, REFERENCES)
     _, resampled = _bootstrap_resample([list(row) for row in one], sacrebleu_metric, 1000)
     _, half_width = estimate_ci(np.array([result.score for result in resampled]))
-    interval = bootstrap_intervals(MetricStatistics(metric, one), units, 1000)[key]
+    interval = compute_bootstrap_intervals(MetricStatistics(metric, one), units, 1000)[key]
     assert (interval.high - interval.low) / 2 == pytest.approx(half_width, abs=1e-3)
     comparison = compare_paired(MetricStatistics(metric, two), one, units, num_samples=1000, num_trials=2000)[key]
     systems = [("one", ONE), ("two", TWO)]
@@ -161,10 +166,10 @@ def test_a_thousand_resamples_of_a_test_set_take_seconds() -> None:
     units = ResamplingUnits([f"r{n // 12}" for n in range(2357)])
     start_time = time.process_time()
     for entry in METRICS.values():
-        if entry.scores == "translations" and entry.option is None:
+        if entry.input_kind == "translations" and entry.option is None:
             metric: Any = entry.metric()
             statistics = metric.extract_statistics(hypotheses, references)
-            bootstrap_intervals(MetricStatistics(metric, statistics), units, 1000)
+            compute_bootstrap_intervals(MetricStatistics(metric, statistics), units, 1000)
     assert time.process_time() - start_time < 10
 
 
