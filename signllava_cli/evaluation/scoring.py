@@ -99,8 +99,9 @@ def _make_units(systems: Sequence[System], config: ScoringConfig) -> ResamplingU
     if units.num_units == 1 and config.num_samples:
         warning("all clips are of one recording, so resampling recordings gives no intervals; use --resample clips.")
     elif units.num_units < MIN_UNITS and config.num_samples:
-        bound = f"; no p-value by randomization is below {2 ** (1 - units.num_units):.3g}" if systems[1:] else ""
-        warning(f"only {units.num_units} {config.resample} to resample: intervals and p-values are rough{bound}.")
+        min_p = f"{2 ** (1 - units.num_units):.3g}"
+        p_values = f", and so are p-values; by randomization none is below {min_p}" if systems[1:] else ""
+        warning(f"only {units.num_units} {config.resample} to resample: intervals are rough{p_values}.")
     return units
 
 
