@@ -1,6 +1,6 @@
-"""Makes the pictures of the docs: `python docs/images/make.py RUN`, where RUN has been trained on the toy corpus.
+"""Makes the pictures of docs/evaluation.md: `python docs/images/make.py RUN`, with a RUN on the toy corpus.
 
-`signllava demo` leaves such a run behind. Chromium must be on this machine.
+`signllava demo` makes such a run. Needs Chromium.
 """
 
 import subprocess
@@ -14,18 +14,18 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 from browser import opened_page  # noqa: E402
 
-DESK, PHONE = {"width": 1200, "height": 860}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1200, "height": 860}, {"width": 390, "height": 844}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate the run under all context sources, and take the report's picture on a desk and on a phone."""
+    """Evaluate the run with all context sources, and take screenshots of the report on a desktop and on a phone."""
     (run,) = arguments
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.html"
         command = ["eval", run, "--split", "test", "--context-sources", "none,gold,predicted"]
         outputs = ["--report", str(report), "--charts", folder, "--out", folder]
         subprocess.run([sys.executable, "-m", "signllava_cli", *command, *outputs], check=True)
-        with opened_page(report.as_uri(), viewport=DESK, color_scheme="light") as (page, _, _):
+        with opened_page(report.as_uri(), viewport=DESKTOP, color_scheme="light") as (page, _, _):
             page: Any
             page.screenshot(path=HERE / "report.png")
             page.select_option("#sort", "gain")

@@ -30,50 +30,54 @@ def analyze(rows: Sequence[Prediction], statistics: Mapping[str, MetricStatistic
     reference_words = [Counter(words(row.reference)) for row in rows]
     pairs = list(zip(hypothesis_words, reference_words, strict=True))
     texts = Counter(row.hypothesis.strip().casefold() for row in rows if row.hypothesis.strip())
-    all_content_words = _content_words(reference_words)
+    all_content_words = _find_content_words(reference_words)
     content_pairs = [
         (hypothesis, content_words)
         for hypothesis, reference in pairs
         if (content_words := set(reference) & all_content_words)
     ]
     num_without = sum(1 for hypothesis, content_words in content_pairs if not content_words & set(hypothesis))
-    function_words = _function_words(reference_words, language)
+    function_words = _find_function_words(reference_words, language)
     return {
         "buckets": score_buckets(rows, statistics),
-        "without_content_word": _percent(num_without, len(content_pairs)),
-        "repeated_hypotheses": _percent(sum(count for count in texts.values() if count > 1), len(rows)),
-        "missed_words": _most_common((reference - hypothesis for hypothesis, reference in pairs), function_words),
-        "invented_words": _most_common((hypothesis - reference for hypothesis, reference in pairs), function_words),
+        "without_content_word": _compute_percent(num_without, len(content_pairs)),
+        "repeated_hypotheses": _compute_percent(sum(count for count in texts.values() if count > 1), len(rows)),
+        "missed_words": _count_most_common(
+            (reference - hypothesis for hypothesis, reference in pairs), function_words
+        ),
+        "invented_words": _count_most_common(
+            (hypothesis - reference for hypothesis, reference in pairs), function_words
+        ),
         "leaked_clips": [row.id for row in rows if is_leaked(row.reference, row.context)],
     }
 
 
-def sentence_gains(rows: Sequence[Prediction], scores: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+def compute_sentence_gains(rows: Sequence[Prediction], scores: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
     """Clip id -> the difference of its score in `scores` (N,) and in `baseline` (N,)."""
     return {row.id: round(float(gain), 2) for row, gain in zip(rows, scores - baseline, strict=True)}
 
 
-def _content_words(texts: Sequence[Counter[str]]) -> set[str]:
+def _find_content_words(texts: Sequence[Counter[str]]) -> set[str]:
     num_texts = Counter(word for text in texts for word in text)
     return {word for word, count in num_texts.items() if count <= max(1, FUNCTION_WORD_SHARE * len(texts))}
 
 
-def _function_words(texts: Sequence[Counter[str]], language: str) -> frozenset[str]:
+def _find_function_words(texts: Sequence[Counter[str]], language: str) -> frozenset[str]:
     """The stop words of `language`; if the package has no list of them, the words in more than 5 % of `texts`.
 
     A list is preferred: in a corpus with one topic, such as the weather, content words are in many sentences.
     """
     if (STOP_WORDS / f"{language}.txt").is_file():
         return shipped_stop_words(language)
-    return frozenset(word for text in texts for word in text) - _content_words(texts)
+    return frozenset(word for text in texts for word in text) - _find_content_words(texts)
 
 
-def _most_common(counts: Iterable[Counter[str]], excluded: frozenset[str]) -> list[tuple[str, int]]:
+def _count_most_common(counts: Iterable[Counter[str]], excluded: frozenset[str]) -> list[tuple[str, int]]:
     total = Counter[str]()
     for count in counts:
         total.update(count)
     return Counter({word: count for word, count in total.items() if word not in excluded}).most_common(MAX_WORDS)
 
 
-def _percent(part: int, total: int) -> float:
+def _compute_percent(part: int, total: int) -> float:
     return round(100 * part / total, 2) if total else 0.0

@@ -53,14 +53,15 @@ def _score_grouping(
         bucket: {
             "clips": len(indices[bucket]),
             **{
-                key: round(of_metric.compute_scores(indices[bucket])[key], 2) for key, of_metric in statistics.items()
+                key: round(metric_statistics.compute_scores(indices[bucket])[key], 2)
+                for key, metric_statistics in statistics.items()
             },
         }
         for bucket in sort_buckets(indices)
     }
 
 
-def bucket_tables(results: Sequence[SystemResult]) -> list[BucketTable]:
+def make_bucket_tables(results: Sequence[SystemResult]) -> list[BucketTable]:
     """The groupings with more than one bucket, systems side by side; none of answers."""
     tables = []
     for name, grouping in GROUPINGS.items():
@@ -86,7 +87,7 @@ def sort_buckets(names: Iterable[str]) -> list[str]:
     return sorted(names, key=sort_key)
 
 
-def _bucket_label(value: int, bounds: Sequence[int]) -> str:
+def _find_bucket_label(value: int, bounds: Sequence[int]) -> str:
     """The bucket of `value`: from one of the `bounds` to before the next. The first has all values below."""
     index = max((index for index, bound in enumerate(bounds) if value >= bound), default=0)
     if index == len(bounds) - 1:
@@ -98,17 +99,19 @@ def _bucket_label(value: int, bounds: Sequence[int]) -> str:
 GROUPINGS = {
     "context_sentences": Grouping(
         "sentences of context",
-        lambda row: None if row.context_source == UNKNOWN else _bucket_label(len(row.context), (0, 1, 2, 3, 5, 9)),
+        lambda row: (
+            None if row.context_source == UNKNOWN else _find_bucket_label(len(row.context), (0, 1, 2, 3, 5, 9))
+        ),
     ),
     "position": Grouping(
-        "sentences before the clip", lambda row: _bucket_label(row.position, (0, 1, 2, 5, 10, 20, 50))
+        "sentences before the clip", lambda row: _find_bucket_label(row.position, (0, 1, 2, 5, 10, 20, 50))
     ),
     "reference_words": Grouping(
-        "words of the reference", lambda row: _bucket_label(len(words(row.reference)), (0, 4, 8, 13, 21, 31))
+        "words of the reference", lambda row: _find_bucket_label(len(words(row.reference)), (0, 4, 8, 13, 21, 31))
     ),
     "frames": Grouping(
         "frames shown",
-        lambda row: None if row.frames is None else _bucket_label(row.frames, (0, 50, 100, 200, 400, 800)),
+        lambda row: None if row.frames is None else _find_bucket_label(row.frames, (0, 50, 100, 200, 400, 800)),
     ),
     "recording": Grouping("recording", lambda row: row.recording),
 }

@@ -10,12 +10,12 @@ from typing import Any
 from signllava_cli.console import info
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.outputs import Outputs, skip_outputs
-from signllava_cli.evaluation.reporting.latex import latex_table
+from signllava_cli.evaluation.reporting.latex import make_latex_table
 from signllava_cli.evaluation.reporting.terminal import print_evaluation
 from signllava_cli.evaluation.results import Evaluation, ScoringConfig
 from signllava_cli.evaluation.scoring import score_systems
 from signllava_cli.evaluation.system_files import MissingPolicy, read_systems, read_texts
-from signllava_cli.evaluation.systems import System, baseline_first, require_same_clips
+from signllava_cli.evaluation.systems import System, move_baseline_first, require_same_clips
 from signllava_cli.files import write_json, write_text
 
 
@@ -25,7 +25,7 @@ class EvaluationInputs:
 
     `references`: a file with the references of the predictions, if they have none. `missing`: whether clips without a
     hypothesis count as empty or are excluded. `intersection`: score the clips of which all files have a hypothesis.
-    `baseline`: the name of the baseline; `None` for the default of `baseline_first`.
+    `baseline`: the name of the baseline; `None` for the default of `move_baseline_first`.
     """
 
     predictions: Sequence[str] = ()
@@ -48,9 +48,9 @@ class EvaluationInputs:
             raise UserError("Name either predictions files, or --hyp FILE with --ref FILE.")
         if self.hypothesis_references is not None:
             systems = read_texts(self.hypotheses, self.hypothesis_references.expanduser())
-            return baseline_first(systems, self.baseline)
+            return move_baseline_first(systems, self.baseline)
         systems = read_systems(skip_outputs(self.predictions), self.references, self.missing)
-        return require_same_clips(baseline_first(systems, self.baseline), self.intersection)
+        return require_same_clips(move_baseline_first(systems, self.baseline), self.intersection)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry `sources` of scores.json."""
@@ -101,7 +101,7 @@ def evaluate(inputs: EvaluationInputs, config: ScoringConfig, outputs: Outputs) 
     write_json(scores_file, {**evaluation.to_dict(), "sources": inputs.to_dict(), "date": time.strftime("%F %T %z")})
     info(f"scores in {scores_file}")
     if outputs.latex is not None:
-        write_text(outputs.latex, latex_table(evaluation))
+        write_text(outputs.latex, make_latex_table(evaluation))
         info(f"LaTeX table in {outputs.latex}")
     if outputs.report is not None:
         from signllava_cli.evaluation.reporting.html_report import write_report

@@ -35,7 +35,7 @@ class Outputs:
         Raises:
             UserError: a path is that of an input or of another file, or has another suffix than its option needs.
         """
-        scores = self._scores_file(systems)
+        scores = self._choose_scores_file(systems)
         if scores.parent.is_file() or (scores.exists() and not _has_scores(scores)):
             raise UserError(f"--out {self.scores} exists and is not a scores file: choose another name.")
         for option, file, suffixes in (
@@ -55,7 +55,7 @@ class Outputs:
             raise UserError(f"--charts {self.charts} is a file; name a folder.")
         return scores
 
-    def _scores_file(self, systems: Sequence[System]) -> Path:
+    def _choose_scores_file(self, systems: Sequence[System]) -> Path:
         path = self.scores
         if path is None:
             folders = {system.file.parent.parent for system in systems}

@@ -61,7 +61,7 @@ class ResamplingUnits:
     def bootstrap_weights(self, num_samples: int) -> Iterator[np.ndarray]:
         """How often each unit is drawn in each resample, in chunks: float64 (chunk, units)."""
         rng = np.random.default_rng(SEED)
-        for size in _chunk_sizes(num_samples):
+        for size in _iterate_chunk_sizes(num_samples):
             weights = np.zeros((size, self.num_units))
             drawn_units = rng.choice(self.num_units, size=(size, self.num_units), replace=True)
             for sample, units in enumerate(drawn_units):
@@ -71,7 +71,7 @@ class ResamplingUnits:
     def randomization_masks(self, num_trials: int) -> Iterator[np.ndarray]:
         """1 for each unit that the systems swap in a trial, else 0, in chunks: float64 (chunk, units)."""
         rng = np.random.default_rng(SEED)
-        for size in _chunk_sizes(num_trials):
+        for size in _iterate_chunk_sizes(num_trials):
             yield rng.integers(2, size=(size, self.num_units), dtype=bool).astype(np.float64)
 
     def sum_statistics(self, statistics: np.ndarray) -> np.ndarray:
@@ -81,14 +81,16 @@ class ResamplingUnits:
         return sums
 
 
-def bootstrap_intervals(
+def compute_bootstrap_intervals(
     statistics: MetricStatistics, units: ResamplingUnits, num_samples: int
 ) -> dict[str, Interval]:
     """The bootstrap interval of each score of a metric."""
     metric = statistics.metric
     sums = units.sum_statistics(statistics.values)  # (units, K)
     scores = _concatenate(metric.compute_scores(weights @ sums) for weights in units.bootstrap_weights(num_samples))
-    return {key: _percentile_interval(values) for key, values in scores.items() if key not in metric.count_keys}
+    return {
+        key: _compute_percentile_interval(values) for key, values in scores.items() if key not in metric.count_keys
+    }
 
 
 def compare_paired(
@@ -97,13 +99,13 @@ def compare_paired(
     """Compare each score of `system` with the `baseline`, statistics (N, K) of the same metric and clips."""
     metric = system.metric
     system_sums, baseline_sums = units.sum_statistics(system.values), units.sum_statistics(baseline)  # (units, K)
-    observed = _score_differences(metric, system_sums.sum(axis=0), baseline_sums.sum(axis=0))
+    observed = _compute_differences(metric, system_sums.sum(axis=0), baseline_sums.sum(axis=0))
     resampled = _concatenate(
-        _score_differences(metric, weights @ system_sums, weights @ baseline_sums)
+        _compute_differences(metric, weights @ system_sums, weights @ baseline_sums)
         for weights in units.bootstrap_weights(num_samples)
     )
     swapped = _concatenate(
-        _score_differences(
+        _compute_differences(
             metric, mask @ baseline_sums + (1 - mask) @ system_sums, (1 - mask) @ baseline_sums + mask @ system_sums
         )
         for mask in units.randomization_masks(num_trials)
@@ -115,21 +117,21 @@ def compare_paired(
         size, sizes = abs(float(difference)), np.abs(resampled[key])
         comparisons[key] = Comparison(
             difference=float(difference),
-            interval=_percentile_interval(resampled[key]),
-            bootstrap_p=_p_value(np.abs(resampled[key] - difference), size),
-            randomization_p=_p_value(np.abs(swapped[key]), size),
-            sacrebleu_bootstrap_p=_sacrebleu_p_value(sizes - sizes.mean(), size),
-            sacrebleu_randomization_p=_sacrebleu_p_value(np.abs(swapped[key]), size),
+            interval=_compute_percentile_interval(resampled[key]),
+            bootstrap_p=_compute_p_value(np.abs(resampled[key] - difference), size),
+            randomization_p=_compute_p_value(np.abs(swapped[key]), size),
+            sacrebleu_bootstrap_p=_compute_sacrebleu_p_value(sizes - sizes.mean(), size),
+            sacrebleu_randomization_p=_compute_sacrebleu_p_value(np.abs(swapped[key]), size),
         )
     return comparisons
 
 
-def _score_differences(metric: Metric, system_sums: np.ndarray, baseline_sums: np.ndarray) -> Scores:
+def _compute_differences(metric: Metric, system_sums: np.ndarray, baseline_sums: np.ndarray) -> Scores:
     system, baseline = metric.compute_scores(system_sums), metric.compute_scores(baseline_sums)
     return {key: system[key] - baseline[key] for key in system}
 
 
-def _chunk_sizes(total: int) -> Iterator[int]:
+def _iterate_chunk_sizes(total: int) -> Iterator[int]:
     """`total` in chunks that fit into memory: weights take 8 bytes per unit and sample."""
     for start in range(0, total, CHUNK_SIZE):
         yield min(CHUNK_SIZE, total - start)
@@ -140,7 +142,7 @@ def _concatenate(chunks: Iterable[Scores]) -> Scores:
     return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
 
 
-def _percentile_interval(values: np.ndarray) -> Interval:
+def _compute_percentile_interval(values: np.ndarray) -> Interval:
     """The middle 95 %, as in sacreBLEU: without 1/40 of the sorted values at each end.
 
     NaN values, of resamples in which nothing was counted, are ignored.
@@ -150,12 +152,12 @@ def _percentile_interval(values: np.ndarray) -> Interval:
     return Interval(float(ordered[num_cut]), float(ordered[len(ordered) - num_cut - 1]))
 
 
-def _p_value(values: np.ndarray, observed: float) -> float:
+def _compute_p_value(values: np.ndarray, observed: float) -> float:
     """The share of values at least as large as the observed one, which is one of them (Phipson & Smyth 2010)."""
     tolerance = 1e-9 * max(1.0, observed)
     values = values[~np.isnan(values)]
     return float((np.sum(values >= observed - tolerance) + 1) / (len(values) + 1))
 
 
-def _sacrebleu_p_value(values: np.ndarray, observed: float) -> float:
+def _compute_sacrebleu_p_value(values: np.ndarray, observed: float) -> float:
     return float((np.sum(values > observed) + 1) / (len(values) + 1))

@@ -14,7 +14,7 @@ from signllava_cli.evaluation.metrics.all_metrics import LABELS, ROUGE_KEYS, TAB
 from signllava_cli.evaluation.metrics.base import Metric
 from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.evaluation.resampling import SEED, Comparison, Interval
-from signllava_cli.evaluation.systems import System, context_bound_marks
+from signllava_cli.evaluation.systems import System, collect_context_bound_marks
 
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")  # whose versions are in scores.json
 
@@ -123,6 +123,7 @@ class Evaluation:
         """The system that the others are compared with."""
         return self.results[0].system
 
+    @property
     def table_keys(self) -> list[str]:
         """The keys of the scores that tables show; of ROUGE-L only the variant of the preset."""
         hidden = ROUGE_KEYS - {find_preset(self.config.preset).rouge}
@@ -138,7 +139,7 @@ class Evaluation:
     @property
     def context_bound_marks(self) -> list[ContextBound | None]:
         """The mark of each clip in the corpus."""
-        return context_bound_marks([result.system for result in self.results])
+        return collect_context_bound_marks([result.system for result in self.results])
 
     def to_dict(self) -> dict[str, Any]:
         """scores.json."""

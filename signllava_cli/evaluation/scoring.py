@@ -7,7 +7,7 @@ import numpy as np
 
 from signllava_cli.console import warning
 from signllava_cli.errors import UserError
-from signllava_cli.evaluation.analysis import analyze, sentence_gains
+from signllava_cli.evaluation.analysis import analyze, compute_sentence_gains
 from signllava_cli.evaluation.metrics.all_metrics import METRICS
 from signllava_cli.evaluation.metrics.base import MetricStatistics, TextMetric
 from signllava_cli.evaluation.metrics.context_bound import ContextBoundAccuracy
@@ -17,11 +17,11 @@ from signllava_cli.evaluation.resampling import (
     Comparison,
     Interval,
     ResamplingUnits,
-    bootstrap_intervals,
     compare_paired,
+    compute_bootstrap_intervals,
 )
 from signllava_cli.evaluation.results import Evaluation, ScoringConfig, SeedSummary, SystemResult
-from signllava_cli.evaluation.systems import TRANSLATION, System, context_bound_marks
+from signllava_cli.evaluation.systems import TRANSLATION, System, collect_context_bound_marks
 from signllava_cli.generation.instructions import FREE_QUESTION
 from signllava_cli.recipe import TASKS
 
@@ -37,20 +37,26 @@ def score_systems(systems: Sequence[System], config: ScoringConfig) -> Evaluatio
         UserError: the preset is unknown, or the stop list or the data of a metric is not valid.
     """
     metrics = _make_metrics(systems[0].task, config)
-    statistics = [_extract_statistics(system, metrics) for system in systems]
-    marks = context_bound_marks(systems)
+    statistics_by_system = [_extract_statistics(system, metrics) for system in systems]
+    marks = collect_context_bound_marks(systems)
     if any(marks):
         accuracy = ContextBoundAccuracy()
-        for system, of_system in zip(systems, statistics, strict=True):
+        for system, system_statistics in zip(systems, statistics_by_system, strict=True):
             hypotheses = [row.hypothesis for row in system.rows]
-            of_system.append(MetricStatistics(accuracy, accuracy.extract_statistics(hypotheses, marks)))
+            system_statistics.append(MetricStatistics(accuracy, accuracy.extract_statistics(hypotheses, marks)))
     units = _make_units(systems, config)
     results = [
-        _score_system(system, of_system, None if index == 0 else statistics[0], units=units, config=config)
-        for index, (system, of_system) in enumerate(zip(systems, statistics, strict=True))
+        _score_system(
+            system, system_statistics, None if index == 0 else statistics_by_system[0], units=units, config=config
+        )
+        for index, (system, system_statistics) in enumerate(zip(systems, statistics_by_system, strict=True))
     ]
-    all_metrics = tuple(each.metric for each in statistics[0])
-    return Evaluation(tuple(results), _summarize_seeds(results), all_metrics, config)
+    return Evaluation(
+        results=tuple(results),
+        seeds=_summarize_seeds(results),
+        metrics=tuple(metric_statistics.metric for metric_statistics in statistics_by_system[0]),
+        config=config,
+    )
 
 
 def _make_metrics(task: str, config: ScoringConfig) -> list[TextMetric]:
@@ -61,7 +67,7 @@ def _make_metrics(task: str, config: ScoringConfig) -> list[TextMetric]:
         raise UserError(f"task {task}: unknown task; expected one of {', '.join(TASKS)}.")
     scored = "translations" if task == TRANSLATION else "answers"
     options = [
-        entry.option for name, entry in METRICS.items() if name in config.metric_data and entry.scores != scored
+        entry.option for name, entry in METRICS.items() if name in config.metric_data and entry.input_kind != scored
     ]
     if options:
         raise UserError(
@@ -71,7 +77,7 @@ def _make_metrics(task: str, config: ScoringConfig) -> list[TextMetric]:
     metrics: list[TextMetric] = []
     for name, entry in METRICS.items():
         metric_class: Any = entry.metric
-        if entry.scores == scored and entry.option is None:
+        if entry.input_kind == scored and entry.option is None:
             metrics.append(metric_class(preset))
         elif name in config.metric_data:
             metrics.append(metric_class(config.metric_data[name], preset))
@@ -93,8 +99,9 @@ def _make_units(systems: Sequence[System], config: ScoringConfig) -> ResamplingU
     if units.num_units == 1 and config.num_samples:
         warning("all clips are of one recording, so resampling recordings gives no intervals; use --resample clips.")
     elif units.num_units < MIN_UNITS and config.num_samples:
-        bound = f"; no p-value by randomization is below {2 ** (1 - units.num_units):.3g}" if systems[1:] else ""
-        warning(f"only {units.num_units} {config.resample} to resample: intervals and p-values are rough{bound}.")
+        min_p = f"{2 ** (1 - units.num_units):.3g}"
+        p_values = f", and so are p-values; by randomization none is below {min_p}" if systems[1:] else ""
+        warning(f"only {units.num_units} {config.resample} to resample: intervals are rough{p_values}.")
     return units
 
 
@@ -111,21 +118,26 @@ def _score_system(
     intervals: dict[str, Interval] = {}
     comparisons: dict[str, Comparison] = {}
     num_samples, num_trials = config.num_samples, config.num_trials
-    for index, of_metric in enumerate(statistics):
-        scores |= of_metric.compute_scores()
+    for index, metric_statistics in enumerate(statistics):
+        scores |= metric_statistics.compute_scores()
         if num_samples:
-            intervals |= bootstrap_intervals(of_metric, units, num_samples)
+            intervals |= compute_bootstrap_intervals(metric_statistics, units, num_samples)
         if num_samples and baseline is not None:
             comparisons |= compare_paired(
-                of_metric, baseline[index].values, units, num_samples=num_samples, num_trials=num_trials
+                metric_statistics, baseline[index].values, units, num_samples=num_samples, num_trials=num_trials
             )
-    clip_scores = _clip_scores(statistics)
+    clip_scores = _compute_clip_scores(statistics)
     analysis: dict[str, Any] = {}
     if system.task == TRANSLATION:
-        by_key = {key: each for each in statistics for key in BUCKET_KEYS if key in each.metric.labels}
+        by_key = {
+            key: metric_statistics
+            for metric_statistics in statistics
+            for key in BUCKET_KEYS
+            if key in metric_statistics.metric.labels
+        }
         analysis = analyze(system.rows, by_key, find_preset(config.preset).language)
         if baseline is not None:
-            analysis["gains"] = sentence_gains(system.rows, clip_scores, _clip_scores(baseline))
+            analysis["gains"] = compute_sentence_gains(system.rows, clip_scores, _compute_clip_scores(baseline))
     return SystemResult(
         system=system,
         scores=scores,
@@ -136,13 +148,13 @@ def _score_system(
     )
 
 
-def _clip_scores(statistics: Sequence[MetricStatistics]) -> np.ndarray:
+def _compute_clip_scores(statistics: Sequence[MetricStatistics]) -> np.ndarray:
     """Sentence chrF2 of each translation of a system, or accuracy of each answer: float64 (N,)."""
     return next(
-        of_metric.metric.compute_scores(of_metric.values)[key]
-        for of_metric in statistics
+        metric_statistics.metric.compute_scores(metric_statistics.values)[key]
+        for metric_statistics in statistics
         for key in CLIP_SCORE_KEYS
-        if key in of_metric.metric.labels
+        if key in metric_statistics.metric.labels
     )
 
 

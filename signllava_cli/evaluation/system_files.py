@@ -84,9 +84,9 @@ def _read_system(file: Path, gold: Mapping[str, Prediction] | None, missing: Mis
     if file.suffix == ".csv":
         if gold is None:
             raise UserError(f"{file} has no references; name a file of references with --references.")
-        rows = _rows_from_csv(file, gold)
+        rows = _read_csv_rows(file, gold)
     elif file.suffix == ".json":
-        rows, unscored = _rows_from_sign_llava(file)
+        rows, unscored = _read_sign_llava_rows(file)
     elif (file / "predictions").is_dir():
         raise UserError(
             f"{file} is a run; name {file}/predictions/*, or add `--context-sources none,gold,predicted`."
@@ -100,8 +100,8 @@ def _read_system(file: Path, gold: Mapping[str, Prediction] | None, missing: Mis
     if gold is not None:
         return _join_references(file, rows, gold, missing)
     absent = [row.id for row in rows if row.missing]
-    kept = [row for row in rows if not row.missing] if missing == "exclude" else rows
-    return _make_system(file, kept, missing=absent, unscored=unscored)
+    scored_rows = [row for row in rows if not row.missing] if missing == "exclude" else rows
+    return _make_system(file, scored_rows, missing=absent, unscored=unscored)
 
 
 def _join_references(
@@ -124,13 +124,13 @@ def _join_references(
             f"{file} and the references have different tasks or questions for {len(different)} clips "
             f"({summarize_names(different)})."
         )
-    kept = []
+    scored_rows = []
     for clip_id, gold_row in gold.items():
         if missing == "empty" or clip_id not in absent:
-            row = predictions.get(clip_id) or _external_prediction(gold_row, "", NO_HYPOTHESIS)
-            kept.append(replace(row, reference=gold_row.reference))
+            row = predictions.get(clip_id) or _make_external_prediction(gold_row, "", NO_HYPOTHESIS)
+            scored_rows.append(replace(row, reference=gold_row.reference))
     extra = [clip_id for clip_id in predictions if clip_id not in gold]
-    return _make_system(file, kept, missing=absent, extra=extra)
+    return _make_system(file, scored_rows, missing=absent, extra=extra)
 
 
 def _make_system(
@@ -151,7 +151,7 @@ def _read_references(file: Path) -> dict[str, Prediction]:
     """Clip id -> a row with its reference."""
     _require_no_plain_text(file)
     if file.suffix == ".csv":
-        rows = [_row_from_uid(uid, reference=text) for uid, text in _read_csv(file).items()]
+        rows = [_make_row(uid, reference=text) for uid, text in _read_csv(file).items()]
     else:
         file = find_predictions(file)
         rows = read_predictions(file)
@@ -160,14 +160,14 @@ def _read_references(file: Path) -> dict[str, Prediction]:
     return {row.id: row for row in rows if row.missing != NO_KEYWORD}
 
 
-def _rows_from_csv(file: Path, gold: Mapping[str, Prediction]) -> list[Prediction]:
+def _read_csv_rows(file: Path, gold: Mapping[str, Prediction]) -> list[Prediction]:
     """A row per text; its uid is `recording/clip`, or the name of a clip that only one recording has."""
     name_counts = Counter(row.clip for row in gold.values())
-    known = {row.clip: row for row in gold.values() if name_counts[row.clip] == 1} | dict(gold)
-    known |= {row.recording: row for row in gold.values() if not row.clip}
+    clips_by_uid = {row.clip: row for row in gold.values() if name_counts[row.clip] == 1} | dict(gold)
+    clips_by_uid |= {row.recording: row for row in gold.values() if not row.clip}
     rows: dict[str, Prediction] = {}
     for uid, text in _read_csv(file).items():
-        row = _external_prediction(known.get(uid, _row_from_uid(uid)), text)
+        row = _make_external_prediction(clips_by_uid.get(uid, _make_row(uid)), text)
         if row.id in rows:
             raise UserError(
                 f"{file}: clip {escape_unprintable(row.id)} is there twice, the second time as "
@@ -177,7 +177,7 @@ def _rows_from_csv(file: Path, gold: Mapping[str, Prediction]) -> list[Predictio
     return list(rows.values())
 
 
-def _rows_from_sign_llava(file: Path) -> tuple[list[Prediction], tuple[str, ...]]:
+def _read_sign_llava_rows(file: Path) -> tuple[list[Prediction], tuple[str, ...]]:
     """The rows of Sign_LLaVA's file, and the ids that it names without a text."""
     content = read_sign_llava_json(file)
     if content.is_gold:
@@ -185,7 +185,7 @@ def _rows_from_sign_llava(file: Path) -> tuple[list[Prediction], tuple[str, ...]
     return [replace(row, context_source=UNKNOWN) for row in content.rows], content.absent
 
 
-def _external_prediction(clip: Prediction, hypothesis: str, missing: str | None = None) -> Prediction:
+def _make_external_prediction(clip: Prediction, hypothesis: str, missing: str | None = None) -> Prediction:
     """The row of another system for `clip`, with the fields of the clip but not those of the system that made it."""
     return Prediction(
         recording=clip.recording,
@@ -202,7 +202,7 @@ def _external_prediction(clip: Prediction, hypothesis: str, missing: str | None 
     )
 
 
-def _row_from_uid(uid: str, reference: str = "") -> Prediction:
+def _make_row(uid: str, reference: str = "") -> Prediction:
     """A row of this uid: the recording is the part before the last `/`, or all of a uid without one."""
     recording, _, clip = uid.rpartition("/") if "/" in uid else (uid, "", "")
     return Prediction(recording, clip, 0, TRANSLATION, reference, "")
@@ -264,7 +264,7 @@ def _require_complete(file: Path, rows: list[Prediction]) -> None:
 def _assign_names(systems: Sequence[System], names: Sequence[str | None]) -> list[System]:
     """The systems with their names in tables: from `names`, numbered if runs share one, or from their paths."""
     unnamed_files = [system.file for system, name in zip(systems, names, strict=True) if name is None]
-    path_names = iter(_shortest_names(unnamed_files))
+    path_names = iter(_find_shortest_names(unnamed_files))
     num_runs, run_number = Counter(names), Counter[str]()
     named = []
     for system, name in zip(systems, names, strict=True):
@@ -283,7 +283,7 @@ def _assign_names(systems: Sequence[System], names: Sequence[str | None]) -> lis
     return named
 
 
-def _shortest_names(files: Sequence[Path]) -> list[str]:
+def _find_shortest_names(files: Sequence[Path]) -> list[str]:
     """The last parts of each path, as many as make the names differ; of our predictions, of their folder's path."""
     parts = [(file.parent if file.name == PREDICTIONS_FILE else file).absolute().parts for file in files]
     for length in range(1, max(map(len, parts), default=0) + 1):

@@ -57,7 +57,7 @@ class System:
         return tasks[0]
 
 
-def context_bound_marks(systems: Sequence[System]) -> list[ContextBound | None]:
+def collect_context_bound_marks(systems: Sequence[System]) -> list[ContextBound | None]:
     """The mark of each clip, from the first system whose file has marks; only of translations."""
     by_system = [[row.context_bound for row in system.rows] for system in systems]
     unmarked: list[ContextBound | None] = [None] * len(by_system[0])
@@ -66,7 +66,7 @@ def context_bound_marks(systems: Sequence[System]) -> list[ContextBound | None]:
     )
 
 
-def baseline_first(systems: Sequence[System], name: str | None) -> list[System]:
+def move_baseline_first(systems: Sequence[System], name: str | None) -> list[System]:
     """The systems, with the baseline first.
 
     Args:

@@ -1,4 +1,4 @@
-"""Intervals and comparisons: sacreBLEU's own where it has them, and honest about chance."""
+"""Intervals and comparisons: equal to sacreBLEU's where it has them, and calibrated for chance differences."""
 
 import json
 import time
@@ -12,8 +12,15 @@ from conftest import Ended
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, _bootstrap_resample, estimate_ci
 
-from signllava_cli.evaluation.metrics.text_metrics import TEXT_METRICS, Bleu, Chrf, RougeL, Ter, TextMetric
-from signllava_cli.evaluation.resampling import ResamplingUnits, bootstrap_intervals, compare_paired
+from signllava_cli.evaluation.metrics.all_metrics import METRICS
+from signllava_cli.evaluation.metrics.base import MetricStatistics, TextMetric
+from signllava_cli.evaluation.metrics.text_metrics import Bleu, Chrf, RougeL, Ter
+from signllava_cli.evaluation.resampling import (
+    Comparison,
+    ResamplingUnits,
+    compare_paired,
+    compute_bootstrap_intervals,
+)
 from signllava_cli.generation.prediction import Prediction
 
 WORDS = [
@@ -32,7 +39,8 @@ WORDS = [
     "and",
     "slowly",
 ]
-PAIRS = [(Bleu(), BLEU(), "bleu4"), (Chrf(), CHRF(), "chrf2"), (Ter(), TER(), "ter")]
+METRIC_PAIRS = [(Bleu(), BLEU(), "bleu4"), (Chrf(), CHRF(), "chrf2"), (Ter(), TER(), "ter")]
+METRIC_KEYS = [key for *_, key in METRIC_PAIRS]
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -40,8 +48,8 @@ def sentences(count: int, seed: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=int(rng.integers(1, 12)))) + "." for _ in range(count)]
 
 
-def garbled(texts: list[str], share: float, seed: int) -> list[str]:
-    """`texts` with that share of the words replaced, and now and then nothing left."""
+def corrupt(texts: list[str], share: float, seed: int) -> list[str]:
+    """`texts` with that share of the words replaced; one in fifty becomes empty."""
     rng = np.random.default_rng(seed)
     return [
         ""
@@ -52,101 +60,120 @@ def garbled(texts: list[str], share: float, seed: int) -> list[str]:
 
 
 REFERENCES = sentences(150, 0)
-ONE, TWO = garbled(REFERENCES, 0.35, 1), garbled(REFERENCES, 0.30, 2)
+ONE, TWO = corrupt(REFERENCES, 0.35, 1), corrupt(REFERENCES, 0.30, 2)
 
 
-@pytest.mark.parametrize(("ours", "theirs", "key"), PAIRS, ids=[key for *_, key in PAIRS])
-def test_any_sum_scores_as_in_sacrebleu(ours: TextMetric, theirs: BLEU, key: str) -> None:
-    """One clip alone, none that matches, empty ones, and many."""
-    texts = [*ONE, "", "xyz", "the", REFERENCES[3]]
-    counts = ours.counts(texts, [*REFERENCES, "a", "the man", "the", REFERENCES[3]])
+def compare_sentences(
+    baseline: np.ndarray, system: np.ndarray, units: ResamplingUnits, *, num_samples: int, num_trials: int
+) -> Comparison:
+    """Compare two systems by their sentence scores (N,), as those of ROUGE-L."""
+    statistics = [np.column_stack([scores, np.ones(len(scores))]) for scores in (baseline, system)]
+    comparisons = compare_paired(
+        MetricStatistics(RougeL(), statistics[1]),
+        statistics[0],
+        units,
+        num_samples=num_samples,
+        num_trials=num_trials,
+    )
+    return comparisons["rougeL"]
+
+
+@pytest.mark.parametrize(("metric", "sacrebleu_metric", "key"), METRIC_PAIRS, ids=METRIC_KEYS)
+def test_scores_of_summed_statistics_equal_sacrebleu(metric: TextMetric, sacrebleu_metric: BLEU, key: str) -> None:
+    """For a single clip, clips without matches, empty clips, and many clips."""
+    hypotheses = [*ONE, "", "xyz", "the", REFERENCES[3]]
+    statistics = metric.extract_statistics(hypotheses, [*REFERENCES, "a", "the man", "the", REFERENCES[3]])
     rng = np.random.default_rng(0)
-    picks: list[Any] = [[150], [151], [152], [150, 151]]
-    picks += [rng.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10]
-    for pick in picks:
-        expected = theirs._aggregate_and_compute([list(counts[row]) for row in pick]).score
-        assert ours.scores(counts[pick].sum(axis=0))[key] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    samples = [[150], [151], [152], [150, 151], *(rng.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10)]
+    for indices in samples:
+        expected = sacrebleu_metric._aggregate_and_compute([list(statistics[index]) for index in indices]).score
+        score = metric.compute_scores(statistics[indices].sum(axis=0))[key]
+        assert score == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize(("ours", "theirs", "key"), PAIRS, ids=[key for *_, key in PAIRS])
-def test_resampling_clips_gives_sacrebleus_intervals_and_p_values(ours: TextMetric, theirs: BLEU, key: str) -> None:
+@pytest.mark.parametrize(("metric", "sacrebleu_metric", "key"), METRIC_PAIRS, ids=METRIC_KEYS)
+def test_resampling_clips_gives_the_intervals_and_p_values_of_sacrebleu(
+    metric: TextMetric, sacrebleu_metric: BLEU, key: str
+) -> None:
     units = ResamplingUnits([str(n) for n in range(150)])
-    one, two = ours.counts(ONE, REFERENCES), ours.counts(TWO, REFERENCES)
-    _, resampled = _bootstrap_resample([list(row) for row in one], theirs, 1000)
-    _, half_width = estimate_ci(np.array([each.score for each in resampled]))
-    interval = bootstrap_intervals(ours, one, units, 1000)[key]
+    one, two = metric.extract_statistics(ONE, REFERENCES), metric.extract_statistics(TWO, REFERENCES)
+    _, resampled = _bootstrap_resample([list(row) for row in one], sacrebleu_metric, 1000)
+    _, half_width = estimate_ci(np.array([result.score for result in resampled]))
+    interval = compute_bootstrap_intervals(MetricStatistics(metric, one), units, 1000)[key]
     assert (interval.high - interval.low) / 2 == pytest.approx(half_width, abs=1e-3)
-    found = compare_paired(ours, one, two, units, samples=1000, trials=2000)[key]
+    comparison = compare_paired(MetricStatistics(metric, two), one, units, num_samples=1000, num_trials=2000)[key]
     systems = [("one", ONE), ("two", TWO)]
-    for kind, samples, p_value in (
-        ("bs", 1000, found.sacrebleu_bootstrap_p),
-        ("ar", 2000, found.sacrebleu_randomization_p),
+    for test_type, num_samples, p_value in (
+        ("bs", 1000, comparison.sacrebleu_bootstrap_p),
+        ("ar", 2000, comparison.sacrebleu_randomization_p),
     ):
-        _, scores = PairedTest(systems, {"metric": theirs}, [REFERENCES], kind, samples)()
+        _, scores = PairedTest(systems, {"metric": sacrebleu_metric}, [REFERENCES], test_type, num_samples)()
         (name,) = [name for name in scores if name != "System"]
         assert p_value == pytest.approx(scores[name][1].p_value, abs=1e-9)
 
 
-def test_a_planted_difference_is_found_and_its_size_lies_in_the_interval() -> None:
+def test_a_true_difference_is_significant_and_within_its_interval() -> None:
     """200 clips of 40 recordings; the second system is better by 3 points of F1 on average."""
     rng = np.random.default_rng(0)
     units = ResamplingUnits([f"r{n // 5}" for n in range(200)])
     one = rng.normal(0.4, 0.1, 200) + np.repeat(rng.normal(0, 0.05, 40), 5)
-    counts = [np.column_stack([each, np.ones(200)]) for each in (one, one + 0.03 + rng.normal(0, 0.05, 200))]
-    found = compare_paired(RougeL(), counts[0], counts[1], units, samples=1000, trials=2000)["rougeL"]
-    assert found.bootstrap_p < 0.01
-    assert found.randomization_p < 0.01
-    assert found.interval.low < 3.0 < found.interval.high
-    assert found.interval.low > 0
+    two = one + 0.03 + rng.normal(0, 0.05, 200)
+    comparison = compare_sentences(one, two, units, num_samples=1000, num_trials=2000)
+    assert comparison.bootstrap_p < 0.01
+    assert comparison.randomization_p < 0.01
+    assert comparison.interval.low < 3.0 < comparison.interval.high
+    assert comparison.interval.low > 0
 
 
-def test_planted_nulls_are_found_significant_as_often_as_the_level_says() -> None:
-    """200 pairs of equal systems at level 5 %: 10 are expected, 2 to 20 are within 99.7 % of the binomial.
+def test_chance_differences_are_significant_as_often_as_the_level_says() -> None:
+    """200 pairs of equal systems at the level 5 %: 10 are expected, 2 to 20 are within 99.7 % of the binomial.
 
-    Clips of a recording share part of the difference, so an interval that took clips for independent would fail here.
+    Clips of a recording share part of the difference, so resampling clips finds more: an interval that assumes
+    independent clips would fail here.
     """
     units = ResamplingUnits([f"r{n // 8}" for n in range(320)])
     clips = ResamplingUnits([str(n) for n in range(320)])
-    false = {"bootstrap": 0, "randomization": 0, "clips": 0}
+    num_significant = {"bootstrap": 0, "randomization": 0, "clips": 0}
     for seed in range(200):
         rng = np.random.default_rng(seed)
         one = rng.normal(0.4, 0.1, 320)
         two = one + rng.normal(0, 0.05, 320) + np.repeat(rng.normal(0, 0.05, 40), 8)
-        counts = [np.column_stack([each, np.ones(320)]) for each in (one, two)]
-        found = compare_paired(RougeL(), counts[0], counts[1], units, samples=400, trials=400)["rougeL"]
-        false["bootstrap"] += found.bootstrap_p < 0.05
-        false["randomization"] += found.randomization_p < 0.05
-        by_clip = compare_paired(RougeL(), counts[0], counts[1], clips, samples=100, trials=400)["rougeL"]
-        false["clips"] += by_clip.randomization_p < 0.05
-    assert 2 <= false["bootstrap"] <= 20, false
-    assert 2 <= false["randomization"] <= 20, false
-    assert false["clips"] > 20, false
+        comparison = compare_sentences(one, two, units, num_samples=400, num_trials=400)
+        by_clip = compare_sentences(one, two, clips, num_samples=100, num_trials=400)
+        num_significant["bootstrap"] += comparison.bootstrap_p < 0.05
+        num_significant["randomization"] += comparison.randomization_p < 0.05
+        num_significant["clips"] += by_clip.randomization_p < 0.05
+    assert 2 <= num_significant["bootstrap"] <= 20, num_significant
+    assert 2 <= num_significant["randomization"] <= 20, num_significant
+    assert num_significant["clips"] > 20, num_significant
 
 
-def test_few_units_and_equal_systems_are_not_called_significant() -> None:
-    """Four recordings can be shared out in 16 ways, of which 2 are as extreme as the best there is."""
-    counts = [np.column_stack([np.full(40, score), np.ones(40)]) for score in (0.3, 0.4)]
+def test_few_units_and_equal_systems_are_not_significant() -> None:
+    """Four recordings can be swapped in 16 ways, of which 2 are as extreme as the observed one."""
+    low, high = np.full(40, 0.3), np.full(40, 0.4)
     units = ResamplingUnits([f"r{n // 10}" for n in range(40)])
-    found = compare_paired(RougeL(), counts[0], counts[1], units, samples=200, trials=5000)["rougeL"]
-    assert found.difference == pytest.approx(10)
-    assert found.randomization_p == pytest.approx(2 / 16, abs=0.02)
-    same = compare_paired(RougeL(), counts[0], counts[0], units, samples=200, trials=200)["rougeL"]
-    assert (same.bootstrap_p, same.randomization_p) == (1.0, 1.0)
+    comparison = compare_sentences(low, high, units, num_samples=200, num_trials=5000)
+    assert comparison.difference == pytest.approx(10)
+    assert comparison.randomization_p == pytest.approx(2 / 16, abs=0.02)
+    equal = compare_sentences(low, low, units, num_samples=200, num_trials=200)
+    assert (equal.bootstrap_p, equal.randomization_p) == (1.0, 1.0)
 
 
 def test_a_thousand_resamples_of_a_test_set_take_seconds() -> None:
-    """2,357 clips, every metric of texts, counts included: seconds of a core."""
+    """2,357 clips and every metric that needs no data, statistics included: less than 10 s of CPU time."""
     references = sentences(2357, 3)
-    hypotheses = garbled(references, 0.5, 4)
+    hypotheses = corrupt(references, 0.5, 4)
     units = ResamplingUnits([f"r{n // 12}" for n in range(2357)])
     start_time = time.process_time()
-    for kind in TEXT_METRICS:
-        metric = kind()
-        bootstrap_intervals(metric, metric.counts(hypotheses, references), units, 1000)
+    for entry in METRICS.values():
+        if entry.input_kind == "translations" and entry.option is None:
+            metric: Any = entry.metric()
+            statistics = metric.extract_statistics(hypotheses, references)
+            compute_bootstrap_intervals(MetricStatistics(metric, statistics), units, 1000)
     assert time.process_time() - start_time < 10
 
 
-def test_eval_compares_with_the_first_and_says_on_what_it_counts(
+def test_eval_compares_with_the_first_system_and_prints_the_units(
     signllava: Callable[..., Ended], tmp_path: Path
 ) -> None:
     for name, texts in (("one", ONE), ("two", TWO)):
@@ -156,14 +183,16 @@ def test_eval_compares_with_the_first_and_says_on_what_it_counts(
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
     options = ["--samples", 200, "--trials", 200, "--out", tmp_path / "s.json", "--latex", tmp_path / "t.tex"]
-    ended = signllava("eval", tmp_path / "one.jsonl", tmp_path / "two.jsonl", *options)
-    assert ended.code == 0, ended.err
-    assert "200 bootstrap samples of recordings" in ended.out
+    process = signllava("eval", tmp_path / "one.jsonl", tmp_path / "two.jsonl", *options)
+    assert process.code == 0, process.err
+    assert "200 bootstrap samples of recordings" in process.out
     content = json.loads((tmp_path / "s.json").read_text())
-    first, second = content["results"]
-    assert first["against_first"] == {}
-    assert second["against_first"]["bleu4"]["difference"] == pytest.approx(
-        second["scores"]["bleu4"] - first["scores"]["bleu4"]
+    baseline, second = content["results"]
+    assert baseline["against_baseline"] == {}
+    assert second["against_baseline"]["bleu4"]["difference"] == pytest.approx(
+        second["scores"]["bleu4"] - baseline["scores"]["bleu4"]
     )
-    assert first["intervals"]["bleu4"]["low"] < first["scores"]["bleu4"] < first["intervals"]["bleu4"]["high"]
+    assert (
+        baseline["intervals"]["bleu4"]["low"] < baseline["scores"]["bleu4"] < baseline["intervals"]["bleu4"]["high"]
+    )
     assert (tmp_path / "t.tex").read_text().count(r"\\") == 3

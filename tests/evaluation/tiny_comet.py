@@ -1,4 +1,4 @@
-"""Makes a tiny, untrained COMET checkpoint in the folder that it is given; run by the Python beside `comet-score`."""
+"""Makes a tiny, untrained COMET checkpoint in a folder, with the Python of the environment of `comet-score`."""
 
 import sys
 from pathlib import Path
@@ -35,8 +35,8 @@ XLMRobertaModel(
         initializer_range=0.4,
     )
 ).save_pretrained(encoder)
-settings = {"encoder_model": "XLM-RoBERTa", "pretrained_model": str(encoder), "hidden_sizes": [16]}
-metric = RegressionMetric(**settings)
+hyper_parameters = {"encoder_model": "XLM-RoBERTa", "pretrained_model": str(encoder), "hidden_sizes": [16]}
+metric = RegressionMetric(**hyper_parameters)
 torch.save(
     {
         "state_dict": metric.state_dict(),
@@ -46,5 +46,5 @@ torch.save(
     checkpoint,
 )
 (checkpoint.parent.parent / "hparams.yaml").write_text(
-    yaml.safe_dump({**settings, "class_identifier": "regression_metric"})
+    yaml.safe_dump({**hyper_parameters, "class_identifier": "regression_metric"})
 )

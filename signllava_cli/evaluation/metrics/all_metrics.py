@@ -27,15 +27,15 @@ from signllava_cli.evaluation.metrics.yes_no import YesNo
 class MetricEntry:
     """What `signllava eval` must know of a metric.
 
-    `metric`: its class, made of a `Preset`; with an `option`, of the path that the option names, and a `Preset`.
-    `scores`: the kind of hypotheses that it scores; `marks` are the corpus's marks of context-bound clips. `option`:
-    the option of `signllava eval` that names the local data which the metric needs. It is computed where the option
-    is given; metrics without an option are always computed. `in_tables`: whether tables show its scores; the other
-    scores are in scores.json and under "More scores" of the page.
+    `metric`: its class. It is constructed with a `Preset`, or, if it has an `option`, with a path and a `Preset`.
+    `input_kind`: what it scores: translations, yes/no answers, or translations of clips with context-bound marks.
+    `option`: the option of `signllava eval` with the path of the local data that the metric needs. Without the option
+    it is not computed; metrics that need no data are always computed. `in_tables`: whether tables show its scores;
+    other scores are in scores.json and under "More scores" of the page.
     """
 
     metric: type[Metric]
-    scores: Literal["translations", "answers", "marks"] = "translations"
+    input_kind: Literal["translations", "answers", "marks"] = "translations"
     option: str | None = None
     in_tables: bool = True
 
@@ -54,8 +54,8 @@ METRICS = {
     "bleurt": MetricEntry(Bleurt, option="--bleurt"),
     "comet": MetricEntry(Comet, option="--comet"),
     "exact_match": MetricEntry(ExactMatch),
-    "context_bound": MetricEntry(ContextBoundAccuracy, scores="marks"),
-    "yes_no": MetricEntry(YesNo, scores="answers"),
+    "context_bound": MetricEntry(ContextBoundAccuracy, input_kind="marks"),
+    "yes_no": MetricEntry(YesNo, input_kind="answers"),
 }
 LABELS = {key: label for entry in METRICS.values() for key, label in entry.metric.labels.items()}
 COUNT_KEYS = frozenset(key for entry in METRICS.values() for key in entry.metric.count_keys)
@@ -68,7 +68,7 @@ TABLE_KEYS = tuple(
     for entry in METRICS.values()
     if entry.in_tables
     for key in entry.metric.labels
-    if key not in entry.metric.count_keys or entry.scores == "answers"
+    if key not in entry.metric.count_keys or entry.input_kind == "answers"
 )
 
 

@@ -20,7 +20,7 @@ class EvaluateMetric(evaluate.Metric):
         super().__init__(keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({name: _column_feature(dtype) for name, dtype in self.metric.columns.items()})
+        features = datasets.Features({name: _make_feature(dtype) for name, dtype in self.metric.columns.items()})
         return evaluate.MetricInfo(
             description=type(self.metric).__doc__ or "", citation="", inputs_description="", features=features
         )
@@ -29,5 +29,5 @@ class EvaluateMetric(evaluate.Metric):
         return self.metric.compute(**columns)
 
 
-def _column_feature(dtype: str | list[str]) -> Any:
+def _make_feature(dtype: str | list[str]) -> Any:
     return datasets.Value(dtype) if isinstance(dtype, str) else datasets.Sequence(datasets.Value(dtype[0]))

@@ -39,9 +39,9 @@ def count_edits(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     while True:
         matrix = distances.compute_matrix(hyp)
         best: tuple[int, int, int, int] | None = None  # the maximum of (gain, length, -start, -target)
-        for candidates in _candidate_shifts(hyp, ref, _align(hyp, ref, distances, matrix)):
+        for candidates in _find_shifts(hyp, ref, _align(hyp, ref, distances, matrix)):
             for shift in candidates:
-                gain = matrix.distance - distances.distance_after_shift(shift, hyp, matrix)
+                gain = matrix.distance - distances.compute_distance_after_shift(shift, hyp, matrix)
                 key = (gain, shift.length, -shift.start, -shift.target)
                 if best is None or key > best:
                     best = key
@@ -117,10 +117,10 @@ class _BeamDistances:
         """The matrix of `hyp`, forward."""
         rows = [list(range(len(self.ref) + 1))]
         for number, word in enumerate(hyp, start=1):
-            rows.append(self._next_row(rows[-1], number, word))
+            rows.append(self._compute_next_row(rows[-1], number, word))
         return _Matrix(rows)
 
-    def distance_after_shift(self, shift: _Shift, hyp: str, matrix: _Matrix) -> int:
+    def compute_distance_after_shift(self, shift: _Shift, hyp: str, matrix: _Matrix) -> int:
         """The distance of `hyp` after `shift`; `matrix` is the one before the shift."""
         shifted = shift.apply(hyp)
         unbounded = Levenshtein.distance(shifted, self.ref)
@@ -131,12 +131,12 @@ class _BeamDistances:
         first, last = min(shift.start, shift.new_start), max(shift.start, shift.new_start) + shift.length
         row = matrix.forward[first]
         for number in range(first + 1, last + 1):
-            row = self._next_row(row, number, shifted[number - 1])
+            row = self._compute_next_row(row, number, shifted[number - 1])
         if matrix.backward is None:
-            matrix.backward = self._backward_rows(hyp)
+            matrix.backward = self._compute_backward_rows(hyp)
         return min(prefix + suffix for prefix, suffix in zip(row, matrix.backward[last], strict=True))
 
-    def _next_row(self, previous: Row, number: int, word: str) -> Row:
+    def _compute_next_row(self, previous: Row, number: int, word: str) -> Row:
         """Row `number`, which belongs to the word `word` of the hypothesis, from the `previous` row."""
         (last_start, _), (start, end) = self.spans[number - 1], self.spans[number]
         row = [previous[0] + 1] if start == 0 else []
@@ -156,7 +156,7 @@ class _BeamDistances:
             left, diagonal = cost, up
         return row
 
-    def _backward_rows(self, hyp: str) -> list[Row]:
+    def _compute_backward_rows(self, hyp: str) -> list[Row]:
         """For each cell of the matrix of `hyp`, the distance of the words after it."""
         columns = len(self.ref) + 1
         rows: list[Row] = [[]] * (len(hyp) + 1)
@@ -200,7 +200,7 @@ def _align(hyp: str, ref: str, distances: _BeamDistances, matrix: _Matrix) -> _A
     return _Alignment(targets, hyp_edited, ref_edited)
 
 
-def _candidate_shifts(hyp: str, ref: str, alignment: _Alignment) -> Iterator[list[_Shift]]:
+def _find_shifts(hyp: str, ref: str, alignment: _Alignment) -> Iterator[list[_Shift]]:
     """For each block of words in both sides that is part of an edit in both, the shifts to where it is aligned."""
     ref_indices: dict[str, list[int]] = {}
     for index, word in enumerate(ref):

@@ -58,7 +58,7 @@ class Bleu(TextMetric):
     @property
     def signature(self) -> str:
         """sacreBLEU's signature."""
-        return _sacrebleu_signature(self._metric)
+        return _make_sacrebleu_signature(self._metric)
 
 
 class Chrf(TextMetric):
@@ -95,7 +95,7 @@ class Chrf(TextMetric):
     @property
     def signature(self) -> str:
         """sacreBLEU's signature."""
-        return _sacrebleu_signature(self._metric)
+        return _make_sacrebleu_signature(self._metric)
 
 
 class ChrfPlusPlus(Chrf):
@@ -128,12 +128,12 @@ class Ter(TextMetric):
 
     def compute_scores(self, sums: np.ndarray) -> Scores:
         """Edits per word."""
-        return {"ter": _error_rate(sums)}
+        return {"ter": _compute_error_rate(sums)}
 
     @property
     def signature(self) -> str:
         """sacreBLEU's signature."""
-        return _sacrebleu_signature(self._metric)
+        return _make_sacrebleu_signature(self._metric)
 
 
 class Wer(TextMetric):
@@ -150,7 +150,7 @@ class Wer(TextMetric):
 
     def compute_scores(self, sums: np.ndarray) -> Scores:
         """Edits per word."""
-        return {"wer": _error_rate(sums)}
+        return {"wer": _compute_error_rate(sums)}
 
     @property
     def signature(self) -> str:
@@ -173,14 +173,14 @@ class RougeL(SentenceMeanMetric):
         for index, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True)):
             hypothesis_words, reference_words = self.split_words(hypothesis), self.split_words(reference)
             if common := LCSseq.similarity(hypothesis_words, reference_words):
-                scores[index] = self.f_score(common / len(hypothesis_words), common / len(reference_words))
+                scores[index] = self.compute_f_score(common / len(hypothesis_words), common / len(reference_words))
         return scores
 
     def split_words(self, text: str) -> list[str]:
         """The words of `text`."""
         return tokenize(text, None) if self.preset.is_english else self.preset.split_words(text)
 
-    def f_score(self, precision: float, recall: float) -> float:
+    def compute_f_score(self, precision: float, recall: float) -> float:
         """F1; neither is 0."""
         return 2 * precision * recall / (precision + recall)
 
@@ -206,7 +206,7 @@ class RougeLMscoco(RougeL):
         words = self.preset.apply_case(text).split()
         return list("".join(words)) if self.preset.has_character_words else words
 
-    def f_score(self, precision: float, recall: float) -> float:
+    def compute_f_score(self, precision: float, recall: float) -> float:
         """F of beta 1.2."""
         return (1 + MSCOCO_BETA**2) * precision * recall / (recall + MSCOCO_BETA**2 * precision)
 
@@ -228,7 +228,7 @@ class RougeLSeq2seq(RougeLMscoco):
     labels: ClassVar = {"rougeL_seq2seq": "ROUGE-L (seq2seq)"}
     variant: ClassVar[str] = "seq2seq|rougeL|beta:precision/recall"
 
-    def f_score(self, precision: float, recall: float) -> float:
+    def compute_f_score(self, precision: float, recall: float) -> float:
         """F of beta = precision / recall."""
         beta = precision / recall
         return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
@@ -297,12 +297,12 @@ class ReducedBleu(Bleu):
         return f"{super().signature}|reduced|stop:{self._stop_list_signature}"
 
 
-def _error_rate(sums: np.ndarray) -> np.ndarray:
+def _compute_error_rate(sums: np.ndarray) -> np.ndarray:
     """100 * errors / words, from sums (..., 2). As in sacreBLEU's TER, errors without any words are 100."""
     errors, words = sums[..., 0], sums[..., 1]
     return np.where(words > 0, 100 * errors / np.where(words > 0, words, 1), np.where(errors > 0, 100.0, 0.0))
 
 
-def _sacrebleu_signature(metric: Any) -> str:
+def _make_sacrebleu_signature(metric: Any) -> str:
     metric.num_refs = 1  # sacreBLEU sets it when it computes its first score
     return str(metric.get_signature())

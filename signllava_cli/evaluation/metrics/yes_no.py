@@ -59,11 +59,11 @@ class YesNo(TextMetric):
         answered_yes, expected_yes = true_yes + false_yes, true_yes + false_no + malformed_yes
         return {
             "items": items,
-            "accuracy": _percent(true_yes + true_no, items),
-            "precision": _percent(true_yes, answered_yes),
-            "recall": _percent(true_yes, expected_yes),
-            "f1": _percent(2 * true_yes, answered_yes + expected_yes),
-            "malformed": _percent(malformed, items),
+            "accuracy": _compute_percent(true_yes + true_no, items),
+            "precision": _compute_percent(true_yes, answered_yes),
+            "recall": _compute_percent(true_yes, expected_yes),
+            "f1": _compute_percent(2 * true_yes, answered_yes + expected_yes),
+            "malformed": _compute_percent(malformed, items),
         }
 
     def parse_answers(self, text: str) -> list[int] | None:
@@ -77,5 +77,5 @@ class YesNo(TextMetric):
         return f"yes-no|items:{self.yes}/{self.no}|positive:{self.yes}|malformed:wrong"
 
 
-def _percent(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+def _compute_percent(part: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.where(total > 0, 100 * part / np.where(total > 0, total, 1), 0.0)

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from signllava_cli.evaluation.analysis import FUNCTION_WORD_SHARE
-from signllava_cli.evaluation.buckets import bucket_tables
+from signllava_cli.evaluation.buckets import make_bucket_tables
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
 from signllava_cli.evaluation.metrics.context_bound import is_correct_reading
 from signllava_cli.evaluation.reporting.terminal import format_p_value
@@ -35,9 +35,9 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     content = evaluation.to_dict()
     systems, resampling = content["results"], content["resampling"]
-    keys = evaluation.table_keys()
+    keys = evaluation.table_keys
     html = environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
-        title=_title([system["name"] for system in systems]),
+        title=_make_title([system["name"] for system in systems]),
         format_p_value=format_p_value,
         format_score=format_score,
         break_after_punctuation=_break_after_punctuation,
@@ -50,22 +50,22 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
         seeds=content["seeds"],
         keys=keys,
         more_keys=[key for key in systems[0]["scores"] if key not in keys],
-        ranges=_interval_ranges(evaluation),
+        ranges=_find_interval_ranges(evaluation),
         labels=LABELS,
-        bucket_tables=bucket_tables(evaluation.results),
+        bucket_tables=make_bucket_tables(evaluation.results),
         signatures=content["signatures"],
         versions=content["versions"],
         preset=content["preset"],
         resampling=resampling,
-        outcomes=_outcomes(evaluation),
-        data=Markup(_json_for_script(_clip_data(evaluation))),
+        outcomes=_count_outcomes(evaluation),
+        data=Markup(_json_for_script(_make_clip_data(evaluation))),
         css=Markup((page / "report.css").read_text(encoding="utf-8")),
         js=Markup((page / "report.js").read_text(encoding="utf-8")),
     )
     write_text(file, html)
 
 
-def _title(names: Sequence[str]) -> str:
+def _make_title(names: Sequence[str]) -> str:
     joined = ", ".join(names)
     return "signllava evaluation: " + (joined if len(joined) <= MAX_TITLE_CHARS else f"{len(names)} systems")
 
@@ -75,7 +75,7 @@ def _break_after_punctuation(name: str) -> Markup:
     return Markup("<wbr>").join(part for part in re.split(r"(?<=[./_\-])", name) if part)
 
 
-def _interval_ranges(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
+def _find_interval_ranges(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
     """Key of a score -> the minimum and the maximum of the intervals of all systems."""
     ranges: dict[str, tuple[float, float]] = {}
     for result in evaluation.results:
@@ -85,7 +85,7 @@ def _interval_ranges(evaluation: Evaluation) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _count_outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
     """For each system but the baseline, how many clips are better, equal and worse by sentence chrF2."""
     outcomes = []
     for result in evaluation.results:
@@ -100,7 +100,7 @@ def _outcomes(evaluation: Evaluation) -> list[dict[str, Any]]:
     return outcomes
 
 
-def _clip_data(evaluation: Evaluation) -> dict[str, Any]:
+def _make_clip_data(evaluation: Evaluation) -> dict[str, Any]:
     """The data of the clip browser. Lists in a clip have an entry per system."""
     results = evaluation.results
     leaked_clips = [set(result.analysis.get("leaked_clips", ())) for result in results]

@@ -13,16 +13,16 @@ LATEX_ESCAPES = {
 }
 
 
-def latex_table(evaluation: Evaluation) -> str:
+def make_latex_table(evaluation: Evaluation) -> str:
     """A `tabular` of booktabs with a line per system; after each score, in small type, its uncertainty.
 
     That is the 95 % interval, [low, high]; in the line of a system with several seeds, the standard deviation of its
     runs (sd). The clips and the signatures are in comments.
     """
-    keys = evaluation.table_keys()
+    keys = evaluation.table_keys
     seeds = {summary.name: summary for summary in evaluation.seeds}
     lines = [
-        *(f"% {line}" for line in _comments(evaluation)),
+        *(f"% {line}" for line in _make_comments(evaluation)),
         rf"\begin{{tabular}}{{l{'r' * len(keys)}}}",
         r"\toprule",
         " & ".join(["", *(escape_latex(LABELS[key]) for key in keys)]) + r" \\",
@@ -31,18 +31,18 @@ def latex_table(evaluation: Evaluation) -> str:
     for result in evaluation.results:
         group = result.system.seed_group
         if group is None:
-            lines.append(_table_line(result.system.name, [_system_cell(result, key) for key in keys]))
+            lines.append(_format_line(result.system.name, [_format_system_cell(result, key) for key in keys]))
         elif group in seeds:
             summary = seeds.pop(group)
-            lines.append(_table_line(group, [_seeds_cell(summary, key) for key in keys]))
+            lines.append(_format_line(group, [_format_seeds_cell(summary, key) for key in keys]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _table_line(name: str, cells: Sequence[str]) -> str:
+def _format_line(name: str, cells: Sequence[str]) -> str:
     return " & ".join([escape_latex(name), *cells]) + r" \\"
 
 
-def _system_cell(result: SystemResult, key: str) -> str:
+def _format_system_cell(result: SystemResult, key: str) -> str:
     if key not in result.scores:
         return "--"
     interval = result.intervals.get(key)
@@ -50,14 +50,14 @@ def _system_cell(result: SystemResult, key: str) -> str:
     return format_score(key, result.scores[key]) + uncertainty
 
 
-def _seeds_cell(summary: SeedSummary, key: str) -> str:
+def _format_seeds_cell(summary: SeedSummary, key: str) -> str:
     if key not in summary.scores:
         return "--"
     score = summary.scores[key]
     return rf"{format_score(key, score.mean)} {{\small sd {score.standard_deviation:.2f}}}"
 
 
-def _comments(evaluation: Evaluation) -> list[str]:
+def _make_comments(evaluation: Evaluation) -> list[str]:
     baseline, config = evaluation.baseline, evaluation.config
     lines = [f"{len(baseline.rows)} clips, hash of their ids {baseline.ids_hash}"]
     if config.num_samples:

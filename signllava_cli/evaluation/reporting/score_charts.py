@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from signllava_cli.evaluation.buckets import BucketTable, bucket_tables
+from signllava_cli.evaluation.buckets import BucketTable, make_bucket_tables
 from signllava_cli.evaluation.metrics.all_metrics import LABELS
 from signllava_cli.evaluation.results import Evaluation, SystemResult
 from signllava_cli.plotting import COLORS, DPI, escape_label, save_chart, style_axes
@@ -25,13 +25,13 @@ def draw_charts(evaluation: Evaluation, folder: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    charts = {"scores": _score_chart(evaluation)}
+    charts = {"scores": _draw_score_chart(evaluation)}
     results = evaluation.results
-    for table in bucket_tables(results):
+    for table in make_bucket_tables(results):
         if table.name != "recording":
-            charts[f"by-{table.name.replace('_', '-')}"] = _bucket_chart(results, table)
+            charts[f"by-{table.name.replace('_', '-')}"] = _draw_bucket_chart(results, table)
     if any(result.analysis.get("gains") for result in results):
-        charts["gains"] = _gain_chart(results)
+        charts["gains"] = _draw_gain_chart(results)
     files = []
     for name, chart in charts.items():
         files.append(folder / f"{name}.png")
@@ -39,9 +39,9 @@ def draw_charts(evaluation: Evaluation, folder: Path) -> list[Path]:
     return files
 
 
-def _score_chart(evaluation: Evaluation) -> Figure:
+def _draw_score_chart(evaluation: Evaluation) -> Figure:
     """A panel per score: the score of each system, and its 95 % interval."""
-    keys, results = evaluation.table_keys(), evaluation.results
+    keys, results = evaluation.table_keys, evaluation.results
     num_rows = -(-len(keys) // NUM_COLUMNS)
     size = (PANEL_WIDTH * NUM_COLUMNS, num_rows * (ROW_HEIGHT * len(results) + 0.9))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -64,7 +64,7 @@ def _score_chart(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _bucket_chart(results: Sequence[SystemResult], table: BucketTable) -> Figure:
+def _draw_bucket_chart(results: Sequence[SystemResult], table: BucketTable) -> Figure:
     """chrF2 by bucket, a line per system; below, the number of clips."""
     figure = Figure(figsize=(max(4.5, 0.75 * len(table.rows) + 1.5), 3.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -87,7 +87,7 @@ def _bucket_chart(results: Sequence[SystemResult], table: BucketTable) -> Figure
     return figure
 
 
-def _gain_chart(results: Sequence[SystemResult]) -> Figure:
+def _draw_gain_chart(results: Sequence[SystemResult]) -> Figure:
     """The gain of each clip over the baseline, in sentence chrF2, as a histogram per system."""
     figure = Figure(figsize=(6.0, 3.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()

@@ -9,7 +9,7 @@ from signllava_cli.evaluation.systems import TRANSLATION, System
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print scores, intervals, comparisons, signatures, and warnings about missing clips and leaked references."""
-    keys = evaluation.table_keys()
+    keys = evaluation.table_keys
     _print_scores(evaluation, keys)
     if evaluation.seeds:
         _print_seeds(evaluation, keys)
@@ -65,7 +65,7 @@ def _print_uncertainty(evaluation: Evaluation, keys: list[str]) -> None:
     rows = []
     for result in results[1:]:
         comparisons = [result.comparisons[key] for key in keys]
-        cells = [f"{each.difference:+.2f} ({format_p_value(each.randomization_p)})" for each in comparisons]
+        cells = [f"{cell.difference:+.2f} ({format_p_value(cell.randomization_p)})" for cell in comparisons]
         if cells:
             rows.append([result.system.name, *cells])
     if rows:
