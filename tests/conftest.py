@@ -155,6 +155,6 @@ def subprocess_command(*words: object, **options: object) -> subprocess.Popen[st
 
 
 def interrupted(file: str, count: int, number: int) -> dict[str, str]:
-    """An environment in which a command gets signal `number` when it opens `file` for appending the `count`-th time."""
+    """An environment in which a command gets `number` as a signal when it opens `file` for the `count`-th time."""
     path = os.pathsep.join([str(Path(__file__).parent / "interrupted"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": f"{file}:{count}:{int(number)}"}
