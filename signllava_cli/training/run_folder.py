@@ -159,7 +159,7 @@ class RunFolder:
         if not IS_MAIN_PROCESS:
             return
         write_text(self.path / RECIPE, recipe.to_yaml())
-        info(f"the resolved recipe is in {self.path / RECIPE}")
+        info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, state.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
