@@ -280,4 +280,4 @@ def test_damaged_predictions_name_the_line(signllava: Callable[..., Ended], tmp_
     assert "line 5: not a prediction" in ended.err
     written(file, HYPOTHESES)
     file.write_text(file.read_text() * 2)
-    assert "line 5: clip r/0 stands twice" in signllava("eval", file).err
+    assert "line 5: clip r/0 is already in an earlier line" in signllava("eval", file).err
