@@ -1,4 +1,4 @@
-"""The Python API gives what the command line gives, and refuses what it cannot use."""
+"""The Python API gives the results of the command line, and rejects invalid input."""
 
 import base64
 import doctest
@@ -28,7 +28,7 @@ from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
-SETTINGS: dict[str, Any] = {"beams": 2, "max_new_tokens": 8}
+SETTINGS: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,11 @@ def test_the_documented_examples_run(run: Path, split: Split, tmp_path: Path) ->
     recording = [split.read(clip) for clip in split.clips if clip.recording == "dev00"]
     names = {"run": run, "recording": recording, "frames": recording[0], "folder": tmp_path / "saved"}
     file = Path(__file__).parent.parent / "docs" / "api.md"
-    failed, tried = doctest.testfile(str(file), module_relative=False, globs=names, optionflags=doctest.ELLIPSIS)
-    assert tried > 15
-    assert not failed
+    num_failed, num_tried = doctest.testfile(
+        str(file), module_relative=False, globs=names, optionflags=doctest.ELLIPSIS
+    )
+    assert num_tried > 15
+    assert not num_failed
 
 
 def test_a_recording_is_translated_as_by_the_command(
@@ -58,18 +60,19 @@ def test_a_recording_is_translated_as_by_the_command(
     assert ended.code == 0, ended.err
     rows = [row for row in read_predictions(tmp_path / "predictions.jsonl") if row.recording == "dev00"]
     recording = [split.read(clip) for clip in split.clips if clip.recording == "dev00"]
-    said = list(model.translate_recording(recording, context=2, prelude=1))
-    assert [(each.text, list(each.context)) for each in said] == [(row.hypothesis, row.context) for row in rows]
-    assert [each.score for each in said] == pytest.approx([row.score for row in rows], abs=1e-4)
+    translations = list(model.translate_recording(recording, context=2, prelude=1))
+    for translation, row in zip(translations, rows, strict=True):
+        assert (translation.text, list(translation.context)) == (row.hypothesis, row.context)
+        assert translation.score == pytest.approx(row.score, abs=1e-4)
 
 
-def test_clips_together_and_alone_numpy_and_torch(model: SignLlava, split: Split) -> None:
+def test_a_batch_gives_the_translations_of_single_clips_from_numpy_or_torch(model: SignLlava, split: Split) -> None:
     clips = [split.read(clip) for clip in split.clips[:11]]
     contexts = [split.gold_context(clip, 2, 0) for clip in split.clips[:11]]
     together = model.translate_batch(clips, contexts)
     for clip, context, expected in zip(clips, contexts, together, strict=True):
-        other = {name: torch.from_numpy(frames.astype(np.float32)) for name, frames in clip.items()}
-        alone = model.translate(dict(reversed(other.items())), context)  # the order of streams is the model's
+        tensors = {name: torch.from_numpy(frames.astype(np.float32)) for name, frames in clip.items()}
+        alone = model.translate(dict(reversed(tensors.items())), context)  # the order of streams is the model's
         assert (alone.text, alone.context) == (expected.text, expected.context)
 
 
@@ -82,18 +85,18 @@ def test_clips_together_and_alone_numpy_and_torch(model: SignLlava, split: Split
         ({"mae": np.ones((3, 65))}, r"shape \(3, 65\)"),
         ({"mae": np.ones(64)}, r"shape \(64,\)"),
         ({"mae": np.ones((0, 64))}, r"shape \(0, 64\)"),
-        ({"mae": np.full((3, 64), np.nan)}, "holds NaN"),
-        ({"mae": np.full((3, 64), 1e6)}, "float16 cannot hold"),
+        ({"mae": np.full((3, 64), np.nan)}, "has NaN"),
+        ({"mae": np.full((3, 64), 1e6)}, "beyond the range of float16"),
         ({"mae": np.full((3, 64), "x")}, "expected numbers"),
         ({"mae": None}, "expected numbers"),
     ],
 )
-def test_features_that_cannot_be_used_are_refused(model: SignLlava, features: Any, message: str) -> None:
+def test_invalid_features_are_rejected(model: SignLlava, features: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model.translate(features)
 
 
-def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
+def test_other_invalid_input_is_rejected(model: SignLlava, run: Path) -> None:
     frames = {"mae": np.ones((20, 64))}
     for call in (
         lambda: model.translate(frames, context="a sentence"),
@@ -101,98 +104,98 @@ def test_other_input_that_cannot_be_used(model: SignLlava, run: Path) -> None:
         lambda: model.ask(frames, " "),
         lambda: model.ask(frames, "\ud800"),
         lambda: model.nearest_tokens("mae", frames["mae"], k=0),
-        lambda: SignLlava.from_pretrained(run, task_prompt="Is it so?"),
+        lambda: SignLlava.from_pretrained(run, task_prompt="Is it raining?"),
         lambda: model.translate_batch([frames], [[], []]),
         lambda: list(model.translate_recording([frames], context=-1)),
     ):
         with pytest.raises(InvalidInput):
             call()
-    with pytest.raises(UserError, match="beans: unknown key; did you mean `beams`"):
-        SignLlava.from_pretrained(run, beans=3)
+    with pytest.raises(UserError, match="num_beans: unknown key; did you mean `num_beams`"):
+        SignLlava.from_pretrained(run, num_beans=3)
     with pytest.raises(UserError, match="No checkpoint at"):
         SignLlava.from_pretrained("/nowhere/at/all")
 
 
-def test_the_nearest_tokens_are_those_of_the_highest_cosine(model: SignLlava, split: Split) -> None:
-    table = model._assembled.model.llm.get_input_embeddings().weight
+def test_nearest_tokens_have_the_highest_cosine_similarity(model: SignLlava, split: Split) -> None:
+    table = model._bundle.model.llm.get_input_embeddings().weight
     nearest = model.nearest_tokens("mae", split.read(split.clips[0])["mae"], k=4)
-    embedded = model.translate(split.read(split.clips[0])).stream_embeddings["mae"]
-    cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(embedded)[:, None], table[None], dim=-1)
-    best, ids = cosines.topk(4)
-    decode = model._assembled.prompts.tokenizer.decode
-    for frame, each in enumerate(nearest):
-        assert [token for token, _ in each] == [decode([id_]) for id_ in ids[frame].tolist()]
-        assert [cosine for _, cosine in each] == pytest.approx(best[frame].tolist(), abs=1e-5)
+    embeddings = model.translate(split.read(split.clips[0])).stream_embeddings["mae"]
+    cosines = torch.nn.functional.cosine_similarity(torch.from_numpy(embeddings)[:, None], table[None], dim=-1)
+    top_cosines, top_ids = cosines.topk(4)
+    decode = model._bundle.prompts.tokenizer.decode
+    for frame, neighbors in enumerate(nearest):
+        assert [token for token, _ in neighbors] == [decode([token_id]) for token_id in top_ids[frame].tolist()]
+        assert [cosine for _, cosine in neighbors] == pytest.approx(top_cosines[frame].tolist(), abs=1e-5)
 
 
-def test_threads_wait_for_each_other(model: SignLlava, split: Split) -> None:
+def test_threads_may_share_a_model(model: SignLlava, split: Split) -> None:
     clips = [split.read(clip) for clip in split.clips[:6]]
     expected = [model.translate(clip).text for clip in clips]
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: model.translate(clips[n]).text})) for n in range(6)
+        threading.Thread(target=lambda n=n: texts.update({n: model.translate(clips[n]).text})) for n in range(6)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found[n] for n in range(6)] == expected
+    assert [texts[n] for n in range(6)] == expected
 
 
-def test_a_call_after_an_interrupted_one_is_answered_with_its_own_clip(
+def test_a_call_after_an_interrupted_one_gives_the_translation_of_its_own_clip(
     model: SignLlava, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = split.read(split.clips[0]), split.read(split.clips[5])
     expected = model.translate(other)
-    init = 0
+    num_steps = 0
 
-    def stopped_after_some_tokens(decoder: Any, step: Callable[[Any], Any] = SharedPrefixDecoder.step) -> Any:
-        nonlocal init
-        init += 1
-        if init > 3:
+    def interrupted_step(decoder: Any, step: Callable[[Any], Any] = SharedPrefixDecoder.step) -> Any:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps > 3:
             raise KeyboardInterrupt
         return step(decoder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SharedPrefixDecoder, "step", stopped_after_some_tokens)
+        patch.setattr(SharedPrefixDecoder, "step", interrupted_step)
         with pytest.raises(KeyboardInterrupt):
             model.translate(one)
     assert model.translate(other) == expected
 
 
-def test_abstain_leaves_the_text_empty_as_the_command_does(model: SignLlava, run: Path, split: Split) -> None:
+def test_a_score_below_abstain_withholds_the_text(model: SignLlava, run: Path, split: Split) -> None:
     frames = split.read(split.clips[0])
-    held_back = SignLlava.from_pretrained(run, **SETTINGS, abstain=-1e-9).translate(frames)
-    assert (held_back.text, held_back.abstained) == ("", model.translate(frames).text)
+    withheld = SignLlava.from_pretrained(run, **SETTINGS, abstain=-1e-9).translate(frames)
+    assert (withheld.text, withheld.abstained) == ("", model.translate(frames).text)
 
 
-def test_importing_the_package_brings_no_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, signllava_cli; assert 'torch' not in sys.modules; print(signllava_cli.__version__)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def finetuned(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
-    """Two steps of finetune: an adapter that does something. Not to be written to."""
+    """A run of two steps of finetune, whose adapter changes hypotheses. Do not write to it."""
 
     def make(folder: Path) -> None:
         from signllava_cli.training.loop import train
 
         settings = [f"llm.path={tiny_llm}", f"data.root={corpus}", f"run.output_dir={folder}", "init.projector=null"]
-        more = ["train.max_steps=2", "train.learning_rate=0.02", "train.preflight=false"]
-        train(read_recipe("toy/tiny_finetune", [*settings, *more]), "finetune")
+        settings += ["train.max_steps=2", "train.learning_rate=0.02", "train.preflight=false"]
+        train(read_recipe("toy/tiny_finetune", settings), "finetune")
 
     return made_once("finetuned", make)
 
 
-def test_a_saved_model_with_an_adapter_says_the_same(
+def test_a_saved_model_with_an_adapter_gives_the_same_translations(
     finetuned: Path, split: Split, tiny_llm: Path, tmp_path: Path
 ) -> None:
     model = SignLlava.from_pretrained(finetuned, **SETTINGS)
     saved = model.save_pretrained(tmp_path / "saved", llm="lab/llm")
-    again = SignLlava.from_pretrained(model.save_pretrained(saved, llm="lab/llm"), llm=tiny_llm, **SETTINGS)
+    reloaded = SignLlava.from_pretrained(model.save_pretrained(saved, llm="lab/llm"), llm=tiny_llm, **SETTINGS)
     clips = [split.read(clip) for clip in split.clips[:4]]
-    assert again.translate_batch(clips) == model.translate_batch(clips)
+    assert reloaded.translate_batch(clips) == model.translate_batch(clips)
     files = [file for file in saved.rglob("*") if file.is_file()]
     assert {str(file.relative_to(saved)) for file in files} == {
         *("README.md", "config.json", "recipe.yaml", "projector.safetensors"),
@@ -201,7 +204,7 @@ def test_a_saved_model_with_an_adapter_says_the_same(
     assert not [file for file in files if str(tiny_llm.parent).encode() in file.read_bytes()]
 
 
-def test_a_model_is_saved_over_nothing_but_a_saved_model(model: SignLlava, run: Path, tmp_path: Path) -> None:
+def test_saving_overwrites_only_a_saved_model(model: SignLlava, run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     step = shutil.copytree(find_checkpoint(run), tmp_path / "step-000001")
     for folder in (tmp_path, tmp_path / "file", step, find_checkpoint(run)):
@@ -211,7 +214,7 @@ def test_a_model_is_saved_over_nothing_but_a_saved_model(model: SignLlava, run: 
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The far side of the network: keeps the files that a push sends, and gives them to whoever fetches them."""
+    """A local hub: stores the files of a push and serves them to a download."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -221,25 +224,25 @@ class Hub(BaseHTTPRequestHandler):
             answer = {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
         if "/commit/" in self.path:
             values = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
-            self.kept.update({value["path"]: base64.b64decode(value["content"]) for value in values})
+            self.stored.update({value["path"]: base64.b64decode(value["content"]) for value in values})
             answer |= {"commitUrl": f"{answer['url']}/commit/{'0' * 40}", "commitOid": "0" * 40, "success": True}
         self._answer(json.dumps(answer).encode())
 
     def do_GET(self) -> None:
         if "/resolve/" in self.path:
-            return self._answer(self.kept[self.path.partition("/" + "0" * 40 + "/")[2]])
-        files = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in self.kept.items()]
+            return self._answer(self.stored[self.path.partition("/" + "0" * 40 + "/")[2]])
+        files = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in self.stored.items()]
         info = {"id": "lab/signs", "sha": "0" * 40, "siblings": []}
         self._answer(json.dumps(files if "/tree/" in self.path else info).encode())
 
     do_HEAD = do_GET
 
     @property
-    def kept(self) -> dict[str, bytes]:
-        return self.server.kept  # type: ignore[attr-defined]
+    def stored(self) -> dict[str, bytes]:
+        return self.server.stored  # type: ignore[attr-defined]
 
     def log_message(self, *_: object) -> None:
-        """Nothing on the screen."""
+        """Print nothing."""
 
     def _answer(self, content: bytes) -> None:
         self.send_response(200)
@@ -254,13 +257,13 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.kept = {}  # type: ignore[attr-defined]
+    server.stored = {}  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
 
 
-PUSH_AND_FETCH = """
+PUSH_AND_DOWNLOAD = """
 import sys
 from signllava_cli.__main__ import run
 try:
@@ -269,24 +272,26 @@ except SystemExit as ended:
     assert not ended.code
 import numpy
 from signllava_cli import SignLlava
-model = SignLlava.from_pretrained("lab/signs", llm=sys.argv[-1], beams=2, max_new_tokens=8)
-print("said:", model.translate({"mae": numpy.ones((20, 64))}).text)
+model = SignLlava.from_pretrained("lab/signs", llm=sys.argv[-1], num_beams=2, max_new_tokens=8)
+print("translation:", model.translate({"mae": numpy.ones((20, 64))}).text)
 """
 
 
-def test_a_pushed_model_is_fetched_again_and_its_card_lists_the_scores_of_its_translations(
+def test_a_pushed_model_can_be_downloaded_and_its_card_lists_the_scores_of_its_translations(
     hub: ThreadingHTTPServer, signllava: Command, run: Path, model: SignLlava, tiny_llm: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "signs", symlinks=True)
     options = ["--split", "dev", "--beams", 1, "--max-new-tokens", 4, "--context-source", "none"]
     assert signllava("generate", "-c", copy, *options).code == 0
-    assert signllava("generate", "-c", copy, *options, "--features", "zero").code == 0  # no score of the model
+    assert (
+        signllava("generate", "-c", copy, *options, "--features", "zero").code == 0
+    )  # a control, so not a score of the model
     for folder in (copy / "predictions").iterdir():
         assert signllava("eval", folder).code == 0
     environment = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0"}
-    pushed = ["checkpoint", "push", str(copy), "lab/signs", "--llm", str(tiny_llm)]
+    push_words = ["checkpoint", "push", str(copy), "lab/signs", "--llm", str(tiny_llm)]
     ended = subprocess.run(
-        [sys.executable, "-c", PUSH_AND_FETCH, *pushed],
+        [sys.executable, "-c", PUSH_AND_DOWNLOAD, *push_words],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **environment},
         capture_output=True,
         text=True,
@@ -294,18 +299,18 @@ def test_a_pushed_model_is_fetched_again_and_its_card_lists_the_scores_of_its_tr
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"said: {model.translate({'mae': np.ones((20, 64))}).text}\n" in ended.stdout
-    kept: dict[str, bytes] = hub.kept  # type: ignore[attr-defined]
-    assert kept.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors"}
-    assert not [name for name, content in kept.items() if str(tmp_path).encode() in content]
-    card = kept["README.md"].decode()
+    assert f"translation: {model.translate({'mae': np.ones((20, 64))}).text}\n" in ended.stdout
+    stored: dict[str, bytes] = hub.stored  # type: ignore[attr-defined]
+    assert stored.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors"}
+    assert not [name for name, content in stored.items() if str(tmp_path).encode() in content]
+    card = stored["README.md"].decode()
     assert 'from_pretrained("lab/signs"' in card
     assert card.count("| dev | none | greedy | 38 |") == 1
     assert card.count("type: chrf") == 1
 
 
-def test_a_hub_out_of_reach_is_one_line(signllava: Command, run: Path) -> None:
+def test_an_unreachable_hub_is_an_error_of_one_line(signllava: Command, run: Path) -> None:
     ended = signllava("checkpoint", "push", run, "lab/signs")  # the tests are offline
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    with pytest.raises(UserError, match="lab/signs is no folder here"):
+    with pytest.raises(UserError, match="lab/signs is not a local folder"):
         SignLlava.from_pretrained("lab/signs")

@@ -1,1 +1,1 @@
-"""The Python API: a trained model in one object, for notebooks, services and other people's code."""
+"""The Python API: a trained model as one object, and its exchange through folders and the Hugging Face hub."""

@@ -1,4 +1,4 @@
-"""Checkpoints that travel: as a folder, or as a repository of the Hugging Face hub."""
+"""Checkpoints saved for others: in a folder, or in a repository of the Hugging Face hub."""
 
 import contextlib
 import json
@@ -25,10 +25,10 @@ STREAM_PATH_KEYS = ("folder", "metadata", "shards")
 
 
 def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
-    """The checkpoint folder that `name` means: on this machine, or fetched from the hub (or its cache).
+    """The checkpoint folder of `name`: a local run or checkpoint, or else a hub repository, downloaded or cached.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such checkpoint.
     """
     if Path(name).expanduser().exists() or not re.fullmatch(HUB_ID, str(name)):
         return find_checkpoint(name)
@@ -36,61 +36,63 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
         folder = snapshot_download(
             str(name), revision=revision, allow_patterns=[PROJECTOR, CONFIG, RECIPE, f"{ADAPTER}/*"]
         )
-    except Exception as error:  # of the hub, or of whichever HTTP library is below it
-        raise UserError(f"{name} is no folder here, and not to be had from the hub: {_first_line(error)}") from None
+    except Exception as error:  # of the hub, or of the HTTP library that it uses
+        raise UserError(
+            f"{name} is not a local folder, and cannot be downloaded from the hub: {_first_line(error)}"
+        ) from None
     return find_checkpoint(folder)
 
 
 def save_checkpoint(checkpoint: Path, folder: Path, llm: str | None, name: str | None = None) -> Path:
-    """Copy what inference needs of `checkpoint` into `folder`, with a model card; no path of this machine's data.
+    """Copy the files of `checkpoint` that inference needs into `folder`, with a model card, without local data paths.
 
     Args:
-        llm: the hub id to name as the LLM's place.
-        name: what the card calls it; by default the folder.
+        llm: the hub id of the LLM, saved instead of its local path.
+        name: the model's name in the card; by default the folder's name.
 
     Raises:
-        UserError: `folder` holds something else, or cannot be written.
+        UserError: `folder` holds other files, or cannot be written.
     """
     if folder.resolve() == checkpoint.resolve():
-        raise UserError(f"{folder} is the checkpoint itself: choose another folder.")
+        raise UserError(f"{folder} is the checkpoint itself; choose another folder.")
     if folder.is_file() or (folder.exists() and not {file.name for file in folder.iterdir()} <= SAVED_FILES):
-        raise UserError(f"{folder} holds something else than a saved model: choose another folder.")
+        raise UserError(f"{folder} holds other files than those of a saved model; choose another folder.")
     recipe = _portable_recipe(checkpoint, llm)
     config = read_json(checkpoint / CONFIG)
     config["llm"]["path"] = recipe.llm.path
-    with atomic_folder(folder) as new:
-        _copy_projector(checkpoint / PROJECTOR, new / PROJECTOR, recipe.llm.path)
+    with atomic_folder(folder) as temporary:
+        _copy_projector(checkpoint / PROJECTOR, temporary / PROJECTOR, recipe.llm.path)
         if recipe.lora.enabled:
-            shutil.copytree(checkpoint / ADAPTER, new / ADAPTER)
-            adapter = read_json(new / ADAPTER / "adapter_config.json")
-            write_json(new / ADAPTER / "adapter_config.json", {**adapter, "base_model_name_or_path": recipe.llm.path})
-            (new / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's, of placeholders
-        write_json(new / CONFIG, config)
-        write_text(new / RECIPE, recipe.to_yaml())
-        write_text(new / CARD, str(model_card(checkpoint, recipe, name or folder.name)))
+            shutil.copytree(checkpoint / ADAPTER, temporary / ADAPTER)
+            adapter_config = temporary / ADAPTER / "adapter_config.json"
+            write_json(adapter_config, {**read_json(adapter_config), "base_model_name_or_path": recipe.llm.path})
+            (temporary / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's card, all placeholders
+        write_json(temporary / CONFIG, config)
+        write_text(temporary / RECIPE, recipe.to_yaml())
+        write_text(temporary / CARD, str(model_card(checkpoint, recipe, name or folder.name)))
     return folder
 
 
 def push_checkpoint(checkpoint: Path, repo_id: str, private: bool, llm: str | None, token: str | None) -> str:
-    """Make the hub repository `repo_id` if it is not there, and upload the checkpoint to it; its address comes back.
+    """Create the hub repository `repo_id` if it does not exist, upload the checkpoint, and return the URL.
 
     Raises:
-        UserError: the name is none, or the hub refuses or is out of reach.
+        UserError: the name is not valid, or the hub refuses or cannot be reached.
     """
     api = HfApi(token=token)
     with _as_user_error(repo_id):
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        saved = save_checkpoint(checkpoint, Path(temporary) / "saved", llm, address.repo_id)
+        saved = save_checkpoint(checkpoint, Path(temporary) / "saved", llm, url.repo_id)
         with _as_user_error(repo_id):
             api.upload_folder(
-                repo_id=address.repo_id, folder_path=saved, commit_message=f"Add {checkpoint.resolve().name}"
+                repo_id=url.repo_id, folder_path=saved, commit_message=f"Add {checkpoint.resolve().name}"
             )
-    return str(address)
+    return str(url)
 
 
 def _copy_projector(source: Path, target: Path, llm: str) -> None:
-    """The same tensors; the place of the LLM, which their file names too, becomes `llm`."""
+    """Copy the projector file, with `llm` as the LLM in its metadata."""
     tensors = read_tensors(source)
     with safe_open(source, "pt") as stored:
         metadata = json.loads((stored.metadata() or {}).get("signllava", "{}"))
@@ -98,11 +100,13 @@ def _copy_projector(source: Path, target: Path, llm: str) -> None:
 
 
 def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
-    """Its recipe without paths of this machine, but for that of an LLM without another name."""
-    keys = [f"streams.{name}.{key}" for name in read_recipe(checkpoint / RECIPE).streams for key in STREAM_PATH_KEYS]
+    """The checkpoint's recipe without local paths, except that of the LLM if `llm` is None."""
+    path_keys = [
+        f"streams.{name}.{key}" for name in read_recipe(checkpoint / RECIPE).streams for key in STREAM_PATH_KEYS
+    ]
     settings = {
         **dict.fromkeys(
-            [*keys, "init.projector", "launch.profile", "launch.main_process_ip", "launch.main_process_port"]
+            [*path_keys, "init.projector", "launch.profile", "launch.main_process_ip", "launch.main_process_port"]
         ),
         **{
             "run.output_dir": "runs/run",
@@ -119,7 +123,7 @@ def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
 def _as_user_error(repo_id: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of the hub, or of whichever HTTP library is below it
+    except Exception as error:  # of the hub, or of the HTTP library that it uses
         raise UserError(f"{repo_id} was not uploaded: {_first_line(error)}") from None
 
 

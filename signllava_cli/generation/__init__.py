@@ -1,1 +1,1 @@
-"""From a checkpoint to hypotheses: decoding a batch, the order of clips, the predictions file."""
+"""From a checkpoint to hypotheses: the decoder, context sources, the scheduling of clips, the predictions folder."""

@@ -83,7 +83,7 @@ def _decode_source(
     """Decode the clips of the shard that have no prediction yet; join the parts if that completes the split."""
     split, start_time = job.split, time.monotonic()
     shard_clips = shard.select(split.annotated, job.num_frames, source.is_sequential)
-    remaining = [clip for clip in shard_clips if clip.id not in predictions.done]
+    remaining = [clip for clip in shard_clips if clip.id not in predictions.rows]
     if len(remaining) < len(shard_clips):
         info(f"{predictions.folder}: {len(shard_clips) - len(remaining)} clips were done before")
     skip_reasons = {clip.id: reason for clip in remaining if (reason := _skip_reason(job, clip))}
@@ -91,7 +91,7 @@ def _decode_source(
         [_empty_prediction(job, source, clip, skip_reasons[clip.id]) for clip in remaining if clip.id in skip_reasons]
     )
     clips = [clip for clip in remaining if clip.id not in skip_reasons]
-    queue = DecodingQueue(job, source, clips, {id_: row.hypothesis for id_, row in predictions.done.items()})
+    queue = DecodingQueue(job, source, clips, {id_: row.hypothesis for id_, row in predictions.rows.items()})
     with progress(f"translate, {source.name} context", len(clips)) as line:
         while line.done < line.total:
             decoded = queue.step()
@@ -100,7 +100,7 @@ def _decode_source(
                 line.advance(len(decoded), note=f"{line.rate:.2f} clips/s")
             if stop_request and line.done < line.total:
                 raise RunStopped(
-                    f"{len(predictions.done)} clips are in {predictions.folder}. "
+                    f"{len(predictions.rows)} clips are in {predictions.folder}. "
                     "Run the same command again to continue."
                 )
     seconds = time.monotonic() - start_time if clips else 0.0
@@ -108,7 +108,7 @@ def _decode_source(
     if has_joined or not clips:
         summary = f"{len(clips)} clips in {seconds:.1f} s, {source.name} context"
         _print_result(predictions, summary, all_ranks=has_joined)
-    num_missing = len(split.annotated) - len(predictions.done)
+    num_missing = len(split.annotated) - len(predictions.rows)
     if num_missing:
         info(
             f"shard {shard}: {len(shard_clips)} clips are done; {num_missing} clips are left to other processes, the "
@@ -120,7 +120,7 @@ def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool)
     """Print the summary and the warnings if the predictions are complete; `all_ranks`: whatever rank this is."""
     if not predictions.file.exists():
         return
-    rows = predictions.done.values()
+    rows = predictions.rows.values()
     num_truncated = sum(1 for row in rows if row.truncated_frames or row.truncated_sentences)
     num_unfinished = sum(1 for row in rows if not row.finished)
     num_abstained = sum(1 for row in rows if row.abstained is not None)

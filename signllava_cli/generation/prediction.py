@@ -1,4 +1,4 @@
-"""A prediction: what is known of one clip after decoding."""
+"""A prediction: one line of the predictions file."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,15 @@ from signllava_cli.data.annotations import ContextBound
 
 @dataclass(frozen=True)
 class Prediction:
-    """One clip's line.
+    """The hypothesis of one clip, and how it was made.
 
-    `context`: the sentences it really saw, `context_source`: where they came from. `score`: mean
-    log-probability of the hypothesis. `finished`: it ended by itself. `cut_frames`, `cut_sentences`: lost to
-    the token budget. `missing`: why it was not decoded, such as the streams without features; such a clip has an
-    empty hypothesis. `context_bound`: the corpus's mark, if any. `frames`: shown, over all streams. `question`: what
-    was asked, if not for the translation. `n_best`: hypotheses and their scores, this one first, where several were
-    asked for. `abstained`: the hypothesis that was held back because of its score.
+    `context`: the sentences in the prompt, after truncation; `context_source`: the name of their source. `score`:
+    mean log-probability of the hypothesis. `finished`: whether the model ended it, rather than a length limit.
+    `truncated_frames`, `truncated_sentences`: removed to fit the token budget. `missing`: what the clip lacks to be
+    decoded, such as the streams without features; the hypothesis is then empty. `context_bound`: the annotation's
+    mark, if any. `frames`: number of frames in the sequence, over all streams. `question`: the text of the
+    instruction, except for the task translation. `n_best`: hypotheses and scores, this one first, if the recipe asks
+    for several. `abstained`: the hypothesis that was withheld because of its score.
     """
 
     recording: str

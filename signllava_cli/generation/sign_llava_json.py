@@ -1,4 +1,4 @@
-"""Sign_LLaVA's JSON: its annotation file with a `hypothesis` in each clip; or without, gold text."""
+"""Reads Sign_LLaVA's JSON: its annotation format with a `hypothesis` in each clip, or without (gold text)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ NO_HYPOTHESIS = "a hypothesis"  # what a clip lacks, in `Prediction.missing`
 
 @dataclass(frozen=True)
 class SignLlavaPredictions:
-    """`rows`: the clips of the file, each with its hypothesis; in a gold file, with its reference as such.
+    """`rows`: the clips of the file with their hypotheses, or with their references as such in a gold file.
 
-    Clips that `clip_order` forgets stand last. `absent`: ids of clips that it names and the file lacks, as it does
-    those that the system dropped.
+    Clips that are missing in `clip_order` come last. `absent`: ids of clips in `clip_order` that are missing in the
+    file, such as those that the system dropped. `is_gold`: whether no clip has a hypothesis.
     """
 
     rows: list[Prediction]
@@ -26,57 +26,61 @@ class SignLlavaPredictions:
 
 
 def read_sign_llava_json(file: Path) -> SignLlavaPredictions:
-    """The file taken apart. The reference of a clip is its `reference`, else its `translation`.
+    """The predictions in `file`. The reference of a clip is its `reference`, or else its `translation`.
 
-    A clip without a hypothesis in a file that has some is `missing` it.
+    A clip without a hypothesis in a file that is not gold is `missing` it.
 
     Raises:
-        UserError: it is not such a file, or `clip_order` names a clip twice.
+        UserError: the file has another format, or `clip_order` lists a clip twice.
     """
     content = read_json(file)
-    gold = not any("hypothesis" in clip for clips in content.values() for clip in _clips(clips))
+    is_gold = not any("hypothesis" in clip for clips in content.values() for clip in _clip_entries(clips))
     rows: list[Prediction] = []
     absent: list[str] = []
     for recording, clips in content.items():
-        order = _order(file, recording, clips)
-        known = set(order)
-        forgotten = [name for name, clip in clips.items() if isinstance(clip, dict) and name not in known]
-        for position, name in enumerate([*order, *forgotten]):
+        clip_order = _read_clip_order(file, recording, clips)
+        ordered = set(clip_order)
+        unordered = [name for name, clip in clips.items() if isinstance(clip, dict) and name not in ordered]
+        for position, name in enumerate([*clip_order, *unordered]):
             if name in clips:
-                rows.append(_prediction(file, recording, name, position, clips[name], gold))
+                rows.append(_make_prediction(file, recording, name, position, clips[name], is_gold))
             else:
                 absent.append(f"{recording}/{name}")
-    return SignLlavaPredictions(rows, tuple(absent), gold)
+    return SignLlavaPredictions(rows, tuple(absent), is_gold)
 
 
-def _clips(clips: Any) -> list[dict[str, Any]]:
+def _clip_entries(clips: Any) -> list[dict[str, Any]]:
     return [clip for clip in clips.values() if isinstance(clip, dict)] if isinstance(clips, dict) else []
 
 
-def _order(file: Path, recording: str, clips: Any) -> list[str]:
-    order = clips.get("clip_order") if isinstance(clips, dict) else None
-    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+def _read_clip_order(file: Path, recording: str, clips: Any) -> list[str]:
+    clip_order = clips.get("clip_order") if isinstance(clips, dict) else None
+    if not isinstance(clip_order, list) or not all(isinstance(name, str) for name in clip_order):
         raise UserError(
             f"{file}, recording {recording}: no `clip_order` with the names of its clips; expected "
             "predictions.jsonl, or Sign_LLaVA's JSON (the annotation file with a `hypothesis` in each clip)."
         )
-    twice = sorted(name for name, count in Counter(order).items() if count > 1)
-    if twice:
-        raise UserError(f"{file}, recording {recording}: clip_order names clips twice ({summarize_names(twice)}).")
-    return order
+    repeated = sorted(name for name, count in Counter(clip_order).items() if count > 1)
+    if repeated:
+        raise UserError(
+            f"{file}, recording {recording}: clip_order lists clips twice ({summarize_names(repeated)}); "
+            "remove the repetitions."
+        )
+    return clip_order
 
 
-def _prediction(file: Path, recording: str, name: str, position: int, clip: Any, gold: bool) -> Prediction:
+def _make_prediction(file: Path, recording: str, name: str, position: int, clip: Any, is_gold: bool) -> Prediction:
     texts = clip if isinstance(clip, dict) else {}
     reference = texts.get("reference", texts.get("translation"))
-    hypothesis = reference if gold else texts.get("hypothesis")
+    hypothesis = reference if is_gold else texts.get("hypothesis")
     if not isinstance(reference, str):
         raise UserError(f"{file}, clip {recording}/{name}: no reference or translation.")
     if not isinstance(hypothesis, str | None):
-        raise UserError(f"{file}, clip {recording}/{name}: its hypothesis is no text.")
-    if any("\ud800" <= each <= "\udfff" for text in (recording, name, reference, hypothesis or "") for each in text):
+        raise UserError(f"{file}, clip {recording}/{name}: the hypothesis is not a text.")
+    texts_to_store = (recording, name, reference, hypothesis or "")
+    if any("\ud800" <= character <= "\udfff" for text in texts_to_store for character in text):
         raise UserError(
-            f"{file}, clip {escape_unprintable(f'{recording}/{name}')}: holds half a character (a lone surrogate)."
+            f"{file}, clip {escape_unprintable(f'{recording}/{name}')}: half a character (a lone surrogate)."
         )
     missing = NO_HYPOTHESIS if hypothesis is None else None
     return Prediction(recording, name, position, "translation", reference, hypothesis or "", missing=missing)

@@ -211,8 +211,8 @@ def _stream_columns(
     if matcher.num_unidentified and names.repeated_name and not frames.all():
         repeated, *recordings = names.repeated_name
         warning(
-            f"Stream {name}: {matcher.num_unidentified} arrays with the names of clips are in groups not named after the "
-            f"recordings and are skipped, because clip names are not unique: clip name {repeated} is in "
+            f"Stream {name}: {matcher.num_unidentified} arrays with the names of clips are in groups not named after "
+            f"the recordings and are skipped, because clip names are not unique: clip name {repeated} is in "
             f"recordings {' and '.join(recordings)}. Rename these groups or clips."
         )
     columns = {"frames": frames, "width": widths, "file": numbers, "group": groups, "offset": offsets}
@@ -242,8 +242,8 @@ def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
     for row in matcher.ambiguous:
         more = f" ({len(matcher.ambiguous) - 1} more clips)" if len(matcher.ambiguous) > 1 else ""
         raise UserError(
-            f"Stream {name}: clip {matcher.names.clips[row].id} is in {matcher.format_ambiguous(row)}{more}; remove one "
-            "of them, or remove one group from the metadata."
+            f"Stream {name}: clip {matcher.names.clips[row].id} is in {matcher.format_ambiguous(row)}{more}; remove "
+            "one of them, or remove one group from the metadata."
         )
 
 

@@ -302,4 +302,4 @@ def test_the_error_for_damaged_predictions_names_the_line(
     assert f"{file}, line 5: " in process.err
     write_predictions(file, HYPOTHESES)
     file.write_text(file.read_text() * 2)
-    assert "line 5: clip r/0 " in signllava("eval", file).err
+    assert "line 5: clip r/0 is already in an earlier line" in signllava("eval", file).err

@@ -23,8 +23,13 @@ TEXTS = {
 }
 
 
+def prediction(id_: str, context_source: str = "none") -> Prediction:
+    recording, clip = id_.split("/")
+    return Prediction(recording, clip, 0, "translation", *TEXTS[id_], context_source=context_source)
+
+
 def write_predictions(file: Path, ids: list[str]) -> Path:
-    rows = [Prediction(*id_.split("/"), 0, "translation", TEXTS[id_][0], TEXTS[id_][1]) for id_ in ids]  # type: ignore[call-arg]
+    rows = [prediction(id_) for id_ in ids]
     file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
     return file
 

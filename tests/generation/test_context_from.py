@@ -1,4 +1,4 @@
-"""Gold context out of several splits of one benchmark: PHOENIX-2014T cuts its broadcasts into train, dev and test."""
+"""Gold context from several splits: PHOENIX-2014T divides the sentences of a broadcast over train, dev and test."""
 
 import json
 import shutil
@@ -17,13 +17,15 @@ from signllava_cli.generation.predictions_folder import read_predictions
 Command = Callable[..., Ended]
 
 
-def cut(corpus: Path, root: Path, with_times: bool = False) -> None:
-    """The toy corpus in `root`, of whose dev recordings every third clip is in split dev, the others in train and
-    test; recording 0 is wholly in dev."""
+def divide_corpus(corpus: Path, root: Path, with_times: bool = False) -> None:
+    """Write the toy corpus to `root` with the clips of its dev recordings divided over dev, train and test.
+
+    Every third clip is in dev; recording 0 is in dev alone.
+    """
     shutil.copytree(corpus, root)
-    whole = json.loads((root / "annotation.dev.json").read_text())
+    annotation = json.loads((root / "annotation.dev.json").read_text())
     parts: dict[str, dict[str, Any]] = {"train": {}, "dev": {}, "test": {}}
-    for number, (name, recording) in enumerate(whole.items()):
+    for number, (name, recording) in enumerate(annotation.items()):
         for index, clip in enumerate(recording["clip_order"]):
             part = parts[("dev", "train", "test")[index % 3 if number else 0]].setdefault(name, {"clip_order": []})
             times = {"start": 2.0 * index, "end": 2.0 * index + 1.5} if with_times else {}
@@ -44,17 +46,17 @@ def generate(signllava: Command, run: Path, tmp_path: Path) -> Callable[..., End
 
 
 @pytest.mark.parametrize("with_times", [False, True])
-def test_gold_context_is_that_of_the_uncut_recording(
+def test_gold_context_is_that_of_the_undivided_recording(
     generate: Callable[..., Ended], signllava: Command, corpus: Path, tmp_path: Path, with_times: bool
 ) -> None:
-    cut(corpus, tmp_path / "data", with_times)
+    divide_corpus(corpus, tmp_path / "data", with_times)
     sources = ["--context-source", "gold", "--context-source", "predicted"]
     ended = generate(*sources, "--context-from", "train,dev,test")
     assert ended.code == 0, ended.err
-    uncut = {recording.name: recording for recording in read_annotations(corpus, "dev")}
+    undivided = {recording.name: recording for recording in read_annotations(corpus, "dev")}
     expected = {
-        clip.id: gold_context(uncut[recording.name], index, 2, 1)
-        for recording in uncut.values()
+        clip.id: gold_context(undivided[recording.name], index, 2, 1)
+        for recording in undivided.values()
         for index, clip in enumerate(recording.clips)
     }
     (folder,) = (tmp_path / "out").glob("gold-*")
@@ -75,26 +77,28 @@ def test_gold_context_is_that_of_the_uncut_recording(
     assert {system["context_source"] for system in read_json(scores)["results"]} == {"gold:dev,test,train"}
 
 
-def test_what_cannot_be_joined_is_refused(generate: Callable[..., Ended], corpus: Path, tmp_path: Path) -> None:
-    def refused(*options: object) -> str:
+def test_splits_that_cannot_be_joined_are_an_error(
+    generate: Callable[..., Ended], corpus: Path, tmp_path: Path
+) -> None:
+    def error_of(*options: object) -> str:
         ended = generate("--context-source", "gold", *options)
         assert ended.code == 2, ended.out
         assert ended.err.count("\n") == 1
         return ended.err
 
-    cut(corpus, tmp_path / "data")
-    assert "--context-from has no effect" in refused(
+    divide_corpus(corpus, tmp_path / "data")
+    assert "--context-from has no effect" in error_of(
         "--context-source", "none", "--context-from", "train", "--context", 0, "--prelude", 0
     )
-    assert "annotation.gone.json" in refused("--context-from", "gone")
+    assert "annotation.gone.json" in error_of("--context-from", "gone")
     file = tmp_path / "data" / "annotation.train.json"
     train = json.loads(file.read_text())
     name = next(iter(train))
     train[name]["clip_order"].reverse()
     file.write_text(json.dumps(train))
-    assert f"recording {name} of split train" in refused("--context-from", "train,test")
+    assert f"recording {name} of split train" in error_of("--context-from", "train,test")
     dev = json.loads((tmp_path / "data" / "annotation.dev.json").read_text())
     file.write_text(json.dumps(dev))
-    assert "is in split dev and in split train" in refused("--context-from", "train")
+    assert "is in split dev and in split train" in error_of("--context-from", "train")
     file.write_text(json.dumps({f"other{key}": value for key, value in dev.items()}))
-    assert "no recording of split dev" in refused("--context-from", "train")
+    assert "no recording of split dev" in error_of("--context-from", "train")
