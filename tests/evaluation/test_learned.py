@@ -61,7 +61,7 @@ def test_what_is_no_bleurt_checkpoint_is_refused(signllava: Callable[..., Ended]
             json.dumps({**json.loads((TINY / "config.json").read_text()), "hidden_size": 8}).encode(),
             "fit",
         ),
-        ("model.safetensors", b"no", "no readable safetensors file"),
+        ("model.safetensors", b"no", "not a valid safetensors file"),
     ):
         shutil.copytree(TINY, folder, dirs_exist_ok=True)
         (folder / spoilt).write_bytes(content)
