@@ -140,7 +140,7 @@ def all_tasks(settings: list[str]) -> Recipe:
 def steps(
     recipe: Recipe, first: int, last: int, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> list[list[Batch]]:
-    recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "workers": workers}})
+    recipe = build_recipe({**recipe.to_dict(), "data": {**recipe.to_dict()["data"], "num_workers": workers}})
     prompts = PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks)
     examples = TrainingSet(
         recipe,
@@ -153,7 +153,7 @@ def steps(
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
     for ours, theirs in zip(one, other, strict=True):
         assert ours.clips == theirs.clips
-        for name in ("input_ids", "targets", "predictors"):
+        for name in ("input_ids", "targets", "logit_indices"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name))
         for stream, batch in ours.streams.items():
             assert torch.equal(batch.frames, theirs.streams[stream].frames)
