@@ -129,7 +129,7 @@ class Session:
         return CheckpointConfig(
             stage=self.stage,
             step=self.progress.step,
-            llm=self.bundle.llm,
+            llm=self.bundle.llm_identity,
             turns=self.bundle.prompts.turns,
             data=self.data,
             versions=library_versions(),

@@ -63,7 +63,7 @@ def setup_session(
     examples = TrainingSet(recipe, train_split, builder, hypotheses)
     progress, optimizer_state = TrainState(), {}
     if checkpoint is not None and config is not None:
-        require_same_llm(config.llm, bundle.llm, checkpoint)
+        require_same_llm(config.llm, bundle.llm_identity, checkpoint)
         if config.data != fingerprint:
             raise UserError(
                 f"{checkpoint} was trained on other data than split {train_split.name} of {train_split.root} (or "
