@@ -48,7 +48,7 @@ class FeatureStream:
             raise UserError(
                 f"Stream {name}, clip {index.id(row)} in {self._file(row)}: shape "
                 f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe has "
-                f"streams.{name}.width={config.width}."
+                f"streams.{name}.width={config.width}; set it to the width of the features."
             )
 
     @property

@@ -153,8 +153,8 @@ def test_no_training_batch_is_larger_than_the_longest_batch(settings: list[str],
     collate = training_collator(recipe, pad_id=0)
     longest = longest_batch(recipe, examples, collate).input_ids.numel()
     steps = training_steps(recipe, examples, 0, 2 * len(examples.split.clips) // BATCH, collate, 0, 1)
-    sizes = [batch.input_ids.numel() for step in steps for batch in step]
-    assert 0.5 * longest <= max(sizes) <= 1.05 * longest  # the lengths are estimates
+    token_counts = [batch.input_ids.numel() for step in steps for batch in step]
+    assert 0.5 * longest <= max(token_counts) <= 1.05 * longest  # the lengths are estimates
 
 
 Command = Callable[..., Ended]
