@@ -1,4 +1,4 @@
-"""Collates examples into tensors. Where every token and frame goes is computed here; the model only fills it in."""
+"""Collates examples into tensors, with the index of every token, frame and boundary vector in the batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

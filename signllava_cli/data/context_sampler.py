@@ -1,8 +1,7 @@
 """Samples the context of training examples.
 
-A model that is trained on gold context only learns to rely on it, but in generation its context are its own
-hypotheses, which are worse. So an example may instead have the hypotheses of an earlier model, fewer sentences, or
-none.
+A model that is trained with gold context only relies on it too much, since in generation the context consists of its
+own hypotheses, which are worse. So an example may have the hypotheses of an earlier model, fewer sentences, or none.
 """
 
 from collections.abc import Mapping

@@ -47,8 +47,8 @@ class FeatureStream:
             more = f" ({len(mismatches) - 1} more clips like it)" if len(mismatches) > 1 else ""
             raise UserError(
                 f"Stream {name}, clip {index.id(row)} in {self._file(row)}: shape "
-                f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe says "
-                f"streams.{name}.width={config.width}."
+                f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe has "
+                f"streams.{name}.width={config.width}; set it to the width of the features."
             )
 
     @property

@@ -18,7 +18,7 @@ from signllava_cli.model.conversion_report import (
     print_tensor_mapping,
     warn_about_changed_embeddings,
 )
-from signllava_cli.model.layouts import layouts_of_conversion
+from signllava_cli.model.layouts import infer_layouts
 from signllava_cli.model.llm import require_same_tensors
 from signllava_cli.model.llm_folder import require_empty_folder
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
@@ -65,7 +65,7 @@ def convert(
     converted = _fit_recipe(recipe, parts, streams)
     print_source(original, recipe, converted, parts)
     bundle = load_model_bundle(converted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    hidden = bundle.llm["hidden_size"]
+    hidden = bundle.llm_identity["hidden_size"]
     if parts.hidden != hidden:
         raise UserError(
             f"{original.files[0]} projects to embeddings of {parts.hidden} numbers, but {converted.llm.path} has "
@@ -81,7 +81,7 @@ def convert(
     config = CheckpointConfig(
         stage="finetune" if converted.lora.enabled else "pretrain",
         step=original.step,
-        llm=bundle.llm,
+        llm=bundle.llm_identity,
         turns=bundle.prompts.turns,
         data=f"converted from {original.files[0].name}, SHA-256 {original.digest[:16]}",
         versions=library_versions(),
@@ -132,9 +132,9 @@ def _fit_recipe(recipe: Recipe, parts: SignLlavaParts, streams: Sequence[str]) -
 
 def _find_layouts(recipe: Recipe, converted: Recipe) -> dict[str, str]:
     """The layouts that the projectors were trained on: those of `recipe`, else by the width of the stream."""
-    given = {name: stream.layout for name, stream in recipe.streams.items()}
-    layouts = layouts_of_conversion(
-        {name: (stream.width, given.get(name)) for name, stream in converted.streams.items()}
+    recipe_layouts = {name: stream.layout for name, stream in recipe.streams.items()}
+    layouts = infer_layouts(
+        {name: (stream.width, recipe_layouts.get(name)) for name, stream in converted.streams.items()}
     )
     print_layouts(layouts, converted)
     return layouts

@@ -107,8 +107,8 @@ def print_layouts(layouts: Mapping[str, str], recipe: Recipe) -> None:
         if layout == SIGN_LLAVA:
             warning(
                 f"{stream}: {recipe.streams[stream].width} numbers: assumed to have Sign_LLaVA's pose normalization "
-                f"(layout {SIGN_LLAVA}, docs/checkpoints.md); features that `prepare pack` normalized are refused. "
-                f"If it was trained on another layout, --set streams.{stream}.layout=NAME."
+                f"(layout {SIGN_LLAVA}, docs/checkpoints.md); features of `prepare pack` are refused. If it "
+                f"was trained on another layout, --set streams.{stream}.layout=NAME."
             )
         else:
             info(f"{stream}: trained on features of layout {layout}")

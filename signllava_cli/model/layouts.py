@@ -41,7 +41,7 @@ def require_layouts(trained: Mapping[str, str], split: Split, source: str) -> No
             warning(f"Stream {stream.name}: {where} has layout {actual}; that of {source} is unknown.")
 
 
-def layouts_of_conversion(streams: Mapping[str, tuple[int, str | None]]) -> dict[str, str]:
+def infer_layouts(streams: Mapping[str, tuple[int, str | None]]) -> dict[str, str]:
     """The known layouts of converted projectors, by stream.
 
     Args:

@@ -19,7 +19,7 @@ class ModelBundle:
 
     model: SignLlavaModel
     prompts: PromptBuilder
-    llm: dict[str, Any]
+    llm_identity: dict[str, Any]
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +68,7 @@ def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.devic
     """
     config = checkpoints.read_config(checkpoint)
     bundle = load_model_bundle(recipe, device, config)
-    require_same_llm(config.llm, bundle.llm, checkpoint)
+    require_same_llm(config.llm, bundle.llm_identity, checkpoint)
     checkpoints.load_weights(bundle.model, checkpoint, with_adapter=recipe.lora.enabled)
     bundle.model.eval()
     return bundle

@@ -139,7 +139,7 @@ class Session:
         return CheckpointConfig(
             stage=self.stage,
             step=self.state.step,
-            llm=self.bundle.llm,
+            llm=self.bundle.llm_identity,
             turns=self.bundle.prompts.turns,
             data=self.data_fingerprint,
             versions=library_versions(),

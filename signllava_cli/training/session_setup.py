@@ -62,7 +62,7 @@ def setup_session(
     training_set = TrainingSet(recipe, train_split, builder, hypotheses)
     state, optimizer_state = TrainState(), {}
     if checkpoint is not None and checkpoint_config is not None:
-        require_same_llm(checkpoint_config.llm, bundle.llm, checkpoint)
+        require_same_llm(checkpoint_config.llm, bundle.llm_identity, checkpoint)
         if checkpoint_config.data != data_fingerprint:
             raise UserError(
                 f"{checkpoint} was trained on other data than split {train_split.name} of {train_split.root} (or "

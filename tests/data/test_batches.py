@@ -1,4 +1,4 @@
-"""Batches: every frame, boundary and target stands where it should, for any batch and either padding."""
+"""Batches: the indices of frames, boundary vectors and targets are right for any batch size and padding side."""
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ def example(number: int, mae: int, pose: int, answer: tuple[int, ...]) -> Exampl
     return Example(f"r/{number}", streams, (), Prompt((1, 2), after), answer, Truncation())
 
 
-def literal(batch: Batch) -> list[list[str]]:
-    """Each row written out, position by position, from what the batch says of it."""
+def to_strings(batch: Batch) -> list[list[str]]:
+    """The tokens, frames and boundary vectors of each row as strings, without padding."""
     rows, length = batch.input_ids.shape
-    flat = [str(int(i)) for i in batch.input_ids.flatten()]
+    flat = [str(int(token)) for token in batch.input_ids.flatten()]
     for name, stream in batch.streams.items():
         for index in stream.start_indices.tolist():
             flat[index] = f"<{name}>"
@@ -34,14 +34,14 @@ def literal(batch: Batch) -> list[list[str]]:
         for index, frame in zip(stream.frame_indices.tolist(), stream.frames, strict=True):
             flat[index] = f"{name}{int(frame[0])}"
     mask = batch.attention_mask.flatten().tolist()
-    return [[flat[p] for p in range(r * length, (r + 1) * length) if mask[p]] for r in range(rows)]
+    return [[flat[index] for index in range(row * length, (row + 1) * length) if mask[index]] for row in range(rows)]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_layout_of_every_row(side: str) -> None:
+def test_rows_contain_prompt_streams_and_answer_in_order(side: str) -> None:
     examples = [example(1, 2, 1, (7, 8, 9)), example(3, 0, 2, (5, 6)), example(2, 1, 3, (4,))]
     batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
-    one, three, two = literal(batch)
+    one, three, two = to_strings(batch)
     assert one == [
         "1",
         "2",
@@ -67,30 +67,30 @@ def test_the_layout_of_every_row(side: str) -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_every_label_is_right_at_every_batch_size(side: str, size: int) -> None:
-    """A target is predicted at the position just before the one where it is, or would be, read."""
+def test_targets_are_right_at_every_batch_size(side: str, size: int) -> None:
+    """The logit index of a target is the index before the one where the target is, or would be, an input."""
     rng = np.random.default_rng(size)
     examples = [
         example(k + 1, int(rng.integers(1, 9)), int(rng.integers(0, 5)), tuple(rng.integers(30, 90, 1 + k % 4)))
         for k in range(size)
     ]
     batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
-    length, at = batch.input_ids.shape[1], 0
-    for row, each in enumerate(examples):
-        first = batch.logit_indices[at].item()
+    length, target_index = batch.input_ids.shape[1], 0
+    for row, one in enumerate(examples):
+        first = batch.logit_indices[target_index].item()
         end_of_prompt = (row * length) + (
-            length - 1 - (len(each.answer) - 1) if side == "left" else each.seq_len - len(each.answer) - 1
+            length - 1 - (len(one.answer) - 1) if side == "left" else one.seq_len - len(one.answer) - 1
         )
         assert first == end_of_prompt
-        for token in each.answer:
-            assert batch.targets[at] == token
-            if at + 1 < len(batch.targets) and token != each.answer[-1]:
-                assert batch.input_ids.flatten()[batch.logit_indices[at] + 1] == token
-            at += 1
-    assert at == len(batch.targets) == len(batch.logit_indices)
+        for token in one.answer:
+            assert batch.targets[target_index] == token
+            if target_index + 1 < len(batch.targets) and token != one.answer[-1]:
+                assert batch.input_ids.flatten()[batch.logit_indices[target_index] + 1] == token
+            target_index += 1
+    assert target_index == len(batch.targets) == len(batch.logit_indices)
 
 
-def test_a_stream_that_no_clip_has_is_there_and_empty() -> None:
+def test_a_stream_that_no_clip_has_is_empty() -> None:
     batch = collate_examples([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
     assert batch.streams["pose"].frames.shape == (0, 3)
     assert batch.streams["pose"].frames.dtype == torch.float16

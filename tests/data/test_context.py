@@ -1,4 +1,4 @@
-"""The context rule, against a literal reading of it."""
+"""The context rule, compared with a direct implementation."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What training examples see of the sentences before them: hypotheses, fewer sentences, none, as often as said."""
+"""The context of training examples: hypotheses, fewer sentences or none, at the configured rates."""
 
 import json
 import math
@@ -28,21 +28,26 @@ from signllava_cli.recipe import Recipe, build_recipe, read_recipe
 
 Command = Callable[..., Ended]
 
-VARIED = ["context.min_window=0", "context.min_prelude=1", "context.sentence_dropout=0.2", "context.dropout=0.2"]
+VARIED_CONTEXT = [
+    "context.min_window=0",
+    "context.min_prelude=1",
+    "context.sentence_dropout=0.2",
+    "context.dropout=0.2",
+]
 
 
-def said(clip: Clip) -> str:
+def fake_hypothesis(clip: Clip) -> str:
     return f"Said {clip.recording}, {clip.position}."
 
 
-def place(sentence: str) -> int:
-    """The position of the clip of which `sentence` was said."""
+def position_in(sentence: str) -> int:
+    """The position of the clip whose fake hypothesis is `sentence`."""
     return int(sentence.rsplit(", ", 1)[1].removesuffix("."))
 
 
 def prediction(clip: Clip, hypothesis: str, missing: str | None = None) -> Prediction:
-    asked = "translation"
-    return Prediction(clip.recording, clip.name, clip.position, asked, clip.translation, hypothesis, missing=missing)
+    task = "translation"
+    return Prediction(clip.recording, clip.name, clip.position, task, clip.translation, hypothesis, missing=missing)
 
 
 def write_predictions(file: Path, rows: Iterable[Prediction]) -> Path:
@@ -51,10 +56,10 @@ def write_predictions(file: Path, rows: Iterable[Prediction]) -> Path:
 
 
 @pytest.fixture
-def opened(settings: list[str]) -> Callable[..., TrainingSet]:
-    """The training set on the dev split under these settings; the model has said a line of its own on each clip."""
+def make_training_set(settings: list[str]) -> Callable[..., TrainingSet]:
+    """Makes a training set of the dev split with some overrides; each clip has a fake hypothesis."""
 
-    def with_settings(*overrides: str) -> TrainingSet:
+    def make(*overrides: str) -> TrainingSet:
         base = [*settings, "data.train=dev", "context.dropout=0", *overrides]
         recipe = read_recipe("toy/tiny_pretrain", base)
         split = open_split(recipe.data, recipe.streams, "dev")
@@ -64,100 +69,110 @@ def opened(settings: list[str]) -> Callable[..., TrainingSet]:
             recipe.data.min_frames,
             recipe.context.prelude,
         )
-        return TrainingSet(recipe, split, builder, {clip.id: said(clip) for clip in split.annotated})
+        return TrainingSet(recipe, split, builder, {clip.id: fake_hypothesis(clip) for clip in split.annotated})
 
-    return with_settings
+    return make
 
 
 def late_contexts(examples: TrainingSet, epochs: int) -> list[tuple[str, ...]]:
-    """What the clips see that have more sentences before them than they could be shown."""
+    """The contexts of the clips that have more sentences before them than window and prelude allow."""
     positions = range(epochs * len(examples.split.clips))
     return [examples[p].context for p in positions if examples.clip(p).position >= 4]
 
 
-def assert_share(hits: int, of: int, expected: float) -> None:
-    """`hits` is no further from what is expected than five standard deviations."""
-    assert abs(hits - of * expected) <= 5 * math.sqrt(of * expected * (1 - expected)), (hits, of, expected)
+def assert_share(hits: int, total: int, expected: float) -> None:
+    """`hits` differs from the expected number by at most five standard deviations."""
+    assert abs(hits - total * expected) <= 5 * math.sqrt(total * expected * (1 - expected)), (hits, total, expected)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_mixed_example_sees_hypotheses_or_references_and_never_both(
-    opened: Callable[..., TrainingSet], share: float
+def test_a_mixed_example_has_only_hypotheses_or_only_references(
+    make_training_set: Callable[..., TrainingSet], share: float
 ) -> None:
-    seen = late_contexts(opened("context.source=mixed:F", f"context.predicted_share={share}"), epochs=10)
-    predicted = [{sentence.startswith("Said ") for sentence in context} for context in seen]
+    contexts = late_contexts(
+        make_training_set("context.source=mixed:F", f"context.predicted_share={share}"), epochs=10
+    )
+    predicted = [{sentence.startswith("Said ") for sentence in context} for context in contexts]
     assert all(len(kinds) == 1 for kinds in predicted)
-    assert_share(sum(kinds == {True} for kinds in predicted), len(seen), share)
+    assert_share(sum(kinds == {True} for kinds in predicted), len(contexts), share)
 
 
-def test_the_source_decides_whose_sentences_are_seen(opened: Callable[..., TrainingSet]) -> None:
+def test_the_source_selects_references_or_hypotheses(make_training_set: Callable[..., TrainingSet]) -> None:
     for source, is_predicted in (("gold", False), ("predicted:F", True)):
-        for context in late_contexts(opened(f"context.source={source}"), epochs=1):
+        for context in late_contexts(make_training_set(f"context.source={source}"), epochs=1):
             assert [sentence.startswith("Said ") for sentence in context] == [is_predicted] * 4
 
 
-def test_window_and_prelude_are_drawn_from_their_ranges_both_ends_included(
-    opened: Callable[..., TrainingSet],
+def test_window_and_prelude_are_sampled_from_inclusive_ranges(
+    make_training_set: Callable[..., TrainingSet],
 ) -> None:
-    examples = opened("context.source=predicted:F", "context.min_window=0", "context.min_prelude=1")
-    drawn: Counter[tuple[int, int]] = Counter()
+    examples = make_training_set("context.source=predicted:F", "context.min_window=0", "context.min_prelude=1")
+    counts: Counter[tuple[int, int]] = Counter()
     for p in range(10 * len(examples.split.clips)):
-        position, seen = examples.clip(p).position, [place(sentence) for sentence in examples[p].context]
+        position, positions = examples.clip(p).position, [position_in(sentence) for sentence in examples[p].context]
         if position >= 4:
-            prelude = sum(at < 2 for at in seen)
-            window = len(seen) - prelude
-            assert seen == [*range(prelude), *range(position - window, position)]
-            drawn[window, prelude] += 1
+            prelude = sum(other < 2 for other in positions)
+            window = len(positions) - prelude
+            assert positions == [*range(prelude), *range(position - window, position)]
+            counts[window, prelude] += 1
         else:
-            assert set(seen) <= set(range(position))
-    assert drawn.keys() == {(window, prelude) for window in (0, 1, 2) for prelude in (1, 2)}
-    for count in drawn.values():
-        assert_share(count, drawn.total(), 1 / 6)
+            assert set(positions) <= set(range(position))
+    assert counts.keys() == {(window, prelude) for window in (0, 1, 2) for prelude in (1, 2)}
+    for count in counts.values():
+        assert_share(count, counts.total(), 1 / 6)
 
 
-def test_sentences_are_left_out_one_by_one_and_all_together(opened: Callable[..., TrainingSet]) -> None:
-    seen = late_contexts(opened("context.sentence_dropout=0.25"), epochs=10)
-    assert_share(sum(map(len, seen)), 4 * len(seen), 0.75)
+def test_sentence_dropout_and_context_dropout_have_the_given_rates(
+    make_training_set: Callable[..., TrainingSet],
+) -> None:
+    contexts = late_contexts(make_training_set("context.sentence_dropout=0.25"), epochs=10)
+    assert_share(sum(map(len, contexts)), 4 * len(contexts), 0.75)
     for kept in range(5):
         share = math.comb(4, kept) * 0.75**kept * 0.25 ** (4 - kept)
-        assert_share(sum(len(context) == kept for context in seen), len(seen), share)
-    seen = late_contexts(opened("context.dropout=0.25"), epochs=10)
-    assert {len(context) for context in seen} == {0, 4}
-    assert_share(sum(not context for context in seen), len(seen), 0.25)
+        assert_share(sum(len(context) == kept for context in contexts), len(contexts), share)
+    contexts = late_contexts(make_training_set("context.dropout=0.25"), epochs=10)
+    assert {len(context) for context in contexts} == {0, 4}
+    assert_share(sum(not context for context in contexts), len(contexts), 0.25)
 
 
-def test_an_empty_hypothesis_leaves_no_sentence(opened: Callable[..., TrainingSet], tmp_path: Path) -> None:
-    """Neither that of a clip without features, nor that of a model that had nothing to say."""
-    split = opened().split
-    rows = [prediction(clip, said(clip) if clip.position % 3 else "", "mae") for clip in split.annotated]
+def test_empty_hypotheses_are_no_context(make_training_set: Callable[..., TrainingSet], tmp_path: Path) -> None:
+    """Both of clips without features and of clips for which the model generated nothing."""
+    split = make_training_set().split
+    rows = [prediction(clip, fake_hypothesis(clip) if clip.position % 3 else "", "mae") for clip in split.annotated]
     hypotheses = read_prepared_context(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
-    examples = opened("context.source=predicted:F", "context.window=3", "context.prelude=0")
+    examples = make_training_set("context.source=predicted:F", "context.window=3", "context.prelude=0")
     examples.contexts.hypotheses = hypotheses
     for p in range(len(split.clips)):
         before = range(max(0, examples.clip(p).position - 3), examples.clip(p).position)
-        assert [place(sentence) for sentence in examples[p].context] == [at for at in before if at % 3]
+        assert [position_in(sentence) for sentence in examples[p].context] == [
+            position for position in before if position % 3
+        ]
 
 
-def test_the_oldest_sentence_of_the_drawn_window_is_the_first_to_be_cut(opened: Callable[..., TrainingSet]) -> None:
-    settings = [*VARIED, "context.source=predicted:F", "data.min_frames=1"]
-    roomy, tight = opened(*settings), opened(*settings, "data.max_seq_len=85")
-    lost = 0
-    for p in range(6 * len(roomy.split.clips)):
-        rng = np.random.default_rng([roomy.seed, CONTEXT, p])
-        sentences, prelude = roomy.contexts.sample(roomy.clip(p), rng)
-        assert roomy[p].context == tuple(sentences)
-        cut = tight[p]
-        for _ in range(cut.truncation.sentences):
+def test_truncation_removes_the_oldest_sentence_of_the_sampled_window_first(
+    make_training_set: Callable[..., TrainingSet],
+) -> None:
+    settings = [*VARIED_CONTEXT, "context.source=predicted:F", "data.min_frames=1"]
+    full_examples, short_examples = make_training_set(*settings), make_training_set(*settings, "data.max_seq_len=85")
+    num_different = 0
+    for p in range(6 * len(full_examples.split.clips)):
+        rng = np.random.default_rng([full_examples.seed, CONTEXT, p])
+        sentences, prelude = full_examples.contexts.sample(full_examples.clip(p), rng)
+        assert full_examples[p].context == tuple(sentences)
+        truncated = short_examples[p]
+        for _ in range(truncated.truncation.sentences):
             sentences.pop(min(prelude, len(sentences) - 1))
-        assert cut.context == tuple(sentences)
-        lost += cut.truncation.sentences > 0 and prelude not in (0, 2)
-    assert lost > 10  # where the recipe's own prelude, 2, would have cut another sentence
+        assert truncated.context == tuple(sentences)
+        num_different += truncated.truncation.sentences > 0 and prelude not in (0, 2)
+    assert num_different > 10  # with the recipe's prelude, 2, another sentence would have been removed
 
 
-def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: Callable[..., TrainingSet]) -> None:
+def test_contexts_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(
+    make_training_set: Callable[..., TrainingSet],
+) -> None:
     def contexts(first: int, rank: int, ranks: int, *overrides: str) -> list[list[tuple[int, ...]]]:
-        settings = [*VARIED, "context.source=mixed:F", "train.micro_batch_size=2", *overrides]
-        examples = opened(*settings)
+        settings = [*VARIED_CONTEXT, "context.source=mixed:F", "train.micro_batch_size=2", *overrides]
+        examples = make_training_set(*settings)
         collate = training_collator(examples.recipe, 0)
         steps = training_steps(examples.recipe, examples, first, 24, collate, rank, ranks)
         return [[tuple(row) for batch in step for row in rows(batch.input_ids.tolist())] for step in steps]
@@ -165,29 +180,29 @@ def test_draws_depend_neither_on_workers_nor_on_ranks_nor_on_the_start(opened: C
     def rows(padded: list[list[int]]) -> list[list[int]]:
         return [[token for token in row if token != 0] for row in padded]
 
-    alone = contexts(0, 0, 1)
-    assert len({row for step in alone for row in step}) > 50
-    assert contexts(0, 0, 1, "data.num_workers=2") == alone
-    assert contexts(17, 0, 1) == alone[17:]  # in the second epoch
-    shares = zip(contexts(0, 0, 2), contexts(0, 1, 2), strict=True)
-    assert [sorted(one + other) for one, other in shares] == [sorted(step) for step in alone]
+    expected = contexts(0, 0, 1)
+    assert len({row for step in expected for row in step}) > 50
+    assert contexts(0, 0, 1, "data.num_workers=2") == expected
+    assert contexts(17, 0, 1) == expected[17:]  # in the second epoch
+    ranks = zip(contexts(0, 0, 2), contexts(0, 1, 2), strict=True)
+    assert [sorted(one + other) for one, other in ranks] == [sorted(step) for step in expected]
 
 
-def test_the_dev_split_is_scored_under_all_of_its_gold_context(opened: Callable[..., TrainingSet]) -> None:
-    examples = opened(*VARIED, "context.source=predicted:F")
+def test_the_dev_split_has_its_whole_gold_context(make_training_set: Callable[..., TrainingSet]) -> None:
+    examples = make_training_set(*VARIED_CONTEXT, "context.source=predicted:F")
     split = examples.split
     dev = LabeledClips(examples.recipe, split, examples.builder, examples.recipe.tasks.dev)
     clips = list(split.clips)
-    asked = dev.examples(clips, [np.random.default_rng(clip.row) for clip in clips])
+    examples_of_dev = dev.examples(clips, [np.random.default_rng(clip.row) for clip in clips])
     expected = [split.gold_context(clip, 2, 2) for clip in clips]
-    assert [list(example.context) for example in asked] == expected
+    assert [list(example.context) for example in examples_of_dev] == expected
     assert [list(example.context) for example in dev.prompts_only(clips, reserve=8)] == expected
 
 
 def test_mixed_context_from_generate_to_a_resumed_run(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """What `generate` wrote of the training split is mixed in; stopping changes nothing; another file is noticed."""
+    """With hypotheses of `generate`, a resumed run equals an uninterrupted one, and a changed file is an error."""
     common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=4", "train.preflight=false"]
     first, predictions = tmp_path / "first", tmp_path / "predictions"
     pretrain = ["pretrain", "-r", "toy/tiny_pretrain"]
@@ -197,34 +212,34 @@ def test_mixed_context_from_generate_to_a_resumed_run(
     assert ended.code == 0, ended.err
 
     mixed = [*common, f"context.source=mixed:{predictions}"]
-    runs = {name: tmp_path / name for name in ("whole", "stopped", "gold")}
-    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['whole']}"]))
+    runs = {name: tmp_path / name for name in ("uninterrupted", "resumed", "gold")}
+    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['uninterrupted']}"]))
     assert ended.code == 0, ended.err
     for step in (1, 3):
         ended = signllava(
-            *pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}", f"train.stop_at_step={step}"])
+            *pretrain, *sets([*mixed, f"run.output_dir={runs['resumed']}", f"train.stop_at_step={step}"])
         )
         assert ended.code == 75, ended.err
     lines = (predictions / "predictions.jsonl").read_text()
     changed = [*read_predictions(predictions / "predictions.jsonl")]
     changed[0] = Prediction(**{**asdict(changed[0]), "hypothesis": "Something else."})
     write_predictions(predictions / "predictions.jsonl", changed)
-    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}"]))
+    ended = signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['resumed']}"]))
     assert (ended.code, "was trained on other data" in ended.err) == (2, True)
     (predictions / "predictions.jsonl").write_text(lines)
-    assert signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['stopped']}"])).code == 0
+    assert signllava(*pretrain, *sets([*mixed, f"run.output_dir={runs['resumed']}"])).code == 0
     assert signllava(*pretrain, *sets([*common, f"run.output_dir={runs['gold']}"])).code == 0
 
     weights = {name: load_file(run / "last" / "projector.safetensors") for name, run in runs.items()}
-    for name, tensor in weights["whole"].items():
-        assert np.array_equal(tensor, weights["stopped"][name]), name
-    assert any(not np.array_equal(tensor, weights["gold"][name]) for name, tensor in weights["whole"].items())
+    for name, tensor in weights["uninterrupted"].items():
+        assert np.array_equal(tensor, weights["resumed"][name]), name
+    assert any(not np.array_equal(tensor, weights["gold"][name]) for name, tensor in weights["uninterrupted"].items())
 
 
-def test_generation_shows_the_upper_ends_or_what_it_is_told(
+def test_generation_uses_the_upper_ends_of_the_ranges_or_the_options(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """Least numbers are those of training alone: the command line may go below them."""
+    """The minimums apply to training alone: options of generation may be smaller."""
     ranges = ["context.min_window=1", "context.min_prelude=1", "train.max_steps=1"]
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *ranges])).code == 0
     for options, (window, prelude) in {(): (2, 2), ("--context", 0): (0, 2), ("--prelude", 0): (2, 0)}.items():
@@ -236,12 +251,12 @@ def test_generation_shows_the_upper_ends_or_what_it_is_told(
         assert {len(row.context) for row in rows if row.position >= 4} == {window + prelude}
 
 
-def test_a_file_of_other_clips_is_refused_and_names_them(
+def test_errors_of_a_file_of_other_data_name_the_clips(
     signllava: Command, settings: list[str], recipe: Recipe, tmp_path: Path
 ) -> None:
     clips = list(open_split(recipe.data, recipe.streams, "dev").annotated)
     file = tmp_path / "predictions.jsonl"
-    rows = [prediction(clip, said(clip)) for clip in clips]
+    rows = [prediction(clip, fake_hypothesis(clip)) for clip in clips]
     of_other_data = Prediction(**{**asdict(rows[7]), "reference": "Another sentence."})
     command = ["pretrain", "-r", "toy/tiny_pretrain"]
     command += sets([*settings, "data.train=dev", f"context.source=predicted:{file}"])
@@ -269,7 +284,7 @@ def test_a_file_of_other_clips_is_refused_and_names_them(
         ({"predicted_share": 1.5}, "context.predicted_share: input should be less than or equal to 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_a_fault(context: dict[str, object], error: str) -> None:
+def test_impossible_context_configs_are_errors(context: dict[str, object], error: str) -> None:
     with pytest.raises(UserError) as raised:
         build_recipe({"context": context})
     assert error in str(raised.value)

@@ -1,4 +1,4 @@
-"""Feature streams: where shards are found, what is refused, and that frames come back as written."""
+"""Feature streams: shards are found, invalid ones are refused, and frames are read as they were written."""
 
 import json
 import os
@@ -53,29 +53,29 @@ def recipe_for(root: Path, **data: object) -> Recipe:
     ],
 )
 @pytest.mark.parametrize("folder", ["plain", "metadata_x", "x.json"])
-def test_shards_are_found_whatever_their_names(
+def test_shards_are_found_under_all_supported_names(
     tmp_path: Path, folder: str, metadata: str, shard_file: str, shard: object, settings: dict[str, object]
 ) -> None:
     root = dataset(tmp_path / folder, metadata, shard_file, shard)
-    found = stream(root, **settings)
-    assert found.frame_counts[A.row] == 5
-    np.testing.assert_array_equal(found.read(A), FRAMES)
+    mae = stream(root, **settings)
+    assert mae.frame_counts[A.row] == 5
+    np.testing.assert_array_equal(mae.read(A), FRAMES)
 
 
-def test_two_files_that_may_be_meant_are_not_chosen_from(tmp_path: Path) -> None:
+def test_two_candidate_metadata_files_are_an_error(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_dino.train.json", "dino.train.0.h5")
     (root / "mae" / "metadata_pose.train.json").write_text("{}")
     with pytest.raises(UserError, match=r"no metadata file for split train .*set streams\.mae\.metadata"):
         stream(root)
 
 
-def test_a_missing_shard_names_what_was_tried_and_what_it_holds(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_shard_names_files_and_recordings(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", shard=3)
-    with pytest.raises(UserError, match=r"shard 3 .*mae\.train\.3\.h5.*holds rec"):
+    with pytest.raises(UserError, match=r"shard 3 .*mae\.train\.3\.h5.*has rec"):
         stream(root)
 
 
-def test_a_truncated_shard_names_its_file(tmp_path: Path) -> None:
+def test_the_error_of_a_truncated_shard_names_the_file(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     file = root / "mae" / "mae.train.0.h5"
     os.truncate(file, file.stat().st_size // 2)
@@ -83,13 +83,13 @@ def test_a_truncated_shard_names_its_file(tmp_path: Path) -> None:
         stream(root)
 
 
-def test_a_wrong_width_is_refused_before_training_and_names_the_clip(tmp_path: Path) -> None:
+def test_the_error_of_a_wrong_width_names_the_clip(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=np.zeros((5, 3)))
     with pytest.raises(UserError, match=r"clip rec/b .*\(5, 3\).*streams\.mae\.width=4"):
         open_recipe_split(recipe_for(root), "train")
 
 
-def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
+def test_the_error_of_non_finite_features_names_the_clip(tmp_path: Path) -> None:
     bad = FRAMES.copy()
     bad[2, 2] = np.nan
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=bad)
@@ -97,39 +97,39 @@ def test_non_finite_features_name_their_clip(tmp_path: Path) -> None:
         stream(root).read(B)
 
 
-def test_what_is_no_dataset_of_numbers_is_refused(tmp_path: Path) -> None:
+def test_a_group_instead_of_an_array_is_an_error(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     with h5py.File(root / "mae" / "mae.train.0.h5", "a") as file:
         del file["rec/b"]
         file.create_group("rec/b")
-    with pytest.raises(UserError, match=r"clip rec/b .*a group in place of an array"):
+    with pytest.raises(UserError, match=r"clip rec/b .*a group, expected an array"):
         stream(root)
 
 
-@pytest.mark.parametrize("what", ["empty", "a name in Latin-1", "a link that loops", "a link to nowhere", "scalar"])
-def test_whatever_stands_in_place_of_frames_is_one_line(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("kind", ["empty", "a name in Latin-1", "a link that loops", "a link to nowhere", "scalar"])
+def test_invalid_datasets_give_a_one_line_error(tmp_path: Path, kind: str) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     with h5py.File(root / "mae" / "mae.train.0.h5", "a") as file:
-        if what == "a name in Latin-1":
-            h5py.h5g.create(file["rec"].id, b"caf\xe9")  # not ours: listed and left aside
+        if kind == "a name in Latin-1":
+            h5py.h5g.create(file["rec"].id, b"caf\xe9")  # no clip of the annotation: ignored
             h5py.h5g.create(file.id, b"caf\xe9")
         else:
             del file["rec/b"]
-        if what == "empty":
+        if kind == "empty":
             file["rec/b"] = h5py.Empty("f2")
-        elif what == "scalar":
+        elif kind == "scalar":
             file["rec/b"] = np.float16(1)
-        elif what.startswith("a link"):
-            file["rec/b"] = h5py.SoftLink("/rec/b" if "loops" in what else "/nowhere")
+        elif kind.startswith("a link"):
+            file["rec/b"] = h5py.SoftLink("/rec/b" if "loops" in kind else "/nowhere")
             file["loop"] = h5py.SoftLink("/loop")
-    if what == "a name in Latin-1":
+    if kind == "a name in Latin-1":
         assert stream(root).read(B).shape == (5, 4)
     else:
-        with pytest.raises(UserError, match=r"clip rec/b .*in place of"):
+        with pytest.raises(UserError, match=r"clip rec/b .*expected"):
             stream(root)
 
 
-def test_frames_behind_an_external_link_are_those_of_the_other_file(tmp_path: Path) -> None:
+def test_frames_behind_an_external_link_are_read_from_the_other_file(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     shard, target = root / "mae" / "mae.train.0.h5", root / "elsewhere.h5"
     shard.rename(target)
@@ -141,16 +141,16 @@ def test_frames_behind_an_external_link_are_those_of_the_other_file(tmp_path: Pa
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
-def test_a_shard_replaced_under_an_opened_split_is_not_read(tmp_path: Path, dtype: str) -> None:
+def test_a_shard_that_was_replaced_after_opening_is_an_error(tmp_path: Path, dtype: str) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
-    opened = stream(root)
+    mae = stream(root)
     with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
         file["rec/0"], file["rec/a"], file["rec/b"] = FRAMES + 1, FRAMES + 2, FRAMES + 3
     with pytest.raises(UserError, match=r"mae\.train\.0\.h5 has changed since the split was opened"):
-        opened.read(B)
+        mae.read(B)
 
 
-def test_handles_do_not_leak_where_a_shard_holds_both_kinds_of_arrays(tmp_path: Path) -> None:
+def test_a_shard_with_both_kinds_of_arrays_does_not_leak_file_handles(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype("f4"))
     mixed = stream(root)
     mixed.read(A)
@@ -174,7 +174,7 @@ def test_clips_without_frames_are_an_error_or_counted_and_named(
     assert "1 of 2 clips have no features (rec/b in mae)" in capsys.readouterr().out
 
 
-def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
+def test_stride_and_max_frames_keep_evenly_spaced_frames(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     np.testing.assert_array_equal(stream(root, stride=2).read(A), FRAMES[::2])
     np.testing.assert_array_equal(stream(root, max_frames=3).read(A), FRAMES[[0, 2, 4]])
@@ -184,10 +184,10 @@ def test_stride_and_max_frames_thin_evenly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "layout", [{}, {"chunks": (7, 5)}, {"chunks": (7, 5), "compression": "gzip"}, {"dtype": "f4"}]
 )
-@pytest.mark.parametrize("width", [5, 3000])  # 3000: a frame is worth skipping
+@pytest.mark.parametrize("width", [5, 3000])  # 3000: skipping a frame is faster than reading it
 @pytest.mark.parametrize("stride", [1, 2, 9, 40])
 @pytest.mark.parametrize("limit", [None, 1, 2, 4, 11])
-def test_thinning_while_reading_equals_thinning_what_was_read(
+def test_subsampling_while_reading_equals_subsampling_afterwards(
     tmp_path: Path, layout: dict[str, object], width: int, stride: int, limit: int | None
 ) -> None:
     frames = np.random.default_rng(0).normal(size=(37, width)).astype(np.float16)
@@ -206,16 +206,16 @@ def test_thinning_while_reading_equals_thinning_what_was_read(
 
 
 def test_skipped_frames_are_not_read(tmp_path: Path) -> None:
-    """Of 600 frames two are wanted: the bytes of three are not read."""
+    """Reading two of 600 frames reads fewer bytes than three frames have."""
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     width, count = 16384, 600
     with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
         for clip in ("a", "b"):
             file.create_dataset(f"rec/{clip}", data=np.ones((count, width), np.float16))
-    wanted = stream(root, width=width, max_frames=2)
+    mae = stream(root, width=width, max_frames=2)
     before = bytes_read()
-    wanted.read(A)
-    assert bytes_read() - before < 3 * 2 * width + 4096  # and a little for reading /proc itself
+    mae.read(A)
+    assert bytes_read() - before < 3 * 2 * width + 4096  # 4096: for reading /proc itself
 
 
 def bytes_read() -> int:
@@ -223,7 +223,7 @@ def bytes_read() -> int:
 
 
 def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signllava_cli.data.feature_stream.OPEN_FILES", 2)
+    monkeypatch.setattr("signllava_cli.data.feature_stream.MAX_OPEN_FILES", 2)
     root, names = tmp_path / "d", [f"r{number}" for number in range(7)]
     (root / "mae").mkdir(parents=True)
     annotation = {name: {"clip_order": ["a"], "a": {"translation": "One."}} for name in names}
@@ -239,17 +239,17 @@ def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatc
     assert len(split.streams[0]._handles) <= 2
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4"])  # read from its byte on, and through HDF5
-def test_a_forked_worker_opens_its_own_handles(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["f2", "f4"])  # read directly, and through HDF5
+def test_a_forked_worker_opens_its_own_files(tmp_path: Path, dtype: str) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
     parent = stream(root)
     parent.read(B)
     (before,) = parent._handles.values()
     child = os.fork()
     if child == 0:
-        right = np.array_equal(parent.read(B), FRAMES)
+        is_equal = np.array_equal(parent.read(B), FRAMES)
         (after,) = parent._handles.values()
-        os._exit(0 if right and after is not before else 1)
+        os._exit(0 if is_equal and after is not before else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -265,5 +265,5 @@ def test_the_fingerprint_changes_with_texts_and_frames(corpus: Path, tmp_path: P
     assert text_changed != before
     with h5py.File(copy / "mae" / "mae.dev.0.h5", "a") as shard:
         for clip in shard["dev00"].values():
-            clip[...] = clip[...] + 1  # extracted anew: the same shapes, other values
+            clip[...] = clip[...] + 1  # extracted again: the same shapes, other values
     assert open_split(recipe.data, recipe.streams, "dev").fingerprint() != text_changed

@@ -1,4 +1,4 @@
-"""Prompts and answers are right by construction, for any text."""
+"""Prompts and answers: right for any text, the same in training and generation."""
 
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ def tokenizer(tiny_llm: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_llm)
 
 
-def test_the_pieces_are_the_chat_template_rendered_whole(tokenizer: Any) -> None:
+def test_the_prompt_equals_the_rendered_chat_template(tokenizer: Any) -> None:
     tasks = Tasks(system="Be good.", streams="See:", context="Before:", translation="What?")
-    writer = PromptBuilder(tokenizer, tasks)
-    prompt = writer.prompt(["One.", "Two."])
-    whole = tokenizer.apply_chat_template(
+    prompts = PromptBuilder(tokenizer, tasks)
+    prompt = prompts.prompt(["One.", "Two."])
+    expected = tokenizer.apply_chat_template(
         [
             {"role": "system", "content": "Be good."},
             {"role": "user", "content": "See:\n\nBefore:\nOne.\nTwo.\nWhat?"},
@@ -46,31 +46,31 @@ def test_the_pieces_are_the_chat_template_rendered_whole(tokenizer: Any) -> None
         tokenize=False,
         add_generation_prompt=True,
     )
-    assert tokenizer.decode([*prompt.before, *prompt.after]) == whole
+    assert tokenizer.decode([*prompt.before, *prompt.after]) == expected
 
 
-def test_without_context_the_prompt_holds_no_word_of_it(tokenizer: Any) -> None:
-    writer = PromptBuilder(tokenizer, Tasks(context="Sentences before:"))
-    assert "before" in tokenizer.decode(writer.prompt(["One."]).after)
-    assert "before" not in tokenizer.decode(writer.prompt([]).after)
+def test_without_context_the_prompt_has_no_context_heading(tokenizer: Any) -> None:
+    prompts = PromptBuilder(tokenizer, Tasks(context="Sentences before:"))
+    assert "before" in tokenizer.decode(prompts.prompt(["One."]).after)
+    assert "before" not in tokenizer.decode(prompts.prompt([]).after)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("template", [None, LLAMA_3_TEMPLATE])
-def test_no_text_loses_its_labels_or_breaks_the_prompt(tokenizer: Any, text: str, template: str | None) -> None:
+def test_text_that_spells_special_tokens_stays_text(tokenizer: Any, text: str, template: str | None) -> None:
     tokenizer.chat_template = template or tokenizer.chat_template
-    writer = PromptBuilder(tokenizer, Tasks())
-    answer = writer.answer(text)
-    assert answer[-1] == writer.end_of_turn
-    assert answer.count(writer.end_of_turn) == 1
+    prompts = PromptBuilder(tokenizer, Tasks())
+    answer = prompts.answer(text)
+    assert answer[-1] == prompts.end_of_turn
+    assert answer.count(prompts.end_of_turn) == 1
     assert len(answer) >= 2
     assert tokenizer.decode(answer[:-1]) == text
-    prompt, plain = writer.prompt([text]), writer.prompt(["x"])
+    prompt, plain = prompts.prompt([text]), prompts.prompt(["x"])
     for token in tokenizer.all_special_ids:
         assert prompt.after.count(token) == plain.after.count(token)
 
 
-def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer: Any, recipe: Recipe) -> None:
+def test_prompts_of_generation_and_training_have_the_same_tokens(tokenizer: Any, recipe: Recipe) -> None:
     builder = ExampleBuilder(
         PromptBuilder(tokenizer, recipe.tasks),
         recipe.data.max_seq_len,
@@ -86,10 +86,10 @@ def test_the_prompt_of_generation_is_that_of_training_token_for_token(tokenizer:
         assert generated.answer == ()
 
 
-def test_generated_text_ends_at_the_end_of_the_turn(tokenizer: Any) -> None:
-    writer = PromptBuilder(tokenizer, Tasks())
-    answer = writer.answer("Today grandmother hides.")
-    assert writer.text([*answer, *answer]) == "Today grandmother hides."
+def test_generated_text_is_truncated_at_the_end_of_turn(tokenizer: Any) -> None:
+    prompts = PromptBuilder(tokenizer, Tasks())
+    answer = prompts.answer("Today grandmother hides.")
+    assert prompts.text([*answer, *answer]) == "Today grandmother hides."
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
@@ -98,12 +98,12 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any) -> None:
         PromptBuilder(tokenizer, Tasks())
 
 
-def test_a_checkpoint_keeps_the_turns_of_its_training(tokenizer: Any) -> None:
-    """A template that prints the date prompts on Tuesday as it did on Monday."""
-    monday = PromptBuilder(tokenizer, Tasks())
+def test_a_checkpoint_uses_the_turns_of_its_training(tokenizer: Any) -> None:
+    """Also if the chat template changes, for example because it prints the date."""
+    trained = PromptBuilder(tokenizer, Tasks())
     tokenizer.chat_template = "Tuesday. " + tokenizer.chat_template
-    tuesday = PromptBuilder(tokenizer, Tasks())
-    kept = PromptBuilder(tokenizer, Tasks(), monday.turns)
-    assert tuesday.prompt([]) != monday.prompt([])
-    assert kept.prompt(["One."]) == monday.prompt(["One."])
-    assert kept.answer("One.") == monday.answer("One.")
+    changed = PromptBuilder(tokenizer, Tasks())
+    loaded = PromptBuilder(tokenizer, Tasks(), trained.turns)
+    assert changed.prompt([]) != trained.prompt([])
+    assert loaded.prompt(["One."]) == trained.prompt(["One."])
+    assert loaded.answer("One.") == trained.answer("One.")

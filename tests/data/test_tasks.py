@@ -164,7 +164,7 @@ def steps(
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
     for ours, theirs in zip(one, other, strict=True):
         assert ours.clips == theirs.clips
-        for name in ("input_ids", "targets", "predictors"):
+        for name in ("input_ids", "targets", "logit_indices"):
             assert torch.equal(getattr(ours, name), getattr(theirs, name))
         for stream, batch in ours.streams.items():
             assert torch.equal(batch.frames, theirs.streams[stream].frames)

@@ -30,13 +30,13 @@ def training_set(recipe: Recipe) -> TrainingSet:
 
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     """Every tensor of `batch`, those of its streams included."""
-    found = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return found | {
+    batch_tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return batch_tensors | {
         f"{name}.{key}": value for name, stream in batch.streams.items() for key, value in vars(stream).items()
     }
 
 
-def test_an_epoch_holds_every_clip_once_and_each_has_its_own_order(recipe: Recipe) -> None:
+def test_every_epoch_has_every_clip_once_in_an_order_of_its_own(recipe: Recipe) -> None:
     examples = training_set(recipe)
     n = len(examples.split.clips)
     epochs = [[examples.clip(e * n + i).id for i in range(n)] for e in range(3)]
@@ -45,7 +45,7 @@ def test_an_epoch_holds_every_clip_once_and_each_has_its_own_order(recipe: Recip
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_an_example_does_not_depend_on_what_was_read_before(recipe: Recipe) -> None:
+def test_an_example_does_not_depend_on_earlier_reads(recipe: Recipe) -> None:
     n = len(training_set(recipe).split.clips)
     for position in (0, 5, n + 3, 4 * n + 1):
         fresh, used = training_set(recipe), training_set(recipe)
@@ -55,13 +55,13 @@ def test_an_example_does_not_depend_on_what_was_read_before(recipe: Recipe) -> N
         assert fresh[position].id == used[position].id
 
 
-def test_context_dropout_leaves_context_out_as_often_as_it_says(recipe: Recipe) -> None:
+def test_context_dropout_has_the_given_rate(recipe: Recipe) -> None:
     settings = recipe.to_dict()
     settings["context"]["dropout"] = 0.5
     examples = training_set(build_recipe(settings))
-    later = [p for p in range(3 * len(examples.split.clips)) if examples.clip(p).position > 3]
-    bare = sum(not examples[p].context for p in later)
-    assert 0.35 < bare / len(later) < 0.65
+    positions = [p for p in range(3 * len(examples.split.clips)) if examples.clip(p).position > 3]
+    num_dropped = sum(not examples[p].context for p in positions)
+    assert 0.35 < num_dropped / len(positions) < 0.65
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -71,45 +71,47 @@ def test_the_ranks_together_compute_each_position_once(recipe: Recipe, ranks: in
     settings["train"] |= {"batch_size": 8, "micro_batch_size": micro}
     examples = training_set(build_recipe(settings))
     for step in range(3):
-        shares = [examples.micro_batches(step, rank, ranks) for rank in range(ranks)]
-        assert sorted(p for share in shares for part in share for p in part) == list(range(8 * step, 8 * step + 8))
-        assert {len(share) for share in shares} == {8 // (ranks * micro)}
+        by_rank = [examples.micro_batches(step, rank, ranks) for rank in range(ranks)]
+        assert sorted(p for batches in by_rank for batch in batches for p in batch) == list(
+            range(8 * step, 8 * step + 8)
+        )
+        assert {len(batches) for batches in by_rank} == {8 // (ranks * micro)}
 
 
 def batches_and_processes(recipe: Recipe) -> tuple[list[Batch], set[int]]:
-    """The batches of steps 3 to 11, which cross the end of an epoch, and the processes that made them."""
+    """The batches of steps 3 to 11, which are of two epochs, and the ids of the processes that made them."""
     collate = training_collator(recipe, 0)
 
-    def collate_here(examples: Sequence[Example]) -> Any:
+    def collate_with_pid(examples: Sequence[Example]) -> Any:
         return collate(examples), os.getpid()
 
-    steps: Any = training_steps(recipe, training_set(recipe), 3, 12, collate_here, 0, 1)
+    steps: Any = training_steps(recipe, training_set(recipe), 3, 12, collate_with_pid, 0, 1)
     pairs = [pair for step in steps for pair in step]
     return [batch for batch, _ in pairs], {process for _, process in pairs}
 
 
 def test_workers_do_not_change_the_batches(settings: list[str]) -> None:
-    """To the last bit of the frames, with every random choice that an example can hold."""
+    """Bit-exact, with everything that is sampled for an example."""
     common = [*settings, *ALL_TASKS, "train.micro_batch_size=2"]
-    alone, here = batches_and_processes(read_recipe("toy/tiny_pretrain", common))
+    expected, processes = batches_and_processes(read_recipe("toy/tiny_pretrain", common))
     with_workers, workers = batches_and_processes(read_recipe("toy/tiny_pretrain", [*common, "data.num_workers=2"]))
-    assert here == {os.getpid()}
+    assert processes == {os.getpid()}
     assert len(workers) == 2
     assert os.getpid() not in workers
-    assert len(alone) == 18
-    for one, other in zip(alone, with_workers, strict=True):
+    assert len(expected) == 18
+    for one, other in zip(expected, with_workers, strict=True):
         assert one.clips == other.clips
-        ours, theirs = tensors(one), tensors(other)
-        assert {"targets", "sign2vec.frames", "mae.frames"} < ours.keys()
-        assert ours.keys() == theirs.keys()
-        for name, tensor in ours.items():
-            assert torch.equal(tensor, theirs[name]), name
+        expected_tensors, batch_tensors = tensors(one), tensors(other)
+        assert {"targets", "sign2vec.frames", "mae.frames"} < expected_tensors.keys()
+        assert expected_tensors.keys() == batch_tensors.keys()
+        for name, tensor in expected_tensors.items():
+            assert torch.equal(tensor, batch_tensors[name]), name
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_fault_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = recipe.to_dict()
-    settings["data"]["workers"] = workers
+    settings["data"]["num_workers"] = workers
     examples = training_set(build_recipe(settings))
 
     def refuse(*_: object) -> None:
@@ -121,8 +123,8 @@ def test_a_fault_in_a_worker_is_one_line(recipe: Recipe, workers: int, monkeypat
     assert str(error.value) == "clip x: no frames"
 
 
-def test_the_corpus_is_only_read(corpus: Path, recipe: Recipe) -> None:
-    training_set(recipe)  # makes the index
+def test_training_does_not_write_to_the_dataset(corpus: Path, recipe: Recipe) -> None:
+    training_set(recipe)  # writes the index
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
     training_set(recipe)[0]
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before

@@ -62,7 +62,7 @@ def test_an_invalid_bleurt_checkpoint_is_refused(signllava: Callable[..., Ended]
             json.dumps({**json.loads((TINY_BLEURT / "config.json").read_text()), "hidden_size": 8}).encode(),
             "fit",
         ),
-        ("model.safetensors", b"no", "no readable safetensors file"),
+        ("model.safetensors", b"no", "not a valid safetensors file"),
     ):
         shutil.copytree(TINY_BLEURT, folder, dirs_exist_ok=True)
         (folder / corrupted).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Checkpoints of Sign_LLaVA become ours: the same numbers, every tensor accounted for, no code run."""
+"""Conversion of Sign_LLaVA checkpoints: equal outputs, every tensor reported, no code run."""
 
 import collections
 import json
@@ -25,7 +25,7 @@ WIDTHS = {"mae": 64, "sign2vec": 48}  # in the order in which Sign_LLaVA joins t
 
 
 def sequential(width: int, depth: int = 2) -> nn.Sequential:
-    """As LLaVA's build_vision_projector makes `mlpNx_gelu`."""
+    """`mlpNx_gelu` as created by LLaVA's build_vision_projector."""
     layers: list[nn.Module] = [nn.Linear(width, HIDDEN)]
     for _ in range(depth - 1):
         layers += [nn.GELU(), nn.Linear(HIDDEN, HIDDEN)]
@@ -47,7 +47,7 @@ def tensors_of(projectors: dict[str, nn.Module], prefix: str = "model.") -> dict
 
 
 def deepspeed_states(tensors: dict[str, Tensor], **more: object) -> dict[str, Any]:
-    """What DeepSpeed's engine saves, without an optimizer."""
+    """The contents of a checkpoint file of DeepSpeed, without an optimizer."""
     module = collections.OrderedDict(tensors)
     return {
         "module": module,
@@ -65,7 +65,7 @@ def deepspeed_states(tensors: dict[str, Tensor], **more: object) -> dict[str, An
     }
 
 
-def saved(folder: Path, content: object) -> Path:
+def save_states(folder: Path, content: object) -> Path:
     file = folder / "mp_rank_00_model_states.pt"
     torch.save(content, file)
     return file
@@ -76,53 +76,53 @@ def convert(signllava: Command, settings: list[str], source: Path, out: Path, *w
     return signllava("checkpoint", "convert", source, "--out", out, *arguments)
 
 
-def assert_refused(ended: Ended, *says: str) -> None:
+def assert_refused(ended: Ended, *messages: str) -> None:
     assert ended.code == 2, ended.out + ended.err
     assert len(ended.err.strip().splitlines()) == 1, ended.err
-    for words in says:
-        assert words in ended.err
+    for message in messages:
+        assert message in ended.err
 
 
-def test_a_converted_projector_gives_what_the_research_one_gives(
+def test_a_converted_projector_equals_the_original(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tmp_path: Path
 ) -> None:
-    """Through generate and through init.projector too; and whole, by our own measure."""
+    """And the checkpoint is valid, and usable by generate and init.projector."""
     out = tmp_path / "converted"
-    ended = convert(signllava, settings, saved(tmp_path, deepspeed_states(tensors_of(projectors))), out)
+    ended = convert(signllava, settings, save_states(tmp_path, deepspeed_states(tensors_of(projectors))), out)
     assert ended.code == 0, ended.err
     assert find_damage(out) is None
     assert (read_config(out).stage, read_config(out).step) == ("pretrain", 120)
     assert "converted from mp_rank_00_model_states.pt" in read_config(out).data
     assert "streams.mae.normalize_input: True -> False" in ended.out
-    assert "boundary vectors of mae: newly drawn" in ended.out
+    assert "boundary vectors of mae: newly initialized" in ended.out
     for stream in WIDTHS:
         for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
             assert f"model.{stream}_projector.{name}" in ended.out
             assert f"{stream}.layers.{name}" in ended.out
     model: Any = load_checkpoint_bundle(out, checkpoint_recipe(out, []), torch.device("cpu")).model
-    spread = float(model.llm.get_input_embeddings().weight.float().std())
+    std = float(model.llm.get_input_embeddings().weight.float().std())
     for stream, projector in projectors.items():
         frames = torch.randn(20, WIDTHS[stream])
         expected = projector.float()(frames)
         assert torch.equal(model.projectors[stream].embed(frames), expected)
-        assert 0.7 < float(model.projectors[stream].boundary.detach().std()) / spread < 1.3
+        assert 0.7 < float(model.projectors[stream].boundary.detach().std()) / std < 1.3
     assert signllava("generate", "-c", out, "--split", "dev").code == 0
     more = [*settings, "train.max_steps=1", f"init.projector={out}"]
     assert signllava("pretrain", "-r", out / "recipe.yaml", *sets(more)).code == 0
 
 
-def test_the_order_of_the_streams_is_the_recipes_unless_asked_for(
+def test_streams_are_in_the_order_of_the_recipe_or_of_the_option(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tmp_path: Path
 ) -> None:
-    source = saved(tmp_path, deepspeed_states(tensors_of(projectors)))
+    source = save_states(tmp_path, deepspeed_states(tensors_of(projectors)))
     ended = convert(signllava, settings, source, tmp_path / "a")
     assert list(checkpoint_recipe(tmp_path / "a", []).streams) == ["sign2vec", "mae"]
-    assert "--streams mae,sign2vec keeps the old one" in ended.out
+    assert "--streams mae,sign2vec keeps the order of Sign_LLaVA" in ended.out
     ended = convert(signllava, settings, source, tmp_path / "b", "--streams", "mae,sign2vec")
     assert list(checkpoint_recipe(tmp_path / "b", []).streams) == ["mae", "sign2vec"]
     assert "warning: Sign_LLaVA joined" not in ended.out
     ended = convert(signllava, settings, source, tmp_path / "c", "--streams", "mae")
-    assert ended.out.count("ignored: --streams leaves it out") == 4
+    assert ended.out.count("ignored: --streams omits it") == 4
     assert set(load_file(tmp_path / "c" / "projector.safetensors")) == {
         *(f"mae.layers.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")),
         "mae.boundary",
@@ -131,18 +131,18 @@ def test_the_order_of_the_streams_is_the_recipes_unless_asked_for(
 
 
 def table_with_markers(tiny_llm: Path) -> Tensor:
-    """The LLM's own words, `<unk>`, `<video_start>` and `<video_end>`, as Sign_LLaVA saves them."""
-    words = AutoModelForCausalLM.from_pretrained(tiny_llm).get_input_embeddings().weight.detach()
+    """The embeddings of the LLM, `<unk>`, `<video_start>` and `<video_end>`, as Sign_LLaVA saves them."""
+    table = AutoModelForCausalLM.from_pretrained(tiny_llm).get_input_embeddings().weight.detach()
     return torch.cat(
-        [words, torch.full((1, HIDDEN), 1.0), torch.full((1, HIDDEN), 2.0), torch.full((1, HIDDEN), 3.0)]
+        [table, torch.full((1, HIDDEN), 1.0), torch.full((1, HIDDEN), 2.0), torch.full((1, HIDDEN), 3.0)]
     )
 
 
-def test_boundary_vectors_come_from_the_markers_rows(
+def test_boundary_vectors_are_the_embeddings_of_the_markers(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tiny_llm: Path, tmp_path: Path
 ) -> None:
     table = table_with_markers(tiny_llm)
-    source = saved(tmp_path, deepspeed_states({**tensors_of(projectors), "model.embed_tokens.weight": table}))
+    source = save_states(tmp_path, deepspeed_states({**tensors_of(projectors), "model.embed_tokens.weight": table}))
 
     def boundaries(name: str, *words: str) -> tuple[dict[str, Tensor], str]:
         ended = convert(signllava, settings, source, tmp_path / name, *words)
@@ -150,32 +150,30 @@ def test_boundary_vectors_come_from_the_markers_rows(
         weights = load_file(tmp_path / name / "projector.safetensors")
         return {stream: weights[f"{stream}.boundary"] for stream in WIDTHS}, ended.out
 
-    found, said = boundaries("default")
+    vectors, output = boundaries("default")
     for stream in WIDTHS:
-        assert torch.equal(found[stream], table[-2:])
-        assert f"boundary vectors of {stream}: rows {len(table) - 2} and {len(table) - 1}" in said
-    assert "newly drawn" not in said
-    assert "are not those of" not in said
-    found, said = boundaries("chosen", "--boundary-rows", "none", "--boundary-rows", "mae=3,7")
-    assert torch.equal(found["mae"], table[[3, 7]])
-    assert "boundary vectors of sign2vec: newly drawn" in said
+        assert torch.equal(vectors[stream], table[-2:])
+        assert f"boundary vectors of {stream}: rows {len(table) - 2} and {len(table) - 1}" in output
+    assert "newly initialized" not in output
+    assert "differ from those of" not in output
+    vectors, output = boundaries("chosen", "--boundary-rows", "none", "--boundary-rows", "mae=3,7")
+    assert torch.equal(vectors["mae"], table[[3, 7]])
+    assert "boundary vectors of sign2vec: newly initialized" in output
     ended = convert(signllava, settings, source, tmp_path / "x", "--boundary-rows", f"mae=0,{len(table)}")
     assert_refused(ended, f"row {len(table)}")
     assert_refused(
-        convert(signllava, settings, source, tmp_path / "x", "--boundary-rows", "pose=1,2"), "no such stream"
+        convert(signllava, settings, source, tmp_path / "x", "--boundary-rows", "pose=1,2"), "not a converted stream"
     )
-    assert_refused(
-        convert(signllava, settings, source, tmp_path / "x", "--boundary-rows", "mae"), "STREAM=OPEN,CLOSE"
-    )
+    assert_refused(convert(signllava, settings, source, tmp_path / "x", "--boundary-rows", "mae"), "STREAM=START,END")
     table[17] += 1
-    saved(tmp_path, deepspeed_states({**tensors_of(projectors), "model.embed_tokens.weight": table}))
-    assert "warning: 1 of" in boundaries("trained words")[1]
+    save_states(tmp_path, deepspeed_states({**tensors_of(projectors), "model.embed_tokens.weight": table}))
+    assert "warning: 1 of" in boundaries("trained embeddings")[1]
 
 
-def test_an_adapter_is_converted_where_the_recipe_has_one_and_named_where_not(
+def test_an_adapter_is_converted_if_the_recipe_has_one(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tiny_llm: Path, tmp_path: Path
 ) -> None:
-    """LoRA under DeepSpeed, with its `module.` prefix, which Sign_LLaVA loaded as nothing, in silence."""
+    """With DeepSpeed's prefix `module.`; Sign_LLaVA silently loads no such adapter."""
     llm = AutoModelForCausalLM.from_pretrained(tiny_llm)
     targets = ("q_proj", "v_proj")
     tensors = tensors_of(projectors, "module.base_model.model.model.")
@@ -185,11 +183,11 @@ def test_an_adapter_is_converted_where_the_recipe_has_one_and_named_where_not(
             stem = f"module.base_model.model.{name}.lora_"
             tensors[f"{stem}A.default.weight"] = torch.randn(8, layer.in_features, dtype=torch.bfloat16)
             tensors[f"{stem}B.default.weight"] = torch.randn(layer.out_features, 8, dtype=torch.bfloat16)
-    source = saved(tmp_path, deepspeed_states(tensors))
+    source = save_states(tmp_path, deepspeed_states(tensors))
     ended = convert(signllava, settings, source, tmp_path / "without")
     assert ended.code == 0, ended.err
     assert "ignored: lora.enabled is false" in ended.out
-    assert "warning: the adapter was left behind" in ended.out
+    assert "warning: the adapter is not converted" in ended.out
     assert not (tmp_path / "without" / "adapter").exists()
     ended = convert(signllava, settings, source, tmp_path / "with", "-r", "toy/tiny_finetune")
     assert ended.code == 0, ended.err
@@ -202,10 +200,14 @@ def test_an_adapter_is_converted_where_the_recipe_has_one_and_named_where_not(
     for name, weight in adapter.items():
         assert torch.equal(weight, tensors[f"module.{name}"].float())
     del tensors["module.base_model.model.model.layers.1.self_attn.v_proj.lora_A.default.weight"]
-    broken = saved(tmp_path, deepspeed_states(tensors))
-    assert_refused(convert(signllava, settings, broken, tmp_path / "x", "-r", "toy/tiny_finetune"), "lacks 1 tensors")
-    bare = saved(tmp_path, deepspeed_states(tensors_of(projectors)))
-    assert_refused(convert(signllava, settings, bare, tmp_path / "x", "-r", "toy/tiny_finetune"), "holds no adapter")
+    incomplete = save_states(tmp_path, deepspeed_states(tensors))
+    assert_refused(
+        convert(signllava, settings, incomplete, tmp_path / "x", "-r", "toy/tiny_finetune"), "lacks 1 tensors"
+    )
+    without_adapter = save_states(tmp_path, deepspeed_states(tensors_of(projectors)))
+    assert_refused(
+        convert(signllava, settings, without_adapter, tmp_path / "x", "-r", "toy/tiny_finetune"), "has no adapter"
+    )
 
 
 def test_trainer_folders_and_other_files_are_read(
@@ -215,7 +217,7 @@ def test_trainer_folders_and_other_files_are_read(
     folder = tmp_path / "checkpoint-120"
     for step in (40, 120):
         (folder / f"global_step{step}").mkdir(parents=True)
-        saved(folder / f"global_step{step}", deepspeed_states(tensors, global_steps=step))
+        save_states(folder / f"global_step{step}", deepspeed_states(tensors, global_steps=step))
     assert convert(signllava, settings, folder, tmp_path / "a").code == 0
     assert read_config(tmp_path / "a").step == 120
     other = tmp_path / "other"
@@ -226,7 +228,7 @@ def test_trainer_folders_and_other_files_are_read(
     assert convert(signllava, settings, tmp_path / "model.safetensors", tmp_path / "c").code == 0
     files = [load_file(tmp_path / name / "projector.safetensors") for name in "abc"]
     assert all(torch.equal(files[0][name], file[name]) for file in files for name in files[0])
-    assert_refused(convert(signllava, settings, tmp_path / "nowhere", tmp_path / "d"), "No Sign_LLaVA checkpoint")
+    assert_refused(convert(signllava, settings, tmp_path / "missing", tmp_path / "d"), "No Sign_LLaVA checkpoint")
     (tmp_path / "empty").mkdir()
     assert_refused(convert(signllava, settings, tmp_path / "empty", tmp_path / "d"), "non_lora_trainables.bin")
 
@@ -236,7 +238,7 @@ def test_every_kind_of_projector_is_recognized(
     signllava: Command, settings: list[str], tmp_path: Path, kind: str
 ) -> None:
     projector = nn.Linear(64, HIDDEN) if kind == "linear" else sequential(64, int(kind[3]))
-    source = saved(tmp_path, deepspeed_states(tensors_of({"mae": projector})))
+    source = save_states(tmp_path, deepspeed_states(tensors_of({"mae": projector})))
     assert convert(signllava, settings, source, tmp_path / "out").code == 0
     recipe = checkpoint_recipe(tmp_path / "out", [])
     assert recipe.streams["mae"].projector == kind
@@ -245,73 +247,81 @@ def test_every_kind_of_projector_is_recognized(
     assert torch.equal(model.projectors["mae"].embed(frames), projector(frames))
 
 
-class Hostile:
-    """A pickle that makes a file when it is opened carelessly."""
+class MaliciousPickle:
+    """An object that creates a folder when it is unpickled."""
 
-    def __init__(self, made: Path) -> None:
-        self.made = made
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (str(self.made),)
+        return os.mkdir, (str(self.folder),)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_code_in_a_file_is_not_run(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tmp_path: Path, is_zip: bool
 ) -> None:
-    made = tmp_path / "made"
-    states = deepspeed_states(tensors_of(projectors), optimizer=Hostile(made))
+    folder = tmp_path / "created"
+    states = deepspeed_states(tensors_of(projectors), optimizer=MaliciousPickle(folder))
     file = tmp_path / "mp_rank_00_model_states.pt"
     torch.save(states, file, _use_new_zipfile_serialization=is_zip)
     ended = convert(signllava, settings, file, tmp_path / "out")
-    assert_refused(ended, "mp_rank_00_model_states.pt", "mkdir" if is_zip else "no PyTorch file of tensors")
-    assert not made.exists()
+    assert_refused(ended, "mp_rank_00_model_states.pt", "mkdir" if is_zip else "not a PyTorch file of tensors")
+    assert not folder.exists()
     assert not (tmp_path / "out").exists()
 
 
-def test_damaged_and_foreign_files_end_in_one_line(
+def test_invalid_files_give_one_line_errors(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     tensors = tensors_of(projectors)
 
-    def refused(content: object, *says: str) -> None:
-        assert_refused(convert(signllava, settings, saved(tmp_path, content), out), *says)
+    def assert_content_refused(content: object, *messages: str) -> None:
+        assert_refused(convert(signllava, settings, save_states(tmp_path, content), out), *messages)
         assert not out.exists()
 
     def without(name: str) -> dict[str, Tensor]:
         return {key: tensor for key, tensor in tensors.items() if key != name}
 
-    refused(deepspeed_states(without("model.mae_projector.2.bias")), "mae_projector lacks layers.2.bias")
-    refused(deepspeed_states(without("model.mae_projector.0.weight")), "mae_projector lacks layers.0.weight")
+    assert_content_refused(
+        deepspeed_states(without("model.mae_projector.2.bias")), "mae_projector lacks layers.2.bias"
+    )
+    assert_content_refused(
+        deepspeed_states(without("model.mae_projector.0.weight")), "mae_projector lacks layers.0.weight"
+    )
     norm = {**tensors, "model.mae_projector.1.weight": torch.ones(HIDDEN)}
-    refused(deepspeed_states(norm), "mae_projector.1.weight is of no linear layer")
+    assert_content_refused(deepspeed_states(norm), "mae_projector.1.weight is not part of a linear layer")
     other = {**tensors, "model.mae_projector.2.weight": torch.ones(HIDDEN, 3)}
-    refused(deepspeed_states(other), "mae_projector do not follow")
+    assert_content_refused(deepspeed_states(other), "mae_projector are inconsistent")
     nan = {**tensors, "model.mae_projector.2.bias": torch.full((HIDDEN,), torch.nan)}
-    refused(deepspeed_states(nan), "mae_projector.2.bias", "not finite")
-    twice = {**tensors, "module.mae_projector.2.bias": torch.ones(HIDDEN)}
-    refused(deepspeed_states(twice), "one tensor twice")
-    refused(deepspeed_states({"model.norm.weight": torch.ones(3)}), "no projector", "model.norm.weight")
+    assert_content_refused(deepspeed_states(nan), "mae_projector.2.bias", "not finite")
+    duplicate = {**tensors, "module.mae_projector.2.bias": torch.ones(HIDDEN)}
+    assert_content_refused(deepspeed_states(duplicate), "one tensor twice")
+    assert_content_refused(
+        deepspeed_states({"model.norm.weight": torch.ones(3)}), "no projector", "model.norm.weight"
+    )
     parts = {name: torch.empty(0) for name in tensors}
-    refused(deepspeed_states(parts), "ZeRO-3", "zero_to_fp32.py")
-    refused([1, 2], "not a dict")
+    assert_content_refused(deepspeed_states(parts), "ZeRO-3", "zero_to_fp32.py")
+    assert_content_refused([1, 2], "not a dict")
     narrow = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 96))
-    refused(deepspeed_states(tensors_of({"mae": narrow})), "embeddings of 96 numbers", "has 128", "llm.path")
-    refused(deepspeed_states(tensors_of({**projectors, "mae": narrow})), "cannot serve one LLM")
-    whole = saved(tmp_path, deepspeed_states(tensors)).read_bytes()
-    for cut in (len(whole) // 2, 100, 0):
-        (tmp_path / "cut.pt").write_bytes(whole[:cut])
-        assert_refused(convert(signllava, settings, tmp_path / "cut.pt", out), "cut.pt")
+    assert_content_refused(
+        deepspeed_states(tensors_of({"mae": narrow})), "embeddings of 96 numbers", "has 128", "llm.path"
+    )
+    assert_content_refused(deepspeed_states(tensors_of({**projectors, "mae": narrow})), "not of one LLM")
+    content = save_states(tmp_path, deepspeed_states(tensors)).read_bytes()
+    for size in (len(content) // 2, 100, 0):
+        (tmp_path / "truncated.pt").write_bytes(content[:size])
+        assert_refused(convert(signllava, settings, tmp_path / "truncated.pt", out), "truncated.pt")
     out.mkdir()
     (out / "thesis.tex").write_text("years")
-    assert_refused(convert(signllava, settings, saved(tmp_path, deepspeed_states(tensors)), out), "not empty")
+    assert_refused(convert(signllava, settings, save_states(tmp_path, deepspeed_states(tensors)), out), "not empty")
 
 
 DEEPSPEED_RUN = """
 import sys, torch, deepspeed
 from torch import nn
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # one process shares with no one: spare its compiler
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not needed by one process, and it is compiled
 deepspeed.init_distributed(dist_backend="gloo")
 model = nn.Module()
 model.model = nn.Module()
@@ -330,8 +340,8 @@ engine.save_checkpoint(sys.argv[1], exclude_frozen_parameters=True)
 """
 
 
-def test_a_file_that_deepspeed_itself_wrote(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    """With `exclude_frozen_parameters`, Sign_LLaVA's hand edit of transformers."""
+def test_a_checkpoint_of_deepspeed_is_converted(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    """With `exclude_frozen_parameters`, as in Sign_LLaVA's modified transformers."""
     environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     ran = subprocess.run(
         [sys.executable, "-c", DEEPSPEED_RUN, str(tmp_path)],
@@ -343,5 +353,5 @@ def test_a_file_that_deepspeed_itself_wrote(signllava: Command, settings: list[s
     assert ran.returncode == 0, ran.stderr
     ended = convert(signllava, settings, tmp_path, tmp_path / "out")
     assert ended.code == 0, ended.err
-    found = json.loads(signllava("checkpoint", "inspect", tmp_path / "out", "--json").out)
-    assert (found["config"]["step"], [part["name"] for part in found["parts"]]) == (3, ["projector mae"])
+    inspection = json.loads(signllava("checkpoint", "inspect", tmp_path / "out", "--json").out)
+    assert (inspection["config"]["step"], [part["name"] for part in inspection["parts"]]) == (3, ["projector mae"])

@@ -1,4 +1,4 @@
-"""Python files that lie in the folder of an LLM are not run, whatever is answered to transformers' question."""
+"""Python files in the folder of an LLM are not run, even if the prompt of transformers is answered with yes."""
 
 import json
 from collections.abc import Callable
@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 from conftest import Ended, sets
 
-CODE = "from pathlib import Path\nPath({ran!r}).touch()\n"
+CODE = "from pathlib import Path\nPath({marker!r}).touch()\n"
 
 
 @pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that the code of the LLM in tmp_path/llm makes when it is run; all questions are answered with yes."""
-    llm, ran = tmp_path / "llm", tmp_path / "ran"
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that the code of the LLM in tmp_path/llm creates when it runs; all prompts are answered with yes."""
+    llm, marker = tmp_path / "llm", tmp_path / "marker"
     llm.mkdir()
-    (llm / "stranger.py").write_text(CODE.format(ran=str(ran)))
-    names = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
-    (llm / "config.json").write_text(json.dumps({"model_type": "stranger", "auto_map": names}))
-    tokenizer = {"tokenizer_class": "Stranger", "auto_map": {"AutoTokenizer": ["stranger.Tokenizer", None]}}
+    (llm / "custom.py").write_text(CODE.format(marker=str(marker)))
+    names = {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"}
+    (llm / "config.json").write_text(json.dumps({"model_type": "custom", "auto_map": names}))
+    tokenizer = {"tokenizer_class": "Custom", "auto_map": {"AutoTokenizer": ["custom.Tokenizer", None]}}
     (llm / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     monkeypatch.setattr("builtins.input", lambda question: "y")
-    return ran
+    return marker
 
 
 @pytest.mark.parametrize("command", ["prepare llm", "pretrain"])
 def test_a_command_refuses_an_llm_that_needs_code_of_its_own(
-    command: str, ran: Path, corpus: Path, signllava: Callable[..., Ended], tmp_path: Path
+    command: str, marker: Path, corpus: Path, signllava: Callable[..., Ended], tmp_path: Path
 ) -> None:
     llm = tmp_path / "llm"
     options = ["--out", tmp_path / "out", llm]
@@ -37,4 +37,4 @@ def test_a_command_refuses_an_llm_that_needs_code_of_its_own(
     assert ended.code == 2, ended.err
     assert "custom code" in ended.err
     assert len(ended.err.splitlines()) == 1
-    assert not ran.exists()
+    assert not marker.exists()

@@ -1,4 +1,4 @@
-"""`checkpoint inspect` says what a person, and with --json what a program, wants to know of a checkpoint."""
+"""`checkpoint inspect` prints the contents of a checkpoint, with --json for programs."""
 
 import json
 import shutil
@@ -20,12 +20,12 @@ def run(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_inspect_tells_all_of_a_checkpoint(signllava: Command, run: Path, tiny_llm: Path) -> None:
+def test_inspect_prints_the_contents_of_a_checkpoint(signllava: Command, run: Path, tiny_llm: Path) -> None:
     checkpoint = find_checkpoint(run / "last")
     ended = signllava("checkpoint", "inspect", run / "last")
     assert ended.code == 0, ended.err
     weights = load_file(checkpoint / "projector.safetensors")
-    for words in (
+    for text in (
         "pretrain, step 6",
         "last of its run",
         str(tiny_llm),
@@ -36,7 +36,7 @@ def test_inspect_tells_all_of_a_checkpoint(signllava: Command, run: Path, tiny_l
         weights_hash(checkpoint),
         f"{sum(tensor.numel() for tensor in weights.values()):,}",
     ):
-        assert words in ended.out
+        assert text in ended.out
     assert "sign2vec.boundary" not in ended.out
     ended = signllava("checkpoint", "inspect", run / "last", "--tensors")
     assert all(name in ended.out for name in weights)
@@ -44,17 +44,17 @@ def test_inspect_tells_all_of_a_checkpoint(signllava: Command, run: Path, tiny_l
     assert "no resume/" in signllava("checkpoint", "inspect", run / "last").out
 
 
-def test_a_program_reads_the_same(signllava: Command, run: Path) -> None:
+def test_inspect_prints_the_same_as_json(signllava: Command, run: Path) -> None:
     checkpoint = find_checkpoint(run / "last")
-    found = json.loads(signllava("checkpoint", "inspect", run / "last", "--json").out)
+    inspection = json.loads(signllava("checkpoint", "inspect", run / "last", "--json").out)
     weights = load_file(checkpoint / "projector.safetensors")
-    assert found["config"]["step"] == found["progress"]["step"] == 6
-    assert found["recipe"]["streams"]["mae"]["width"] == 64
-    assert {it["name"]: tuple(it["shape"]) for it in found["tensors"]} == {
+    assert inspection["config"]["step"] == inspection["progress"]["step"] == 6
+    assert inspection["recipe"]["streams"]["mae"]["width"] == 64
+    assert {tensor["name"]: tuple(tensor["shape"]) for tensor in inspection["tensors"]} == {
         name: tuple(tensor.shape) for name, tensor in weights.items()
     }
-    assert sum(part["size"] for part in found["parts"]) == sum(each.nbytes for each in weights.values())
-    assert [part["name"] for part in found["parts"]] == ["projector mae", "projector sign2vec"]
-    assert found["scores"]["dev_loss"] > 0
-    assert found["resume"][0]["tensors"] > 0
-    assert "last" in found["links"]
+    assert sum(part["size"] for part in inspection["parts"]) == sum(tensor.nbytes for tensor in weights.values())
+    assert [part["name"] for part in inspection["parts"]] == ["projector mae", "projector sign2vec"]
+    assert inspection["scores"]["dev_loss"] > 0
+    assert inspection["resume"][0]["tensors"] > 0
+    assert "last" in inspection["links"]

@@ -1,4 +1,4 @@
-"""An adapter folded into its LLM answers as it did beside it; what the folder holds is an ordinary LLM."""
+"""A merged LLM gives the logits of LLM and adapter, and is an ordinary model folder."""
 
 import shutil
 from collections.abc import Callable
@@ -30,14 +30,14 @@ def finetuned(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def loaded(checkpoint: Path, *overrides: str) -> ModelBundle:
-    found = find_checkpoint(checkpoint)
-    return load_checkpoint_bundle(found, checkpoint_recipe(found, list(overrides)), CPU)
+def load(checkpoint: Path, *overrides: str) -> ModelBundle:
+    folder = find_checkpoint(checkpoint)
+    return load_checkpoint_bundle(folder, checkpoint_recipe(folder, list(overrides)), CPU)
 
 
 @torch.no_grad()
 def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
-    """Of three dev clips, at every position of the text and of the frames."""
+    """The logits of three dev clips, of all tokens without padding: (tokens, vocabulary)."""
     recipe = checkpoint_recipe(find_checkpoint(checkpoint), [])
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
@@ -49,11 +49,11 @@ def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
         for clip in split.clips[:3]
     ]
     batch = collate_examples(examples, widths, bundle.pad_id, "right")
-    answers = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), attention_mask=batch.attention_mask).logits
-    return answers[batch.attention_mask.bool()]
+    all_logits = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), attention_mask=batch.attention_mask).logits
+    return all_logits[batch.attention_mask.bool()]
 
 
-def test_the_merged_llm_answers_as_adapter_and_llm_did(
+def test_the_merged_llm_has_the_logits_of_llm_and_adapter(
     signllava: Command, finetuned: Path, tiny_llm: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
@@ -61,23 +61,23 @@ def test_the_merged_llm_answers_as_adapter_and_llm_did(
     assert ended.code == 0, ended.err
     assert "warning: the adapter was trained on the LLM in 4 bits" in ended.out
     assert find_damage(find_checkpoint(out)) is None
-    merged = logits(loaded(out), out)
-    beside = logits(loaded(finetuned, "llm.bits=32", "llm.dtype=float32"), finetuned)
-    torch.testing.assert_close(merged, beside, rtol=1e-3, atol=1e-3)
-    in_4_bits, without = logits(loaded(finetuned), finetuned), logits_without_adapter(finetuned)
+    merged = logits(load(out), out)
+    unmerged = logits(load(finetuned, "llm.bits=32", "llm.dtype=float32"), finetuned)
+    torch.testing.assert_close(merged, unmerged, rtol=1e-3, atol=1e-3)
+    in_4_bits, without_adapter = logits(load(finetuned), finetuned), logits_without_adapter(finetuned)
     assert not torch.allclose(merged, in_4_bits, rtol=1e-3, atol=1e-3)
-    from_4_bits, from_none = (float((merged - other).norm()) for other in (in_4_bits, without))
-    assert from_4_bits < 0.5 * float(merged.norm())
-    assert from_4_bits < from_none  # what the adapter does outweighs what the rounding to 4 bits does
+    distance_4_bits, distance_without = (float((merged - other).norm()) for other in (in_4_bits, without_adapter))
+    assert distance_4_bits < 0.5 * float(merged.norm())
+    assert distance_4_bits < distance_without  # the effect of the adapter is larger than that of rounding to 4 bits
 
 
 def logits_without_adapter(checkpoint: Path) -> torch.Tensor:
-    bundle = loaded(checkpoint, "llm.bits=32", "llm.dtype=float32")
+    bundle = load(checkpoint, "llm.bits=32", "llm.dtype=float32")
     with bundle.model.llm.disable_adapter():
         return logits(bundle, checkpoint)
 
 
-def test_a_merged_folder_is_an_ordinary_llm_and_a_run_that_generates(
+def test_a_merged_folder_has_a_hugging_face_model_and_a_checkpoint(
     signllava: Command, finetuned: Path, tiny_llm: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
@@ -98,37 +98,41 @@ def test_a_merged_folder_is_an_ordinary_llm_and_a_run_that_generates(
     for name in changed:  # each sum was rounded once; alpha and r are both 16
         a, b = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"] for part in "AB")
         assert torch.equal(llm.state_dict()[name], (stored[name] + b @ a).to(torch.bfloat16))
-    of_source, recipe = checkpoint_recipe(source, []), checkpoint_recipe(checkpoint, [])
+    source_recipe, recipe = checkpoint_recipe(source, []), checkpoint_recipe(checkpoint, [])
     assert recipe.llm.path == str(out / "llm")
     assert (recipe.llm.bits, recipe.lora.enabled) == (16, False)
-    assert (recipe.tasks, recipe.streams, recipe.context) == (of_source.tasks, of_source.streams, of_source.context)
-    ours, theirs = (load_file(each / "projector.safetensors") for each in (source, checkpoint))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (recipe.tasks, recipe.streams, recipe.context) == (
+        source_recipe.tasks,
+        source_recipe.streams,
+        source_recipe.context,
+    )
+    expected, projectors = (load_file(folder / "projector.safetensors") for folder in (source, checkpoint))
+    assert expected.keys() == projectors.keys()
+    assert all(torch.equal(expected[name], projectors[name]) for name in expected)
     ended = signllava("generate", "-c", out, "--split", "dev")
     assert ended.code == 0, ended.err
     assert list(out.glob("predictions/step-*/predictions.jsonl"))
 
 
-def test_what_cannot_be_merged_is_refused_in_one_line(
+def test_checkpoints_that_cannot_be_merged_give_one_line_errors(
     signllava: Command, settings: list[str], finetuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*words: object, says: str) -> None:
-        ended = signllava("checkpoint", "merge", *words)
+    def assert_refused(*arguments: object, message: str) -> None:
+        ended = signllava("checkpoint", "merge", *arguments)
         assert ended.code == 2, ended.out
         assert len(ended.err.strip().splitlines()) == 1
-        assert says in ended.err
+        assert message in ended.err
 
     out = tmp_path / "merged"
     run = sets([*settings, f"run.output_dir={tmp_path / 'projectors'}", "train.max_steps=1"])
     assert signllava("pretrain", "-r", "toy/tiny_pretrain", *run).code == 0
-    refused(tmp_path / "projectors", "--out", out, says="has no adapter")
-    refused(finetuned, "--out", finetuned, says="not empty")
+    assert_refused(tmp_path / "projectors", "--out", out, message="has no adapter")
+    assert_refused(finetuned, "--out", finetuned, message="not empty")
     (adapter,) = find_checkpoint(finetuned).glob("adapter/*.safetensors")
-    whole = adapter.read_bytes()
-    adapter.write_bytes(whole[: len(whole) // 2])
-    refused(finetuned, "--out", out, says="no readable safetensors file")
-    adapter.write_bytes(whole)
+    content = adapter.read_bytes()
+    adapter.write_bytes(content[: len(content) // 2])
+    assert_refused(finetuned, "--out", out, message="not a valid safetensors file")
+    adapter.write_bytes(content)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))  # a real full disk needs root
-    refused(finetuned, "--out", out, says="GB free")
+    assert_refused(finetuned, "--out", out, message="GB free")
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""The model against slow, obvious references."""
+"""The model compared with slow, simple references."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def assembled(recipe: Recipe) -> ModelBundle:
+def bundle(recipe: Recipe) -> ModelBundle:
     return load_model_bundle(recipe, CPU)
 
 
@@ -63,12 +63,12 @@ def loss_and_gradients(
 def test_loss_equals_full_logits_and_label_smoother(
     recipe: Recipe, bundle: ModelBundle, smoothing: float, size: int
 ) -> None:
-    """Hugging Face's LabelSmoother on all logits, its own shift included, at every batch size."""
+    """Of Hugging Face, on all logits and with its shift of labels, at every batch size."""
     model, batch = bundle.model, batch_of(recipe, bundle, size)
     loss, targets = model(batch, label_smoothing=smoothing)
     logits = model.llm(inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask).logits
     rows, length = batch.input_ids.shape
-    full = torch.full((rows, length + 1), -100)  # the last target takes no position: it lies one beyond the inputs
+    full = torch.full((rows, length + 1), -100)  # the last target is no input: its index is after them
     for logit_index, target in zip(batch.logit_indices.tolist(), batch.targets.tolist(), strict=True):
         full[logit_index // length, logit_index % length + 1] = target
     padded = torch.cat([logits, logits[:, -1:]], dim=1)
@@ -82,38 +82,38 @@ def test_loss_does_not_depend_on_the_chunks(
     recipe: Recipe, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = bundle.model, batch_of(recipe, bundle, 4)
-    whole = loss_and_gradients(model, batch, 0.1)
+    expected = loss_and_gradients(model, batch, 0.1)
     monkeypatch.setattr(module, "TARGETS_PER_CHUNK", 3)
-    torch.testing.assert_close(loss_and_gradients(model, batch, 0.1), whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss_and_gradients(model, batch, 0.1), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gradient_that_the_loss_takes_ahead_is_that_of_autograd(recipe: Recipe, bundle: ModelBundle) -> None:
+def test_the_gradient_of_the_loss_equals_that_of_autograd(recipe: Recipe, bundle: ModelBundle) -> None:
     head = bundle.model.llm.get_output_embeddings()
     states = torch.randn(9, head.in_features, requires_grad=True)
     targets = torch.arange(9)
     logits = torch.nn.functional.cross_entropy(head(states), targets, label_smoothing=0.1, reduction="sum")
     (expected,) = torch.autograd.grad(3 * logits, states)
-    (ahead,) = torch.autograd.grad(3 * module.summed_loss(head, states, targets, 0.1), states)
-    torch.testing.assert_close(ahead, expected, rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(3 * module.summed_loss(head, states, targets, 0.1), states)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
     assert not module.summed_loss(head, states.detach(), targets, 0.1).requires_grad
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_reused_prefix_changes_neither_loss_nor_gradients(
+def test_a_prefix_cache_changes_neither_loss_nor_gradients(
     recipe: Recipe, bundle: ModelBundle, checkpointing: bool
 ) -> None:
     model = bundle.model.train()
     if checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    whole, behind = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, omit_prefix=True)
-    expected = loss_and_gradients(model, whole, 0.1)
+    full, without_prefix = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, omit_prefix=True)
+    expected = loss_and_gradients(model, full, 0.1)
     assert model.reuse_prefix(bundle.prompts.before_streams)
-    assert behind.input_ids.shape[1] == whole.input_ids.shape[1] - len(bundle.prompts.before_streams)
-    torch.testing.assert_close(loss_and_gradients(model, behind, 0.1), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loss_and_gradients(model, whole, 0.1), expected, rtol=1e-5, atol=1e-5)
+    assert without_prefix.input_ids.shape[1] == full.input_ids.shape[1] - len(bundle.prompts.before_streams)
+    torch.testing.assert_close(loss_and_gradients(model, without_prefix, 0.1), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss_and_gradients(model, full, 0.1), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: list[str]) -> None:
+def test_an_llm_with_an_adapter_or_sliding_window_has_no_prefix_cache(settings: list[str]) -> None:
     finetuned = load_model_bundle(read_recipe("toy/tiny_finetune", [*settings, "init.projector=null"]), CPU)
     assert not finetuned.model.reuse_prefix(finetuned.prompts.before_streams)
     from transformers import MistralConfig, MistralForCausalLM
@@ -129,7 +129,7 @@ def test_an_llm_that_trains_or_looks_through_a_window_takes_no_prefix(settings: 
 
 
 @pytest.mark.parametrize("size", [2, 5])
-def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, bundle: ModelBundle, size: int) -> None:
+def test_the_loss_of_a_batch_is_the_sum_over_its_clips(recipe: Recipe, bundle: ModelBundle, size: int) -> None:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
@@ -139,37 +139,37 @@ def test_a_batch_loses_what_its_clips_lose_alone(recipe: Recipe, bundle: ModelBu
         builder.build(clip.id, split.read(clip), translation_instruction(recipe.tasks, clip.translation), [])
         for clip in split.clips[:size]
     ]
-    alone = [bundle.model(collate_examples([each], widths, bundle.pad_id, "right"))[0] for each in examples]
-    together, _ = bundle.model(collate_examples(examples, widths, bundle.pad_id, "right"))
-    torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-4)
+    losses = [bundle.model(collate_examples([example], widths, bundle.pad_id, "right"))[0] for example in examples]
+    batch_loss, _ = bundle.model(collate_examples(examples, widths, bundle.pad_id, "right"))
+    torch.testing.assert_close(batch_loss, torch.stack(losses).sum(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny_pretrain", "tiny_finetune"])
-def test_every_trained_tensor_gets_a_gradient_and_no_other_does(name: str, settings: list[str]) -> None:
+def test_exactly_the_trainable_parameters_have_gradients(name: str, settings: list[str]) -> None:
     recipe = read_recipe(f"toy/{name}", [*settings, "init.projector=null"])
     bundle = load_model_bundle(recipe, CPU)
     model = bundle.model.train()
-    for _ in range(2):  # LoRA's A has a zero gradient while its B is zero: take a step first
+    for _ in range(2):  # LoRA's A has a zero gradient while B is zero, so the first step changes B
         model.zero_grad()
         model(batch_of(recipe, bundle, 4))[0].backward()
         with torch.no_grad():
             for parameter in model.trainable_parameters().values():
                 parameter -= 1e-3 * parameter.grad
-    trained = model.trainable_parameters()
-    assert {n.split(".")[0] for n in trained} == ({"projectors", "llm"} if recipe.lora.enabled else {"projectors"})
-    assert set(trained) >= {f"projectors.{n}" for n in model.projectors.state_dict()}
+    trainable = model.trainable_parameters()
+    assert {n.split(".")[0] for n in trainable} == ({"projectors", "llm"} if recipe.lora.enabled else {"projectors"})
+    assert set(trainable) >= {f"projectors.{n}" for n in model.projectors.state_dict()}
     for parameter_name, parameter in model.named_parameters():
-        if parameter_name in trained:
+        if parameter_name in trainable:
             assert parameter.dtype == torch.float32
             assert parameter.grad is not None, parameter_name
             assert parameter.grad.abs().sum() > 0, parameter_name
         else:
             assert parameter.grad is None, parameter_name
     if recipe.lora.enabled:
-        assert all("lora_" in n for n in trained if n.startswith("llm."))
+        assert all("lora_" in n for n in trainable if n.startswith("llm."))
 
 
-def test_both_boundary_vectors_reach_the_model(recipe: Recipe, bundle: ModelBundle) -> None:
+def test_embeddings_contain_frames_and_both_boundary_vectors(recipe: Recipe, bundle: ModelBundle) -> None:
     model, batch = bundle.model, batch_of(recipe, bundle, 3)
     projector: Any
     rows = model.embed(batch).flatten(0, 1)
@@ -180,7 +180,7 @@ def test_both_boundary_vectors_reach_the_model(recipe: Recipe, bundle: ModelBund
         assert torch.equal(rows[stream.frame_indices], projector.embed(stream.frames))
 
 
-def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: ModelBundle) -> None:
+def test_the_projector_of_a_stream_without_frames_has_zero_gradients(recipe: Recipe, bundle: ModelBundle) -> None:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
@@ -199,9 +199,9 @@ def test_a_stream_without_frames_still_has_a_gradient(recipe: Recipe, bundle: Mo
 
 @pytest.mark.parametrize("kind", ["linear", "mlp1x_gelu", "mlp2x_gelu", "mlp3x_gelu"])
 @pytest.mark.parametrize("normalize_output", [False, True])
-def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normalize_output: bool) -> None:
-    settings = Stream(width=48, projector=kind, normalize_output=normalize_output)
-    projector = Projector(settings, 192, 0.136, torch.Generator().manual_seed(0))
+def test_initial_embeddings_have_the_standard_deviation_of_the_table(kind: str, normalize_output: bool) -> None:
+    config = Stream(width=48, projector=kind, normalize_output=normalize_output)
+    projector = Projector(config, 192, 0.136, torch.Generator().manual_seed(0))
     frames = 5 + 3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(1))
     assert 0.8 < float(projector.embed(frames).detach().std()) / 0.136 < 1.2
     assert sum(isinstance(layer, torch.nn.Linear) for layer in projector.layers) == (
@@ -209,7 +209,7 @@ def test_initial_output_has_the_spread_of_the_embedding_table(kind: str, normali
     )
 
 
-def test_the_seed_decides_the_initial_projectors(recipe: Recipe, tiny_llm: Path) -> None:
+def test_equal_seeds_give_equal_initial_projectors(recipe: Recipe, tiny_llm: Path) -> None:
     one, two = load_model_bundle(recipe, CPU).model, load_model_bundle(recipe, CPU).model
     for name, tensor in one.projectors.state_dict().items():
         assert torch.equal(tensor, two.projectors.state_dict()[name])

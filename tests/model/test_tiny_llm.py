@@ -1,4 +1,4 @@
-"""The tiny LLM on other text than the toy corpus: a clear error, and never more work than a minute or two."""
+"""The tiny LLM on another corpus than the toy corpus: limited training time, and clear errors."""
 
 import random
 import time
@@ -17,7 +17,7 @@ STEPS = 6
 
 
 def write_corpus(root: Path, clips: int, words: int) -> Path:
-    """Recordings of 20 clips, each a sentence of so many words, drawn from a vocabulary."""
+    """A dataset of `clips` sentences of `words` random words, 20 per recording."""
     rng = random.Random(0)
     letters = "etaoinshrdlucmfw"
     vocabulary = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(4000)]
@@ -32,37 +32,39 @@ def write_corpus(root: Path, clips: int, words: int) -> Path:
     return root
 
 
-def seconds_of_a_core(work: Callable[[], object]) -> float:
+def cpu_seconds(work: Callable[[], object]) -> float:
     start_time = time.process_time()
     work()
     return time.process_time() - start_time
 
 
 @pytest.mark.parametrize(("clips", "words"), [(200, 25), (20_000, 12)], ids=["long sentences", "many sentences"])
-def test_own_text_takes_no_longer_than_the_toy_corpus(tmp_path: Path, corpus: Path, clips: int, words: int) -> None:
-    own = write_corpus(tmp_path / "data", clips, words)
+def test_another_corpus_takes_no_longer_than_the_toy_corpus(
+    tmp_path: Path, corpus: Path, clips: int, words: int
+) -> None:
+    other = write_corpus(tmp_path / "data", clips, words)
     tasks = read_recipe("toy/tiny_pretrain").tasks
     save_tiny_llm(tmp_path / "warm", corpus, tasks, steps=1)  # imports
-    toy = seconds_of_a_core(lambda: save_tiny_llm(tmp_path / "toy", corpus, tasks, steps=STEPS))
-    took = seconds_of_a_core(lambda: save_tiny_llm(tmp_path / "own", own, tasks, steps=STEPS))
-    assert took < 4 * toy
+    toy = cpu_seconds(lambda: save_tiny_llm(tmp_path / "toy", corpus, tasks, steps=STEPS))
+    seconds = cpu_seconds(lambda: save_tiny_llm(tmp_path / "other", other, tasks, steps=STEPS))
+    assert seconds < 4 * toy
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = write_corpus(tmp_path / "data", 40_000, 12)
-    save_tiny_llm(tmp_path / "own", own, read_recipe("toy/tiny_pretrain").tasks, steps=1)
+def test_the_number_of_used_clips_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_corpus(tmp_path / "data", 40_000, 12)
+    save_tiny_llm(tmp_path / "other", other, read_recipe("toy/tiny_pretrain").tasks, steps=1)
     assert "10,000 of 40,000 clips" in capsys.readouterr().out
 
 
-def test_text_of_endless_sentences_is_refused(signllava: Callable[..., Ended], tmp_path: Path) -> None:
-    own = write_corpus(tmp_path / "data", 20, 1000)
-    ended = signllava("prepare", "llm", "tiny", "--corpus", own, "--out", tmp_path / "llm")
+def test_a_corpus_of_too_long_sentences_is_an_error(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "data", 20, 1000)
+    ended = signllava("prepare", "llm", "tiny", "--corpus", other, "--out", tmp_path / "llm")
     assert ended.code == 2
     assert "too long" in ended.err
     assert not (tmp_path / "llm").exists()
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+@pytest.mark.parametrize("folder", ["missing", "empty"])
 def test_a_corpus_without_annotation_names_the_option(
     signllava: Callable[..., Ended], tmp_path: Path, folder: str
 ) -> None:

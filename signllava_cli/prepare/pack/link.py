@@ -100,8 +100,8 @@ def _match_groups(groups: Mapping[str, _Group], recordings: Sequence[Recording])
     matched = sorted((row, array.recording) for row, _, array in matcher.match(arrays))
     for row in matcher.ambiguous:
         raise UserError(
-            f"Clip {names.clips[row].id} is in {matcher.format_ambiguous(row)}; name only one of the files, or remove "
-            "one array."
+            f"Clip {names.clips[row].id} is in {matcher.format_ambiguous(row)}; name only one of the files, or "
+            "remove one array."
         )
     clips_of: dict[str, list[str]] = {}
     for row, group in matched:

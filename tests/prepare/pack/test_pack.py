@@ -216,17 +216,17 @@ def write_damaged_files(root: Path) -> dict[str, str]:
     (root / "labels.pkl").write_bytes(pickle.dumps(good))
     return {
         "empty": "has no frames",
-        "flat": "shape (4,) in place of (frames, width)",
+        "flat": "shape (4,), expected (frames, width)",
         "wide": "width 5, but the first clip's is 4",
         "nan": "nan at frame 0",
         "huge": "1000000.0 at frame 0",
-        "text": "<U1 in place of numbers",
-        "yes": "bool in place of numbers",
+        "text": "dtype <U1, expected numbers",
+        "yes": "dtype bool, expected numbers",
         "objects": "allow_pickle=False",
         "cut": "cannot be read",
         "link": "No such file",
         "zip": "cannot be read",
-        "two": "holds 2 arrays (a, b); name one with --key",
+        "two": "has 2 arrays (a, b); name one with --key",
         "tensors": "cannot be read",
         "labels": "a pickle can run code when it is opened",
     }

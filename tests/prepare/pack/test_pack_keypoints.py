@@ -131,17 +131,17 @@ def test_the_shoulders_are_means_over_the_frames_that_show_both(signllava: Comma
 def test_faulty_keypoints_are_skipped_with_a_reason(signllava: Command, tmp_path: Path) -> None:
     good = frames_of(pixels(1))[0]
     errors: dict[str, tuple[object, str]] = {
-        "blind": ([{**good, "pose_landmarks": []}, {}], "no frame shows both shoulders"),
+        "blind": ([{**good, "pose_landmarks": []}, {}], "no frame has both shoulders"),
         "point": ([{**good, "pose_landmarks": [[5, 5]] * 33}], "the shoulders are 0 apart"),
-        "share": ([{**good, "pose_landmarks": [[0.1 * n, 0.5] for n in range(33)]}], "in place of pixels?"),
-        "few": ([{**good, "left_hand_landmarks": [[1, 2]] * 20}], "left_hand_landmarks of 20 points; known are 21"),
-        "face": ([{**good, "face_landmarks": [[1, 2]] * 70}], "face_landmarks of 70 points; known are 37"),
-        "words": ([{**good, "face_landmarks": [["a", "b"]] * 37}], "frame 0, face_landmarks 0 is no point (x, y)"),
-        "nan": ([{**good, "face_landmarks": [[float("nan"), 1]] * 37}], "NaN in place of a number"),
-        "infinite": ([{**good, "face_landmarks": [[10**400, 1]] * 37}], "is no point (x, y)"),
-        "list": ([[1, 2]], "frame 0 is no object"),
+        "share": ([{**good, "pose_landmarks": [[0.1 * n, 0.5] for n in range(33)]}], "coordinates must be pixels"),
+        "few": ([{**good, "left_hand_landmarks": [[1, 2]] * 20}], "left_hand_landmarks has 20 points, expected 21"),
+        "face": ([{**good, "face_landmarks": [[1, 2]] * 70}], "face_landmarks has 70 points, expected 37"),
+        "words": ([{**good, "face_landmarks": [["a", "b"]] * 37}], "frame 0, face_landmarks 0 is not a point (x, y)"),
+        "nan": ([{**good, "face_landmarks": [[float("nan"), 1]] * 37}], "NaN, expected a number"),
+        "infinite": ([{**good, "face_landmarks": [[10**400, 1]] * 37}], "is not a point (x, y)"),
+        "list": ([[1, 2]], "frame 0 is not an object"),
         "none": ([], "has no frames"),
-        "number": (3, "holds no list `keypoints`"),
+        "number": (3, "has no list `keypoints`"),
     }
     write_json(tmp_path / "source/good.json", [good])
     for clip, (frames, _) in errors.items():
@@ -153,9 +153,9 @@ def test_faulty_keypoints_are_skipped_with_a_reason(signllava: Command, tmp_path
     assert list(packed(data)) == ["rec/good"]
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
-    for clip, (_, message) in errors.items():
-        assert message in reasons[f"rec/{clip}"], clip
-    assert "is no JSON" in reasons["rec/deep"]
+    for clip, (_, says) in errors.items():
+        assert says in reasons[f"rec/{clip}"], clip
+    assert "is not valid JSON" in reasons["rec/deep"]
 
 
 def write_pose(
@@ -302,9 +302,9 @@ def test_other_pose_files_are_refused_by_name(signllava: Command, tmp_path: Path
     reasons = report(data)["faulty"]
     assert isinstance(reasons, dict)
     assert "FACE_LANDMARKS lacks 133, 151," in reasons["rec/contours"]
-    assert "holds pose_keypoints_2d, no POSE_LANDMARKS" in reasons["rec/other"]
-    assert "cannot be read as .pose" in reasons["rec/cut"]
-    assert "cannot be read as .pose" in reasons["rec/noise"]
+    assert "has pose_keypoints_2d, but no POSE_LANDMARKS" in reasons["rec/other"]
+    assert "is not a valid .pose file" in reasons["rec/cut"]
+    assert "is not a valid .pose file" in reasons["rec/noise"]
 
 
 def test_a_missing_pose_extra_is_named(signllava: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
