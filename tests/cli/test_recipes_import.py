@@ -1,4 +1,4 @@
-"""`signllava recipes import`: a configuration of Sign_LLaVA becomes a recipe, and no key of it gets lost."""
+"""`signllava recipes import`: a configuration of Sign_LLaVA is converted to a recipe, and every key is reported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +167,7 @@ def leaves(content: Any, prefix: str = "") -> list[str]:
 
 
 def imported(signllava: Signllava, folder: Path, old: str, *options: object) -> tuple[Recipe, str, Ended]:
-    """The recipe, its file's text and what was said."""
+    """The recipe, the text of its file, and how the command ended."""
     (folder / "old.yaml").write_text(old)
     ended = signllava("recipes", "import", folder / "old.yaml", "--out", folder / "new.yaml", *options)
     assert ended.code == 0, ended.err
@@ -175,8 +175,8 @@ def imported(signllava: Signllava, folder: Path, old: str, *options: object) -> 
     return read_recipe(folder / "new.yaml"), (folder / "new.yaml").read_text(), ended
 
 
-def fate_of(key: str, text: str) -> str:
-    """What the account in the recipe's comments says of a key."""
+def outcome_of(key: str, text: str) -> str:
+    """The line about a key in the comments of the recipe."""
     return next(line for line in text.splitlines() if line.startswith("#") and f" {key}: " in line)
 
 
@@ -220,7 +220,7 @@ def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp
     assert (mae.width, mae.projector, mae.normalize_input, mae.normalize_output) == (640, "linear", False, False)
     assert (mae.folder, mae.metadata) == ("/data/H2S/from/elsewhere", "H2S.mae.{split}.json")
     assert (sign2vec.folder, sign2vec.metadata) == (None, None)
-    assert "enable_input is false" in fate_of("SignModelArguments.projectors.pose.dim", text)
+    assert "enable_input is false" in outcome_of("SignModelArguments.projectors.pose.dim", text)
 
 
 def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
@@ -244,10 +244,10 @@ def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signll
         "SignModelArguments.projectors.pretrained_projector_ckpt": "signllava checkpoint convert old/checkpoint-10/",
     }
     for key, words in decisions.items():
-        assert f"to decide: {key}: " in fate_of(key, text)
-        assert words in fate_of(key, text)
+        assert f"to decide: {key}: " in outcome_of(key, text)
+        assert words in outcome_of(key, text)
         assert f"warning: {key}: " in ended.out
-    # what the file does not say is as in its code, not as in ours
+    # keys that are not in the file have the defaults of Sign_LLaVA
     assert (recipe.train.lr_scheduler_type, recipe.train.num_train_epochs, recipe.run.seed) == ("linear", 3, 42)
     assert (recipe.data.max_seq_len, recipe.track.logging_steps) == (512, 500)
 
@@ -281,21 +281,19 @@ def test_a_generate_configuration_keeps_its_context(
     generate = recipe.generate
     assert (generate.context_source, generate.split, recipe.data.root) == (source, "dev", "/data/H2S/")
     assert (generate.num_beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
-    assert (generate.temperature, generate.top_p) == (None, 1.0)  # it did not sample
-    assert "do_sample" in fate_of("GenerateArguments.temperature", text)
-    assert "signllava checkpoint convert old/out/checkpoint-40" in fate_of("GenerateArguments.model_path", text)
+    assert (generate.temperature, generate.top_p) == (None, 1.0)  # do_sample is false
+    assert "do_sample" in outcome_of("GenerateArguments.temperature", text)
+    assert "signllava checkpoint convert old/out/checkpoint-40" in outcome_of("GenerateArguments.model_path", text)
 
 
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
-def test_every_key_is_accounted_for_on_the_screen_and_in_the_file(
-    signllava: Signllava, tmp_path: Path, old: str
-) -> None:
+def test_every_key_is_reported_on_the_screen_and_in_the_file(signllava: Signllava, tmp_path: Path, old: str) -> None:
     _, text, ended = imported(signllava, tmp_path, old)
     for key in leaves(yaml.safe_load(old)):
-        assert fate_of(key, text)
+        assert outcome_of(key, text)
         assert key in ended.out
     printed = signllava("recipes", "import", tmp_path / "old.yaml")
-    assert (printed.out, printed.err) == (text, "")  # without --out, the recipe goes where one can pipe it
+    assert (printed.out, printed.err) == (text, "")  # without --out, the recipe alone is on stdout
 
 
 def test_values_that_a_recipe_cannot_hold_are_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
@@ -305,9 +303,9 @@ def test_values_that_a_recipe_cannot_hold_are_left_to_decide(signllava: Signllav
     recipe, text, _ = imported(signllava, tmp_path, old)
     assert recipe.llm.bits == 16
     for key, value in (("bits", "5"), ("weight_decay", "[1]"), ("lr_scheduler_type", "'reduce_lr_on_plateau'")):
-        assert f"to decide: TrainingArguments.{key}: " in fate_of(f"TrainingArguments.{key}", text)
-        assert f"got {value}" in fate_of(f"TrainingArguments.{key}", text)
-    assert "to decide" in fate_of("SignMultiTaskArguments.sing_along.sample_weight", text)
+        assert f"to decide: TrainingArguments.{key}: " in outcome_of(f"TrainingArguments.{key}", text)
+        assert f"got {value}" in outcome_of(f"TrainingArguments.{key}", text)
+    assert "to decide" in outcome_of("SignMultiTaskArguments.sing_along.sample_weight", text)
 
 
 def test_a_recipe_that_is_a_sign_llava_configuration_hints_at_the_import(
@@ -348,24 +346,24 @@ def with_value(config: dict[str, Any], key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
-def test_whatever_a_value_is_its_key_is_accounted_for(old: str, tmp_path: Path) -> None:
+def test_keys_with_any_value_are_reported(old: str, tmp_path: Path) -> None:
     values = (None, True, -1, "x", [], {}, {"a": {"b": 1}}, float("inf"))
     keys = leaves(yaml.safe_load(old))
-    changes = [dict.fromkeys(keys, value) for value in values]  # all of them, and each alone
+    changes = [dict.fromkeys(keys, value) for value in values]  # every key, and each key alone
     changes += [{key: values[number % len(values)]} for number, key in enumerate(keys)]
     for change in changes:
         config = yaml.safe_load(old)
         for key, value in change.items():
             with_value(config, key, value)
         (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
-        made = import_recipe(tmp_path / "old.yaml")
-        build_recipe(yaml.safe_load(made.to_yaml()))
-        assert set(leaves(config)) <= {report.key for report in made.reports}
+        recipe = import_recipe(tmp_path / "old.yaml")
+        build_recipe(yaml.safe_load(recipe.to_yaml()))
+        assert set(leaves(config)) <= {report.key for report in recipe.reports}
 
 
-def test_an_import_writes_over_nothing(signllava: Signllava, tmp_path: Path) -> None:
+def test_an_import_overwrites_no_file(signllava: Signllava, tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text(PRETRAIN)
     ended = signllava("recipes", "import", tmp_path / "old.yaml", "--out", tmp_path / "old.yaml")
     assert (ended.code, (tmp_path / "old.yaml").read_text()) == (2, PRETRAIN)
-    assert "is already there" in ended.err
+    assert "exists: choose another name" in ended.err
     assert "No file" in signllava("recipes", "import", tmp_path / "none.yaml").err
