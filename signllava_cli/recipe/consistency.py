@@ -77,7 +77,7 @@ def _sibling_keys(location: tuple[Any, ...]) -> list[str]:
         owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
     elif len(location) > 2:
         owner = TaskWeights if location[0] == "tasks" else Stream
-    return [field.alias or name for name, field in owner.__pydantic_fields__.items()]
+    return list(owner.__pydantic_fields__)
 
 
 def find_contradictions(recipe: Recipe) -> list[str]:
@@ -108,7 +108,7 @@ def find_contradictions(recipe: Recipe) -> list[str]:
     for key in ("window", "prelude"):
         minimum, maximum = getattr(context, f"min_{key}"), getattr(context, key)
         if minimum is not None and minimum > maximum:
-            errors.append(f"context.min_{key}: {minimum} is more than context.{key} ({maximum})")
+            errors.append(f"context.min_{key}: {minimum} is more than context.{key}, {maximum}")
     if context.source != "gold" and not re.fullmatch(r"(predicted|mixed):.+", context.source):
         errors.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
     llm, train = recipe.llm, recipe.train
