@@ -1,10 +1,10 @@
-"""What the decoder saves beside decoding one clip at a time, without context, with gold context and with predictions.
+"""The decoder against decoding one clip at a time: without context, with gold context, with predicted context.
 
     python benchmarks/generate.py
 
 A Llama of random weights translates the same clips by 5 beams, 20 new tokens each. The reference is transformers'
-generate on one clip after another, as Sign_LLaVA decodes: a prompt for each beam, nobody beside. Hypotheses
-must agree. `--recordings` says how many recordings there are, which bounds the batches under predictions.
+generate with one clip at a time, as Sign_LLaVA decodes: the prompt is computed for each beam. The hypotheses must be
+equal. `--recordings` is the number of recordings, which limits the batch size with predicted context.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, build_recipe
 
-SOURCES, SIZES = ("none", "gold", "predicted"), (1, 4, 16, 32)
-BEAMS, NEW_TOKENS, CLIPS_A_RECORDING = 5, 20, 4
+SOURCES, BATCH_SIZES = ("none", "gold", "predicted"), (1, 4, 16, 32)
+BEAMS, NEW_TOKENS, CLIPS_PER_RECORDING = 5, 20, 4
 Texts = dict[str, str]
 
 
-def recipe_of(folder: Path, vocabulary: int) -> Recipe:
+def make_recipe(folder: Path, vocabulary: int) -> Recipe:
     return build_recipe(
         {
             "llm": {"path": str(folder / f"llm{vocabulary}"), "bits": 32, "dtype": "float32"},
@@ -44,15 +44,15 @@ def recipe_of(folder: Path, vocabulary: int) -> Recipe:
             "data": {"root": str(folder / "corpus")},
             "tasks": {"system": SYSTEM},
             "context": {"window": 2, "prelude": 2},
-            "generate": {"beams": BEAMS, "max_new_tokens": NEW_TOKENS},
+            "generate": {"num_beams": BEAMS, "max_new_tokens": NEW_TOKENS},
         }
     )
 
 
-def one_at_a_time(
+def decode_one_at_a_time(
     recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
 ) -> Texts:
-    """transformers' generate, in signing order."""
+    """Decode with transformers' generate, in signing order."""
     builder, texts = (
         ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
         Texts(),
@@ -63,15 +63,15 @@ def one_at_a_time(
     return texts
 
 
-def together(work: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
-    """The decoder, as `generate` feeds it."""
-    frontier = ReadyQueue(clips, [work.frames[clip.row] for clip in clips], source.sequential)
-    queue = AdmissionQueue(work, source, frontier, {})
+def decode_in_batches(job: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
+    """Decode with our decoder, as the command `generate` does."""
+    ready = ReadyQueue(clips, [job.frames[clip.row] for clip in clips], source.sequential)
+    queue = AdmissionQueue(job, source, ready, {})
     while len(queue.hypotheses) < len(clips):
         queue.fill()
-        for example, hypothesis in work.decoder.step():
+        for example, hypothesis in job.decoder.step():
             queue.hypotheses[example.clip.id] = hypothesis.text
-            frontier.done(example.clip)
+            ready.done(example.clip)
     return queue.hypotheses
 
 
@@ -82,12 +82,12 @@ def main() -> None:
     options = parser.parse_args()
     title = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     table = Table(title=f"{title}; {options.recordings} recordings, vocabulary {options.vocabulary:,}, {BEAMS} beams")
-    for column in ("context", "clips at a time", "clips/s", "ratio", "other hypotheses"):
+    for column in ("context", "clips at a time", "clips/s", "ratio", "different hypotheses"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_corpus(folder / "corpus")
-        recipe = recipe_of(folder, options.vocabulary)
+        recipe = make_recipe(folder, options.vocabulary)
         save_tiny_llm(folder / "tiny", folder / "corpus", recipe.tasks, steps=1)
         write_llm(
             folder / f"llm{options.vocabulary}", AutoTokenizer.from_pretrained(folder / "tiny"), options.vocabulary
@@ -97,26 +97,28 @@ def main() -> None:
 
 
 def measure(recipe: Recipe, recordings: int, table: Table) -> None:
-    """Fill the table."""
+    """Add the rows of all context sources and batch sizes to `table`."""
     bundle = load_model_bundle(recipe, torch.device("cpu"))
     bundle.model.eval()
     split = open_split(recipe.data, recipe.streams, "train")
     names = list(dict.fromkeys(clip.recording for clip in split.clips))[:recordings]
-    clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_A_RECORDING]
+    clips = [clip for clip in split.clips if clip.recording in names and clip.position < CLIPS_PER_RECORDING]
     for name in SOURCES:
         source = ContextSource.open(name, recipe.context.window, recipe.context.prelude, split)
         start_time = time.perf_counter()
-        expected = one_at_a_time(recipe, bundle, split, source, clips)
-        slow = len(clips) / (time.perf_counter() - start_time)
-        table.add_row(name, "one, transformers", f"{slow:.2f}", "1", "")
-        for size in SIZES:
-            its = replace(recipe, generate=replace(recipe.generate, batch_size=size))
-            work = DecodingJob.of(its, split, bundle)
+        expected = decode_one_at_a_time(recipe, bundle, split, source, clips)
+        reference_rate = len(clips) / (time.perf_counter() - start_time)
+        table.add_row(name, "1, transformers", f"{reference_rate:.2f}", "1", "")
+        for size in BATCH_SIZES:
+            sized_recipe = replace(recipe, generate=replace(recipe.generate, batch_size=size))
+            job = DecodingJob.of(sized_recipe, split, bundle)
             start_time = time.perf_counter()
-            texts = together(work, source, clips)
-            fast = len(clips) / (time.perf_counter() - start_time)
-            others = sum(texts[id_] != text for id_, text in expected.items())
-            table.add_row(name, str(size), f"{fast:.2f}", f"{fast / slow:.2f}", f"{others} of {len(clips)}")
+            texts = decode_in_batches(job, source, clips)
+            rate = len(clips) / (time.perf_counter() - start_time)
+            num_different = sum(texts[id_] != text for id_, text in expected.items())
+            table.add_row(
+                name, str(size), f"{rate:.2f}", f"{rate / reference_rate:.2f}", f"{num_different} of {len(clips)}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it saves to let only target positions meet the LM head: our loss against logits at every position.
+"""The time of our loss, with logits only at positions that predict a target, against logits at all positions.
 
     python benchmarks/loss.py
 
@@ -20,16 +20,16 @@ from signllava_cli.model.loss import summed_loss
 BATCH, LENGTH, TARGETS, HIDDEN, REPEATS = 4, 512, 30, 256, 3
 
 
-def everywhere(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy from logits at all positions, as a causal LM with labels computes it."""
+def full_logits_loss(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy from logits at all positions, as in a causal LM of transformers."""
     logits = head(hidden).float()
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
 
 
-def targets_only(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def target_logits_loss(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy from logits at target positions."""
-    chosen = labels.flatten() != -100
-    return summed_loss(head, hidden.flatten(0, 1)[chosen], labels.flatten()[chosen], 0.0)
+    is_target = labels.flatten() != -100
+    return summed_loss(head, hidden.flatten(0, 1)[is_target], labels.flatten()[is_target], 0.0)
 
 
 def main() -> None:
@@ -38,21 +38,21 @@ def main() -> None:
         table.add_column(column, justify="right")
     for vocabulary in (32_000, 128_256):
         head = torch.nn.Linear(HIDDEN, vocabulary, bias=False).requires_grad_(False)
-        hidden = torch.randn(BATCH, LENGTH, HIDDEN)
-        labels = torch.full((BATCH, LENGTH), -100)
+        hidden = torch.randn(BATCH, LENGTH, HIDDEN)  # (B, L, hidden)
+        labels = torch.full((BATCH, LENGTH), -100)  # (B, L)
         labels[:, -TARGETS:] = torch.randint(vocabulary, (BATCH, TARGETS))
         seconds, losses = {}, {}
-        for way in (everywhere, targets_only):
+        for loss_function in (full_logits_loss, target_logits_loss):
             times = []
             for _ in range(REPEATS):
                 states = hidden.clone().requires_grad_()
                 start_time = time.perf_counter()
-                loss = way(head, states, labels)
+                loss = loss_function(head, states, labels)
                 loss.backward()
                 times.append(time.perf_counter() - start_time)
-            seconds[way], losses[way] = median(times), float(loss.detach())
-        slow, fast = seconds[everywhere], seconds[targets_only]
-        difference = abs(losses[everywhere] / losses[targets_only] - 1)
+            seconds[loss_function], losses[loss_function] = median(times), float(loss.detach())
+        slow, fast = seconds[full_logits_loss], seconds[target_logits_loss]
+        difference = abs(losses[full_logits_loss] / losses[target_logits_loss] - 1)
         table.add_row(f"{vocabulary:,}", f"{slow:.3f} s", f"{fast:.3f} s", f"{slow / fast:.1f}", f"{difference:.1e}")
     Console().print(table)
 

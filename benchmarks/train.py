@@ -1,11 +1,11 @@
-"""What the training engine saves beside a straightforward trainer, at the vocabulary of a small LLM and of Llama 3.
+"""The training engine against a straightforward trainer, with the vocabulary of a small LLM and of Llama 3.
 
     python benchmarks/train.py
 
-Both train the same projectors into the same frozen LLM on the same corpus, with as many clips an optimizer step, each
-in a process of its own. The reference is what one would write down first: batches in random order, padded to their
-longest clip, logits at all positions, Hugging Face's label smoother. Before the first step both say the loss of the
-same 16 clips, which must agree. Peak memory is what a process holds above its LLM, its imports and its corpus.
+Both train the same projectors of the same frozen LLM on the same corpus, with the same number of clips per optimizer
+step, each in a process of its own. The reference has batches in random order, padded to their longest clip, logits at
+all positions, and Hugging Face's label smoother. Before the first step both compute the loss of the same 16 clips,
+which must be equal. Peak memory is that of the process, without LLM, imports and corpus.
 """
 
 import argparse
@@ -45,16 +45,18 @@ from signllava_cli.training.optimizer import make_optimizer
 from signllava_cli.training.step import optimizer_step
 
 WIDTHS = {"sign2vec": 48, "mae": 64}
-FRAMES, SPREAD = 36, 0.6  # of a stream: median, and the standard deviation of its logarithm
-CLIPS_A_STEP, TOKENS, MICRO_BATCH, SMOOTHING = 16, 2048, 4, 0.1
+FRAMES, SPREAD = 36, 0.6  # frames of a clip: median, and standard deviation of the logarithm
+CLIPS_PER_STEP, MAX_TOKENS, MICRO_BATCH, SMOOTHING = 16, 2048, 4, 0.1
 LLAMA = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
-SYSTEM = "You are a skilled interpreter. You translate sign language into text. " * 6  # about 92 tokens with the rest
-AGREED_CLIPS, WARM_UP = 16, 1
-WAYS = ("reference", "engine")
+SYSTEM = (
+    "You are a skilled interpreter. You translate sign language into text. " * 6
+)  # about 92 tokens, with the rest of the prompt
+COMPARED_CLIPS, WARMUP_STEPS = 16, 1
+TRAINERS = ("reference", "engine")
 
 
 def write_corpus(root: Path) -> None:
-    """The sentences of the toy corpus under features of log-normal length."""
+    """Write the sentences of the toy corpus, with features of log-normal length."""
     write_toy_corpus(root)
     rng = np.random.default_rng(0)
     for split in ("train", "dev"):
@@ -69,18 +71,18 @@ def write_corpus(root: Path) -> None:
 
 
 def write_llm(folder: Path, tokenizer: Any, vocabulary: int) -> None:
-    """A Llama of random weights with that many rows."""
+    """Write a Llama of random weights with a vocabulary of this size."""
     torch.manual_seed(0)
     config = LlamaConfig(**LLAMA, vocab_size=vocabulary, max_position_embeddings=4096, eos_token_id=2, pad_token_id=0)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def recipe_of(folder: Path, vocabulary: int, way: str) -> Recipe:
+def make_recipe(folder: Path, vocabulary: int, trainer: str) -> Recipe:
     """The recipe of one row of the table."""
-    train = {"batch_size": CLIPS_A_STEP, "micro_batch_size": MICRO_BATCH, "label_smoothing": SMOOTHING}
-    if way == "engine":
-        train["max_tokens_per_batch"] = TOKENS
+    train = {"batch_size": CLIPS_PER_STEP, "micro_batch_size": MICRO_BATCH, "label_smoothing": SMOOTHING}
+    if trainer == "engine":
+        train["max_tokens_per_batch"] = MAX_TOKENS
     return build_recipe(
         {
             "llm": {"path": str(folder / f"llm{vocabulary}"), "bits": 32, "dtype": "float32"},
@@ -92,8 +94,8 @@ def recipe_of(folder: Path, vocabulary: int, way: str) -> Recipe:
     )
 
 
-class Measured:
-    """A process of the benchmark: the model and the clips, and what its steps cost."""
+class Benchmark:
+    """A process of the benchmark: model, clips, and the time and memory of its steps."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -105,99 +107,103 @@ class Measured:
             self.bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
         self.examples = TrainingSet(recipe, open_split(recipe.data, recipe.streams, "train"), builder)
-        self.before = len(self.bundle.prompts.before_streams)
 
-    def agreed(self, loss_of: Callable[[Batch], tuple[Tensor, int]], prefix_len: bool) -> float:
-        """The mean loss per target of the first clips of the corpus."""
-        clips = [self.examples.split.clips[index] for index in range(AGREED_CLIPS)]
+    def initial_loss(self, loss_function: Callable[[Batch], tuple[Tensor, int]], has_prefix: bool) -> float:
+        """The mean loss per target of the first clips of the corpus, before training."""
+        clips = [self.examples.split.clips[index] for index in range(COMPARED_CLIPS)]
         frames = self.examples.split.read_all(clips)
-        made = [self.examples.builder.build(c, f, [], c.translation) for c, f in zip(clips, frames, strict=True)]
-        collate, loss, targets = training_collator(self.recipe, self.bundle.pad_id, prefix_len), 0.0, 0
+        examples = [
+            self.examples.builder.build(clip, clip_frames, [], clip.translation)
+            for clip, clip_frames in zip(clips, frames, strict=True)
+        ]
+        collate, loss, targets = training_collator(self.recipe, self.bundle.pad_id, has_prefix), 0.0, 0
         with torch.no_grad():
-            for start in range(0, AGREED_CLIPS, MICRO_BATCH):
-                its_loss, its_targets = loss_of(collate(made[start : start + MICRO_BATCH]))
-                loss, targets = loss + float(its_loss), targets + its_targets
+            for start in range(0, COMPARED_CLIPS, MICRO_BATCH):
+                batch_loss, batch_targets = loss_function(collate(examples[start : start + MICRO_BATCH]))
+                loss, targets = loss + float(batch_loss), targets + batch_targets
         return loss / targets
 
-    def timed(self, steps: int, take: Callable[[list[Batch]], None], prefix_len: bool) -> dict[str, float]:
-        """Figures over `steps` optimizer steps, after a few to warm up."""
-        collate = training_collator(self.recipe, self.bundle.pad_id, prefix_len)
-        batches: Iterator[list[Batch]] = training_steps(self.recipe, self.examples, 0, WARM_UP + steps, collate, 0, 1)
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-        loaded, positions, padding, targets, start_time = resident("VmRSS"), 0, 0, 0, 0.0
+    def measure(self, steps: int, take_step: Callable[[list[Batch]], None], has_prefix: bool) -> dict[str, float]:
+        """Speed and memory over `steps` optimizer steps, after the warm-up steps."""
+        collate = training_collator(self.recipe, self.bundle.pad_id, has_prefix)
+        batches: Iterator[list[Batch]] = training_steps(
+            self.recipe, self.examples, 0, WARMUP_STEPS + steps, collate, 0, 1
+        )
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak of the resident memory
+        mb_before, num_tokens, num_padding, num_targets, start_time = resident_mb("VmRSS"), 0, 0, 0, 0.0
         for step, micro_batches in enumerate(batches):
-            if step == WARM_UP:
+            if step == WARMUP_STEPS:
                 start_time = time.perf_counter()
-            take(micro_batches)
-            if step >= WARM_UP:
-                positions += sum(batch.positions for batch in micro_batches)
-                padding += sum(batch.padding for batch in micro_batches)
-                targets += sum(len(batch.targets) for batch in micro_batches)
+            take_step(micro_batches)
+            if step >= WARMUP_STEPS:
+                num_tokens += sum(batch.positions for batch in micro_batches)
+                num_padding += sum(batch.padding for batch in micro_batches)
+                num_targets += sum(len(batch.targets) for batch in micro_batches)
         seconds = time.perf_counter() - start_time
         return {
-            "clips_s": steps * CLIPS_A_STEP / seconds,
-            "targets_s": targets / seconds,
-            "positions_a_clip": positions / steps / CLIPS_A_STEP,
-            "memory": resident("VmHWM") - loaded,
-            "padding": padding / (positions + padding),
+            "clips_s": steps * CLIPS_PER_STEP / seconds,
+            "targets_s": num_targets / seconds,
+            "tokens_per_clip": num_tokens / steps / CLIPS_PER_STEP,
+            "memory": resident_mb("VmHWM") - mb_before,
+            "padding": num_padding / (num_tokens + num_padding),
         }
 
 
-def resident(key: str) -> float:
-    """MB that this process holds (`VmRSS`), or held at most (`VmHWM`)."""
+def resident_mb(key: str) -> float:
+    """The resident memory of this process in MB: now (`VmRSS`), or its peak (`VmHWM`)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
-def engine(recipe: Recipe, steps: int) -> dict[str, float]:
-    """This package's engine."""
-    run = Measured(recipe)
-    launched = open_engine(run.accelerator, run.model, run.optimizer, recipe.train.max_grad_norm)
+def run_engine(recipe: Recipe, steps: int) -> dict[str, float]:
+    """Train with the engine of this package."""
+    run = Benchmark(recipe)
+    engine = open_engine(run.accelerator, run.model, run.optimizer, recipe.train.max_grad_norm)
     assert run.model.reuse_prefix(run.bundle.prompts.before_streams)
-    agreed = run.agreed(lambda batch: run.model(batch, SMOOTHING), prefix_len=True)
+    loss = run.initial_loss(lambda batch: run.model(batch, SMOOTHING), has_prefix=True)
 
-    def take(micro_batches: list[Batch]) -> None:
-        assert optimizer_step(launched, micro_batches, SMOOTHING, run.accelerator).is_finite
+    def take_step(micro_batches: list[Batch]) -> None:
+        assert optimizer_step(engine, micro_batches, SMOOTHING, run.accelerator).is_finite
 
-    return {"loss": agreed, **run.timed(steps, take, prefix_len=True)}
+    return {"loss": loss, **run.measure(steps, take_step, has_prefix=True)}
 
 
-def reference(recipe: Recipe, steps: int) -> dict[str, float]:
-    """What one would write down first."""
-    run = Measured(recipe)
+def run_reference(recipe: Recipe, steps: int) -> dict[str, float]:
+    """Train with the straightforward trainer."""
+    run = Benchmark(recipe)
     smoother, trained = LabelSmoother(epsilon=SMOOTHING), list(run.model.trained_parameters().values())
 
-    def loss_of(batch: Batch) -> tuple[Tensor, int]:
+    def loss_function(batch: Batch) -> tuple[Tensor, int]:
         logits = run.model.llm(inputs_embeds=run.model.embed(batch), attention_mask=batch.attention_mask).logits
         rows, length = batch.input_ids.shape
-        labels = torch.full((rows, length + 1), -100)  # the last target takes no position
+        labels = torch.full((rows, length + 1), -100)  # the last target is no input token
         labels[batch.predictors // length, batch.predictors % length + 1] = batch.targets
-        padded = nn.functional.pad(logits, (0, 0, 0, 1))
+        padded = nn.functional.pad(logits, (0, 0, 0, 1))  # (B, L + 1, vocabulary)
         loss = smoother(CausalLMOutput(logits=padded), labels, shift_labels=True)
         return loss * len(batch.targets), len(batch.targets)
 
-    def take(micro_batches: list[Batch]) -> None:
+    def take_step(micro_batches: list[Batch]) -> None:
         count = sum(len(batch.targets) for batch in micro_batches)
         for batch in micro_batches:
-            (loss_of(batch)[0] / count).backward()
+            (loss_function(batch)[0] / count).backward()
         nn.utils.clip_grad_norm_(trained, recipe.train.max_grad_norm or 1.0)
         run.optimizer.step()
         run.optimizer.zero_grad()
 
-    agreed = run.agreed(loss_of, prefix_len=False)
-    return {"loss": agreed, **run.timed(steps, take, prefix_len=False)}
+    loss = run.initial_loss(loss_function, has_prefix=False)
+    return {"loss": loss, **run.measure(steps, take_step, has_prefix=False)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[1_024, 128_256])
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--child", nargs=3, metavar=("WAY", "VOCABULARY", "FOLDER"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        way, vocabulary, folder = asked.child
-        recipe = recipe_of(Path(folder), int(vocabulary), way)
-        print(json.dumps((engine if way == "engine" else reference)(recipe, asked.steps)))
+    parser.add_argument("--child", nargs=3, metavar=("TRAINER", "VOCABULARY", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        trainer, vocabulary, folder = options.child
+        recipe = make_recipe(Path(folder), int(vocabulary), trainer)
+        print(json.dumps((run_engine if trainer == "engine" else run_reference)(recipe, options.steps)))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -206,28 +212,36 @@ def main() -> None:
         save_tiny_llm(folder / "tiny", folder / "corpus", tasks, steps=1)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tiny")
         table = Table(title=f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        columns = ("vocabulary", "way", "clips/s", "target tokens/s", "peak memory MB", "padding", "loss of 16 clips")
+        columns = (
+            "vocabulary",
+            "trainer",
+            "clips/s",
+            "target tokens/s",
+            "peak memory MB",
+            "padding",
+            "loss of 16 clips",
+        )
         for column in (*columns, "clips/s, ratio", "memory, ratio"):
             table.add_column(column, justify="right")
-        for vocabulary in asked.vocabularies:
+        for vocabulary in options.vocabularies:
             write_llm(folder / f"llm{vocabulary}", tokenizer, vocabulary)
-            figures = {way: child(way, vocabulary, folder, asked.steps) for way in WAYS}
-            slow = figures["reference"]
-            assert abs(figures["engine"]["loss"] / slow["loss"] - 1) < 1e-5
-            for way, its in figures.items():
-                cells = [f"{vocabulary:,}", way, f"{its['clips_s']:.2f}", f"{its['targets_s']:.1f}"]
-                cells += [f"{its['memory']:.0f}", f"{its['padding']:.0%}", f"{its['loss']:.6f}"]
-                cells += [f"{its[key] / slow[key]:.2f}" for key in ("clips_s", "memory")]
+            results = {trainer: run_child(trainer, vocabulary, folder, options.steps) for trainer in TRAINERS}
+            baseline = results["reference"]
+            assert abs(results["engine"]["loss"] / baseline["loss"] - 1) < 1e-5
+            for trainer, result in results.items():
+                cells = [f"{vocabulary:,}", trainer, f"{result['clips_s']:.2f}", f"{result['targets_s']:.1f}"]
+                cells += [f"{result['memory']:.0f}", f"{result['padding']:.0%}", f"{result['loss']:.6f}"]
+                cells += [f"{result[key] / baseline[key]:.2f}" for key in ("clips_s", "memory")]
                 table.add_row(*cells)
-            print(f"{figures['engine']['positions_a_clip']:.0f} positions a clip", flush=True)
+            print(f"{results['engine']['tokens_per_clip']:.0f} tokens per clip", flush=True)
         Console(width=160).print(table)
 
 
-def child(way: str, vocabulary: int, folder: Path, steps: int) -> dict[str, float]:
-    """The figures of one row, measured in a process of its own."""
-    command = [sys.executable, __file__, "--child", way, str(vocabulary), str(folder), "--steps", str(steps)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return dict(json.loads(said.splitlines()[-1]))
+def run_child(trainer: str, vocabulary: int, folder: Path, steps: int) -> dict[str, float]:
+    """The results of one row, measured in a process of its own."""
+    command = [sys.executable, __file__, "--child", trainer, str(vocabulary), str(folder), "--steps", str(steps)]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 if __name__ == "__main__":

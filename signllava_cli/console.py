@@ -1,4 +1,4 @@
-"""What a person sees: messages, tables and progress, on rank 0 alone, as plain lines when no terminal is there."""
+"""Messages, tables and progress bars; only rank 0 prints, as plain lines if stdout is not a terminal."""
 
 import contextlib
 import logging
@@ -22,10 +22,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-SECONDS_BETWEEN_PLAIN_LINES = 10.0
-PLAIN_WIDTH = 160  # of a table in a file or a pipe
+PLAIN_LINE_SECONDS = 10.0
+PLAIN_WIDTH = 160  # characters of a table in a file or pipe
 
-# A launcher (torchrun, accelerate, DeepSpeed) tells each process its rank before torch is imported.
+# A launcher (torchrun, accelerate, DeepSpeed) sets the rank in the environment, before torch is imported.
 IS_MAIN_PROCESS = int(os.environ.get("RANK", "0")) == 0
 
 stdout_console = Console(
@@ -47,22 +47,22 @@ def info(message: str, style: str | None = None, all_ranks: bool = False) -> Non
 
 
 def warning(message: str, all_ranks: bool = False) -> None:
-    """Print one line that the user should not miss."""
+    """Print a warning: something that the user should know, but that does not stop the command."""
     info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
 
 
 def error(message: str) -> None:
-    """Print an error on stderr, from any rank."""
+    """Print an error on stderr, on any rank."""
     stderr_console.print(f"error: {message}", style="bold red", markup=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; the first column is text, the others are aligned as numbers."""
+    """Print a table; the first column is aligned left, the others right."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # Text: a name may look like rich's markup
+        table.add_row(*(Text(str(cell)) for cell in row))  # Text, because a name may look like rich's markup
     for console in (stdout_console, _log):
         if console is not None:
             console.print(table)
@@ -70,7 +70,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Append everything that is said inside the block to `path`, on rank 0."""
+    """Append everything printed inside the block to `path`, on rank 0."""
     global _log
     if not IS_MAIN_PROCESS:
         yield
@@ -84,12 +84,12 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 class ProgressBar:
-    """One bar on a terminal; elsewhere a plain line every few seconds."""
+    """A progress bar on a terminal; elsewhere a plain line every few seconds."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
-        self._started, self._done_at_start = time.monotonic(), done
-        self._last_line = time.monotonic()
+        self._start_time, self._done_at_start = time.monotonic(), done
+        self._last_line_time = time.monotonic()
         self._bar: Progress | None = None
         if stdout_console.is_terminal and IS_MAIN_PROCESS:
             self._bar = Progress(
@@ -106,44 +106,44 @@ class ProgressBar:
             self._task = self._bar.add_task(label, total=total, completed=done, note="")
 
     def advance(self, by: int = 1, note: str = "") -> None:
-        """Count `by` more units as done; `note` stands at the end of the line."""
+        """Count `by` more units as done; `note` is printed at the end of the line."""
         self.done += by
         if self._bar is not None:
             self._bar.update(self._task, advance=by, note=note)
             return
         now = time.monotonic()
-        if now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES or self.done >= self.total:
-            self._last_line = now
-            left = (self.total - self.done) / self.rate if self.rate else 0.0
-            info(f"{self.label} {self.done}/{self.total}  ETA {left:.0f} s  {note}".rstrip())
+        if now - self._last_line_time >= PLAIN_LINE_SECONDS or self.done >= self.total:
+            self._last_line_time = now
+            remaining = (self.total - self.done) / self.rate if self.rate else 0.0
+            info(f"{self.label} {self.done}/{self.total}  ETA {remaining:.0f} s  {note}".rstrip())
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
-        return (self.done - self._done_at_start) / max(time.monotonic() - self._started, 1e-9)
+        """Units per second since the start."""
+        return (self.done - self._done_at_start) / max(time.monotonic() - self._start_time, 1e-9)
 
     def stop(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar; it stays on the screen."""
         if self._bar is not None:
             self._bar.stop()
 
 
 @contextlib.contextmanager
 def progress(label: str, total: int, done: int = 0) -> Iterator[ProgressBar]:
-    """A progress line for `total` units of work, of which `done` are behind us."""
-    line = ProgressBar(label, total, done)
+    """Show a progress bar for `total` units of work, of which `done` are done already."""
+    bar = ProgressBar(label, total, done)
     try:
-        yield line
+        yield bar
     finally:
-        line.stop()
+        bar.stop()
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own chatter off the screen; what matters of it is said in our words."""
-    # DeepSpeed announces at import that it found no GPU; a CPU run is not news
+    """Silence messages of libraries that do not concern the user; our own code reports what matters."""
+    # DeepSpeed logs at import that it found no GPU
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
-    # On a CPU with AVX-512-BF16 bitsandbytes looks for a faster kernel in the hub's kernels-community and warns where
-    # there is none, "Failed to load CPU gemm_4bit_forward from kernels-community: ..."; its own kernel does the same:
+    # On a CPU with AVX-512-BF16 bitsandbytes looks for a faster kernel in the hub's kernels-community, and without it
+    # warns "Failed to load CPU gemm_4bit_forward from kernels-community: ..."; its own kernel gives the same results:
     # https://github.com/bitsandbytes-foundation/bitsandbytes/blob/main/bitsandbytes/backends/cpu/ops.py
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
         lambda record: "Failed to load CPU gemm_4bit_forward from kernels-community" not in record.getMessage()
@@ -154,6 +154,6 @@ def quiet_libraries() -> None:
 
 
 def flush() -> None:
-    """Bring everything printed so far to its reader, before another process prints."""
+    """Flush stdout and stderr, so that the output of another process comes after it."""
     sys.stdout.flush()
     sys.stderr.flush()

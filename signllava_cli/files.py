@@ -1,4 +1,4 @@
-"""Files read with plain errors, and written so that a kill leaves the old or the new, never half of either."""
+"""Read files with errors for the user, and write them atomically: a kill leaves the old file or the new one."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,14 @@ from signllava_cli.console import info
 from signllava_cli.errors import UserError
 
 TEMPORARY_SUFFIX, REMOVED_SUFFIX = ".tmp", ".removed"
-MAX_NAME_BYTES = 255  # bytes, of a file or folder
+MAX_NAME_BYTES = 255  # limit of the name of a file or folder
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`.
 
     Raises:
-        UserError: the file is missing, or does not hold a JSON object; says where.
+        UserError: the file is missing, or does not hold a JSON object; the message names the file and the line.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
@@ -41,7 +41,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """json keeps the last of two equal keys in silence; here a lost recording or clip is an error."""
+    """Refuse duplicate keys, of which json would keep only the last: a recording or clip would be lost silently."""
     content = dict(pairs)
     if len(content) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -51,10 +51,10 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill; when the block ends without error it takes the place of `path`.
+    """Yield a temporary folder to fill; when the block ends without error, it is flushed and renamed to `path`.
 
     Raises:
-        UserError: the disk is full or may not be written to.
+        UserError: the disk is full or not writable.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     with _as_user_error(path):
@@ -73,20 +73,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Take `path` away at once: a kill leaves the whole of it, or a hidden remainder."""
-    gone = path.with_name(f".{path.name}{REMOVED_SUFFIX}")
-    path.rename(gone)
-    shutil.rmtree(gone)
+    """Remove the folder `path`: a kill leaves the complete folder, or a hidden remainder that is not `path`."""
+    renamed = path.with_name(f".{path.name}{REMOVED_SUFFIX}")
+    path.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file to fill; when the block ends without error it takes the place of `path`.
+    """Yield a temporary file to fill; when the block ends without error, it is flushed and renamed to `path`.
 
     Raises:
-        UserError: the disk is full or may not be written to.
+        UserError: the disk is full or not writable.
     """
-    path = path.resolve() if path.is_symlink() else path  # the file is written, and the link stays
+    path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     with _as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,44 +102,44 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file, or leave what was there.
+    """Write a text file atomically.
 
     Raises:
-        UserError: the disk is full or may not be written to.
+        UserError: the disk is full or not writable.
     """
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a whole, indented JSON file, or leave what was there."""
+    """Write an indented JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def lock_folder(folder: Path) -> IO[str]:
-    """Take `folder` for this process, until it ends or the handle that comes back is closed.
+    """Lock `folder` until this process ends or the returned handle is closed.
 
     Raises:
-        UserError: another process has taken it.
+        UserError: another process holds the lock.
     """
     return acquire_lock(
         folder / ".lock", f"Another process is writing to {folder}: wait for it, or choose another folder."
     )
 
 
-def acquire_lock(lock: Path, refusal: str) -> IO[str]:
-    """Take the lock file `lock` for this process, until it ends or the handle that comes back is closed.
+def acquire_lock(lock: Path, message: str) -> IO[str]:
+    """Lock the file `lock` until this process ends or the returned handle is closed.
 
     Raises:
-        UserError: another process has taken it; the message is `refusal`.
+        UserError: another process holds the lock; its message is `message`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = open(lock, "a", encoding="utf-8")  # noqa: SIM115 (held beyond this function)
+    handle = open(lock, "a", encoding="utf-8")  # noqa: SIM115 (the caller keeps it open)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise UserError(refusal) from None
+        raise UserError(message) from None
     return handle
 
 
@@ -151,7 +151,7 @@ def sha256_file(file: Path) -> str:
 
 @contextlib.contextmanager
 def exclusive_access(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for `folder`; without waiting where locks are not known."""
+    """Run the block while no other process runs such a block for `folder`; no lock on file systems without locks."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -168,7 +168,7 @@ def exclusive_access(folder: Path) -> Iterator[None]:
 
 
 def write_link(link: Path, target: str) -> None:
-    """Make `link` a relative link to `target` beside it; a one-line file where links cannot be made."""
+    """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported."""
     temporary = link.with_name(link.name + TEMPORARY_SUFFIX)
     temporary.unlink(missing_ok=True)
     try:
@@ -179,7 +179,7 @@ def write_link(link: Path, target: str) -> None:
 
 
 def read_link(link: Path) -> Path | None:
-    """What `point` made `link` point at, if it is there."""
+    """The folder that a link of `write_link` points to; None if link or folder is missing."""
     if link.is_dir():
         return link.resolve()
     if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
@@ -189,7 +189,7 @@ def read_link(link: Path) -> Path | None:
 
 
 def fsync(path: Path) -> None:
-    """Bring a file or folder down to the disk."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

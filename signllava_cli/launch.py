@@ -171,9 +171,7 @@ def _require_valid_topology(
     if num_processes < 1:
         raise UserError(f"{file} does not set num_processes; add --num-processes.")
     if num_processes > 1 and profile.distributed_type == DistributedType.NO:
-        raise UserError(
-            f"{file} is for one process, not for {num_processes}; use the profile multi_gpu or one of the ZeRO profiles."
-        )
+        raise UserError(f"{file} is for one process, not for {num_processes}; use the profile multi_gpu or zero2.")
     if num_processes % num_machines:
         raise UserError(
             f"--num-processes {num_processes} is not a multiple of {num_machines} machines; "

@@ -1,4 +1,4 @@
-"""What all charts share: colors, style, and how a figure becomes a file."""
+"""Colors and style of all charts, and how a figure is written to a file."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,12 +8,19 @@ from matplotlib.figure import Figure
 
 from signllava_cli.files import atomic_file
 
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito, for color-blind readers
+COLORS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+)  # Okabe and Ito's color-blind-safe palette
 DPI = 150
 
 
 def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"], size: float | None = None) -> None:
-    """What all charts share: a bold title (of `size` points) at the left, a faint grid behind, no box."""
+    """Style `axes`: a bold title at the left (of `size` points), a faint grid behind the data, no frame."""
     axes.set_title(title, loc="left", fontweight="bold", fontsize=size)
     axes.grid(True, axis=grid, alpha=0.3)
     axes.set_axisbelow(True)
@@ -21,7 +28,7 @@ def style_axes(axes: Axes, title: str, grid: Literal["x", "y", "both"], size: fl
 
 
 def save_chart(figure: Figure, file: Path) -> None:
-    """Write a figure as a whole PNG file, or leave what was there.
+    """Write a figure as a PNG file, atomically.
 
     Raises:
         UserError: the file cannot be written.
@@ -31,5 +38,5 @@ def save_chart(figure: Figure, file: Path) -> None:
 
 
 def escape_label(name: str) -> str:
-    """`name` so that matplotlib shows it as it is: it takes `$` for mathematics, and hides what begins with `_`."""
+    """`name` escaped for matplotlib, which reads `$` as mathematics and hides labels that begin with `_`."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

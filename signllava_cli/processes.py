@@ -2,8 +2,8 @@
 
 Fork or spawn: HDF5 works after a fork as long as each process opens its own files (h5py takes its lock before a fork
 and releases it in the child). torch does not: its OpenMP threads hang in a child when they have run in the parent. So
-workers that use only HDF5 and NumPy are forked (`submit_all`); with spawn, the script of a caller of our API would run
-a second time in each worker. `prepare pack`, whose workers read bfloat16 with torch, spawns its workers.
+workers that use only HDF5 and NumPy are forked (`submit_all`); with spawn, the script that calls our API would run a
+second time in each worker. `prepare pack`, whose workers read bfloat16 with torch, spawns its workers.
 tests/prepare/pack/test_workers.py tests both.
 """
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-# Received signal -> the signal that children get. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
+# Received signal -> the signal for children. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
 # already, and a second SIGINT would make them exit without saving.
 FORWARDED_AS = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 

@@ -1,8 +1,8 @@
-"""What every test stands on: the toy corpus, a tiny LLM, and the command itself."""
+"""Fixtures of all tests: the toy corpus, a tiny LLM, a short run, and the command `signllava`."""
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from more, and tests run side by side
+os.environ["OMP_NUM_THREADS"] = "1"  # small models are not faster with more, and tests run in parallel
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from signllava_cli.recipe import Recipe, read_recipe
 if TYPE_CHECKING:
     from signllava_cli.data.split import Split
 
-# Every random choice that an example can hold.
+# Settings that turn on every random choice of an example.
 ALL_TASKS = [
     *(f"tasks.train.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),
     *(f"tasks.dev.{task}=1" for task in ("one_word_present", "multi_word_present", "is_reversed")),
@@ -37,7 +37,7 @@ ALL_TASKS = [
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -46,15 +46,15 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """`made_once(name, make)`: the folder `name`, made by the first of pytest-xdist's workers that wants it."""
+    """`made_once(name, make)`: the folder `name`, which the first pytest-xdist worker that needs it makes."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
-        with exclusive_access(shared / f"{name}.made"):
+        with exclusive_access(shared / f"{name}.lock"):
             if not (shared / name).exists():
-                make(shared / f"{name}.half")
-                (shared / f"{name}.half").rename(shared / name)
+                make(shared / f"{name}.tmp")
+                (shared / f"{name}.tmp").rename(shared / name)
         return shared / name
 
     return folder
@@ -65,13 +65,13 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def corpus(made_once: MadeOnce) -> Path:
-    """The toy corpus, seed 0. Not to be written to."""
+    """The toy corpus with seed 0. Tests must not write to it."""
     return made_once("toy", write_toy_corpus)
 
 
 @pytest.fixture(scope="session")
 def tiny_llm(made_once: MadeOnce, corpus: Path) -> Path:
-    """A tiny LLM, trained for some seconds: enough for everything but good translations."""
+    """A tiny LLM that was trained for some seconds; its translations are poor."""
 
     def make(folder: Path) -> None:
         from signllava_cli.model.tiny_llm import save_tiny_llm
@@ -83,7 +83,7 @@ def tiny_llm(made_once: MadeOnce, corpus: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
-    """A short pretraining: its hypotheses are poor, and differ from clip to clip. Not to be written to."""
+    """A short pretraining; its hypotheses are poor, but differ between clips. Tests must not write to it."""
 
     def make(folder: Path) -> None:
         from signllava_cli.training.loop import train
@@ -96,7 +96,7 @@ def run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
 
 @pytest.fixture
 def settings(corpus: Path, tiny_llm: Path, tmp_path: Path) -> list[str]:
-    """Overrides that bring a toy recipe to this test's folders and to a few seconds."""
+    """Overrides with which a toy recipe uses the folders of this test and takes a few seconds."""
     return [
         f"llm.path={tiny_llm}",
         f"data.root={corpus}",
@@ -112,13 +112,13 @@ def settings(corpus: Path, tiny_llm: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def recipe(settings: list[str]) -> Recipe:
-    """The toy pretrain recipe with these settings."""
+    """The toy pretrain recipe with the overrides `settings`."""
     return read_recipe("toy/tiny_pretrain", settings)
 
 
 @pytest.fixture
 def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
-    """The command, in this process: `signllava("pretrain", "--recipe", ...)`."""
+    """Run the command in this process: `signllava("pretrain", "--recipe", ...)`."""
 
     def command(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["signllava", *map(str, words)])
@@ -132,19 +132,19 @@ def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 
 def open_recipe_split(recipe: Recipe, split: str) -> "Split":
-    """The split of the recipe's dataset, with the recipe's streams."""
+    """Open a split of the dataset of `recipe` with its streams."""
     from signllava_cli.prepare.indexing import open_split
 
     return open_split(recipe.data, recipe.streams, split)
 
 
 def sets(settings: list[str]) -> list[str]:
-    """The settings as `--set` options."""
+    """`settings` as `--set` options."""
     return [word for setting in settings for word in ("--set", setting)]
 
 
 def subprocess_command(*words: object, **options: object) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Start the command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "signllava_cli", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -155,6 +155,6 @@ def subprocess_command(*words: object, **options: object) -> subprocess.Popen[st
 
 
 def interrupted(file: str, count: int, number: int) -> dict[str, str]:
-    """The environment of a command that gets the signal as it opens such a file to append for the `count`-th time."""
+    """An environment in which a command gets `number` as a signal when it opens `file` for the `count`-th time."""
     path = os.pathsep.join([str(Path(__file__).parent / "interrupted"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": f"{file}:{count}:{int(number)}"}

@@ -55,7 +55,7 @@ def version(
 
 
 def run() -> None:
-    """Run the command line. Exit codes: 0 done, 1 bug, 2 the user can fix it, 75 stopped and saved, 130 interrupted."""
+    """Run the command line, and exit with one of the codes of `signllava_cli.errors`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenizing
     console.quiet_libraries()
     try:

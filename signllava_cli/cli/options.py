@@ -10,7 +10,9 @@ RecipeOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. train.learning_rate=1e-3. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. train.learning_rate=1e-3. Repeatable."
+    ),
 ]
 ResumeOption = Annotated[
     str,
@@ -20,13 +22,16 @@ ResumeOption = Annotated[
     ),
 ]
 CheckpointArgument = Annotated[
-    Path, typer.Argument(help="A run (its best checkpoint), a step folder, or its link `best` or `last`.")
+    Path, typer.Argument(help="A run folder (its best checkpoint), a step folder, or the link `best` or `last`.")
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Try the longest batch, the dev split and a checkpoint; print memory and hours."),
+    typer.Option(
+        "--dry-run",
+        help="Run the preflight (longest batch, dev batch, checkpoint) and print the expected memory and hours.",
+    ),
 ]
 DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The dataset folder.", show_default=False)]
 SplitsOption = Annotated[
-    list[str] | None, typer.Option("--split", help="A split; repeatable. Default: every split that is there.")
+    list[str] | None, typer.Option("--split", help="A split. Repeatable. Default: all splits of the dataset.")
 ]

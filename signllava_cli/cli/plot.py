@@ -1,5 +1,6 @@
-"""`signllava plot`: the curves of runs, as a picture and in the terminal."""
+"""`signllava plot`: draw the curves of runs into a PNG file, and print the loss in the terminal."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +11,17 @@ from signllava_cli.errors import UserError, require_extra
 if TYPE_CHECKING:
     from signllava_cli.training.metrics_log import RunMetrics
 
-COLUMNS, ROWS = 60, 6  # characters of a chart in the terminal
+COLUMNS, ROWS = 60, 6  # size of a chart in the terminal, in characters
 
 
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/pretrain.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, a PNG file.")] = Path("plot.png"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG file to write.")] = Path("plot.png"),
     smooth: Annotated[
-        float, typer.Option(min=0, max=0.999, help="Weight of the past in the moving average of noisy curves.")
+        float,
+        typer.Option(
+            min=0, max=0.999, help="Weight of the past in the moving average of noisy curves; 0: no average."
+        ),
     ] = 0.9,
 ) -> None:
     """Draw loss, dev scores, learning rate, gradient norm and throughput of one or several runs."""
@@ -27,27 +31,26 @@ def plot(
     from signllava_cli.training.run_plots import draw_runs
 
     if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the picture is a PNG file; give it a name that ends in .png.")
-    records = read_runs(runs)
-    for name, record in records.items():
-        if record.damaged:
-            warning(f"{name}: damaged lines of its metrics, left out: {record.damaged}")
-    draw_runs(records, smooth, out)
-    for name, record in records.items():
-        _print_loss(name, record, smooth)
-    _print_last(records)
+        raise UserError(f"--out {out}: only PNG files can be written; use a name that ends in .png.")
+    metrics_by_run = read_runs(runs)
+    for name, metrics in metrics_by_run.items():
+        if metrics.num_damaged:
+            warning(f"{name}: skipped damaged lines of metrics.jsonl: {metrics.num_damaged}")
+    draw_runs(metrics_by_run, smooth, out)
+    for name, metrics in metrics_by_run.items():
+        _print_loss(name, metrics, smooth)
+    _print_summary(metrics_by_run)
     info(f"all curves in {out}")
 
 
-def _print_loss(name: str, record: "RunMetrics", smooth: float) -> None:
-    """The smoothed loss as columns of blocks."""
+def _print_loss(name: str, metrics: "RunMetrics", smooth: float) -> None:
+    """Print the smoothed loss as a chart of block characters."""
     from signllava_cli.console import info, stdout_console
     from signllava_cli.training.metrics_log import exponential_moving_average
 
-    curve = record.curves.get("loss", {})
-    values = [
-        value for value in exponential_moving_average(list(curve.values()), smooth) if value == value
-    ]  # without NaN
+    curve = metrics.curves.get("loss", {})
+    averages = exponential_moving_average(list(curve.values()), smooth)
+    values = [value for value in averages if not math.isnan(value)]
     if not values:
         return
     width = min(COLUMNS, len(values))
@@ -64,15 +67,15 @@ def _print_loss(name: str, record: "RunMetrics", smooth: float) -> None:
     info(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
 
 
-def _print_last(records: "dict[str, RunMetrics]") -> None:
-    """A table of where each run stands."""
+def _print_summary(metrics_by_run: "dict[str, RunMetrics]") -> None:
+    """Print a table with the last step, the last loss and the best dev scores of each run."""
     from signllava_cli.console import print_table
 
     rows = []
-    for name, record in records.items():
-        curves = record.curves
+    for name, metrics in metrics_by_run.items():
+        curves = metrics.curves
         dev, bleu = curves.get("dev_loss", {}), curves.get("dev_bleu", {})
-        last = {figure: list(curve.values())[-1] for figure, curve in curves.items()}
+        last = {metric: list(curve.values())[-1] for metric, curve in curves.items()}
         rows.append(
             [
                 name,

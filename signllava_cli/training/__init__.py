@@ -1,1 +1,1 @@
-"""The loop behind pretrain and finetune, and what it leaves in the run folder."""
+"""The training loop of pretrain and finetune, and the files of a run folder."""

@@ -1,4 +1,4 @@
-"""Joining the processes that a launcher started, with the recipe's word on everything that the arithmetic needs."""
+"""Join the processes that a launcher started, and check that the launch profile does not contradict the recipe."""
 
 import os
 from typing import Any
@@ -21,12 +21,12 @@ SUPPORTED_TYPES = (
 def start_accelerator(recipe: Recipe) -> Accelerator:
     """Join the processes that the launcher started.
 
-    The profile says how many processes there are and how they share the work; precision, accumulation and clipping
-    are the recipe's, whatever the launcher.
+    The profile sets the number of processes and how they split the work; the recipe sets precision, accumulation and
+    clipping under every launcher.
 
     Raises:
-        UserError: a launcher that this package does not train under, a profile that contradicts the recipe, a pair
-            that cannot work, or a batch that the ranks cannot share.
+        UserError: an unsupported launcher, a profile that contradicts the recipe or does not work with it, or a
+            `train.batch_size` that cannot be divided by the ranks.
     """
     _require_consistent_profile(recipe)
     has_gpu = torch.cuda.is_available()
@@ -37,72 +37,77 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
             mixed_precision="no",
         )
     else:
-        # cpu: without it, ranks that find no GPU would each take themselves to be alone.
+        # Without cpu=True, each rank on a machine without GPU would run as a single process.
         accelerator = Accelerator(cpu=not has_gpu, mixed_precision="no")
-    kind = accelerator.distributed_type
-    if kind not in SUPPORTED_TYPES:
+    distributed_type = accelerator.distributed_type
+    if distributed_type not in SUPPORTED_TYPES:
         raise UserError(
-            f"The launcher's distributed type {kind.value} is not supported; use a profile of accelerate_configs/."
+            f"The launcher's distributed type {distributed_type.value} is not supported; use a profile of "
+            "accelerate_configs/."
         )
     _require_divisible_batch(recipe, accelerator.num_processes)
     return accelerator
 
 
 def distributed_type_name(accelerator: Accelerator) -> str:
-    """The distributed type in words: `NO`, `MULTI_CPU`, `MULTI_GPU`, `DEEPSPEED ZeRO-2`."""
+    """The distributed type to print: `NO`, `MULTI_CPU`, `MULTI_GPU`, `DEEPSPEED ZeRO-2`."""
     plugin = accelerator.state.deepspeed_plugin
     return accelerator.distributed_type.value + (f" ZeRO-{plugin.zero_stage}" if plugin else "")
 
 
 def _deepspeed_plugin(recipe: Recipe) -> DeepSpeedPlugin:
-    """DeepSpeed as the profile describes it, with the recipe's clipping.
+    """The DeepSpeed settings of the profile, with gradient clipping from the recipe.
 
-    DeepSpeed's own mixed precision stays off: it would train the projectors in 16 bits. The frozen LLM keeps its
-    dtype, what is trained is float32, and gradients are summed in float32. Micro-batches are accumulated by the
-    loop, which tells DeepSpeed where a step ends.
+    DeepSpeed's mixed precision stays off: it would train the projectors in 16 bits. The frozen LLM keeps its dtype,
+    trained parameters are float32, and gradients are summed in float32. The training loop accumulates micro-batches
+    and marks the last one of a step for DeepSpeed.
 
     Raises:
-        UserError: the profile says otherwise, or asks for what cannot work.
+        UserError: the profile contradicts the recipe, or has settings that cannot work.
     """
     try:
         plugin = DeepSpeedPlugin()
     except (ValueError, OSError) as error:
-        raise UserError(f"The profile's DeepSpeed settings: {error}") from None
+        raise UserError(f"The DeepSpeed settings of the profile are not valid: {error}") from None
     config: dict[str, Any] = plugin.deepspeed_config
     zero = config["zero_optimization"]
     errors = [
-        f"{key} is enabled, but llm.dtype decides the precision"
+        f"{key} is enabled, but llm.dtype sets the precision: disable it"
         for key in ("fp16", "bf16")
         if config.get(key, {}).get("enabled") is True
     ]
     errors += [
-        f"`{key}` is set there, but it is the recipe's affair" for key in ("optimizer", "scheduler") if key in config
+        f"`{key}` is set, but the recipe's section train sets it: remove it"
+        for key in ("optimizer", "scheduler")
+        if key in config
     ]
     if config.get("gradient_accumulation_steps", "auto") not in ("auto", 1):
         errors.append(
             f"gradient_accumulation_steps is {config['gradient_accumulation_steps']}, but train.batch_size and "
-            "train.micro_batch_size decide it: leave it out"
+            "train.micro_batch_size set it: remove it"
         )
     clipping = config.get("gradient_clipping", "auto")
     if clipping != "auto" and clipping != (recipe.train.max_grad_norm or 0.0):
         errors.append(
-            f"gradient_clipping is {clipping}, but train.max_grad_norm is {recipe.train.max_grad_norm}: leave it out"
+            f"gradient_clipping is {clipping}, but train.max_grad_norm is {recipe.train.max_grad_norm}: remove it"
         )
     if (zero.get("offload_optimizer") or {}).get("device", "none") != "none":
         errors.append(
-            "offload_optimizer_device is set, but the optimizer holds the small trained part alone; set it to none "
-            "and offload_param_device to cpu"
+            "offload_optimizer_device is set, but the optimizer state covers only the trained parameters: set it to "
+            "none, and offload_param_device to cpu"
         )
     if plugin.zero_stage not in (1, 2, 3):
-        errors.append(f"zero_stage is {plugin.zero_stage}; 1, 2 and 3 are supported")
+        errors.append(f"zero_stage is {plugin.zero_stage}: set it to 1, 2 or 3")
     if plugin.zero_stage == 3 and recipe.llm.bits in (4, 8):
         errors.append(
-            f"ZeRO-3 cannot divide the quantized weights of llm.bits={recipe.llm.bits} over the ranks; "
+            f"ZeRO-3 cannot partition the quantized weights of llm.bits={recipe.llm.bits} over the ranks: "
             "use zero1 or zero2, or llm.bits=16"
         )
     if errors:
         raise UserError("The DeepSpeed profile contradicts the recipe: " + "; ".join(errors) + ".")
-    config["train_micro_batch_size_per_gpu"] = 1  # the loop's own affair, but DeepSpeed wants a number
+    config["train_micro_batch_size_per_gpu"] = (
+        1  # not used, since the training loop makes the micro-batches, but DeepSpeed requires a number
+    )
     config["gradient_accumulation_steps"] = 1
     config["gradient_clipping"] = recipe.train.max_grad_norm or 0.0
     config["zero_allow_untested_optimizer"] = True
@@ -110,11 +115,11 @@ def _deepspeed_plugin(recipe: Recipe) -> DeepSpeedPlugin:
 
 
 def _gloo_backend() -> InitProcessGroupKwargs:
-    """What DeepSpeed needs to know where no GPU is.
+    """The process group settings that DeepSpeed needs on a machine without GPU.
 
-    It needs a backend by name: without it every rank takes itself to be alone, and cpu=True would turn it into plain
-    data parallelism in silence. And it does without its shared-memory kernel, which it compiles at the first start
-    behind a lock file: a process killed meanwhile leaves the lock, and every later start waits for it for ever
+    DeepSpeed needs the name of the backend: without it each rank runs as a single process, and cpu=True would
+    silently replace ZeRO by DDP. DeepSpeed's shared-memory kernel is disabled: DeepSpeed compiles it at the first
+    start under a lock file, and when a process is killed during this, every later start waits forever for the lock
     (torch.utils.file_baton).
     """
     import deepspeed
@@ -124,34 +129,34 @@ def _gloo_backend() -> InitProcessGroupKwargs:
 
 
 def _require_consistent_profile(recipe: Recipe) -> None:
-    """Check what a profile may say outside of DeepSpeed's settings."""
-    asked = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8"}
+    """Check the settings of a profile outside of its DeepSpeed section."""
+    dtypes = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8"}
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked.get(precision, recipe.llm.dtype) != recipe.llm.dtype:
+    if dtypes.get(precision, recipe.llm.dtype) != recipe.llm.dtype:
         raise UserError(
-            f"The profile says mixed_precision: {precision}, but the recipe says llm.dtype: {recipe.llm.dtype}; "
-            "let the profile say no, the recipe decides."
+            f"The profile sets mixed_precision: {precision}, but the recipe sets llm.dtype: {recipe.llm.dtype}; set "
+            'mixed_precision: "no" in the profile.'
         )
     accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if accumulation not in ("1", "auto"):
         raise UserError(
-            f"The profile says gradient_accumulation_steps: {accumulation}, but the recipe's train.batch_size and "
-            "train.micro_batch_size decide it; leave it out of the profile."
+            f"The profile sets gradient_accumulation_steps: {accumulation}, but the recipe's train.batch_size and "
+            "train.micro_batch_size set it; remove it from the profile."
         )
 
 
-def _require_divisible_batch(recipe: Recipe, ranks: int) -> None:
-    """Check that every rank gets its share of each optimizer step."""
-    train = recipe.train
-    if train.max_tokens_per_batch is not None:
-        if train.batch_size % ranks:
-            raise UserError(
-                f"train.batch_size: {train.batch_size} is not a multiple of {ranks} processes; "
-                f"set train.batch_size={max(1, train.batch_size // ranks) * ranks}, or launch another number."
-            )
-    elif train.batch_size % (together := train.micro_batch_size * ranks):
+def _require_divisible_batch(recipe: Recipe, num_processes: int) -> None:
+    """Check that every rank gets the same number of clips or micro-batches of each optimizer step."""
+    config = recipe.train
+    if config.max_tokens_per_batch is not None:
+        divisor, product = num_processes, f"{num_processes} processes"
+        alternative = "launch another number of processes"
+    else:
+        divisor = config.micro_batch_size * num_processes
+        product = f"train.micro_batch_size ({config.micro_batch_size}) x {num_processes} processes"
+        alternative = "another micro_batch_size"
+    if config.batch_size % divisor:
         raise UserError(
-            f"train.batch_size: {train.batch_size} is not a multiple of train.micro_batch_size "
-            f"({train.micro_batch_size}) x {ranks} processes; "
-            f"set train.batch_size={max(1, train.batch_size // together) * together}, or another micro_batch_size."
+            f"train.batch_size: {config.batch_size} is not a multiple of {product}; "
+            f"set train.batch_size={max(1, config.batch_size // divisor) * divisor}, or {alternative}."
         )

@@ -1,4 +1,4 @@
-"""The loss on the dev split and the BLEU of its translations, the same on any number of ranks."""
+"""The loss on the dev split and the BLEU of its hypotheses; both are the same on any number of ranks."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,96 +23,104 @@ ShouldStop = Callable[[], bool]
 @torch.no_grad()
 def dev_loss(
     bundle: ModelBundle,
-    labeled: LabeledClips,
+    dev_set: LabeledClips,
     recipe: Recipe,
     accelerator: Accelerator,
     collate: Collate,
     should_stop: ShouldStop,
-    batches: int | None = None,
+    num_batches: int | None = None,
 ) -> float | None:
-    """Mean cross-entropy per target token of the clips `labeled` under gold context, without label smoothing.
+    """Mean cross-entropy per target token of the clips of `dev_set` with gold context, without label smoothing.
 
-    The task of a clip is a function of the seed and the clip: every evaluation asks the same. `batches` bounds how
-    many batches each rank computes.
+    The task of a clip is a function of the seed and the clip, so every evaluation has the same tasks.
 
-    Returns None when `should_stop` became true before the end, on any rank.
+    Args:
+        num_batches: compute only the first batches of each rank; default: all.
+
+    Returns:
+        The mean, or None when `should_stop` returned true on a rank before the end.
     """
-    totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-    shares = list(_rank_batches(labeled.split.clips, recipe.train.micro_batch_size, accelerator))[:batches]
-    with eval_mode(bundle.model), progress("dev loss", len(shares)) as line:
-        for mine, counted in shares:
+    totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # sum of the loss, number of targets
+    batches = list(_rank_batches(dev_set.split.clips, recipe.train.micro_batch_size, accelerator))[:num_batches]
+    with eval_mode(bundle.model), progress("dev loss", len(batches)) as bar:
+        for clips, is_counted in batches:
             if should_stop():
                 return None
-            line.advance()
-            rngs = [np.random.default_rng([recipe.run.seed, clip.row]) for clip in mine]
-            examples = labeled.examples(mine, rngs)
-            loss, targets = bundle.model(collate(examples).to(accelerator.device))
-            if counted:
-                totals += torch.tensor([float(loss), targets], dtype=torch.float64, device=totals.device)
-    loss_sum, target_count = accelerator.reduce(totals, "sum").tolist()
-    return float(loss_sum / target_count)
+            bar.advance()
+            rngs = [np.random.default_rng([recipe.run.seed, clip.row]) for clip in clips]
+            examples = dev_set.examples(clips, rngs)
+            loss, num_targets = bundle.model(collate(examples).to(accelerator.device))
+            if is_counted:
+                totals += torch.tensor([float(loss), num_targets], dtype=torch.float64, device=totals.device)
+    loss_sum, target_sum = accelerator.reduce(totals, "sum").tolist()
+    return float(loss_sum / target_sum)
 
 
 @torch.no_grad()
 def dev_bleu(
-    bundle: ModelBundle, labeled: LabeledClips, recipe: Recipe, accelerator: Accelerator, should_stop: ShouldStop
+    bundle: ModelBundle, dev_set: LabeledClips, recipe: Recipe, accelerator: Accelerator, should_stop: ShouldStop
 ) -> float | None:
-    """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spread over the split, under gold context.
+    """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spaced in the split, with gold context.
 
-    They are decoded by greedy or beam search, with the recipe's section `generate`. (`require_stage` refuses its
-    `temperature`; its splits, sources, tasks and controls are not for this.)
+    Decodes by greedy or beam search with the section `generate` of the recipe, of which its splits, context sources,
+    tasks and controls are not used. (`require_stage` refuses `generate.temperature`.)
 
-    Returns None when `should_stop` became true before the end, on any rank.
+    Returns:
+        The BLEU, or None when `should_stop` returned true on a rank before the end.
     """
-    from signllava_cli.evaluation.metrics.text_metrics import Bleu  # sacreBLEU: only runs that want it load it
+    from signllava_cli.evaluation.metrics.text_metrics import Bleu  # imports sacreBLEU, which most runs do not need
 
-    every = labeled.split.clips
-    count = min(recipe.train.dev_clips or len(every), len(every))
-    clips = [every[index] for index in np.linspace(0, len(every) - 1, count).round().astype(int).tolist()]
-    shares = list(_rank_batches(clips, recipe.generate.batch_size, accelerator))
-    pairs: list[tuple[str, str]] = []
-    with eval_mode(bundle.model), progress("dev BLEU", len(shares)) as line:
-        for mine, counted in shares:
+    all_clips = dev_set.split.clips
+    num_clips = min(recipe.train.dev_clips or len(all_clips), len(all_clips))
+    indices = np.linspace(0, len(all_clips) - 1, num_clips).round().astype(int)  # (num_clips,)
+    selected = [all_clips[index] for index in indices.tolist()]
+    batches = list(_rank_batches(selected, recipe.generate.batch_size, accelerator))
+    pairs: list[tuple[str, str]] = []  # hypothesis, reference
+    with eval_mode(bundle.model), progress("dev BLEU", len(batches)) as bar:
+        for clips, is_counted in batches:
             if should_stop():
                 return None
-            line.advance()
-            examples = labeled.prompts_only(mine, room=recipe.generate.max_new_tokens)
-            decoded = generate_batch(bundle, examples, recipe)
-            if counted:
-                pairs += [(each.text, clip.translation) for each, clip in zip(decoded, mine, strict=True)]
+            bar.advance()
+            examples = dev_set.prompts_only(clips, room=recipe.generate.max_new_tokens)
+            hypotheses = generate_batch(bundle, examples, recipe)
+            if is_counted:
+                pairs += [
+                    (hypothesis.text, clip.translation) for hypothesis, clip in zip(hypotheses, clips, strict=True)
+                ]
     pairs = gather_object(pairs)
-    hypotheses, references = [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
-    return float(Bleu().compute(predictions=hypotheses, references=references)["bleu4"])
+    predictions, references = [prediction for prediction, _ in pairs], [reference for _, reference in pairs]
+    return float(Bleu().compute(predictions=predictions, references=references)["bleu4"])
 
 
 def _rank_batches(
-    clips: Sequence[Clip], size: int, accelerator: Accelerator
+    clips: Sequence[Clip], batch_size: int, accelerator: Accelerator
 ) -> Iterator[tuple[Sequence[Clip], bool]]:
-    """This rank's batches of `clips`, as many as every other rank's, each with whether it counts.
+    """Yield the batches of this rank, the same number on each rank, each with whether its result counts.
 
-    A rank without clips of its own computes another's: under ZeRO-3 all ranks must call the model equally often.
+    A rank that has no clips left computes a clip of another rank without counting it: under ZeRO-3 all ranks must
+    call the model the same number of times.
     """
-    for start in range(0, len(clips), size * accelerator.num_processes):
-        mine = clips[start + size * accelerator.process_index :][:size]
-        yield (mine, True) if mine else (clips[start : start + 1], False)
+    for start in range(0, len(clips), batch_size * accelerator.num_processes):
+        batch = clips[start + batch_size * accelerator.process_index :][:batch_size]
+        yield (batch, True) if batch else (clips[start : start + 1], False)
 
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout and gradient checkpointing off inside the block.
+    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing.
 
-    That is eval mode, except for bitsandbytes: on some CPUs it repacks its 4-bit weights when it is in eval mode, and
-    training cannot go on from there.
+    Modules of bitsandbytes stay in training mode: on some CPUs they repack their 4-bit weights in eval mode, and
+    training cannot continue with the repacked weights.
     """
-    training = [
+    modules = [
         module
         for module in model.modules()
         if module.training and not type(module).__module__.startswith("bitsandbytes")
     ]
-    for module in training:
+    for module in modules:
         module.training = False
     try:
         yield
     finally:
-        for module in training:
+        for module in modules:
             module.training = True

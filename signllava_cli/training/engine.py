@@ -1,6 +1,7 @@
-"""One model under its launcher: gradients of a micro-batch, the clipped step, and the whole of what is trained.
+"""The model under its launcher: backward of a micro-batch, the clipped step, and the full trained tensors.
 
-`open_engine` gives the plain one (one process, or several with DDP) or DeepSpeed's ZeRO. Both compute the same.
+`open_engine` returns `PlainEngine` (one process, or several with DDP) or `ZeroEngine` (DeepSpeed). Both compute the
+same steps.
 """
 
 import math
@@ -20,46 +21,47 @@ STEP = "step"
 
 
 class Engine(Protocol):
-    """What the loop asks of a launcher. All ranks call every method."""
+    """What the training loop needs of a launcher. All ranks must call every method."""
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
-        """Forward and backward of a micro-batch; its loss, summed over its targets, comes back.
+        """Forward and backward of a micro-batch; returns its loss, summed over its targets, a scalar tensor.
 
-        Gradients are those of the loss times `scale`, averaged over the ranks; `is_last` ends the optimizer step.
+        Accumulates the gradients of the loss times `scale`, averaged over the ranks. `is_last`: this is the last
+        micro-batch of the optimizer step.
         """
         ...
 
     def step(self) -> float:
-        """Clip and take the step; the gradient norm before clipping comes back.
+        """Clip the gradients and update the weights; returns the gradient norm before clipping.
 
-        Where it is not finite, no weight was touched. Gradients are gone either way.
+        If the norm is not finite, the weights are not updated. The gradients are cleared in both cases.
         """
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Everything trained, whole, float32, on the CPU, by name."""
+        """All trained parameters by name: full tensors, float32, on the CPU."""
         ...
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """AdamW's state, whole, on the CPU, as `NAME:exp_avg`, `NAME:exp_avg_sq` and `NAME:step`."""
+        """AdamW's state: full tensors on the CPU, named `NAME:exp_avg`, `NAME:exp_avg_sq` and `NAME:step`."""
         ...
 
     def set_optimizer_state(self, optimizer_state: dict[str, Tensor]) -> None:
-        """Give AdamW the state that `moments` gave; an empty one is that before the first step."""
+        """Restore a state that `optimizer_state` returned; an empty one is the state before the first step."""
         ...
 
 
 def open_engine(
     accelerator: Accelerator, model: SignLlavaModel, optimizer: torch.optim.AdamW, max_grad_norm: float | None
 ) -> Engine:
-    """The engine of this process's launcher; `model` is on its device, and no rank has taken a step."""
+    """The engine for the launcher of this process. `model` must be on its device, and no step has been taken."""
     if accelerator.state.deepspeed_plugin is not None:
         return ZeroEngine(accelerator, model, optimizer)
     return PlainEngine(accelerator, model, optimizer, max_grad_norm)
 
 
 class PlainEngine:
-    """One process, or several whose gradients DDP averages."""
+    """One process, or several processes whose gradients DDP averages."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class PlainEngine:
     ) -> None:
         self.accelerator, self.optimizer = accelerator, optimizer
         self.max_grad_norm = max_grad_norm or math.inf
-        self.trained = model.trained_parameters()
+        self.parameters = model.trained_parameters()
         self.model = accelerator.prepare(model)
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
@@ -85,19 +87,19 @@ class PlainEngine:
             return forward_and_backward()
 
     def step(self) -> float:
-        norm = float(nn.utils.clip_grad_norm_(list(self.trained.values()), self.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm))
         if math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: _on_cpu(parameter) for name, parameter in self.trained.items()}
+        return {name: _on_cpu(parameter) for name, parameter in self.parameters.items()}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         return {
             f"{name}:{key}": _on_cpu(value)
-            for name, parameter in self.trained.items()
+            for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
 
@@ -105,43 +107,43 @@ class PlainEngine:
         self.optimizer.state.clear()
         if not optimizer_state:
             return
-        for name, parameter in self.trained.items():
+        for name, parameter in self.parameters.items():
             state = {key: optimizer_state[f"{name}:{key}"].to(parameter.device, copy=True) for key in ADAM_STATES}
             self.optimizer.state[parameter] = {**state, STEP: optimizer_state[f"{name}:{STEP}"].clone()}
 
 
 class ZeroEngine:
-    """DeepSpeed: ZeRO-1 divides AdamW's state over the ranks, ZeRO-2 gradients too, ZeRO-3 all weights.
+    """DeepSpeed: ZeRO-1 partitions AdamW's state over the ranks, ZeRO-2 also the gradients, ZeRO-3 also all weights.
 
-    DeepSpeed keeps what is trained in flat float32 tensors of its own, of which each rank holds a part, and gives
-    AdamW these instead of the parameters.
+    DeepSpeed copies the trained parameters into flat float32 tensors, of which each rank holds a partition, and
+    AdamW updates these partitions instead of the parameters.
     """
 
     def __init__(self, accelerator: Accelerator, model: SignLlavaModel, optimizer: torch.optim.AdamW) -> None:
-        # torch's AdamW fills in its state at the first step; DeepSpeed's view of it wants one from the beginning
+        # torch's AdamW creates its state in the first step, but DeepSpeed's access functions need it before
         self.model, _ = accelerator.prepare(model, optimizer)
         self.adamw, self.zero = optimizer, self.model.optimizer
-        self.trained = model.trained_parameters()
-        is_divided = accelerator.state.deepspeed_plugin.zero_stage == 3
-        flat = self.zero.fp32_partitioned_groups_flat if is_divided else self.zero.single_partition_of_fp32_groups
-        for part in flat:
-            self.adamw.state[part] = {
+        self.parameters = model.trained_parameters()
+        is_zero3 = accelerator.state.deepspeed_plugin.zero_stage == 3
+        partitions = self.zero.fp32_partitioned_groups_flat if is_zero3 else self.zero.single_partition_of_fp32_groups
+        for partition in partitions:
+            self.adamw.state[partition] = {
                 STEP: torch.tensor(0.0),
-                **{key: torch.zeros_like(part) for key in ADAM_STATES},
+                **{key: torch.zeros_like(partition) for key in ADAM_STATES},
             }
-        if not is_divided:
-            for parameter in self.trained.values():
+        if not is_zero3:
+            for parameter in self.parameters.values():
                 fragment: Any = parameter._hp_mapping  # type: ignore[attr-defined]
-                if fragment is not None:  # this rank's part holds some of the parameter
-                    part = flat[fragment.param_group_index]
-                    fragment.set_optim_state_fragment(part, self.adamw.state[part])
+                if fragment is not None:  # the partition of this rank holds a fragment of the parameter
+                    partition = partitions[fragment.param_group_index]
+                    fragment.set_optim_state_fragment(partition, self.adamw.state[partition])
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
         self.model.set_gradient_accumulation_boundary(is_last)
         loss, _ = self.model(batch, label_smoothing)
         self.model.backward(loss * scale)
         if not is_last:
-            self.model.step()  # counts the micro-batch
+            self.model.step()  # DeepSpeed counts the micro-batch; it does not update yet
         return loss.detach()
 
     def step(self) -> float:
@@ -151,16 +153,16 @@ class ZeroEngine:
         return float(self.model.get_global_grad_norm())
 
     def weights(self) -> dict[str, Tensor]:
-        with gathered(*self.trained.values()):
-            return {name: _on_cpu(parameter) for name, parameter in self.trained.items()}
+        with gathered(*self.parameters.values()):
+            return {name: _on_cpu(parameter) for name, parameter in self.parameters.items()}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         steps = {float(state[STEP]) for state in self.adamw.state.values()}
-        assert len(steps) == 1, f"AdamW counts {steps} steps"
+        assert len(steps) == 1, f"AdamW's step counts differ: {steps}"
         optimizer_state: dict[str, Tensor] = {}
-        for name, parameter in self.trained.items():
+        for name, parameter in self.parameters.items():
             for key in ADAM_STATES:
                 optimizer_state[f"{name}:{key}"] = _on_cpu(safe_get_full_optimizer_state(parameter, key))
             optimizer_state[f"{name}:{STEP}"] = torch.tensor(steps.copy().pop())
@@ -172,24 +174,25 @@ class ZeroEngine:
                 value.zero_()
         if not optimizer_state:
             return
-        for name, parameter in self.trained.items():
+        for name, parameter in self.parameters.items():
             for key in ADAM_STATES:
                 _set_partitioned_state(parameter, optimizer_state[f"{name}:{key}"], key)
         for state in self.adamw.state.values():
             state[STEP].fill_(float(optimizer_state[f"{name}:{STEP}"]))
 
 
-def _set_partitioned_state(parameter: Any, moment: Tensor, key: str) -> None:
-    """Give this rank its part of `moment`, which is that of the whole `parameter`."""
+def _set_partitioned_state(parameter: Any, full_state: Tensor, key: str) -> None:
+    """Set AdamW's state `key` of `parameter` on this rank, from the state of the full parameter."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     if not hasattr(parameter, "ds_id"):
-        safe_set_full_optimizer_state(parameter, moment, key)
+        safe_set_full_optimizer_state(parameter, full_state, key)
         return
-    # parts are of equal size, the last one padded: https://github.com/deepspeedai/DeepSpeed set_full_hp_param is not
+    # ZeRO-3's partitions have equal sizes, the last one is padded. DeepSpeed's set_full_hp_param ignores the padding:
+    # https://github.com/deepspeedai/DeepSpeed
     size = parameter.ds_tensor.numel()
-    ranks = torch.distributed.get_world_size()
-    padded = F.pad(moment.flatten(), (0, size * ranks - moment.numel()))
+    num_padding = size * torch.distributed.get_world_size() - full_state.numel()
+    padded = F.pad(full_state.flatten(), (0, num_padding))
     safe_set_local_optimizer_state(parameter, padded[size * torch.distributed.get_rank() :][:size], key)
 
 

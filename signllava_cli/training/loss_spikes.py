@@ -1,19 +1,19 @@
-"""Loss spikes: a step whose loss is far above the run's own recent losses."""
+"""Loss spikes: a step whose loss is far above the recent losses of the run."""
 
 from signllava_cli.training.train_state import TrainState
 
-DECAY = 0.9  # the share of the past in the moving averages: about the last ten steps
-SPIKE_DISTANCES = 6.0  # mean distances above the mean
-SETTLING_STEPS = 20  # in which the averages are still settling
+DECAY = 0.9  # weight of the past in the moving averages, which so cover about the last ten steps
+SPIKE_DISTANCES = 6.0  # a spike is more than this many mean distances above the mean
+SETTLING_STEPS = 20  # the averages need this many steps before they are meaningful
 
 
-def is_spike(progress: TrainState, loss: float) -> bool:
-    """Whether `loss`, that of the step just taken, is a spike; its averages take it up afterwards."""
-    distance = loss - progress.loss_mean
-    found = progress.step > SETTLING_STEPS and distance > SPIKE_DISTANCES * progress.loss_spread
-    if progress.step <= 1:
-        progress.loss_mean, progress.loss_spread = loss, 0.0
+def is_spike(state: TrainState, loss: float) -> bool:
+    """Whether `loss`, of step `state.step`, is a spike; then update the moving averages of `state` with it."""
+    distance = loss - state.loss_mean
+    has_spike = state.step > SETTLING_STEPS and distance > SPIKE_DISTANCES * state.loss_spread
+    if state.step <= 1:
+        state.loss_mean, state.loss_spread = loss, 0.0
     else:
-        progress.loss_mean += (1 - DECAY) * distance
-        progress.loss_spread += (1 - DECAY) * (abs(distance) - progress.loss_spread)
-    return found
+        state.loss_mean += (1 - DECAY) * distance
+        state.loss_spread += (1 - DECAY) * (abs(distance) - state.loss_spread)
+    return has_spike

@@ -1,4 +1,4 @@
-"""What a run recorded: metrics.jsonl, read back as curves over the steps."""
+"""Read metrics.jsonl of a run as curves over the optimizer steps."""
 
 import json
 import math
@@ -14,71 +14,75 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """`curves`: figure -> step -> value, by rising step. `damaged`: lines that hold no step, as a power cut leaves.
+    """The metrics of a run.
 
-    Of a figure that a step has twice (a resumed run takes the step again) the later value stands.
+    `curves`: metric -> step -> value, by ascending step. If a step has two values (a resumed run repeats steps), the
+    later one counts. `num_damaged`: lines that are not valid, for example after a power cut.
     """
 
     curves: dict[str, dict[int, float]]
-    damaged: int
+    num_damaged: int
 
 
 def read_metrics(file: Path) -> RunMetrics:
-    """The numbers in `file`, a metrics.jsonl; no curves where there is no file."""
-    found: dict[str, dict[int, float]] = {}
-    damaged = 0
+    """Read `file`, a metrics.jsonl; a missing file has no curves."""
+    curves: dict[str, dict[int, float]] = {}
+    num_damaged = 0
     if file.is_file():
         with open(file, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
-                    figures = json.loads(line)
-                    step, values = int(figures["step"]), numeric_values(figures)
+                    metrics = json.loads(line)
+                    step, values = int(metrics["step"]), numeric_values(metrics)
                 except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                    damaged += 1
+                    num_damaged += 1
                     continue
                 for name, value in values.items():
-                    found.setdefault(name, {})[step] = value
-    return RunMetrics({name: dict(sorted(curve.items())) for name, curve in found.items()}, damaged)
+                    curves.setdefault(name, {})[step] = value
+    return RunMetrics({name: dict(sorted(curve.items())) for name, curve in curves.items()}, num_damaged)
 
 
 def read_runs(folders: Iterable[Path]) -> dict[str, RunMetrics]:
-    """The records of some run folders, by the name of the folder, or by its whole path where names are the same.
+    """Read the metrics of run folders, by the name of the folder, or by its path if two names are the same.
 
     Raises:
-        UserError: a folder is no run's, or its run has recorded no step.
+        UserError: a folder is not a run folder, or its metrics hold no step yet.
     """
     folders = [folder.expanduser() for folder in folders]
     names = [folder.resolve().name for folder in folders]
-    records = {}
+    runs = {}
     for folder, name in zip(folders, names, strict=True):
         file = folder / METRICS
         if not file.is_file():
-            raise UserError(f"{folder} is not a run folder: there is no {METRICS}; name one such as runs/pretrain.")
-        record = read_metrics(file)
-        if not record.curves:
-            raise UserError(f"{file} holds no step yet; wait for the run's first, or leave it out.")
-        records[name if names.count(name) == 1 else str(folder)] = record
-    return records
+            raise UserError(
+                f"{folder} is not a run folder: it has no {METRICS}; choose a folder such as runs/pretrain."
+            )
+        metrics = read_metrics(file)
+        if not metrics.curves:
+            raise UserError(f"{file} holds no step yet; wait for the first step, or plot without this run.")
+        runs[name if names.count(name) == 1 else str(folder)] = metrics
+    return runs
 
 
-def numeric_values(figures: dict[str, Any]) -> dict[str, float]:
-    """Those of a step's figures that can be drawn: no names of clips, no yes or no, and not the step itself."""
+def numeric_values(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers among the metrics of a step: no lists of clips, no booleans, and not `step` itself."""
     return {
         name: float(value)
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
     }
 
 
 def exponential_moving_average(values: Sequence[float], weight: float) -> list[float]:
-    """The exponential moving average in which the past weighs `weight`, unbiased at its start, as TensorBoard's.
+    """The exponential moving average with `weight` for the past, bias-corrected at the start, as in TensorBoard.
 
-    A value that is not finite leaves it as it was.
+    A value that is not finite does not change the average.
     """
-    average = mass = 0.0
+    average = total_weight = 0.0
     averages = []
     for value in values:
         if math.isfinite(value):
-            average, mass = weight * average + (1 - weight) * value, weight * mass + (1 - weight)
-        averages.append(average / mass if mass else math.nan)
+            average = weight * average + (1 - weight) * value
+            total_weight = weight * total_weight + (1 - weight)
+        averages.append(average / total_weight if total_weight else math.nan)
     return averages

@@ -1,4 +1,4 @@
-"""AdamW over the trained parameters, the learning-rate schedule, and the optimizer's state as safetensors."""
+"""AdamW over the trained parameters, the learning-rate schedule, and the optimizer state as safetensors."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -18,62 +18,65 @@ STATE_KEYS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(model: SignLlavaModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with one group per learning rate and decay; vectors (biases, norms) and boundaries do not decay.
+    """AdamW with one parameter group for each pair of learning rate and weight decay.
 
-    A group knows its `rate_key`, the recipe's key that its rate comes from, and `base_lr`, this rate.
+    Vectors (biases, norms) and boundary vectors get no weight decay. Each group also holds `rate_key`, the key of
+    section `train` that sets its learning rate, and `base_lr`, the value of this key.
     """
-    train = recipe.train
+    config = recipe.train
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in model.trained_parameters().items():
-        has_own_rate = name.startswith("projectors.") and train.projector_learning_rate is not None
-        decays = parameter.ndim > 1 and not name.endswith(".boundary")
-        kind = ("projector_learning_rate" if has_own_rate else "learning_rate", train.weight_decay if decays else 0.0)
-        groups.setdefault(kind, []).append(parameter)
+        has_projector_rate = name.startswith("projectors.") and config.projector_learning_rate is not None
+        has_decay = parameter.ndim > 1 and not name.endswith(".boundary")
+        rate_key = "projector_learning_rate" if has_projector_rate else "learning_rate"
+        groups.setdefault((rate_key, config.weight_decay if has_decay else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": its, "lr": rate, "base_lr": rate, "rate_key": key, "weight_decay": decay}
-            for (key, decay), its in groups.items()
-            for rate in [getattr(train, key)]
+            {"params": parameters, "lr": rate, "base_lr": rate, "rate_key": rate_key, "weight_decay": decay}
+            for (rate_key, decay), parameters in groups.items()
+            for rate in [getattr(config, rate_key)]
         ],
-        betas=train.betas,
+        betas=config.betas,
     )
 
 
-def make_lr_schedule(train: Train, steps: int) -> Callable[[int], float]:
-    """From a step of `steps` (counted from 0) to the share of its learning rate that the step is taken with.
+def make_lr_schedule(config: Train, num_steps: int) -> Callable[[int], float]:
+    """A function from a step (from 0 to `num_steps` - 1) to the factor of its learning rate.
 
-    It is the function of the step inside the scheduler that transformers.get_scheduler makes, so it has no state to
-    save. The warm-up takes the first `train.warmup_ratio` share of the steps, rounded up; with one, `constant` is what
-    transformers calls `constant_with_warmup`. Options that are rates (`min_lr`, `lr_end`) are held against
-    `train.learning_rate`: a projector's own rate ends at the same share of itself.
+    The function is the `lr_lambda` of the scheduler of transformers.get_scheduler, so it has no state to save. The
+    warm-up takes the first `train.warmup_ratio` of the steps, rounded up; with a warm-up, `constant` is what
+    transformers calls `constant_with_warmup`. Options that are rates (`min_lr`, `lr_end`) are relative to
+    `train.learning_rate`: `train.projector_learning_rate` ends at the same fraction of its own value.
 
     Raises:
-        UserError: transformers refuses an option's value, or the schedule leaves the numbers with it.
+        UserError: transformers refuses the value of an option, or a factor would be negative or not finite.
     """
-    name = "constant_with_warmup" if train.lr_scheduler_type == "constant" else train.lr_scheduler_type
-    warmup, options = math.ceil(train.warmup_ratio * steps), train.lr_scheduler_kwargs
+    name = "constant_with_warmup" if config.lr_scheduler_type == "constant" else config.lr_scheduler_type
+    num_warmup_steps, options = math.ceil(config.warmup_ratio * num_steps), config.lr_scheduler_kwargs
     try:
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=train.learning_rate)
-        factor = get_scheduler(name, optimizer, warmup, steps, dict(options)).lr_lambdas[0]
-        shares = [float(factor(step)) for step in (0, min(warmup, steps - 1), steps // 2, steps - 1)]
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+        lr_lambda = get_scheduler(name, optimizer, num_warmup_steps, num_steps, dict(options)).lr_lambdas[0]
+        probed_steps = (0, min(num_warmup_steps, num_steps - 1), num_steps // 2, num_steps - 1)
+        factors = [float(lr_lambda(step)) for step in probed_steps]
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(
-            f"train.lr_scheduler_kwargs: {train.lr_scheduler_type} does not take {options}: {error}."
+            f"train.lr_scheduler_kwargs: {config.lr_scheduler_type} does not accept {options}: {error}."
         ) from None
-    if not all(math.isfinite(share) and share >= 0 for share in shares):
+    if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
         raise UserError(
-            f"train.lr_scheduler_kwargs: {train.lr_scheduler_type} with {options} leads to no learning rate."
+            f"train.lr_scheduler_kwargs: {config.lr_scheduler_type} with {options} gives a learning rate that is "
+            "negative or not finite."
         )
-    if warmup + float(options.get("num_decay_steps", 0)) > steps:
+    if num_warmup_steps + float(options.get("num_decay_steps", 0)) > num_steps:
         raise UserError(
-            f"train.lr_scheduler_kwargs.num_decay_steps: {options['num_decay_steps']} of decay and {warmup} of warm-up "
-            f"are more than the run's {steps} steps."
+            f"train.lr_scheduler_kwargs.num_decay_steps: {options['num_decay_steps']} steps of decay and "
+            f"{num_warmup_steps} of warm-up are more than the {num_steps} steps of the run."
         )
-    return lambda step: float(factor(step))
+    return lambda step: float(lr_lambda(step))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Give every group its share of its own rate; the rates come back by their keys in the recipe, for the log."""
+    """Set the learning rate of each group to `factor` times its base rate; return the rates by recipe key."""
     rates = {}
     for group in optimizer.param_groups:
         group["lr"] = rates[group["rate_key"]] = group["base_lr"] * factor
@@ -81,20 +84,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> dict[s
 
 
 def write_optimizer_state(optimizer_state: dict[str, Tensor], file: Path) -> None:
-    """Write AdamW's state, as an engine gives it."""
+    """Write AdamW's state in the form of `Engine.optimizer_state`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(optimizer_state, file)
 
 
-def read_optimizer_state(file: Path, trained: Iterable[str]) -> dict[str, Tensor]:
-    """AdamW's state of the parameters named `trained`, as `write_moments` wrote it; none of it before the first step.
+def read_optimizer_state(file: Path, parameter_names: Iterable[str]) -> dict[str, Tensor]:
+    """Read AdamW's state of the trained parameters; it is empty in a checkpoint before the first step.
 
     Raises:
-        UserError: the file is missing or damaged, or is of other trained parameters.
+        UserError: the file is missing or damaged, or holds the state of other parameters.
     """
     optimizer_state = read_tensors(file)
-    expected = {f"{name}:{key}" for name in trained for key in STATE_KEYS}
+    expected = {f"{name}:{key}" for name in parameter_names for key in STATE_KEYS}
     if optimizer_state and set(optimizer_state) != expected:
-        odd = sorted(set(optimizer_state) ^ expected)[0]
-        raise UserError(f"{file} is not the optimizer of this recipe's trained parameters ({odd}).")
+        unexpected = sorted(set(optimizer_state) ^ expected)[0]
+        raise UserError(
+            f"{file} does not match the trained parameters of this recipe ({unexpected}); resume with the recipe of "
+            "the checkpoint."
+        )
     return optimizer_state

@@ -1,7 +1,7 @@
-"""What a run will need at its hungriest, tried before its first step: memory, the dev split, the disk.
+"""The preflight: the largest memory and disk needs of a run, tried before its first step.
 
-An out-of-memory error or a full disk then shows up in the first minute, and not in the third hour. The state of the
-run is the same before and after: the steps are taken with a learning rate of zero, and AdamW gets its state back.
+An out-of-memory error or a full disk then stops the run in its first minute, not in its third hour. The preflight
+does not change the state of the run: its steps have a learning rate of zero, and AdamW's state is restored.
 """
 
 import math
@@ -22,130 +22,137 @@ from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import require_read_back, write_snapshot
 from signllava_cli.training.step import StepResult, optimizer_step, seed_step
 
-TIMED_STEPS = 3  # for each step that warms up
-PREFETCHED = 2  # micro-batches that torch's loader lets each worker make ahead
-PREFLIGHT_FOLDER = "smoke"
+TIMED_STEPS = 3  # timed steps for each warm-up step
+PREFETCH_FACTOR = 2  # micro-batches that each worker of torch's DataLoader prepares in advance
+PREFLIGHT_FOLDER = "preflight"
 
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """The longest batch (clips, positions with padding), peak memory and checkpoint in bytes, a dev batch in s."""
+    """The size of the longest batch (clips, tokens with padding), and what it and a checkpoint took.
 
-    clips: int
-    positions: int
-    memory: int
-    checkpoint: int
+    `peak_memory`, `checkpoint_size`: in bytes. `dev_seconds`: the duration of one batch of the dev loss.
+    """
+
+    num_clips: int
+    num_tokens: int
+    peak_memory: int
+    checkpoint_size: int
     dev_seconds: float
 
 
 def preflight(session: Session) -> PreflightResult:
-    """A step on the longest batch, a dev batch, and a checkpoint written, read back and removed.
+    """Take a step on the longest batch, score a dev batch, and write, read back and remove a checkpoint.
 
     Raises:
-        UserError: memory or disk do not do, loss or gradients are not finite, or the checkpoint reads back otherwise.
+        UserError: not enough memory or disk space, loss or gradients that are not finite, or a checkpoint that reads
+            back with other values.
     """
-    before = session.engine.optimizer_state()
-    longest = longest_batch(session.recipe, session.examples, session.collate)
-    size, positions = len(longest.clips), longest.input_ids.numel()
+    optimizer_state = session.engine.optimizer_state()
+    longest = longest_batch(session.recipe, session.training_set, session.collate)
+    num_clips, num_tokens = len(longest.clips), longest.input_ids.numel()
     try:
         result = _zero_lr_step(session, [longest])
         start_time = time.monotonic()
-        session.dev_loss(should_stop=lambda: False, batches=1)
+        session.dev_loss(should_stop=lambda: False, num_batches=1)
         dev_seconds = time.monotonic() - start_time
     except torch.OutOfMemoryError:
         raise UserError(
-            f"Out of memory: the longest batch of this run, {size} clips with {positions} positions, does not fit. "
+            f"Out of memory: the longest batch of this run ({num_clips} clips, {num_tokens} tokens) does not fit. "
             "Set train.gradient_checkpointing=true, or lower train.micro_batch_size, train.max_tokens_per_batch or "
             "data.max_seq_len."
         ) from None
     if not result.is_finite:
         raise UserError(
             f"Loss {result.loss} and gradient norm {result.gradient_norm} of the longest batch are not finite before "
-            f"the first step: {', '.join(longest.clips)}."
+            f"the first step (clips {', '.join(longest.clips)}); check the weights of the LLM and init.projector."
         )
-    memory, checkpoint = peak_memory(session.accelerator.device), _check_checkpoint(session)
-    session.engine.set_optimizer_state(before)
+    memory, checkpoint_size = peak_memory(session.accelerator.device), _check_checkpoint(session)
+    session.engine.set_optimizer_state(optimizer_state)
     info(
-        f"preflight: longest batch {size} clips, {positions} positions; peak memory {memory / 2**30:.2f} GiB; "
-        f"checkpoint {checkpoint / 2**20:.1f} MiB written, read back and removed"
+        f"preflight: longest batch {num_clips} clips, {num_tokens} tokens; peak memory {memory / 2**30:.2f} GiB; "
+        f"checkpoint {checkpoint_size / 2**20:.1f} MiB written, read back and removed"
     )
-    return PreflightResult(size, positions, memory, checkpoint, dev_seconds)
+    return PreflightResult(num_clips, num_tokens, memory, checkpoint_size, dev_seconds)
 
 
 def dry_run(session: Session) -> None:
-    """The preflight, then some steps of the run in time: what it would take, on the screen."""
-    rehearsal, recipe, state = preflight(session), session.recipe, session.progress
-    before = session.engine.optimizer_state()
-    warm_up, last = _steps_to_time(session)
-    results = [_zero_lr_step(session, *batches) for batches in session.batches(last)]
-    results = results[warm_up:] or results
-    session.engine.set_optimizer_state(before)
-    tokens = float(session.examples.lengths.mean()) * recipe.train.batch_size
+    """Run the preflight, time some steps, and print the memory and the hours that the run would take."""
+    checked, recipe = preflight(session), session.recipe
+    optimizer_state = session.engine.optimizer_state()
+    num_warmup_steps, last_step = _timed_steps(session)
+    results = [_zero_lr_step(session, *batches) for batches in session.batches(last_step)]
+    results = results[num_warmup_steps:] or results
+    session.engine.set_optimizer_state(optimizer_state)
+    num_steps = session.num_steps - session.state.step
+    tokens_per_step = float(session.training_set.lengths.mean()) * recipe.train.batch_size
     seconds = sum(result.seconds for result in results)
-    speed = sum(result.positions for result in results) / seconds
-    waiting = sum(result.data_wait_seconds for result in results) / seconds
-    training = tokens / speed * (session.steps - state.step)
-    evaluations = math.ceil(session.steps / recipe.train.eval_steps)
-    dev_batches = math.ceil(len(session.dev.split.clips) / recipe.train.micro_batch_size / session.ranks)
-    evaluation = evaluations * dev_batches * rehearsal.dev_seconds
+    tokens_per_second = sum(result.num_tokens for result in results) / seconds
+    wait_share = sum(result.data_wait_seconds for result in results) / seconds
+    training_seconds = tokens_per_step / tokens_per_second * num_steps
+    num_evaluations = math.ceil(session.num_steps / recipe.train.eval_steps)
+    dev_batches = math.ceil(len(session.dev_set.split.clips) / recipe.train.micro_batch_size / session.num_processes)
+    evaluation_seconds = num_evaluations * dev_batches * checked.dev_seconds
     rows = [
-        ["longest batch", f"{rehearsal.clips} clips, {rehearsal.positions:,} positions"],
-        ["peak memory of rank 0", f"{rehearsal.memory / 2**30:.2f} GiB"],
-        ["checkpoint", f"{rehearsal.checkpoint / 2**20:.1f} MiB"],
-        ["optimizer steps", f"{session.steps - state.step:,}"],
-        ["tokens per step, expected", f"{tokens:,.0f}"],
-        ["tokens per second", f"{speed:,.0f}"],
-        ["training", _duration(training)],
-        ["of it waiting for data", f"{waiting:.0%}".replace("%", " %")],
-        [f"{evaluations} dev losses", _duration(evaluation)],
+        ["longest batch", f"{checked.num_clips} clips, {checked.num_tokens:,} tokens"],
+        ["peak memory of rank 0", f"{checked.peak_memory / 2**30:.2f} GiB"],
+        ["checkpoint", f"{checked.checkpoint_size / 2**20:.1f} MiB"],
+        ["optimizer steps", f"{num_steps:,}"],
+        ["tokens per step, expected", f"{tokens_per_step:,.0f}"],
+        ["tokens per second", f"{tokens_per_second:,.0f}"],
+        ["training", _format_duration(training_seconds)],
+        ["of this, waiting for data", f"{wait_share:.0%}".replace("%", " %")],
+        [f"{num_evaluations} dev losses", _format_duration(evaluation_seconds)],
     ]
     print_table("Dry run", ["", "measured or expected"], rows)
 
 
-def _steps_to_time(session: Session) -> tuple[int, int]:
-    """How many steps of a dry run are not timed, and the step that it ends before.
+def _timed_steps(session: Session) -> tuple[int, int]:
+    """The number of warm-up steps of a dry run, which are not timed, and the step at which the dry run ends.
 
-    Loader workers start slowly, and then have some micro-batches ready: only after these does the time of a step show
-    how fast they are. Three times as many steps are timed, since slow first steps let them get ahead again.
+    Loader workers start slowly, and then prefetch some micro-batches: only when these are consumed does the time of a
+    step show the speed of the workers. `TIMED_STEPS` times as many steps are timed, because workers prefetch again
+    during slow first steps.
     """
-    step = session.progress.step
-    ahead = PREFETCHED * session.recipe.data.num_workers  # micro-batches
-    in_a_step = len(session.examples.micro_batches(step, session.accelerator.process_index, session.ranks))
-    warm_up = max(1, math.ceil(ahead / in_a_step))
-    return warm_up, min(step + warm_up + TIMED_STEPS * warm_up, session.steps)
+    step = session.state.step
+    num_prefetched = PREFETCH_FACTOR * session.recipe.data.num_workers  # micro-batches
+    rank, num_processes = session.accelerator.process_index, session.num_processes
+    per_step = len(session.training_set.micro_batches(step, rank, num_processes))
+    num_warmup_steps = max(1, math.ceil(num_prefetched / per_step))
+    return num_warmup_steps, min(step + num_warmup_steps + TIMED_STEPS * num_warmup_steps, session.num_steps)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory in bytes that this process has held: on its GPU, or its resident set."""
+    """The peak memory of this process in bytes: allocated on its GPU, or its resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _zero_lr_step(session: Session, micro_batches: list[Batch], waited: float = 0.0) -> StepResult:
+def _zero_lr_step(session: Session, micro_batches: list[Batch], wait_seconds: float = 0.0) -> StepResult:
     """An optimizer step with a learning rate of zero: AdamW's state changes, the weights do not."""
-    seed_step(session.recipe.run.seed, session.progress.step, session.accelerator.process_index)
+    seed_step(session.recipe.run.seed, session.state.step, session.accelerator.process_index)
     set_learning_rate(session.optimizer, 0.0)
     smoothing = session.recipe.train.label_smoothing
-    return optimizer_step(session.engine, micro_batches, smoothing, session.accelerator, waited)
+    return optimizer_step(session.engine, micro_batches, smoothing, session.accelerator, wait_seconds)
 
 
 def _check_checkpoint(session: Session) -> int:
-    """Write a checkpoint as `save` would, compare what reads back, and remove it; its size in bytes comes back."""
+    """Write a checkpoint as `Session.save` does, read it back, compare, and remove it; returns its size in bytes."""
     snapshot, size = session.snapshot(), 0
     if IS_MAIN_PROCESS:
-        folder = session.run.path / PREFLIGHT_FOLDER
+        folder = session.run_folder.path / PREFLIGHT_FOLDER
         try:
             with atomic_folder(folder) as temporary:
-                write_snapshot(temporary, snapshot, session.progress, session.checkpoint_config(), session.recipe)
+                write_snapshot(temporary, snapshot, session.state, session.checkpoint_config(), session.recipe)
             require_read_back(folder, snapshot)
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         finally:
-            for each in (folder, folder.with_name(folder.name + TEMPORARY_SUFFIX)):
-                shutil.rmtree(each, ignore_errors=True)
+            for path in (folder, folder.with_name(folder.name + TEMPORARY_SUFFIX)):
+                shutil.rmtree(path, ignore_errors=True)
     session.accelerator.wait_for_everyone()
     return size

@@ -1,7 +1,7 @@
-"""The folder of a run: its checkpoints, its `best` and `last`, its recipe, metrics and log.
+"""The folder of a run: checkpoints, the links `best` and `last`, recipe, metrics and log.
 
-Only the main process writes. A checkpoint appears by a rename, so any `step-*` folder is whole unless the disk
-damaged it, and a half-written one is `step-*.tmp`.
+Only the main process writes. A checkpoint is written as `step-*.tmp` and then renamed, so a `step-*` folder is
+complete unless the disk damaged it.
 """
 
 import json
@@ -36,9 +36,9 @@ from signllava_cli.training.trackers import Trackers
 from signllava_cli.training.train_state import TrainState
 
 LOG = "log.txt"
-NUM_RESUMABLE = 2  # the newest checkpoints that keep their optimizer: one, and one to fall back on
+NUM_RESUMABLE = 2  # the newest checkpoints keep their optimizer state: one to resume, one if that is damaged
 
-# What a resumed run may change: where things lie and how often it reports, but nothing that it computes.
+# Keys that may change when a run is resumed: paths and reporting, but nothing that changes what it computes.
 SAFE_TO_CHANGE = (
     "run.output_dir",
     "llm.path",
@@ -61,162 +61,163 @@ SAFE_TO_CHANGE = (
 
 
 class RunFolder:
-    """The run folder at `path`; made when it is not there."""
+    """The run folder at `path`; created, and locked until this process ends, on the main process."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self.metrics, self.log = self.path / METRICS, self.path / LOG
         self._trackers: Trackers | None = None
         if IS_MAIN_PROCESS:
-            self._taken = lock_folder(self.path)
+            self._lock = lock_folder(self.path)
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, oldest first, half-written ones left out."""
+        """The complete checkpoints, oldest first."""
         if not self.path.is_dir():
             return []
-        steps = {int(found[1]): path for path in self.path.iterdir() if (found := STEP_FOLDER.fullmatch(path.name))}
+        steps = {int(match[1]): path for path in self.path.iterdir() if (match := STEP_FOLDER.fullmatch(path.name))}
         return [steps[step] for step in sorted(steps)]
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
-        """The checkpoint that `--resume` asks for: the newest whole one (`auto`), none (`never`), or a folder.
+        """The checkpoint of `--resume`: the newest complete one (`auto`), none (`never`), or a folder.
 
         Raises:
-            UserError: a folder that is no whole checkpoint; `never` in a folder that holds checkpoints; `auto`
-                where every checkpoint is damaged.
+            UserError: the folder is not a complete checkpoint; `never` although there are checkpoints; `auto`
+                although every checkpoint is damaged.
         """
         if resume == "never":
             if self.checkpoints():
                 raise UserError(
-                    f"{self.path} already holds checkpoints and --resume is never: name another run.output_dir, "
-                    "or move this one away."
+                    f"{self.path} already holds checkpoints and --resume is never; set another run.output_dir, "
+                    "or move this folder away."
                 )
             return None
         if resume != "auto":
             chosen = read_link(Path(resume).expanduser()) or Path(resume)
             error = find_damage(chosen) or _find_resume_damage(chosen)
             if error:
-                raise UserError(f"--resume {resume}: no whole checkpoint there ({error})")
+                raise UserError(f"--resume {resume}: not a complete checkpoint ({error}); choose another.")
             if chosen.resolve().parent != self.path.resolve():
                 raise UserError(
-                    f"--resume {resume} is of another run than {self.path}; to start from its weights, "
+                    f"--resume {resume} is a checkpoint of another run than {self.path}; to start from its weights, "
                     "set init.projector."
                 )
             return chosen
-        for half in sorted(self.path.glob(f"step-*{TEMPORARY_SUFFIX}")):
-            warning(f"{half} was never finished; it is ignored and will be removed.")
+        for incomplete in sorted(self.path.glob(f"step-*{TEMPORARY_SUFFIX}")):
+            warning(f"{incomplete} is an incomplete checkpoint of a killed run; removed.")
             if IS_MAIN_PROCESS:
-                shutil.rmtree(half, ignore_errors=True)
+                shutil.rmtree(incomplete, ignore_errors=True)
         for remainder in self.path.glob(f".step-*{REMOVED_SUFFIX}"):
             if IS_MAIN_PROCESS:
                 shutil.rmtree(remainder, ignore_errors=True)
-        found = self.checkpoints()
-        for checkpoint in reversed(found):
+        checkpoints = self.checkpoints()
+        for checkpoint in reversed(checkpoints):
             error = find_damage(checkpoint) or _find_resume_damage(checkpoint)
             if error is None:
                 return checkpoint
             warning(f"{checkpoint} cannot be resumed: {error}")
-        if found:
+        if checkpoints:
             raise UserError(
-                f"No checkpoint in {self.path} can be resumed; name another run.output_dir to start anew."
+                f"No checkpoint in {self.path} can be resumed; set another run.output_dir to start a new run."
             )
         return None
 
     def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> None:
-        """Check that a resumed run changes nothing but what is safe.
+        """Check that the recipe of a resumed run differs from that of its checkpoint only in keys that are safe.
 
         Raises:
-            UserError: naming every key that differs and may not.
+            UserError: unsafe keys differ; the message lists them.
         """
-        before, now = read_recipe(checkpoint / RECIPE).to_flat_dict(), recipe.to_flat_dict()
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        unsafe = [key for key in changed if not _is_safe(key, before.get(key), now.get(key))]
+        old, new = read_recipe(checkpoint / RECIPE).to_flat_dict(), recipe.to_flat_dict()
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        unsafe = [key for key in changed if not _is_safe(key, old.get(key), new.get(key))]
         if unsafe:
-            changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in unsafe)
+            changes = "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in unsafe)
             raise UserError(
-                f"{checkpoint} was made with another recipe ({changes}); change it back, or name another "
-                "run.output_dir to start anew."
+                f"{checkpoint} was written with another recipe ({changes}); undo the change, or set another "
+                "run.output_dir to start a new run."
             )
         for key in changed:
-            info(f"resumed with {key}: {before.get(key)} -> {now.get(key)}")
+            info(f"resumed with {key}: {old.get(key)} -> {new.get(key)}")
 
-    def save(self, snapshot: Snapshot, progress: TrainState, config: CheckpointConfig, recipe: Recipe) -> Path:
-        """Write a checkpoint, point `last` at it, and take away what is no longer needed."""
-        checkpoint = self.path / f"step-{progress.step:06d}"
+    def save(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> Path:
+        """Write a checkpoint, link `last` to it, and remove old checkpoints; returns its folder."""
+        checkpoint = self.path / f"step-{state.step:06d}"
         with atomic_folder(checkpoint) as folder:
-            write_snapshot(folder, snapshot, progress, config, recipe)
+            write_snapshot(folder, snapshot, state, config, recipe)
         write_link(self.path / "last", checkpoint.name)
         self._prune(recipe.train.save_total_limit)
         return checkpoint
 
-    def update_best_link(self, progress: TrainState) -> None:
-        """Let `best` point at the checkpoint of the progress's best step, and keep the progress with its step."""
-        if progress.best_step is not None:
-            write_link(self.path / "best", f"step-{progress.best_step:06d}")
-        progress.write(self.path / f"step-{progress.step:06d}" / PROGRESS)
+    def update_best_link(self, state: TrainState) -> None:
+        """Link `best` to the checkpoint of the best step, and write `state` into the checkpoint of its step."""
+        if state.best_step is not None:
+            write_link(self.path / "best", f"step-{state.best_step:06d}")
+        state.write(self.path / f"step-{state.step:06d}" / PROGRESS)
 
-    def begin(self, recipe: Recipe, progress: TrainState) -> None:
-        """Write the resolved recipe, and take back the metrics that a killed run wrote after its last save."""
+    def start(self, recipe: Recipe, state: TrainState) -> None:
+        """Write the resolved recipe, start the trackers, and remove metrics of steps after the resumed checkpoint."""
         if not IS_MAIN_PROCESS:
             return
         write_text(self.path / RECIPE, recipe.to_yaml())
         info(f"the whole recipe is in {self.path / RECIPE}")
-        self._trackers = Trackers(recipe, self.path, progress.step)
+        self._trackers = Trackers(recipe, self.path, state.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(self.metrics, "".join(line for line in lines if _is_before(line, progress)))
+            write_text(self.metrics, "".join(line for line in lines if _is_before(line, state)))
 
-    def record(self, **figures: Any) -> None:
-        """Append one line to metrics.jsonl, and tell the trackers."""
+    def log_metrics(self, **metrics: Any) -> None:
+        """Append one line to metrics.jsonl, and send its numbers to the trackers."""
         if IS_MAIN_PROCESS:
             with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
+                file.write(json.dumps(metrics) + "\n")
             if self._trackers is not None:
-                self._trackers.log(**figures)
+                self._trackers.log(**metrics)
 
     def close(self) -> None:
-        """Let the trackers finish; a folder in which nothing was written goes as it came."""
+        """End the trackers; remove the folder if it holds nothing but the lock file."""
         if self._trackers is not None:
             self._trackers.end()
-        if IS_MAIN_PROCESS and [each.name for each in self.path.iterdir()] == [Path(self._taken.name).name]:
+        if IS_MAIN_PROCESS and [path.name for path in self.path.iterdir()] == [Path(self._lock.name).name]:
             shutil.rmtree(self.path)
 
-    def _prune(self, keep: int) -> None:
+    def _prune(self, save_total_limit: int) -> None:
+        """Remove old checkpoints, but never those of `best` and `last`, and old optimizer states."""
         checkpoints = self.checkpoints()
         for checkpoint in checkpoints[:-NUM_RESUMABLE]:
             shutil.rmtree(checkpoint / RESUME_FOLDER, ignore_errors=True)
-        pointed = [read_link(self.path / link) for link in ("best", "last")]
-        kept = {target.name for target in pointed if target is not None}
-        for checkpoint in checkpoints[:-keep]:
-            if checkpoint.name not in kept:
+        targets = [read_link(self.path / link) for link in ("best", "last")]
+        linked = {target.name for target in targets if target is not None}
+        for checkpoint in checkpoints[:-save_total_limit]:
+            if checkpoint.name not in linked:
                 remove_folder(checkpoint)
 
 
-def _is_safe(key: str, before: Any, now: Any) -> bool:
-    if key == "train.max_tokens_per_batch":  # any budget divides the same steps; with and without one they differ
-        return before is not None and now is not None
+def _is_safe(key: str, old: Any, new: Any) -> bool:
+    if key == "train.max_tokens_per_batch":  # its value only divides a step, but null changes which clips a step has
+        return old is not None and new is not None
     return key.startswith(SAFE_TO_CHANGE)
 
 
 def _find_resume_damage(checkpoint: Path) -> str | None:
     if not (checkpoint / RESUME_FOLDER).is_dir():
-        return f"it has no {RESUME_FOLDER}/ (the newest {NUM_RESUMABLE} checkpoints keep it)"
+        return f"it has no {RESUME_FOLDER}/ (only the newest {NUM_RESUMABLE} checkpoints keep it)"
     try:
-        progress = TrainState.read(checkpoint / PROGRESS)
+        state = TrainState.read(checkpoint / PROGRESS)
     except UserError as error:
         return str(error)
-    if f"step-{progress.step:06d}" != checkpoint.name:
-        return f"its {PROGRESS} is of step {progress.step}"
+    if f"step-{state.step:06d}" != checkpoint.name:
+        return f"its {PROGRESS} is of step {state.step}"
     return find_tensor_damage(checkpoint / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
-def _is_before(text: str, progress: TrainState) -> bool:
-    """Whether a line of metrics.jsonl is of the run up to `progress`; a damaged one (a power cut) is not."""
+def _is_before(text: str, state: TrainState) -> bool:
+    """Whether a line of metrics.jsonl is of a step up to `state.step`; a damaged line (a power cut) is not."""
     try:
         line = json.loads(text)
         line["step"] + 0
     except (ValueError, TypeError, KeyError):
-        warning(f"{METRICS}: a damaged line was taken out: {text[:40]!r}")
+        warning(f"{METRICS}: removed a damaged line: {text[:40]!r}")
         return False
-    if line["step"] == progress.step:
-        return not (progress.eval_pending and "dev_loss" in line)
-    return bool(line["step"] < progress.step)
+    if line["step"] == state.step:
+        return not (state.eval_pending and "dev_loss" in line)
+    return bool(line["step"] < state.step)

@@ -1,4 +1,4 @@
-"""Everything a run holds between its first and its last step."""
+"""The objects of a running training session, and what the loop does with them at each step."""
 
 import math
 from collections.abc import Iterator
@@ -20,176 +20,165 @@ from signllava_cli.training.engine import Engine
 from signllava_cli.training.loss_spikes import is_spike
 from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.snapshot import Snapshot
-from signllava_cli.training.step import StepResult, timed
+from signllava_cli.training.step import StepResult, with_wait_seconds
 from signllava_cli.training.train_state import TrainState
 
 
 @dataclass
 class Session:
-    """`steps` is the length of the run; `progress` says where it stands; `data` is the training data's hash."""
+    """Everything that the training loop uses.
+
+    `num_steps`: optimizer steps of the whole run. `data_fingerprint`: of the training split and the hypotheses that
+    training shows as context.
+    """
 
     recipe: Recipe
     stage: Stage
     accelerator: Accelerator
-    run: RunFolder
+    run_folder: RunFolder
     bundle: ModelBundle
-    examples: TrainingSet
-    dev: LabeledClips
+    training_set: TrainingSet
+    dev_set: LabeledClips
     collate: Collate
     optimizer: torch.optim.AdamW
     engine: Engine
-    progress: TrainState
-    steps: int
-    data: str
+    state: TrainState
+    num_steps: int
+    data_fingerprint: str
 
     @property
-    def ranks(self) -> int:
-        """The number of processes."""
+    def num_processes(self) -> int:
+        """The number of processes (ranks)."""
         return self.accelerator.num_processes
 
     @property
     def is_finished(self) -> bool:
-        """Whether every step was taken, or `train.early_stopping_patience` ended the run before."""
+        """Whether all steps were taken, or `train.early_stopping_patience` ended the run before."""
         patience = self.recipe.train.early_stopping_patience
-        has_run_dry = patience is not None and self.progress.stale_evaluations >= patience
-        return has_run_dry or self.progress.step >= self.steps
+        has_stopped_early = patience is not None and self.state.stale_evaluations >= patience
+        return has_stopped_early or self.state.step >= self.num_steps
 
-    def batches(self, last: int | None = None) -> Iterator[tuple[list[Batch], float]]:
-        """For each step from here to `last` (else the end), the micro-batches of this rank and the seconds waited."""
-        first, last = self.progress.step, self.steps if last is None else last
+    def batches(self, last_step: int | None = None) -> Iterator[tuple[list[Batch], float]]:
+        """The micro-batches of this rank and the wait in seconds, for each step up to `last_step` or the end."""
+        first, last = self.state.step, self.num_steps if last_step is None else last_step
         rank = self.accelerator.process_index
-        return timed(training_steps(self.recipe, self.examples, first, last, self.collate, rank, self.ranks))
+        return with_wait_seconds(
+            training_steps(self.recipe, self.training_set, first, last, self.collate, rank, self.num_processes)
+        )
 
-    def count(self, result: StepResult) -> None:
-        """Add a finished step to the progress, and watch over its loss.
+    def update_state(self, result: StepResult) -> None:
+        """Count a finished step in the train state, and check that its loss is finite and not a spike.
 
         Raises:
-            UserError: loss or gradients were not finite; the weights were not touched, and the clips are named.
+            UserError: loss or gradients are not finite (the weights were not updated), and `train.skip_nonfinite`
+                does not allow another such step; the message names the clips.
         """
-        state = self.progress
+        state = self.state
         state.step += 1
         state.clips += self.recipe.train.batch_size
-        state.targets += result.targets
-        state.positions += result.positions
-        state.padding += result.padding
+        state.targets += result.num_targets
+        state.tokens += result.num_tokens
+        state.padding += result.num_padding
         state.truncated_frames += result.truncation.frames
         state.truncated_sentences += result.truncation.sentences
         state.seconds += result.seconds
         state.data_wait_seconds += result.data_wait_seconds
-        state.ranks = self.ranks
+        state.num_processes = self.num_processes
         if not result.is_finite:
-            self._leave_out(result)
+            self._skip_step(result)
         elif is_spike(state, result.loss):
-            clips = self._clips_of_step()
-            warning(f"step {state.step}: the loss leapt to {result.loss:.4f}; its clips: {summarize_names(clips)}")
-            self.run.record(step=state.step, spike=result.loss, clips=clips)
+            clips = self._step_clips()
+            warning(
+                f"step {state.step}: the loss {result.loss:.4f} is far above its recent mean; clips of this step: "
+                f"{summarize_names(clips)}"
+            )
+            self.run_folder.log_metrics(step=state.step, spike=result.loss, clips=clips)
 
-    def _clips_of_step(self) -> list[str]:
-        """The ids of all clips of the step just taken, over all ranks."""
-        last, size = self.progress.clips, self.recipe.train.batch_size
-        return [self.examples.clip(position).id for position in range(last - size, last)]
+    def _step_clips(self) -> list[str]:
+        """The ids of the clips of the last step, over all ranks."""
+        end, batch_size = self.state.clips, self.recipe.train.batch_size
+        return [self.training_set.clip(position).id for position in range(end - batch_size, end)]
 
-    def _leave_out(self, result: StepResult) -> None:
-        state, allowed, clips = self.progress, self.recipe.train.skip_nonfinite, self._clips_of_step()
-        what = f"step {state.step}: loss {result.loss} and gradient norm {result.gradient_norm} are not finite"
-        if state.skipped_steps >= allowed:
+    def _skip_step(self, result: StepResult) -> None:
+        state, max_skipped, clips = self.state, self.recipe.train.skip_nonfinite, ", ".join(self._step_clips())
+        problem = f"step {state.step}: loss {result.loss} and gradient norm {result.gradient_norm} are not finite"
+        if state.skipped_steps >= max_skipped:
             raise UserError(
-                f"{what}; the weights were not touched. Clips of this step: {', '.join(clips)}. Take them out, lower "
-                f"train.learning_rate, or let train.skip_nonfinite leave out more than {allowed} such steps."
+                f"{problem}; the weights were not updated. Clips of this step: {clips}. Remove bad clips, lower "
+                f"train.learning_rate, or raise train.skip_nonfinite ({max_skipped}) to skip more such steps."
             )
         state.skipped_steps += 1
-        warning(f"{what}; left out, {state.skipped_steps} of at most {allowed}. Its clips: {', '.join(clips)}")
+        warning(f"{problem}; skipped, {state.skipped_steps} of at most {max_skipped}. Clips of this step: {clips}")
 
-    def record(self, result: StepResult, rates: dict[str, float]) -> None:
+    def log_step(self, result: StepResult, rates: dict[str, float]) -> None:
         """Add a finished step to metrics.jsonl."""
-        self.run.record(
-            step=self.progress.step,
+        self.run_folder.log_metrics(
+            step=self.state.step,
             loss=result.loss if result.is_finite else None,
             gradient_norm=result.gradient_norm if result.is_finite else None,
             **rates,
-            targets=result.targets,
-            padding=round(result.padding / (result.positions + result.padding), 4),
-            tokens_per_second=round(result.positions / result.seconds, 1),
+            targets=result.num_targets,
+            padding=round(result.num_padding / (result.num_tokens + result.num_padding), 4),
+            tokens_per_second=round(result.num_tokens / result.seconds, 1),
             data_wait_seconds=round(result.data_wait_seconds, 4),
         )
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of the current step."""
         snapshot = self.snapshot()
         if IS_MAIN_PROCESS:
-            self.run.save(snapshot, self.progress, self.checkpoint_config(), self.recipe)
+            self.run_folder.save(snapshot, self.state, self.checkpoint_config(), self.recipe)
         self.accelerator.wait_for_everyone()
 
     def snapshot(self) -> Snapshot:
-        """What was trained so far, gathered from all ranks."""
+        """The trained weights and the optimizer state, gathered from all ranks."""
         return Snapshot(self.bundle.model, self.engine.weights(), self.engine.optimizer_state())
 
     def checkpoint_config(self) -> CheckpointConfig:
-        """What a checkpoint of this moment says of itself."""
+        """The config.json of a checkpoint of the current step."""
         return CheckpointConfig(
             stage=self.stage,
-            step=self.progress.step,
+            step=self.state.step,
             llm=self.bundle.llm,
             turns=self.bundle.prompts.turns,
-            data=self.data,
+            data=self.data_fingerprint,
             versions=library_versions(),
-            layouts=self.examples.split.layouts,
+            layouts=self.training_set.split.layouts,
         )
 
-    def stopped(self) -> RunStopped:
-        """What to raise when the run ends early."""
+    def stop_error(self) -> RunStopped:
+        """The exception to raise when the run ends early with its state saved."""
         return RunStopped(
-            f"{self.stage} stopped after step {self.progress.step} of {self.steps}; its state is saved in "
-            f"{self.run.path}. Run the same command again to go on."
+            f"{self.stage} stopped after step {self.state.step} of {self.num_steps}; its state is saved in "
+            f"{self.run_folder.path}. Run the same command again to resume."
         )
 
-    def dev_loss(self, should_stop: ShouldStop, batches: int | None = None) -> float | None:
-        """`dev.dev_loss` of this moment."""
-        return dev_loss(self.bundle, self.dev, self.recipe, self.accelerator, self.collate, should_stop, batches)
-
-    def print_end(self) -> None:
-        """Say how the finished run went."""
-        state = self.progress
-        if state.step < self.steps:
-            info(
-                f"train.early_stopping_patience={self.recipe.train.early_stopping_patience} ended the run at step {state.step} of {self.steps}: "
-                f"no evaluation since step {state.best_step} was better."
-            )
-        info(
-            f"{self.stage} is at its end after {state.step} steps and {state.seconds:.0f} s of steps, "
-            f"{state.data_wait_seconds:.0f} s of them waiting for data."
+    def dev_loss(self, should_stop: ShouldStop, num_batches: int | None = None) -> float | None:
+        """The dev loss of the current weights; see `dev_scores.dev_loss`."""
+        return dev_loss(
+            self.bundle, self.dev_set, self.recipe, self.accelerator, self.collate, should_stop, num_batches
         )
-        if state.truncated_frames or state.truncated_sentences:
-            info(
-                f"data.max_seq_len cut {state.truncated_frames} frames and {state.truncated_sentences} context sentences."
-            )
-        if state.skipped_steps:
-            warning(f"{state.skipped_steps} steps were left out because their loss or gradients were not finite.")
-        best = (
-            f"loss {state.best_score:.4f}"
-            if self.recipe.train.metric_for_best_model == "dev_loss"
-            else f"BLEU-4 {state.best_score:.2f}"
-        )
-        info(f"best dev {best} at step {state.best_step}: {self.run.path / 'best'}")
 
     def evaluate(self, should_stop: ShouldStop) -> None:
-        """Score the dev split and point `best` where it belongs; left due when a stop came in between.
+        """Score the dev split, log the scores and update the link `best`.
+
+        When `should_stop` returns true before the end, nothing is logged and `state.eval_pending` stays true.
 
         Raises:
             UserError: the dev loss is not finite.
         """
-        by_bleu, state = self.recipe.train.metric_for_best_model == "dev_bleu", self.progress
+        has_bleu, state = self.recipe.train.metric_for_best_model == "dev_bleu", self.state
         loss = self.dev_loss(should_stop)
         bleu = None
-        if loss is not None and by_bleu:
-            bleu = dev_bleu(self.bundle, self.dev, self.recipe, self.accelerator, should_stop)
-        if loss is None or (by_bleu and bleu is None):
+        if loss is not None and has_bleu:
+            bleu = dev_bleu(self.bundle, self.dev_set, self.recipe, self.accelerator, should_stop)
+        if loss is None or (has_bleu and bleu is None):
             return
         state.eval_pending = False
         if not math.isfinite(loss):
             raise UserError(
-                f"The dev loss at step {state.step} is {loss}: the weights have left all bounds. "
-                f"Lower train.learning_rate, or go on from an earlier checkpoint in {self.run.path}."
+                f"The dev loss at step {state.step} is {loss}: the weights have diverged. Lower train.learning_rate, "
+                f"or resume from an earlier checkpoint in {self.run_folder.path}."
             )
         score = loss if bleu is None else bleu
         is_best = state.best_score is None or (score < state.best_score if bleu is None else score > state.best_score)
@@ -198,7 +187,31 @@ class Session:
         else:
             state.stale_evaluations += 1
         if IS_MAIN_PROCESS:
-            self.run.update_best_link(state)
-        self.run.record(step=state.step, dev_loss=loss, **({} if bleu is None else {"dev_bleu": bleu}), best=is_best)
+            self.run_folder.update_best_link(state)
+        bleu_metric = {} if bleu is None else {"dev_bleu": bleu}
+        self.run_folder.log_metrics(step=state.step, dev_loss=loss, **bleu_metric, best=is_best)
         scores = f"dev loss {loss:.4f}" + ("" if bleu is None else f", dev BLEU-4 {bleu:.2f}")
         info(f"step {state.step}: {scores}" + (", the best so far" if is_best else ""))
+
+    def print_summary(self) -> None:
+        """Print the summary of a finished run."""
+        state, config = self.state, self.recipe.train
+        if state.step < self.num_steps:
+            info(
+                f"train.early_stopping_patience={config.early_stopping_patience} ended the run at step {state.step} "
+                f"of {self.num_steps}: no evaluation since step {state.best_step} was better."
+            )
+        info(
+            f"{self.stage} finished after {state.step} steps and {state.seconds:.0f} s of steps, "
+            f"{state.data_wait_seconds:.0f} s of them waiting for data."
+        )
+        if state.truncated_frames or state.truncated_sentences:
+            info(
+                f"truncated to data.max_seq_len: {state.truncated_frames} frames and {state.truncated_sentences} "
+                "context sentences removed."
+            )
+        if state.skipped_steps:
+            warning(f"{state.skipped_steps} steps were skipped because their loss or gradients were not finite.")
+        has_bleu = config.metric_for_best_model == "dev_bleu"
+        score = f"BLEU-4 {state.best_score:.2f}" if has_bleu else f"loss {state.best_score:.4f}"
+        info(f"best dev {score} at step {state.best_step}: {self.run_folder.path / 'best'}")

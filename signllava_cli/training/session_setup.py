@@ -1,4 +1,4 @@
-"""From a recipe, and the checkpoint to resume if there is one, to a session that can take its next step."""
+"""Set up a session from a recipe: data, model, optimizer, and the state of the checkpoint to resume, if any."""
 
 import math
 from pathlib import Path
@@ -34,51 +34,50 @@ def setup_session(
     recipe: Recipe,
     stage: Stage,
     accelerator: Accelerator,
-    run: RunFolder,
+    run_folder: RunFolder,
     resume: str,
     source: str | Path | None = None,
 ) -> Session:
-    """Open data and model, and restore what the checkpoint to resume holds.
+    """Open data and model, and restore the checkpoint to resume.
 
     Args:
-        source: the file or name that the recipe was read from.
+        resume: `auto`, `never` or a folder; see `RunFolder.checkpoint_to_resume`.
+        source: the file or shipped name that the recipe was read from.
 
     Raises:
-        UserError: anything that recipe, data, LLM or checkpoint lack, or where they contradict each other.
+        UserError: recipe, data, LLM or checkpoint are incomplete or contradict each other.
     """
-    checkpoint = run.checkpoint_to_resume(resume)
+    checkpoint = run_folder.checkpoint_to_resume(resume)
     if checkpoint is not None:
-        run.require_same_recipe(checkpoint, recipe)
-    with accelerator.main_process_first():  # an index that is not there yet is made once
-        train_split, dev_split = (
-            open_split(recipe.data, recipe.streams, recipe.data.train),
-            open_split(recipe.data, recipe.streams, recipe.data.dev),
-        )
-    config = None if checkpoint is None else read_config(checkpoint)
+        run_folder.require_same_recipe(checkpoint, recipe)
+    with accelerator.main_process_first():  # the main process builds a missing index, the others read it
+        train_split = open_split(recipe.data, recipe.streams, recipe.data.train)
+        dev_split = open_split(recipe.data, recipe.streams, recipe.data.dev)
+    checkpoint_config = None if checkpoint is None else read_config(checkpoint)
     _require_same_layouts(recipe, train_split, dev_split)
-    hypotheses, fingerprint = _predicted_context(recipe, train_split)
-    bundle = load_model_bundle(recipe, accelerator.device, config)
+    hypotheses, data_fingerprint = _read_hypotheses(recipe, train_split)
+    bundle = load_model_bundle(recipe, accelerator.device, checkpoint_config)
     model = bundle.model
     builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
-    examples = TrainingSet(recipe, train_split, builder, hypotheses)
-    progress, optimizer_state = TrainState(), {}
-    if checkpoint is not None and config is not None:
-        require_same_llm(config.llm, bundle.llm, checkpoint)
-        if config.data != fingerprint:
+    training_set = TrainingSet(recipe, train_split, builder, hypotheses)
+    state, optimizer_state = TrainState(), {}
+    if checkpoint is not None and checkpoint_config is not None:
+        require_same_llm(checkpoint_config.llm, bundle.llm, checkpoint)
+        if checkpoint_config.data != data_fingerprint:
             raise UserError(
                 f"{checkpoint} was trained on other data than split {train_split.name} of {train_split.root} (or "
-                "context.source) now holds; bring the data back, or name another run.output_dir to start anew."
+                "context.source) holds now; restore the data, or set another run.output_dir to start a new run."
             )
         load_weights(model, checkpoint, with_adapter=recipe.lora.enabled)
         optimizer_state = read_optimizer_state(
             checkpoint / RESUME_FOLDER / OPTIMIZER_FILE, model.trained_parameters()
         )
-        progress = TrainState.read(checkpoint / PROGRESS)
+        state = TrainState.read(checkpoint / PROGRESS)
     if recipe.train.gradient_checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if recipe.train.torch_compile:
         compile_layers(model.llm)
-    model.train()  # the frozen LLM too: in eval mode its gradient checkpointing would be off
+    model.train()  # also the frozen LLM: transformers disables gradient checkpointing in eval mode
     optimizer = make_optimizer(model, recipe)
     engine = open_engine(accelerator, model, optimizer, recipe.train.max_grad_norm)
     engine.set_optimizer_state(optimizer_state)
@@ -87,40 +86,40 @@ def setup_session(
         recipe=recipe,
         stage=stage,
         accelerator=accelerator,
-        run=run,
+        run_folder=run_folder,
         bundle=bundle,
-        examples=examples,
-        dev=LabeledClips(recipe, dev_split, builder, recipe.tasks.dev),
+        training_set=training_set,
+        dev_set=LabeledClips(recipe, dev_split, builder, recipe.tasks.dev),
         collate=training_collator(recipe, bundle.pad_id, has_prefix),
         optimizer=optimizer,
         engine=engine,
-        progress=progress,
-        steps=total_steps(recipe, len(train_split.clips)),
-        data=fingerprint,
+        state=state,
+        num_steps=total_steps(recipe, len(train_split.clips)),
+        data_fingerprint=data_fingerprint,
     )
     _print_recipe(recipe, source)
     _print_run(session, has_prefix)
     if checkpoint is None:
-        info(f"no checkpoint in {run.path}: starting at step 0")
+        info(f"no checkpoint in {run_folder.path}: starting at step 0")
     else:
-        info(f"resumed from {checkpoint} at step {progress.step}")
-        _warn_about_ranks(progress.ranks, accelerator.num_processes)
-        if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= progress.step:
-            info(f"train.stop_at_step={recipe.train.stop_at_step} is behind this run and stops it no more")
+        info(f"resumed from {checkpoint} at step {state.step}")
+        _warn_about_ranks(state.num_processes, accelerator.num_processes)
+        if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= state.step:
+            info(f"train.stop_at_step={recipe.train.stop_at_step} is ignored: the run has passed this step")
     return session
 
 
 def _require_same_layouts(recipe: Recipe, train_split: Split, dev_split: Split) -> None:
-    """Check that the dev split and the checkpoint to start from have the layouts of the training split."""
+    """Check that dev split and training split, and the one of `init.projector`, have the same keypoint layouts."""
     require_layouts(train_split.layouts, dev_split, f"split {train_split.name} of {train_split.root}")
     if recipe.init.projector:
-        start = find_projector(recipe.init.projector).parent
-        if (start / CONFIG).is_file():
-            require_layouts(read_config(start).layouts, train_split, str(start))
+        folder = find_projector(recipe.init.projector).parent
+        if (folder / CONFIG).is_file():
+            require_layouts(read_config(folder).layouts, train_split, str(folder))
 
 
-def _predicted_context(recipe: Recipe, split: Split) -> tuple[dict[str, str], str]:
-    """The hypotheses that training shows as context, if any, and the fingerprint of all that it is trained on."""
+def _read_hypotheses(recipe: Recipe, split: Split) -> tuple[dict[str, str], str]:
+    """The hypotheses that training shows as context (clip id -> text), and the fingerprint of all training data."""
     fingerprint, file = split.fingerprint(), recipe.context.predictions
     if file is None:
         return {}, fingerprint
@@ -128,22 +127,22 @@ def _predicted_context(recipe: Recipe, split: Split) -> tuple[dict[str, str], st
     return hypotheses, f"{fingerprint}+{hash_sentences(hypotheses)}"
 
 
-def total_steps(recipe: Recipe, clips: int) -> int:
-    """Optimizer steps of the run: `max_steps`, or `epochs` over `clips`, rounded up to whole steps."""
-    return recipe.train.max_steps or math.ceil(recipe.train.num_train_epochs * clips / recipe.train.batch_size)
+def total_steps(recipe: Recipe, num_clips: int) -> int:
+    """Optimizer steps of the run: `max_steps`, or `num_train_epochs` over `num_clips`, rounded up."""
+    return recipe.train.max_steps or math.ceil(recipe.train.num_train_epochs * num_clips / recipe.train.batch_size)
 
 
-def _warn_about_ranks(saved_on: int, ranks: int) -> None:
-    if saved_on != ranks:
+def _warn_about_ranks(num_before: int, num_now: int) -> None:
+    if num_before != num_now:
         warning(
-            f"the checkpoint was saved on another number of ranks ({saved_on}, now {ranks}). Weights, optimizer, "
-            "schedule and the order of the clips are restored; sums are rounded in another order, and the dropout of "
-            "an adapter is drawn anew, so the run goes on as well, but not bit for bit."
+            f"the checkpoint was saved on another number of ranks ({num_before}, now {num_now}). Weights, optimizer, "
+            "schedule and the order of the clips are restored, but the rounding of sums and the dropout of the "
+            "adapter differ, so the losses are not bit for bit those of an uninterrupted run."
         )
 
 
 def _print_recipe(recipe: Recipe, source: str | Path | None) -> None:
-    """Print the settings that are not those of the shipped recipe; the run folder has them all."""
+    """Print the settings that differ from the shipped recipe; recipe.yaml in the run folder holds all of them."""
     shipped, differences = recipe_differences(recipe, source)
     info(f"recipe: {shipped}" + (f" except for {len(differences)} settings:" if differences else ""))
     for line in differences:
@@ -151,38 +150,42 @@ def _print_recipe(recipe: Recipe, source: str | Path | None) -> None:
 
 
 def _print_run(session: Session, has_prefix: bool) -> None:
-    """Say what is about to be trained, on what and how."""
-    recipe, train, ranks = session.recipe, session.recipe.train, session.ranks
-    clips, dev_clips = len(session.examples.split.clips), len(session.dev.split.clips)
+    """Print stage, launcher, data, steps and the number of parameters."""
+    recipe, config, ranks = session.recipe, session.recipe.train, session.num_processes
+    num_clips, num_dev_clips = len(session.training_set.split.clips), len(session.dev_set.split.clips)
     info(
-        f"{session.stage} in {session.run.path}: distributed type {distributed_type_name(session.accelerator)}, "
-        f"ranks {ranks}, {recipe.llm.bits} bits, {recipe.llm.dtype}"
+        f"{session.stage} in {session.run_folder.path}: distributed type "
+        f"{distributed_type_name(session.accelerator)}, ranks {ranks}, {recipe.llm.bits} bits, {recipe.llm.dtype}"
     )
-    info(f"train {clips} clips, dev {dev_clips} clips, streams {', '.join(recipe.streams)}")
-    if train.max_tokens_per_batch is None:
-        accumulation = train.batch_size // (train.micro_batch_size * ranks)
-        division = f"{train.micro_batch_size} at a time x {accumulation} micro-batches x {ranks} ranks"
+    info(f"train {num_clips} clips, dev {num_dev_clips} clips, streams {', '.join(recipe.streams)}")
+    if config.max_tokens_per_batch is None:
+        accumulation = config.batch_size // (config.micro_batch_size * ranks)
+        division = f"micro-batches of {config.micro_batch_size} clips x {accumulation} x {ranks} ranks"
     else:
-        division = f"at most {train.max_tokens_per_batch} positions at a time x {ranks} ranks"
-    tokens = session.examples.lengths.mean() * train.batch_size
+        division = f"micro-batches of at most {config.max_tokens_per_batch} tokens on {ranks} ranks"
+    tokens_per_step = session.training_set.lengths.mean() * config.batch_size
     info(
-        f"{session.steps} steps of {train.batch_size} clips ({division}), about {tokens:,.0f} tokens a step, "
-        f"{session.steps * train.batch_size / clips:.2f} epochs"
+        f"{session.num_steps} steps of {config.batch_size} clips ({division}), about {tokens_per_step:,.0f} tokens "
+        f"per step, {session.num_steps * config.batch_size / num_clips:.2f} epochs"
     )
-    before = len(session.bundle.prompts.before_streams)
     if has_prefix:
-        info(f"the {before} positions of text before the streams are computed once")
+        prefix_len = len(session.bundle.prompts.before_streams)
+        info(f"prefix cache: the {prefix_len} tokens of text before the streams are computed once")
+    print_table("Parameters", ["part", "trained", "frozen, as stored"], _parameter_rows(session))
+
+
+def _parameter_rows(session: Session) -> list[list[str]]:
+    """One row for each trained part, and one for the frozen parameters of each dtype."""
     model = session.bundle.model
-    llm = list(model.llm.parameters())
-    parts = [(f"projector {name}", list(each.parameters())) for name, each in model.projectors.items()]
-    parts.append(("adapter", [parameter for parameter in llm if parameter.requires_grad]))
-    rows = [[name, f"{_count_parameters(its):,}", ""] for name, its in parts if its]
-    for dtype in sorted({parameter.dtype for parameter in llm if not parameter.requires_grad}, key=str):
-        frozen = [parameter for parameter in llm if not parameter.requires_grad and parameter.dtype == dtype]
-        rows.append(
-            [f"LLM {recipe.llm.path}, {str(dtype).removeprefix('torch.')}", "", f"{_count_parameters(frozen):,}"]
-        )
-    print_table("Parameters", ["part", "trained", "frozen, as stored"], rows)
+    llm_parameters = list(model.llm.parameters())
+    parts = [(f"projector {name}", list(projector.parameters())) for name, projector in model.projectors.items()]
+    parts.append(("adapter", [parameter for parameter in llm_parameters if parameter.requires_grad]))
+    rows = [[name, f"{_count_parameters(parameters):,}", ""] for name, parameters in parts if parameters]
+    frozen = [parameter for parameter in llm_parameters if not parameter.requires_grad]
+    for dtype in sorted({parameter.dtype for parameter in frozen}, key=str):
+        count = _count_parameters([parameter for parameter in frozen if parameter.dtype == dtype])
+        rows.append([f"LLM {session.recipe.llm.path}, {str(dtype).removeprefix('torch.')}", "", f"{count:,}"])
+    return rows
 
 
 def _count_parameters(parameters: list[torch.nn.Parameter]) -> int:

@@ -1,4 +1,4 @@
-"""Everything that training has made up to a moment, gathered from all ranks, as the files of a checkpoint."""
+"""The trained weights and the optimizer state of one step, gathered from all ranks, and written as a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ RESUME_FOLDER, OPTIMIZER_FILE = "resume", "optimizer.safetensors"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The model, everything trained of it, and AdamW's state, whole and on the CPU."""
+    """The model, its trained weights by name, and AdamW's state: full tensors, float32, on the CPU."""
 
     model: SignLlavaModel
     weights: dict[str, Tensor]
@@ -34,31 +34,33 @@ class Snapshot:
 
 
 def write_snapshot(
-    folder: Path, snapshot: Snapshot, progress: TrainState, config: CheckpointConfig, recipe: Recipe
+    folder: Path, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe
 ) -> None:
-    """Write everything of a checkpoint into the empty `folder`."""
+    """Write all files of a checkpoint into the empty `folder`."""
     write_checkpoint(folder, snapshot.model, snapshot.weights, config, recipe)
-    progress.write(folder / PROGRESS)
+    state.write(folder / PROGRESS)
     write_optimizer_state(snapshot.optimizer_state, folder / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
 def require_read_back(folder: Path, snapshot: Snapshot) -> None:
-    """Check that `folder` gives back the `snapshot` that was written to it.
+    """Read the tensors in `folder` and check that they equal those of `snapshot`, which was written there.
 
     Raises:
-        UserError: it does not; names a tensor.
+        UserError: a tensor is missing or differs; the message names it.
     """
-    read = {f"projectors.{name}": tensor for name, tensor in read_tensors(folder / PROJECTOR).items()}
+    tensors = {f"projectors.{name}": tensor for name, tensor in read_tensors(folder / PROJECTOR).items()}
     if (folder / ADAPTER).is_dir():
-        adapter = read_tensors(folder / ADAPTER / ADAPTER_WEIGHTS)
-        # PEFT leaves the adapter's name, `default`, out of the names in its file
+        adapter_tensors = read_tensors(folder / ADAPTER / ADAPTER_WEIGHTS)
+        # PEFT removes the name of the adapter, `default`, from the tensor names in its file
         names = {name.removeprefix("llm.").replace(".default.", "."): name for name in snapshot.weights}
-        read |= {names[name]: tensor for name, tensor in adapter.items()}
-    _require_same(snapshot.weights, read, folder)
-    _require_same(snapshot.optimizer_state, read_tensors(folder / RESUME_FOLDER / OPTIMIZER_FILE), folder)
+        tensors |= {names[name]: tensor for name, tensor in adapter_tensors.items()}
+    _require_equal(snapshot.weights, tensors, folder)
+    _require_equal(snapshot.optimizer_state, read_tensors(folder / RESUME_FOLDER / OPTIMIZER_FILE), folder)
 
 
-def _require_same(written: Mapping[str, Tensor], read: Mapping[str, Tensor], folder: Path) -> None:
+def _require_equal(written: Mapping[str, Tensor], read: Mapping[str, Tensor], folder: Path) -> None:
     for name in written.keys() | read.keys():
         if name not in written or name not in read or not torch.equal(written[name], read[name]):
-            raise UserError(f"{folder}: the disk does not give back what was written to it ({name} differs).")
+            raise UserError(
+                f"{folder}: the tensor {name} read back differs from the one that was written; check the disk."
+            )

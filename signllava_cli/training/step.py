@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches forward and backward, clip, step."""
+"""One optimizer step: forward and backward of each micro-batch, gradient clipping, update."""
 
 import math
 import time
@@ -16,16 +16,17 @@ from signllava_cli.training.engine import Engine
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step over all ranks: mean loss per target, counts, gradient norm, what was cut, seconds.
+    """One optimizer step; counts are sums over all ranks.
 
-    `positions`: of all kinds, without the `padding` of its batches. `seconds`: of the whole step, including
-    `data_wait_seconds`, the longest time that a rank waited for its micro-batches.
+    `loss`: mean cross-entropy per target token. `num_targets`: answer tokens. `num_tokens`: all tokens of the
+    sequences, one for each stream vector, without `num_padding`. `gradient_norm`: before clipping. `seconds`: the
+    duration of the step, including `data_wait_seconds`, the longest time that a rank waited for its micro-batches.
     """
 
     loss: float
-    targets: int
-    positions: int
-    padding: int
+    num_targets: int
+    num_tokens: int
+    num_padding: int
     gradient_norm: float
     truncation: Truncation
     seconds: float
@@ -33,7 +34,7 @@ class StepResult:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the step was taken; where loss or gradients are not finite, no weight was touched."""
+        """Whether loss and gradients are finite; if not, the weights were not updated."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -44,29 +45,37 @@ def optimizer_step(
     accelerator: Accelerator,
     data_wait_seconds: float = 0.0,
 ) -> StepResult:
-    """Take one step on the mean loss per target token of all micro-batches on all ranks.
+    """Take one optimizer step on the mean loss per target token over all micro-batches of all ranks.
 
-    `data_wait_seconds`: how long this rank waited for the micro-batches.
+    Args:
+        data_wait_seconds: how long this rank waited for the micro-batches.
     """
     start_time = time.monotonic() - data_wait_seconds
-    targets, positions, padding, truncation, longest_wait = _count_batches(
+    num_targets, num_tokens, num_padding, truncation, longest_wait = _count_batches(
         micro_batches, accelerator, data_wait_seconds
     )
-    # gradients are averaged over the ranks, while the loss is the sum over all of them
-    scale = accelerator.num_processes / targets
+    # The engine averages gradients over the ranks, but the loss of the step is the sum over the ranks.
+    scale = accelerator.num_processes / num_targets
     loss_sum = torch.zeros((), device=accelerator.device)
     for number, batch in enumerate(micro_batches, start=1):
         on_device = batch.to(accelerator.device)
         loss_sum += engine.forward_backward(on_device, label_smoothing, scale, is_last=number == len(micro_batches))
-    loss = float(accelerator.reduce(loss_sum, "sum")) / targets
-    norm = engine.step()
+    loss = float(accelerator.reduce(loss_sum, "sum")) / num_targets
+    gradient_norm = engine.step()
     return StepResult(
-        loss, targets, positions, padding, norm, truncation, time.monotonic() - start_time, longest_wait
+        loss=loss,
+        num_targets=num_targets,
+        num_tokens=num_tokens,
+        num_padding=num_padding,
+        gradient_norm=gradient_norm,
+        truncation=truncation,
+        seconds=time.monotonic() - start_time,
+        data_wait_seconds=longest_wait,
     )
 
 
-def timed(batches: Iterable[list[Batch]]) -> Iterator[tuple[list[Batch], float]]:
-    """Each of `batches` and the seconds that were spent waiting for it."""
+def with_wait_seconds(batches: Iterable[list[Batch]]) -> Iterator[tuple[list[Batch], float]]:
+    """Yield each item of `batches` with the seconds spent waiting for it."""
     start_time = time.monotonic()
     for micro_batches in batches:
         yield micro_batches, time.monotonic() - start_time
@@ -74,14 +83,14 @@ def timed(batches: Iterable[list[Batch]]) -> Iterator[tuple[list[Batch], float]]
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make what a step draws (dropout) a function of (seed, step, rank), so that no RNG state need be kept."""
+    """Seed torch (dropout) as a function of (seed, step, rank), so that a checkpoint needs no RNG state."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
 def _count_batches(
     micro_batches: list[Batch], accelerator: Accelerator, data_wait_seconds: float
 ) -> tuple[int, int, int, Truncation, float]:
-    """Targets, positions, padding and cuts of the whole step, over all ranks, and the longest wait of a rank."""
+    """The targets, tokens, padding and truncation of all ranks, and the longest wait of a rank in seconds."""
     counts = torch.zeros(6, dtype=torch.float64, device=accelerator.device)
     for batch in micro_batches:
         counts[:5] += torch.tensor(
@@ -91,5 +100,5 @@ def _count_batches(
         )
     counts[5] = data_wait_seconds
     by_rank = accelerator.gather(counts[None])  # (ranks, 6)
-    targets, positions, padding, frames, sentences = map(int, by_rank[:, :5].sum(0).tolist())
-    return targets, positions, padding, Truncation(frames, sentences), float(by_rank[:, 5].max())
+    num_targets, num_tokens, num_padding, frames, sentences = map(int, by_rank[:, :5].sum(0).tolist())
+    return num_targets, num_tokens, num_padding, Truncation(frames, sentences), float(by_rank[:, 5].max())

@@ -1,4 +1,4 @@
-"""Everything of a run that must survive a restart, besides weights and optimizer: one small JSON object."""
+"""Everything of a run that must survive a restart, besides weights and optimizer state: one small JSON object."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,21 +12,21 @@ from signllava_cli.files import read_json, write_json
 
 @dataclass
 class TrainState:
-    """Where the run stands after `step` optimizer steps.
+    """The state of a run after `step` optimizer steps; counts and seconds are sums over all processes and restarts.
 
-    `clips`, `targets`, `positions`, `padding`: computed so far (answer tokens; positions of all kinds, and those
-    that only fill a batch up). `cut_frames`, `cut_sentences`: what sequences lost to the token budget.
-    `skipped_steps`: left out because they were not finite. `loss_mean`, `loss_spread`: moving averages of the loss
-    and of its distance from them. `best_score`: the lowest dev loss or highest dev BLEU, that of `best_step`;
-    `stale_evaluations`: how many there were since. `evaluation_due`: the dev set has not been scored at this step
-    although it should be. `ranks`: the processes that took the last step. `seconds`: spent in
-    steps, over all restarts; `data_wait_seconds` of them waiting for data.
+    Counts over the steps: `clips`; `targets`, answer tokens; `tokens`, all tokens of the sequences, one for each
+    stream vector; `padding`, padding tokens; `truncated_frames` and `truncated_sentences`, removed to keep
+    `data.max_seq_len`; `seconds`, and of these `data_wait_seconds` waiting for data.
+    `skipped_steps`: steps without an update, because loss or gradients were not finite. `loss_mean`, `loss_spread`:
+    moving averages of the loss and of its distance from `loss_mean`. `best_score`: the lowest dev loss or the highest
+    dev BLEU, at step `best_step`; `stale_evaluations`: evaluations since then. `eval_pending`: the dev split has not
+    been scored at this step yet. `num_processes`: the processes that took the last step.
     """
 
     step: int = 0
     clips: int = 0
     targets: int = 0
-    positions: int = 0
+    tokens: int = 0
     padding: int = 0
     truncated_frames: int = 0
     truncated_sentences: int = 0
@@ -37,13 +37,13 @@ class TrainState:
     best_step: int | None = None
     stale_evaluations: int = 0
     eval_pending: bool = False
-    ranks: int = 1
+    num_processes: int = 1
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
 
     @classmethod
     def read(cls, file: Path) -> "TrainState":
-        """What `write` wrote.
+        """Read the file that `write` wrote.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -55,5 +55,5 @@ class TrainState:
             raise UserError(f"{file} is damaged: {first['loc']} {first['msg']}.") from None
 
     def write(self, file: Path) -> None:
-        """Write the whole file, or leave what was there."""
+        """Write the state as JSON, atomically."""
         write_json(file, asdict(self))

@@ -1,4 +1,4 @@
-"""What a person gets wrong ends in one line that says what, where and the fix, and in exit code 2."""
+"""An error of the user prints one line that says what happened, where, and what to do, and exits with 2."""
 
 import shutil
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from signllava_cli.errors import is_out_of_memory
 Command = Callable[..., Ended]
 
 
-def assert_one_line(ended: Ended, *says: str) -> None:
+def assert_one_line(ended: Ended, *phrases: str) -> None:
     assert ended.code == 2, ended.out + ended.err
     assert ended.err.startswith("error: ")
     assert len(ended.err.strip().splitlines()) == 1, ended.err
     assert "Traceback" not in ended.err
-    for words in says:
-        assert words in ended.err
+    for phrase in phrases:
+        assert phrase in ended.err
 
 
 def pretrain(signllava: Command, settings: list[str], *more: str) -> Ended:
@@ -53,7 +53,7 @@ def test_missing_shard(signllava: Command, settings: list[str], corpus: Path, tm
     assert_one_line(ended, "shard 1 of split train is missing", "mae.train.1.h5", "train01")
 
 
-def test_recipe_that_is_not_there_or_no_yaml(signllava: Command, tmp_path: Path) -> None:
+def test_missing_recipe_and_recipe_that_is_not_yaml(signllava: Command, tmp_path: Path) -> None:
     assert_one_line(signllava("pretrain", "-r", "toy/tiny_pretain"), "Did you mean `toy/tiny_pretrain`?")
     (tmp_path / "r.yaml").write_text("train: [")
     assert_one_line(signllava("pretrain", "-r", tmp_path / "r.yaml"), "r.yaml is not YAML")
@@ -70,7 +70,7 @@ def test_missing_llm(signllava: Command, settings: list[str]) -> None:
     assert_one_line(ended, "nobody/nothing cannot be loaded")
 
 
-def test_batch_that_cannot_be_shared(signllava: Command, settings: list[str]) -> None:
+def test_batch_size_that_cannot_be_divided(signllava: Command, settings: list[str]) -> None:
     assert_one_line(pretrain(signllava, settings, "train.batch_size=6"), "train.batch_size: 6 is not a multiple")
 
 
@@ -82,7 +82,7 @@ def test_unknown_launch_profile(signllava: Command, settings: list[str]) -> None
 def test_checkpoint_of_another_llm(
     signllava: Command, settings: list[str], tiny_llm: Path, tmp_path: Path, corpus: Path
 ) -> None:
-    """Of another shape, and of the same shape with other weights."""
+    """An LLM with another shape, and one with the same shape and other weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -103,32 +103,32 @@ def test_checkpoint_of_another_llm(
     assert_one_line(ended, "hidden_size 128", "hidden_size 64")
 
 
-def test_checkpoint_that_is_none(signllava: Command, tmp_path: Path) -> None:
+def test_missing_checkpoint(signllava: Command, tmp_path: Path) -> None:
     assert_one_line(signllava("generate", "-c", tmp_path), "No checkpoint at")
     assert_one_line(signllava("checkpoint", "inspect", tmp_path / "x"), "No checkpoint at")
 
 
-def test_projector_of_another_kind_is_not_taken(signllava: Command, settings: list[str], tmp_path: Path) -> None:
-    """Sign_LLaVA took a projector of another type for its own, and left it random."""
+def test_projector_of_another_type_is_refused(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+    """Sign_LLaVA accepted a projector of another type, and left its weights random."""
     assert pretrain(signllava, settings, "train.max_steps=1").code == 0
-    kinds = [*settings, f"run.output_dir={tmp_path / 'f'}", f"init.projector={tmp_path / 'run'}"]
-    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.mae.projector=mlp3x_gelu"]))
+    overrides = [*settings, f"run.output_dir={tmp_path / 'f'}", f"init.projector={tmp_path / 'run'}"]
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*overrides, "streams.mae.projector=mlp3x_gelu"]))
     assert_one_line(ended, "projector.safetensors lacks", "mae.layers.4")
-    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*kinds, "streams.sign2vec=null"]))
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*overrides, "streams.sign2vec=null"]))
     assert_one_line(ended, "holds", "sign2vec")
 
 
 @pytest.mark.parametrize(
     "words", [["generate"], ["nonsense"], ["pretrain", "--recipe", "pretrain", "--sett", "x=1"], ["serve"]]
 )
-def test_usage(signllava: Command, words: list[str]) -> None:
+def test_wrong_usage_prints_the_usage(signllava: Command, words: list[str]) -> None:
     ended = signllava(*words)
     assert ended.code == 2
     assert "Usage" in ended.err
 
 
 @pytest.mark.parametrize("name", ["toy", "llm"])
-def test_prepare_does_not_write_over_something_else(signllava: Command, tmp_path: Path, name: str) -> None:
+def test_prepare_does_not_overwrite_a_folder_with_other_files(signllava: Command, tmp_path: Path, name: str) -> None:
     (tmp_path / "thesis.tex").write_text("years")
     words = ["toy"] if name == "toy" else ["llm", "tiny", "--corpus", str(tmp_path / "none")]
     ended = signllava("prepare", *words, "--out", tmp_path)
@@ -147,12 +147,12 @@ def test_a_dev_task_without_keywords_is_refused_before_the_first_step(
     assert not list((tmp_path / "run").glob("step-*"))
 
 
-def test_memory_that_is_not_there_is_told_from_a_bug() -> None:
+def test_an_out_of_memory_error_is_not_a_bug() -> None:
     import torch
 
-    with pytest.raises(RuntimeError) as short:
+    with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
-    assert is_out_of_memory(short.value)
+    assert is_out_of_memory(raised.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))

@@ -1,4 +1,4 @@
-"""Every --help is fast, and none of them needs torch."""
+"""Every --help is fast, and imports no torch."""
 
 import resource
 import subprocess
@@ -19,23 +19,23 @@ WITHOUT_TORCH = (
 
 def commands() -> list[tuple[str, ...]]:
     root = get_command(app)
-    found: list[tuple[str, ...]] = [()]
+    all_words: list[tuple[str, ...]] = [()]
     for name, command in root.commands.items():  # type: ignore[attr-defined]
-        found.append((name,))
-        found += [(name, below) for below in getattr(command, "commands", {})]
-    return found
+        all_words.append((name,))
+        all_words += [(name, subcommand) for subcommand in getattr(command, "commands", {})]
+    return all_words
 
 
 def cpu_seconds() -> float:
-    """What the commands of this test took so far of a core: other work beside them does not count."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    """The CPU time of the child processes of this test; other processes do not count."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_help_needs_no_torch_and_less_than_a_second(words: tuple[str, ...]) -> None:
+def test_help_imports_no_torch_and_takes_less_than_a_second(words: tuple[str, ...]) -> None:
     seconds = []
-    for _ in range(3):  # the machine is noisy: the best of three
+    for _ in range(3):  # the machine is noisy: take the best of three
         start_time = cpu_seconds()
         ended = subprocess.run(
             [sys.executable, "-c", WITHOUT_TORCH, *words, "--help"],
@@ -51,7 +51,7 @@ def test_help_needs_no_torch_and_less_than_a_second(words: tuple[str, ...]) -> N
     assert min(seconds) < 1
 
 
-def test_all_commands_of_the_study_are_there() -> None:
+def test_all_documented_commands_exist() -> None:
     names = {" ".join(words) for words in commands()}
     assert {
         *(f"prepare {source}" for source in ("how2sign", "youtube-asl", "openasl", "phoenix14t", "csv")),

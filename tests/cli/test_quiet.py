@@ -1,4 +1,4 @@
-"""What libraries print of themselves, and is no news to the person at the terminal, does not come through."""
+"""Messages of libraries that do not concern the user are not printed."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-LOGGED = (
+SCRIPT = (
     "import logging, inspect\n"
     "from signllava_cli.console import quiet_libraries\n"
     "quiet_libraries()\n"
@@ -18,14 +18,14 @@ LOGGED = (
 )
 
 
-def test_a_missing_kernel_of_bitsandbytes_is_not_news_and_its_other_warnings_are() -> None:
-    """On a CPU with AVX-512-BF16 it looks for a faster kernel, and says that it has none, with its own text."""
-    ended = subprocess.run([sys.executable, "-c", LOGGED], capture_output=True, text=True, check=True)
+def test_the_missing_kernel_of_bitsandbytes_is_not_printed_but_its_other_warnings_are() -> None:
+    """On a CPU with AVX-512-BF16 bitsandbytes warns that it found no faster kernel, with the text in its source."""
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert ended.stderr.splitlines() == ["something else"]
 
 
 @pytest.mark.slow
-def test_the_llm_of_the_wheel_is_made_without_a_bar_of_another_program(tmp_path: Path) -> None:
+def test_prepare_llm_prints_no_progress_bar_of_another_program(tmp_path: Path) -> None:
     out = tmp_path / "llm"
     ended = subprocess.run(
         [sys.executable, "-m", "signllava_cli", "prepare", "llm", "smollm2", "--out", str(out)],

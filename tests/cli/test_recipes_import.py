@@ -1,4 +1,4 @@
-"""`signllava recipes import`: a configuration of Sign_LLaVA is converted to a recipe, and every key is reported."""
+"""`signllava recipes import` converts a configuration of Sign_LLaVA into a recipe, and reports on every key."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -159,15 +159,15 @@ SignModelArguments:
 """
 
 
-def leaves(content: Any, prefix: str = "") -> list[str]:
-    """The whole key of every value of a YAML file."""
+def leaf_keys(content: Any, prefix: str = "") -> list[str]:
+    """The full key of every value of a YAML file."""
     if not isinstance(content, dict) or not content:
         return [prefix]
-    return [leaf for key, value in content.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else key)]
+    return [leaf for key, value in content.items() for leaf in leaf_keys(value, f"{prefix}.{key}" if prefix else key)]
 
 
-def imported(signllava: Signllava, folder: Path, old: str, *options: object) -> tuple[Recipe, str, Ended]:
-    """The recipe, the text of its file, and how the command ended."""
+def import_old(signllava: Signllava, folder: Path, old: str, *options: object) -> tuple[Recipe, str, Ended]:
+    """Import the configuration `old`; returns the recipe, the text of its file, and the output."""
     (folder / "old.yaml").write_text(old)
     ended = signllava("recipes", "import", folder / "old.yaml", "--out", folder / "new.yaml", *options)
     assert ended.code == 0, ended.err
@@ -175,13 +175,13 @@ def imported(signllava: Signllava, folder: Path, old: str, *options: object) -> 
     return read_recipe(folder / "new.yaml"), (folder / "new.yaml").read_text(), ended
 
 
-def outcome_of(key: str, text: str) -> str:
-    """The line about a key in the comments of the recipe."""
+def comment_on(key: str, text: str) -> str:
+    """The comment line of the recipe about a key of Sign_LLaVA."""
     return next(line for line in text.splitlines() if line.startswith("#") and f" {key}: " in line)
 
 
-def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp_path: Path) -> None:
-    recipe, text, _ = imported(signllava, tmp_path, PRETRAIN, "--num-processes", 4)
+def test_a_pretrain_configuration_becomes_a_recipe_of_the_same_run(signllava: Signllava, tmp_path: Path) -> None:
+    recipe, text, _ = import_old(signllava, tmp_path, PRETRAIN, "--num-processes", 4)
     require_stage(recipe, "pretrain")
     assert (recipe.run.output_dir, recipe.run.seed, recipe.llm.path, recipe.llm.bits) == (
         "old/out",
@@ -215,16 +215,16 @@ def test_a_pretrain_configuration_becomes_the_same_run(signllava: Signllava, tmp
     weights = recipe.tasks.train
     assert (weights.translation, weights.one_word_present, weights.multi_word_present) == (0.5, 0, 0.3)
     assert (weights.is_reversed, recipe.tasks.max_words, recipe.tasks.paraphrases) == (0, 4, 0)
-    assert list(recipe.streams) == ["mae", "sign2vec"]  # the order of its code, whatever that of the file
+    assert list(recipe.streams) == ["mae", "sign2vec"]  # the order of Sign_LLaVA's code, not of the file
     mae, sign2vec = recipe.streams.values()
     assert (mae.width, mae.projector, mae.normalize_input, mae.normalize_output) == (640, "linear", False, False)
     assert (mae.folder, mae.metadata) == ("/data/H2S/from/elsewhere", "H2S.mae.{split}.json")
     assert (sign2vec.folder, sign2vec.metadata) == (None, None)
-    assert "enable_input is false" in outcome_of("SignModelArguments.projectors.pose.dim", text)
+    assert "enable_input is false" in comment_on("SignModelArguments.projectors.pose.dim", text)
 
 
-def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
-    recipe, text, ended = imported(signllava, tmp_path, FINETUNE)
+def test_a_finetune_configuration_lists_the_decisions_of_the_user(signllava: Signllava, tmp_path: Path) -> None:
+    recipe, text, ended = import_old(signllava, tmp_path, FINETUNE)
     require_stage(recipe, "finetune")
     assert (recipe.llm.bits, recipe.lora.r, recipe.lora.enabled) == (4, 32, True)
     assert (recipe.train.learning_rate, recipe.train.projector_learning_rate) == (1e-5, 2e-5)
@@ -244,10 +244,10 @@ def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signll
         "SignModelArguments.projectors.pretrained_projector_ckpt": "signllava checkpoint convert old/checkpoint-10/",
     }
     for key, words in decisions.items():
-        assert f"to decide: {key}: " in outcome_of(key, text)
-        assert words in outcome_of(key, text)
+        assert f"to decide: {key}: " in comment_on(key, text)
+        assert words in comment_on(key, text)
         assert f"warning: {key}: " in ended.out
-    # keys that are not in the file have the defaults of Sign_LLaVA
+    # keys that the file does not set have the defaults of Sign_LLaVA, not ours
     assert (recipe.train.lr_scheduler_type, recipe.train.num_train_epochs, recipe.run.seed) == ("linear", 3, 42)
     assert (recipe.data.max_seq_len, recipe.track.logging_steps) == (512, 500)
 
@@ -270,42 +270,44 @@ def test_a_finetune_configuration_names_what_is_left_to_decide(signllava: Signll
         ),
     ],
 )
-def test_a_generate_configuration_keeps_its_context(
+def test_a_generate_configuration_keeps_its_context_source(
     signllava: Signllava, tmp_path: Path, change: dict[str, str], source: str
 ) -> None:
     old = GENERATE
     for before, after in change.items():
         assert before in old
         old = old.replace(before, after)
-    recipe, text, _ = imported(signllava, tmp_path, old)
+    recipe, text, _ = import_old(signllava, tmp_path, old)
     generate = recipe.generate
     assert (generate.context_source, generate.split, recipe.data.root) == (source, "dev", "/data/H2S/")
     assert (generate.num_beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
     assert (generate.temperature, generate.top_p) == (None, 1.0)  # do_sample is false
-    assert "do_sample" in outcome_of("GenerateArguments.temperature", text)
-    assert "signllava checkpoint convert old/out/checkpoint-40" in outcome_of("GenerateArguments.model_path", text)
+    assert "do_sample" in comment_on("GenerateArguments.temperature", text)
+    assert "signllava checkpoint convert old/out/checkpoint-40" in comment_on("GenerateArguments.model_path", text)
 
 
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
-def test_every_key_is_reported_on_the_screen_and_in_the_file(signllava: Signllava, tmp_path: Path, old: str) -> None:
-    _, text, ended = imported(signllava, tmp_path, old)
-    for key in leaves(yaml.safe_load(old)):
-        assert outcome_of(key, text)
+def test_every_key_is_reported_in_the_output_and_in_the_file(signllava: Signllava, tmp_path: Path, old: str) -> None:
+    _, text, ended = import_old(signllava, tmp_path, old)
+    for key in leaf_keys(yaml.safe_load(old)):
+        assert comment_on(key, text)
         assert key in ended.out
     printed = signllava("recipes", "import", tmp_path / "old.yaml")
-    assert (printed.out, printed.err) == (text, "")  # without --out, the recipe alone is on stdout
+    assert (printed.out, printed.err) == (text, "")  # without --out, the recipe is printed on stdout
 
 
-def test_values_that_a_recipe_cannot_hold_are_left_to_decide(signllava: Signllava, tmp_path: Path) -> None:
+def test_values_that_are_not_valid_in_a_recipe_are_reported_as_decisions(
+    signllava: Signllava, tmp_path: Path
+) -> None:
     old = PRETRAIN.replace("bits: 16", "bits: 5").replace("weight_decay: 0.2", "weight_decay: [1]")
     old = old.replace("lr_scheduler_type: linear", "lr_scheduler_type: reduce_lr_on_plateau")
     old = old.replace("multi_word_present:", "sing_along:")
-    recipe, text, _ = imported(signllava, tmp_path, old)
+    recipe, text, _ = import_old(signllava, tmp_path, old)
     assert recipe.llm.bits == 16
     for key, value in (("bits", "5"), ("weight_decay", "[1]"), ("lr_scheduler_type", "'reduce_lr_on_plateau'")):
-        assert f"to decide: TrainingArguments.{key}: " in outcome_of(f"TrainingArguments.{key}", text)
-        assert f"got {value}" in outcome_of(f"TrainingArguments.{key}", text)
-    assert "to decide" in outcome_of("SignMultiTaskArguments.sing_along.sample_weight", text)
+        assert f"to decide: TrainingArguments.{key}: " in comment_on(f"TrainingArguments.{key}", text)
+        assert f"got {value}" in comment_on(f"TrainingArguments.{key}", text)
+    assert "to decide" in comment_on("SignMultiTaskArguments.sing_along.sample_weight", text)
 
 
 def test_a_recipe_that_is_a_sign_llava_configuration_hints_at_the_import(
@@ -328,7 +330,7 @@ def test_a_recipe_that_is_a_sign_llava_configuration_hints_at_the_import(
         ("TrainingArguments: !!python/object/apply:os.system [touch /tmp/x]\n", "is not YAML"),
     ],
 )
-def test_what_cannot_be_imported_is_refused_in_one_line(
+def test_a_file_that_cannot_be_imported_is_refused_in_one_line(
     signllava: Signllava, tmp_path: Path, old: str, message: str
 ) -> None:
     (tmp_path / "old.yaml").write_text(old)
@@ -338,7 +340,7 @@ def test_what_cannot_be_imported_is_refused_in_one_line(
     assert not (tmp_path / "new.yaml").exists()
 
 
-def with_value(config: dict[str, Any], key: str, value: object) -> None:
+def set_value(config: dict[str, Any], key: str, value: object) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         config = config[parent]
@@ -346,22 +348,22 @@ def with_value(config: dict[str, Any], key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
-def test_keys_with_any_value_are_reported(old: str, tmp_path: Path) -> None:
+def test_every_key_is_reported_for_any_value(old: str, tmp_path: Path) -> None:
     values = (None, True, -1, "x", [], {}, {"a": {"b": 1}}, float("inf"))
-    keys = leaves(yaml.safe_load(old))
-    changes = [dict.fromkeys(keys, value) for value in values]  # every key, and each key alone
+    keys = leaf_keys(yaml.safe_load(old))
+    changes = [dict.fromkeys(keys, value) for value in values]  # all keys, then one key at a time
     changes += [{key: values[number % len(values)]} for number, key in enumerate(keys)]
     for change in changes:
         config = yaml.safe_load(old)
         for key, value in change.items():
-            with_value(config, key, value)
+            set_value(config, key, value)
         (tmp_path / "old.yaml").write_text(yaml.safe_dump(config))
-        recipe = import_recipe(tmp_path / "old.yaml")
-        build_recipe(yaml.safe_load(recipe.to_yaml()))
-        assert set(leaves(config)) <= {report.key for report in recipe.reports}
+        result = import_recipe(tmp_path / "old.yaml")
+        build_recipe(yaml.safe_load(result.to_yaml()))
+        assert set(leaf_keys(config)) <= {report.key for report in result.reports}
 
 
-def test_an_import_overwrites_no_file(signllava: Signllava, tmp_path: Path) -> None:
+def test_an_import_does_not_overwrite_a_file(signllava: Signllava, tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text(PRETRAIN)
     ended = signllava("recipes", "import", tmp_path / "old.yaml", "--out", tmp_path / "old.yaml")
     assert (ended.code, (tmp_path / "old.yaml").read_text()) == (2, PRETRAIN)

@@ -1,7 +1,7 @@
-"""Imported by every Python process that has this folder on its PYTHONPATH; see `interrupted` in conftest.py.
+"""Every Python process that has this folder on its PYTHONPATH imports this file; see `interrupted` in conftest.py.
 
-`INTERRUPT=NAME:COUNT:SIGNAL` sends the process the signal when it opens a file of this name for appending for the
-COUNT-th time: a kill at a known moment, however busy the machine is.
+With `INTERRUPT=NAME:COUNT:SIGNAL` the process gets the signal when it opens a file of this name for appending the
+COUNT-th time: a kill at a known moment, independent of the speed of the machine.
 """
 
 import os
@@ -9,12 +9,13 @@ import sys
 
 if interrupt := os.environ.get("INTERRUPT"):
     name, count, number = interrupt.split(":")
-    opened = [0]
+    num_opened = 0
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
+    def interrupt_open(event: str, arguments: tuple[object, ...]) -> None:
+        global num_opened
         if event == "open" and arguments[1] == "a" and os.path.basename(str(arguments[0])) == name:
-            opened[0] += 1
-            if opened[0] == int(count):
+            num_opened += 1
+            if num_opened == int(count):
                 os.kill(os.getpid(), int(number))
 
-    sys.addaudithook(watch)
+    sys.addaudithook(interrupt_open)

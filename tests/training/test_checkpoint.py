@@ -1,4 +1,4 @@
-"""What is on disk: only what was trained, all of it, readable by the tools that people use."""
+"""A checkpoint holds the trained tensors, all of them and no others, in formats that other tools read."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def finetuned(signllava: Command, settings: list[str], tmp_path: Path, pretraine
     return run
 
 
-def test_a_pretrain_checkpoint_is_four_bytes_a_trained_parameter(pretrained: Path, settings: list[str]) -> None:
+def test_a_pretrain_checkpoint_has_four_bytes_per_trained_parameter(pretrained: Path, settings: list[str]) -> None:
     file = pretrained / "best" / "projector.safetensors"
     model = load_model_bundle(read_recipe("toy/tiny_pretrain", settings), torch.device("cpu")).model
     trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
@@ -48,7 +48,7 @@ def test_a_pretrain_checkpoint_is_four_bytes_a_trained_parameter(pretrained: Pat
     }
 
 
-def test_no_frozen_tensor_anywhere(finetuned: Path) -> None:
+def test_no_file_of_a_run_holds_a_frozen_tensor(finetuned: Path) -> None:
     names = set()
     for file in finetuned.rglob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
@@ -64,7 +64,7 @@ def test_no_frozen_tensor_anywhere(finetuned: Path) -> None:
     assert not [path for path in finetuned.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
 
 
-def test_only_the_newest_checkpoints_keep_their_optimizer_and_best_and_last_stay(
+def test_only_the_newest_checkpoints_keep_optimizer_state_and_best_and_last_are_kept(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -82,7 +82,7 @@ def test_only_the_newest_checkpoints_keep_their_optimizer_and_best_and_last_stay
 def test_finetune_starts_from_the_pretrained_projector(
     signllava: Command, settings: list[str], tmp_path: Path, pretrained: Path
 ) -> None:
-    """A run, a checkpoint and a file are the same start."""
+    """A run, a checkpoint and a file give the same weights."""
     expected = load_file(pretrained / "best" / "projector.safetensors")
     best = find_checkpoint(pretrained)
     for source in (pretrained, best, best / "projector.safetensors"):
@@ -92,24 +92,24 @@ def test_finetune_starts_from_the_pretrained_projector(
             assert torch.equal(tensor, expected[name])
 
 
-def test_the_adapter_is_one_that_peft_reads(finetuned: Path, tiny_llm: Path) -> None:
+def test_peft_reads_the_adapter(finetuned: Path, tiny_llm: Path) -> None:
     adapter = find_checkpoint(finetuned) / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_llm)
     llm = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llm), adapter)
-    ours = load_checkpoint_bundle(
+    bundle = load_checkpoint_bundle(
         find_checkpoint(finetuned), checkpoint_recipe(find_checkpoint(finetuned), []), torch.device("cpu")
     )
-    theirs = {n: p for n, p in llm.named_parameters() if "lora_" in n}
-    mine = {n.removeprefix("llm."): p for n, p in ours.model.named_parameters() if "lora_" in n}
-    assert theirs.keys() == mine.keys()
-    assert all(torch.equal(theirs[name], mine[name]) for name in mine)
-    assert any(mine[name].abs().sum() > 0 for name in mine if "lora_B" in name)
+    expected = {name: tensor for name, tensor in llm.named_parameters() if "lora_" in name}
+    actual = {
+        name.removeprefix("llm."): tensor for name, tensor in bundle.model.named_parameters() if "lora_" in name
+    }
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in actual)
+    assert any(actual[name].abs().sum() > 0 for name in actual if "lora_B" in name)
 
 
-def test_a_missing_or_foreign_tensor_is_not_loaded_in_silence(
-    signllava: Command, pretrained: Path, settings: list[str]
-) -> None:
+def test_missing_and_unexpected_tensors_are_errors(signllava: Command, pretrained: Path, settings: list[str]) -> None:
     from safetensors.torch import save_file
 
     file = find_checkpoint(pretrained) / "projector.safetensors"

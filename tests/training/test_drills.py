@@ -1,4 +1,4 @@
-"""Drills: fifty kills of one run, and a disk that fills up under it."""
+"""Drills: a run that is killed fifty times, and a disk that becomes full during a run."""
 
 import random
 import signal
@@ -18,28 +18,28 @@ Command = Callable[..., Ended]
 KILLS = 50
 
 
-def assert_same_end(one: Path, other: Path) -> None:
+def assert_same_end(expected: Path, run: Path) -> None:
     for file in ("projector.safetensors", "resume/optimizer.safetensors"):
-        ours, theirs = load_file(one / "last" / file), load_file(other / "last" / file)
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours), file
-    assert (one / "last").resolve().name == (other / "last").resolve().name
+        expected_tensors, tensors = load_file(expected / "last" / file), load_file(run / "last" / file)
+        assert all(torch.equal(expected_tensors[name], tensors[name]) for name in expected_tensors), file
+    assert (expected / "last").resolve().name == (run / "last").resolve().name
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_fifty_kills_end_in_the_weights_of_the_uninterrupted_run(
+def test_a_run_killed_fifty_times_ends_with_the_weights_of_an_uninterrupted_run(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """Half of them as soon as a checkpoint is being written, the others at any moment."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    """Half of the kills come during the write of a checkpoint, the others at random times."""
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     common = [*settings, "train.max_steps=400", "train.save_steps=1", "train.eval_steps=150"]
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
-    during_a_save = 0
+    assert signllava(*command, *sets([*common, f"run.output_dir={uninterrupted}"])).code == 0
+    num_kills_during_save = 0
     for kill in range(KILLS):
         process = subprocess_command(*command, *sets([*common, f"run.output_dir={killed}"]))
-        seen = set(killed.glob("step-*")) if killed.exists() else set()
-        while not (set(killed.glob("step-*")) - seen):  # under way
+        old_folders = set(killed.glob("step-*")) if killed.exists() else set()
+        while not (set(killed.glob("step-*")) - old_folders):  # until the run writes its next checkpoint
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.001)
         time.sleep(random.random() * 0.3)
@@ -47,45 +47,45 @@ def test_fifty_kills_end_in_the_weights_of_the_uninterrupted_run(
             assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        during_a_save += bool(list(killed.glob("step-*.tmp")))
+        num_kills_during_save += bool(list(killed.glob("step-*.tmp")))
         assert all(find_damage(checkpoint) is None for checkpoint in killed.glob("step-??????"))
-    assert during_a_save > KILLS / 10
+    assert num_kills_during_save > KILLS / 10
     ended = signllava(*command, *sets([*common, f"run.output_dir={killed}"]))
     assert ended.code == 0, ended.err
-    assert_same_end(whole, killed)
+    assert_same_end(uninterrupted, killed)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four megabytes."""
+    """A folder on a file system of four megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
-        pytest.skip("may not mount a tmpfs here")
+        pytest.skip("a tmpfs cannot be mounted")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_loses_nothing_that_was_saved_and_says_so(
+def test_a_full_disk_is_an_error_and_damages_no_saved_checkpoint(
     signllava: Command, settings: list[str], tmp_path: Path, small_disk: Path
 ) -> None:
-    whole, run = tmp_path / "whole", small_disk / "run"
+    uninterrupted, run = tmp_path / "uninterrupted", small_disk / "run"
     common = [*settings, "train.max_steps=30", "train.save_steps=1", "train.eval_steps=50"]
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
+    assert signllava(*command, *sets([*common, f"run.output_dir={uninterrupted}"])).code == 0
     ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=50"]))
     assert ended.code == 2
     assert "cannot be written" in ended.err
-    saved = sorted(run.glob("step-??????"))
-    assert len(saved) > 3
-    assert all(find_damage(checkpoint) is None for checkpoint in saved)
-    assert (run / "last").resolve() == saved[-1].resolve()
+    checkpoints = sorted(run.glob("step-??????"))
+    assert len(checkpoints) > 3
+    assert all(find_damage(checkpoint) is None for checkpoint in checkpoints)
+    assert (run / "last").resolve() == checkpoints[-1].resolve()
     ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=2"]))
-    assert ended.code == 2, "a disk without room is found before the first step"
+    assert ended.code == 2, "the preflight finds the full disk before the first step"
     assert "cannot be written" in ended.err
-    for checkpoint in saved[:4]:
+    for checkpoint in checkpoints[:4]:
         subprocess.run(["rm", "-r", str(checkpoint)], check=True)
     ended = signllava(*command, *sets([*common, f"run.output_dir={run}", "train.save_total_limit=2"]))
     assert ended.code == 0, ended.err
-    assert_same_end(whole, run)
+    assert_same_end(uninterrupted, run)

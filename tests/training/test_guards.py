@@ -1,4 +1,4 @@
-"""What keeps a run from harm: the preflight, non-finite steps, spikes, a dev split that gets no better."""
+"""Guards of a run: preflight, steps that are not finite, loss spikes, early stopping, time limit."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from signllava_cli.training.loss_spikes import is_spike
 from signllava_cli.training.train_state import TrainState
 
 Command = Callable[..., Ended]
-# Three layers without a norm behind them, under a learning rate that no weight survives.
+# Projectors of three layers without output norm, with a learning rate at which the weights diverge.
 EXPLODING = [
     *(f"streams.{name}.projector=mlp3x_gelu" for name in ("mae", "sign2vec")),
     *(f"streams.{name}.normalize_output=false" for name in ("mae", "sign2vec")),
@@ -24,40 +24,40 @@ EXPLODING = [
 ]
 
 
-def weights(run: Path, step: str) -> dict[str, torch.Tensor]:
+def read_weights(run: Path, step: str) -> dict[str, torch.Tensor]:
     return load_file(run / step / "projector.safetensors")
 
 
-def lines(run: Path) -> list[dict[str, object]]:
+def read_metrics(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_smoke_pass_leaves_no_trace_in_the_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+def test_the_preflight_does_not_change_the_run(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     runs = {}
-    for smoke in ("true", "false"):
-        runs[smoke] = tmp_path / smoke
+    for has_preflight in ("true", "false"):
+        runs[has_preflight] = tmp_path / has_preflight
         more = [
-            f"run.output_dir={runs[smoke]}",
-            f"train.preflight={smoke}",
+            f"run.output_dir={runs[has_preflight]}",
+            f"train.preflight={has_preflight}",
             "lora.lora_dropout=0.2",
             "init.projector=null",
         ]
         ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
         assert ended.code == 0, ended.err
-        assert ("preflight: longest batch 4 clips" in ended.out) == (smoke == "true")
-        assert not list(runs[smoke].glob("smoke*"))
+        assert ("preflight: longest batch 4 clips" in ended.out) == (has_preflight == "true")
+        assert not list(runs[has_preflight].glob("preflight*"))
     for file in ("projector.safetensors", "adapter/adapter_model.safetensors", "resume/optimizer.safetensors"):
-        ours, theirs = (load_file(run / "last" / file) for run in runs.values())
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        tensors, expected = (load_file(run / "last" / file) for run in runs.values())
+        assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
 
 
-def test_a_dry_run_says_what_the_run_would_take_and_leaves_nothing(
+def test_a_dry_run_prints_memory_and_hours_and_leaves_no_files(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--dry-run", *sets(settings))
     assert ended.code == 0, ended.err
-    for said in ("peak memory of rank 0", "tokens per step, expected", "training", "dev losses", "checkpoint"):
-        assert said in ended.out
+    for label in ("peak memory of rank 0", "tokens per step, expected", "training", "dev losses", "checkpoint"):
+        assert label in ended.out
     assert not (tmp_path / "run").exists()
 
 
@@ -75,21 +75,21 @@ def test_a_broken_llm_is_refused_before_the_first_step(
     assert "of the longest batch are not finite before the first step" in ended.err
 
 
-def test_a_step_that_is_not_finite_stops_the_run_with_the_weights_unharmed(
+def test_a_step_that_is_not_finite_stops_the_run_before_the_weights_change(
     signllava: Command, settings: list[str], tmp_path: Path, corpus: Path
 ) -> None:
     more = [*EXPLODING, "train.save_steps=1", "train.max_steps=40", "train.save_total_limit=50"]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 2
-    assert "are not finite; the weights were not touched. Clips of this step:" in ended.err
-    named = ended.err.partition("Clips of this step: ")[2].partition(". Take")[0].split(", ")
-    known = {clip.id for recording in read_annotations(corpus, "train") for clip in recording.clips}
-    assert len(named) == 4
-    assert set(named) <= known
-    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run", "last").values())
+    assert "are not finite; the weights were not updated. Clips of this step:" in ended.err
+    clips = ended.err.partition("Clips of this step: ")[2].partition(". Remove")[0].split(", ")
+    all_clips = {clip.id for recording in read_annotations(corpus, "train") for clip in recording.clips}
+    assert len(clips) == 4
+    assert set(clips) <= all_clips
+    assert all(torch.isfinite(tensor).all() for tensor in read_weights(tmp_path / "run", "last").values())
 
 
-def test_steps_that_are_not_finite_are_left_out_up_to_a_number_and_counted(
+def test_steps_that_are_not_finite_are_skipped_and_counted_up_to_a_limit(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
     more = [
@@ -101,31 +101,31 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_number_and_counted(
     ]
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert ended.code == 2
-    assert "left out, 3 of at most 3. Its clips: " in ended.out
-    assert "more than 3 such steps" in ended.err
+    assert "skipped, 3 of at most 3. Clips of this step: " in ended.out
+    assert "raise train.skip_nonfinite (3)" in ended.err
     run = tmp_path / "run"
-    steps = [line["step"] for line in lines(run) if line.get("loss", 0) is None]
+    steps = [line["step"] for line in read_metrics(run) if line.get("loss", 0) is None]
     assert len(steps) == 3
-    before, after = (weights(run, f"step-{step:06d}") for step in (steps[0] - 1, steps[0]))
+    before, after = (read_weights(run, f"step-{step:06d}") for step in (steps[0] - 1, steps[0]))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert json.loads((run / "last" / "progress.json").read_text())["skipped_steps"] == 3
 
 
 def test_a_loss_far_above_the_recent_ones_is_a_spike() -> None:
-    progress = TrainState()
+    state = TrainState()
     for step in range(1, 60):
-        progress.step = step
-        assert not is_spike(progress, 3.0 / step + 0.05 * (step % 3))
-    progress.step = 60
-    assert is_spike(progress, 2.0)
-    progress.step = 61
-    assert not is_spike(progress, 0.1)
+        state.step = step
+        assert not is_spike(state, 3.0 / step + 0.05 * (step % 3))
+    state.step = 60
+    assert is_spike(state, 2.0)
+    state.step = 61
+    assert not is_spike(state, 0.1)
 
 
-def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
+def test_best_by_bleu_decodes_a_fixed_subset_and_patience_ends_the_run(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """A learning rate so small that no evaluation beats the first: the run ends early, and stays ended."""
+    """With a tiny learning rate no evaluation is better than the first: the run ends early, and does not resume."""
     more = [
         "train.metric_for_best_model=dev_bleu",
         "train.dev_clips=5",
@@ -141,7 +141,7 @@ def test_best_by_bleu_decodes_a_fixed_part_and_patience_ends_the_run(
     )
     assert "dev BLEU-4" in ended.out
     run = tmp_path / "run"
-    assert [line["step"] for line in lines(run) if "dev_bleu" in line] == [1, 2, 3]
+    assert [line["step"] for line in read_metrics(run) if "dev_bleu" in line] == [1, 2, 3]
     assert (run / "best").resolve().name == "step-000001"
     again = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert again.code == 0
@@ -172,5 +172,5 @@ def test_compiled_layers_train_the_same_run(signllava: Command, settings: list[s
         )
         assert ended.code == 0, ended.err
         print(f"compile={compiled}: {time.monotonic() - start_time:.0f} s")
-        losses.append([line["loss"] for line in lines(run) if "loss" in line])
+        losses.append([line["loss"] for line in read_metrics(run) if "loss" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Every launcher trains the same run, and a run killed under it ends as if nothing had happened."""
+"""Every launcher gives the same losses and weights, also when the run is killed and resumed."""
 
 import contextlib
 import json
@@ -32,16 +32,16 @@ PAIRS = [
     ("finetune", "single"),
     ("finetune", "zero2"),
 ]
-COMPARED = [  # with one process
+COMPARED = [  # with the run of one process
     *(("pretrain", launcher) for launcher in LAUNCHERS if launcher != "single"),
     ("finetune", "ddp"),
     ("finetune", "zero1"),
     ("finetune", "zero2"),
 ]
-# The start of a run is most of its time: `make test` makes these, `make test-all` all of them.
-QUICKLY_MADE = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
-QUICKLY_KILLED = [("finetune", "zero2")]
-# The dropout of an adapter is drawn rank by rank, so a finetuning that is compared has none.
+# Most of the time of a run is its start: `make test` runs these pairs, `make test-all` all of them.
+QUICK_RUNS = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
+QUICK_KILLS = [("finetune", "zero2")]
+# Dropout of the adapter differs between ranks, so a finetuning that is compared has none.
 WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
@@ -50,12 +50,12 @@ def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS)
 
 
 @pytest.fixture(scope="session")
-def whole(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> "Whole":
-    return Whole(made_once, corpus, tiny_llm)
+def full_runs(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> "FullRuns":
+    return FullRuns(made_once, corpus, tiny_llm)
 
 
-class Whole:
-    """Uninterrupted runs, each made once."""
+class FullRuns:
+    """Uninterrupted runs, each trained once."""
 
     def __init__(self, made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> None:
         self.made_once = made_once
@@ -68,7 +68,7 @@ class Whole:
         profile, _ = LAUNCHERS[launcher]
         more = (*more, "data.num_workers=2") if launcher == "ddp" else more
         arguments = [stage, "--recipe", f"toy/tiny_{stage}", *sets([*self.config, f"run.output_dir={run}", *more])]
-        if launcher == "zero2":  # the one that goes through accelerate's own launcher
+        if launcher == "zero2":  # started by `accelerate launch`
             file = shipped_folder("accelerate_configs") / f"{profile}.yaml"
             launch = ["accelerate.commands.launch", "--config_file", str(file), "-m", "signllava_cli"]
             return [sys.executable, "-m", *launch, *arguments]
@@ -76,8 +76,8 @@ class Whole:
 
     def run(self, stage: str, launcher: str, *more: str) -> Path:
         def make(run: Path) -> None:
-            ended = finished(self.command(stage, launcher, run, *more))
-            assert f"distributed type {LAUNCHERS[launcher][1]}, ranks {1 if launcher == 'single' else 2}," in ended
+            output = run_to_end(self.command(stage, launcher, run, *more))
+            assert f"distributed type {LAUNCHERS[launcher][1]}, ranks {1 if launcher == 'single' else 2}," in output
 
         return self.made_once("-".join((stage, launcher, *more)), make)
 
@@ -85,24 +85,24 @@ class Whole:
         return self.run(stage, launcher, *(WITHOUT_DROPOUT if stage == "finetune" else ()))
 
 
-def finished(command: list[str]) -> str:
+def run_to_end(command: list[str]) -> str:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
 
-def lines(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path) -> list[dict[str, float]]:
     file = run / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def figures(run: Path) -> list[float]:
-    wanted = ("loss", "gradient_norm", "dev_loss")
-    return [value for line in lines(run) for key, value in line.items() if key in wanted]
+def read_losses(run: Path) -> list[float]:
+    keys = ("loss", "gradient_norm", "dev_loss")
+    return [value for line in read_metrics(run) for key, value in line.items() if key in keys]
 
 
 def kill_after(command: list[str], run: Path, steps: int) -> None:
-    """SIGKILL the launcher and every rank once `steps` lines are logged: rank 0 stops before it logs another."""
+    """Kill the launcher and all ranks after `steps` lines of metrics; rank 0 is stopped before it logs another."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -111,64 +111,70 @@ def kill_after(command: list[str], run: Path, steps: int) -> None:
         env=interrupted("metrics.jsonl", steps + 1, signal.SIGSTOP),
     )
     deadline = time.monotonic() + 300
-    while not is_stopped(everyone := [*psutil.Process(process.pid).children(recursive=True), process]):
+    while not is_any_stopped(running := [*psutil.Process(process.pid).children(recursive=True), process]):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    for each in everyone:
+    for running_process in running:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(each.pid, signal.SIGKILL)
+            os.kill(running_process.pid, signal.SIGKILL)
     process.wait()
-    assert len(lines(run)) == steps
+    assert len(read_metrics(run)) == steps
 
 
-def is_stopped(processes: list[Any]) -> bool:
-    """Whether a signal has stopped one of `processes`."""
-    for each in processes:
+def is_any_stopped(processes: list[Any]) -> bool:
+    """Whether a signal has stopped (not ended) one of `processes`."""
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(each.pid).status() == psutil.STATUS_STOPPED:
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
                 return True
     return False
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_KILLED))
-def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
-    whole: Whole, tmp_path: Path, stage: str, launcher: str
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICK_KILLS))
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_run(
+    full_runs: FullRuns, tmp_path: Path, stage: str, launcher: str
 ) -> None:
-    expected, killed = whole.run(stage, launcher), tmp_path / "killed"
-    command, step = whole.command(stage, launcher, killed), random.randint(3, STEPS - 4)
+    expected, killed = full_runs.run(stage, launcher), tmp_path / "killed"
+    command, step = full_runs.command(stage, launcher, killed), random.randint(3, STEPS - 4)
     kill_after(command, killed, step)
-    assert "resumed from" in finished(command)
+    assert "resumed from" in run_to_end(command)
     files = [file.relative_to(expected) for file in (expected / "last").rglob("*.safetensors")]
     assert len(files) == (3 if stage == "finetune" else 2)
     for file in files:  # the weights, and AdamW's state
-        ours, theirs = load_file(killed / file), load_file(expected / file)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours), f"{file}, killed after step {step}"
-    assert figures(killed) == figures(expected)
+        tensors, expected_tensors = load_file(killed / file), load_file(expected / file)
+        assert tensors.keys() == expected_tensors.keys()
+        assert all(torch.equal(tensors[name], expected_tensors[name]) for name in tensors), (
+            f"{file}, killed after step {step}"
+        )
+    assert read_losses(killed) == read_losses(expected)
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE, COMPARED))
-def test_every_launcher_gives_the_losses_and_weights_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
-    expected, run = whole.comparable(stage, "single"), whole.comparable(stage, launcher)
-    assert len(figures(expected)) >= 2 * 6 + 1
-    assert figures(run) == pytest.approx(figures(expected), rel=1e-5)
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICK_RUNS, COMPARED))
+def test_every_launcher_gives_the_losses_and_weights_of_one_process(
+    full_runs: FullRuns, stage: str, launcher: str
+) -> None:
+    expected, run = full_runs.comparable(stage, "single"), full_runs.comparable(stage, launcher)
+    assert len(read_losses(expected)) >= 2 * 6 + 1
+    assert read_losses(run) == pytest.approx(read_losses(expected), rel=1e-5)
     for file in trained_files(stage):
-        ours, theirs = load_file(run / "last" / file), load_file(expected / "last" / file)
-        assert ours.keys() == theirs.keys()
-        for name, tensor in theirs.items():
+        tensors, expected_tensors = load_file(run / "last" / file), load_file(expected / "last" / file)
+        assert tensors.keys() == expected_tensors.keys()
+        for name, tensor in expected_tensors.items():
             assert tensor.norm() > 0, name
-            assert (ours[name] - tensor).norm() < 1e-5 * tensor.norm(), name
+            assert (tensors[name] - tensor).norm() < 1e-5 * tensor.norm(), name
 
 
 def trained_files(stage: str) -> list[str]:
     return ["projector.safetensors", *(["adapter/adapter_model.safetensors"] if stage == "finetune" else [])]
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
-def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, stage: str, launcher: str) -> None:
-    """Under every launcher: the bytes of the trained parameters, three times where AdamW's state is kept."""
-    checkpoint = whole.run(stage, launcher) / "last"
+@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICK_RUNS))
+def test_a_checkpoint_holds_the_trained_tensors_and_no_frozen_ones(
+    full_runs: FullRuns, stage: str, launcher: str
+) -> None:
+    """Under every launcher its size is that of the trained parameters, plus twice that for AdamW's state."""
+    checkpoint = full_runs.run(stage, launcher) / "last"
     files = [file.relative_to(checkpoint) for file in checkpoint.rglob("*") if file.is_file()]
     adapter = {"adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
     texts = {"config.json", "recipe.yaml", "progress.json"}
@@ -187,14 +193,14 @@ def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, st
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Whole, tmp_path: Path) -> None:
-    """Weights, optimizer, schedule and order are restored on another number of ranks; rounding is not."""
+def test_a_run_resumes_under_another_launcher_with_a_warning(full_runs: FullRuns, tmp_path: Path) -> None:
+    """On another number of ranks, weights, optimizer, schedule and order are restored; rounding differs."""
     moved = tmp_path / "moved"
     ended = subprocess.run(
-        whole.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
+        full_runs.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ended.returncode == 75, ended.stdout + ended.stderr
-    said = finished(whole.command("pretrain", "single", moved))
-    assert "saved on another number of ranks (2, now 1)" in said
-    assert figures(moved) == pytest.approx(figures(whole.run("pretrain", "single")), rel=1e-4)
+    output = run_to_end(full_runs.command("pretrain", "single", moved))
+    assert "saved on another number of ranks (2, now 1)" in output
+    assert read_losses(moved) == pytest.approx(read_losses(full_runs.run("pretrain", "single")), rel=1e-4)

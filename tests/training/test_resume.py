@@ -1,4 +1,4 @@
-"""Stopping and going on gives the weights of a run that never stopped, bit for bit."""
+"""A stopped or killed run that is resumed ends with the weights of an uninterrupted run, bit for bit."""
 
 import fcntl
 import json
@@ -18,39 +18,39 @@ from transformers import AutoConfig, AutoModelForCausalLM
 Command = Callable[..., Ended]
 
 
-def weights(run: Path, step: str = "last") -> dict[str, torch.Tensor]:
-    found = load_file(run / step / "projector.safetensors")
+def read_weights(run: Path, step: str = "last") -> dict[str, torch.Tensor]:
+    projector = load_file(run / step / "projector.safetensors")
     adapter = run / step / "adapter" / "adapter_model.safetensors"
-    return found | (load_file(adapter) if adapter.exists() else {})
+    return projector | (load_file(adapter) if adapter.exists() else {})
 
 
-def metrics(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    timed = ("tokens_per_second", "data_wait_seconds")
-    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    timings = ("tokens_per_second", "data_wait_seconds")
+    return [{key: value for key, value in line.items() if key not in timings} for line in lines]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
-    assert metrics(one) == metrics(other)
+def assert_same_run(expected: Path, run: Path) -> None:
+    expected_weights, weights = read_weights(expected), read_weights(run)
+    assert expected_weights.keys() == weights.keys()
+    for name, tensor in expected_weights.items():
+        assert torch.equal(tensor, weights[name]), name
+    assert read_metrics(expected) == read_metrics(run)
 
 
 @pytest.mark.parametrize("recipe_name", ["tiny_pretrain", "tiny_finetune"])
 def test_resume_equals_uninterrupted(
     signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str
 ) -> None:
-    """Both stages, on a split small enough that the run crosses into its second and third epoch."""
+    """Both stages, on a split so small that the run has three epochs."""
     stage = recipe_name.removeprefix("tiny_")
     common = [*settings, *ALL_TASKS, "data.train=dev", "train.max_steps=20", "train.eval_steps=7"]
     common += ["init.projector=null", "train.save_total_limit=20", "train.gradient_checkpointing=true"]
     if stage == "finetune":
         common += ["lora.lora_dropout=0.2"]
     command = [stage, "--recipe", f"toy/{recipe_name}"]
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    ended = signllava(*command, *sets([*common, f"run.output_dir={whole}"]))
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    ended = signllava(*command, *sets([*common, f"run.output_dir={uninterrupted}"]))
     assert ended.code == 0, ended.err
     for step in (1, 6, 7, 13, 19):
         ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}", f"train.stop_at_step={step}"]))
@@ -59,13 +59,13 @@ def test_resume_equals_uninterrupted(
     ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}"]))
     assert ended.code == 0
     assert "resumed from" in ended.out
-    assert_same_run(whole, stopped)
+    assert_same_run(uninterrupted, stopped)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """SIGKILL, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
+    """After SIGKILL the run resumes from the newest checkpoint, with the metrics up to its step."""
     common = [
         *settings,
         "train.max_steps=40",
@@ -73,20 +73,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
         "train.eval_steps=10",
         "train.save_total_limit=3",
     ]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    assert signllava(*command, *sets([*common, f"run.output_dir={whole}"])).code == 0
+    assert signllava(*command, *sets([*common, f"run.output_dir={uninterrupted}"])).code == 0
     environment = interrupted("metrics.jsonl", 9, signal.SIGKILL)  # step 9, before its checkpoint
     process = subprocess_command(*command, *sets([*common, f"run.output_dir={killed}"]), env=environment)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, output
-    assert metrics(killed)[-1]["step"] == 8
+    assert read_metrics(killed)[-1]["step"] == 8
     assert os.readlink(killed / "last") == "step-000006"
-    (killed / "step-000999.tmp").mkdir()  # what a kill in the middle of a save leaves
+    (killed / "step-000999.tmp").mkdir()  # left by a kill during a save
     ended = signllava(*command, *sets([*common, f"run.output_dir={killed}"]))
     assert ended.code == 0
-    assert "step-000999.tmp was never finished" in ended.out
-    assert_same_run(whole, killed)
+    assert "step-000999.tmp is an incomplete checkpoint of a killed run; removed" in ended.out
+    assert_same_run(uninterrupted, killed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -102,35 +102,33 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    os.killpg(process.pid, number)  # the whole group, workers included, as a scheduler does it
+    os.killpg(process.pid, number)  # the whole process group, also the workers, as a scheduler does
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
-    last = metrics(run)[-1]["step"]
+    last = read_metrics(run)[-1]["step"]
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
 @pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimizer.safetensors", "config.json"])
-def test_a_truncated_checkpoint_has_a_fallback(
+def test_a_run_resumes_from_the_previous_checkpoint_if_the_newest_is_truncated(
     signllava: Command, settings: list[str], tmp_path: Path, file: str
 ) -> None:
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
+    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
+    assert signllava(*command, *sets([*settings, f"run.output_dir={uninterrupted}"])).code == 0
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     os.truncate(run / "step-000005" / file, 30)
     ended = signllava(*command, *sets(settings))
     assert ended.code == 0
     assert "step-000005 cannot be resumed" in ended.out
     assert "at step 4" in ended.out
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
-def test_resume_asked_for_where_there_is_nothing_is_an_error(
-    signllava: Command, settings: list[str], tmp_path: Path
-) -> None:
+def test_resume_from_a_missing_folder_is_an_error(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--resume", tmp_path / "none", *sets(settings))
     assert ended.code == 2
-    assert "no whole checkpoint there" in ended.err
+    assert "not a complete checkpoint" in ended.err
 
 
 def test_never_does_not_overwrite_a_run_and_unsafe_changes_are_named(signllava: Command, settings: list[str]) -> None:
@@ -150,7 +148,7 @@ def test_never_does_not_overwrite_a_run_and_unsafe_changes_are_named(signllava: 
 def test_resume_refuses_other_data_and_another_llm(
     signllava: Command, settings: list[str], corpus: Path, tiny_llm: Path, tmp_path: Path
 ) -> None:
-    """Both may move to another folder, and must hold what they held."""
+    """Both may be moved to another folder, but must not change."""
     command = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.stop_at_step=2"])]
     assert signllava(*command).code == 75
     data, llm = tmp_path / "data", tmp_path / "llm"
@@ -170,13 +168,13 @@ def test_resume_refuses_other_data_and_another_llm(
     assert (ended.code, "same shape but other weights" in ended.err) == (2, True)
 
 
-def test_damage_beside_the_weights_is_seen_or_survived(
+def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resume(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    """A progress that is not of its checkpoint is not taken up; a line of NULs in the metrics costs that line."""
+    """A checkpoint whose progress.json is of another step is skipped; a line of NULs in metrics.jsonl is removed."""
     command = ["pretrain", "-r", "toy/tiny_pretrain"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
+    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
+    assert signllava(*command, *sets([*settings, f"run.output_dir={uninterrupted}"])).code == 0
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     (run / "step-000005" / "progress.json").write_text("{}")
     with open(run / "metrics.jsonl", "a") as file:
@@ -184,10 +182,10 @@ def test_damage_beside_the_weights_is_seen_or_survived(
     ended = signllava(*command, *sets(settings))
     assert ended.code == 0, ended.err
     assert "step-000005 cannot be resumed: its progress.json is of step 0" in ended.out
-    assert "a damaged line was taken out" in ended.out
-    assert_same_run(whole, run)
-    same = [(each / "last" / "projector.safetensors").read_bytes() for each in (whole, run)]
-    assert same[0] == same[1]
+    assert "metrics.jsonl: removed a damaged line" in ended.out
+    assert_same_run(uninterrupted, run)
+    files = [folder / "last" / "projector.safetensors" for folder in (uninterrupted, run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_runs_do_not_share_a_folder(signllava: Command, settings: list[str], tmp_path: Path) -> None:

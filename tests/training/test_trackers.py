@@ -1,4 +1,4 @@
-"""Trackers go on under the same id after a resume, hold each step once, and never stop a run."""
+"""Trackers continue with the same id after a resume, hold each step once, and never stop a run."""
 
 import json
 from collections.abc import Callable
@@ -21,47 +21,47 @@ NAMES = {"tensorboard", "wandb", "mlflow", "trackio"}
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder."""
-    Accelerator(cpu=True)  # accelerate's trackers ask its state which process they are in
+    Accelerator(cpu=True)  # accelerate's trackers read the rank from its state
     folder = tmp_path / "run"
     folder.mkdir()
     return folder
 
 
 def tracked_by(*names: str) -> Recipe:
-    return build_recipe({"track": {"with": list(names)}})
+    return build_recipe({"track": {"report_to": list(names)}})
 
 
 def train(recipe: Recipe, run: Path, first: int, last: int, loss: float) -> Trackers:
-    """Report the steps from `first` to `last` as the loop does; evaluations every fifth step."""
+    """Log the steps from `first` to `last` as the training loop does, with an evaluation every fifth step."""
     file = run / "metrics.jsonl"
     trackers = Trackers(recipe, run, first - 1)
-    kept = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    lines = [line for line in kept if line["step"] < first]
+    old_lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = [line for line in old_lines if line["step"] < first]
     for step in range(first, last + 1):
-        reports: list[dict[str, object]] = [{"loss": loss + step, "clips": ["a"]}]
+        metrics_of_step: list[dict[str, object]] = [{"loss": loss + step, "clips": ["a"]}]
         if step % 5 == 0:
-            reports.append({"dev_loss": loss - step, "best": True})
-        for figures in reports:
-            trackers.log(step, **figures)
-            lines.append({"step": step, **figures})
+            metrics_of_step.append({"dev_loss": loss - step, "best": True})
+        for metrics in metrics_of_step:
+            trackers.log(step, **metrics)
+            lines.append({"step": step, **metrics})
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return trackers
 
 
 def scalars(run: Path) -> dict[str, dict[int, float]]:
-    """What TensorBoard shows of a run: of each figure its values; no step may stand twice."""
+    """The scalars in the TensorBoard files of a run: metric -> step -> value; no step may be there twice."""
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    found = {}
+    values = {}
     for name in events.Tags()["scalars"]:
         steps = [event.step for event in events.Scalars(name)]
         assert len(set(steps)) == len(steps), name
-        found[name] = {event.step: event.value for event in events.Scalars(name)}
-    return found
+        values[name] = {event.step: event.value for event in events.Scalars(name)}
+    return values
 
 
 def test_tensorboard_holds_each_step_once_after_a_kill(run: Path) -> None:
     recipe = tracked_by("tensorboard")
-    train(recipe, run, 1, 12, loss=100)  # killed: nothing is closed
+    train(recipe, run, 1, 12, loss=100)  # killed: the trackers are not ended
     train(recipe, run, 8, 15, loss=200).end()
     assert scalars(run) == {
         "loss": {step: (100 if step < 8 else 200) + step for step in range(1, 16)},
@@ -69,33 +69,33 @@ def test_tensorboard_holds_each_step_once_after_a_kill(run: Path) -> None:
     }
 
 
-def test_a_run_that_starts_anew_shows_nothing_of_the_one_before(run: Path) -> None:
+def test_a_run_that_starts_at_step_0_shows_nothing_of_the_previous_run(run: Path) -> None:
     recipe = tracked_by("tensorboard")
     train(recipe, run, 1, 4, loss=100)
     train(recipe, run, 1, 2, loss=200).end()
     assert scalars(run) == {"loss": {1: 201, 2: 202}}
 
 
-def test_a_tracker_that_cannot_start_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "tensorboard").write_text("in the way")
+def test_a_tracker_that_cannot_start_is_disabled(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "tensorboard").write_text("a file, not a folder")
     train(tracked_by("tensorboard"), run, 1, 3, loss=1).end()
-    assert capsys.readouterr().out.count("warning: the tracker tensorboard failed and is left out") == 1
+    assert capsys.readouterr().out.count("warning: the tracker tensorboard failed and is disabled") == 1
 
 
-def test_a_tracker_that_fails_later_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tracker_that_fails_later_is_disabled(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trackers = train(tracked_by("tensorboard"), run, 1, 2, loss=1)
     for step in (3, 4):
-        trackers.log(step, **{"half a \ud800": 1.0})  # no name for a protocol buffer
+        trackers.log(step, **{"half a \ud800": 1.0})  # not a valid string of a protocol buffer
     trackers.end()
-    assert capsys.readouterr().out.count("warning: the tracker tensorboard failed and is left out") == 1
+    assert capsys.readouterr().out.count("warning: the tracker tensorboard failed and is disabled") == 1
     assert scalars(run) == {"loss": {1: 2, 2: 3}}
 
 
-def test_a_tracker_that_is_not_installed_is_an_error_with_its_mend() -> None:
-    missing = sorted(NAMES - {str(each) for each in get_available_trackers()})
+def test_a_tracker_that_is_not_installed_is_an_error_with_its_fix() -> None:
+    missing = sorted(NAMES - {str(name) for name in get_available_trackers()})
     if not missing:
-        pytest.skip("all trackers are installed here")
-    with pytest.raises(UserError, match=rf"track\.with: .* {missing[0]}; run `pip install {missing[0]}`"):
+        pytest.skip("all trackers are installed")
+    with pytest.raises(UserError, match=rf"track\.report_to: .* {missing[0]}; run `pip install {missing[0]}`"):
         require_trackers(tracked_by("tensorboard", missing[0]))
 
 
@@ -105,14 +105,14 @@ def test_mlflow_run_survives_resume(run: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     recipe = tracked_by("mlflow")
     train(recipe, run, 1, 12, loss=100).end()
-    identity = (run / "trackers.json").read_text()
+    ids = (run / "trackers.json").read_text()
     train(recipe, run, 8, 15, loss=100).end()
-    assert (run / "trackers.json").read_text() == identity
+    assert (run / "trackers.json").read_text() == ids
     client = mlflow.MlflowClient()
     for name, steps in (("loss", range(1, 16)), ("dev_loss", (5, 10, 15))):
-        history = client.get_metric_history(json.loads(identity)["mlflow"], name)
+        history = client.get_metric_history(json.loads(ids)["mlflow"], name)
         assert [point.step for point in history] == list(steps)
-    assert client.get_run(json.loads(identity)["mlflow"]).data.params["train.learning_rate"] == "0.002"
+    assert client.get_run(json.loads(ids)["mlflow"]).data.params["train.learning_rate"] == "0.002"
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -130,16 +130,16 @@ def test_run_name_survives_resume(run: Path, monkeypatch: pytest.MonkeyPatch, na
     assert json.loads((run / "trackers.json").read_text())[name] != first
 
 
-def test_a_resumed_run_is_whole_in_tensorboard(signllava: Command, settings: list[str], tmp_path: Path) -> None:
+def test_a_resumed_run_is_complete_in_tensorboard(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     command = ["pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, "track.report_to=[tensorboard]"])]
     assert signllava(*command, "--set", "train.stop_at_step=3").code == 75
     ended = signllava(*command)
     assert ended.code == 0, ended.err
     recorded: dict[str, dict[int, float]] = {}
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
-        figures = json.loads(line)
-        step = figures.pop("step")
-        for name, value in figures.items():
+        metrics = json.loads(line)
+        step = metrics.pop("step")
+        for name, value in metrics.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 recorded.setdefault(name, {})[step] = pytest.approx(value, rel=1e-6)
     assert set(recorded["loss"]) == {1, 2, 3, 4, 5, 6}
