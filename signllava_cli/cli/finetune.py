@@ -1,48 +1,18 @@
 """`signllava finetune`: train projectors and a LoRA adapter of the quantized LLM (QLoRA)."""
 
-import json
-from typing import Annotated
-
-import typer
-
-from signllava_cli.cli.options import (
-    DryRunOption,
-    LaunchOption,
-    MachineRankOption,
-    MainProcessIPOption,
-    MainProcessPortOption,
-    NumMachinesOption,
-    NumProcessesOption,
-    RecipeOption,
-    ResumeOption,
-    SetOption,
-    launch_overrides,
-)
+from signllava_cli.cli.options import DryRunOption, RecipeOption, ResumeOption
+from signllava_cli.cli.setting_options import LAUNCH_SETTINGS, SettingOption, setting_options
 
 
+@setting_options(SettingOption("init.projector", "--projector", metavar="PATH"), *LAUNCH_SETTINGS)
 def finetune(
     recipe: RecipeOption,
-    projector: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Pretrained projector: a run, a checkpoint or a file (init.projector)."),
-    ] = None,
-    set_: SetOption = None,
+    overrides: list[str],
     resume: ResumeOption = "auto",
-    launch: LaunchOption = None,
-    num_processes: NumProcessesOption = None,
-    num_machines: NumMachinesOption = None,
-    machine_rank: MachineRankOption = None,
-    main_process_ip: MainProcessIPOption = None,
-    main_process_port: MainProcessPortOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train projectors and a LoRA adapter of the quantized LLM."""
     from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
 
-    overrides = [
-        *(set_ or []),
-        *([f"init.projector={json.dumps(projector)}"] if projector else []),
-        *launch_overrides(launch, num_processes, num_machines, machine_rank, main_process_ip, main_process_port),
-    ]
     run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run, recipe)

@@ -72,7 +72,7 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
     )
 
     if to.exists():
-        raise UserError(f"{to} is already there: choose another name.")
+        raise UserError(f"{to} exists: choose another name.")
     if recipe == "slurm":
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(shipped_folder("recipes") / recipe, to)
@@ -86,43 +86,45 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
 
 @app.command()
 def validate(recipe: Name, set_: SetOption = None) -> None:
-    """Check a recipe; all errors are named at once."""
+    """Check a recipe; all errors are reported at once."""
     from signllava_cli.recipe import read_recipe, require_stage
 
-    read = read_recipe(recipe, set_ or [])
-    require_stage(read, "finetune" if read.lora.enabled else "pretrain")
+    resolved = read_recipe(recipe, set_ or [])
+    require_stage(resolved, "finetune" if resolved.lora.enabled else "pretrain")
     typer.echo(f"{recipe}: no error")
 
 
 @app.command("import")
 def import_(
-    old: Annotated[
+    config: Annotated[
         Path, typer.Argument(help="A YAML file of Sign_LLaVA: pretrain.yaml, finetune.yaml, generate.yaml.")
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="The new recipe. Without it, the recipe is printed, the account in comments.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The new recipe. Default: print it.")] = None,
     num_processes: Annotated[
         int | None,
-        typer.Option("--num-processes", min=1, help="How many GPUs the old run had; its batch is per GPU."),
+        typer.Option("--num-processes", min=1, help="GPUs of the old run, whose batch size is per GPU."),
     ] = None,
 ) -> None:
-    """Turn a configuration of Sign_LLaVA into a recipe, and say for each of its keys what became of it."""
+    """Convert a configuration of Sign_LLaVA to a recipe, and report what became of each of its keys."""
     from signllava_cli.console import info, print_table, warning
     from signllava_cli.errors import UserError
     from signllava_cli.files import write_text
     from signllava_cli.recipe.sign_llava_import import import_recipe
 
     if out is not None and out.exists():
-        raise UserError(f"{out} is already there: choose another name.")
-    imported = import_recipe(old, num_processes)
+        raise UserError(f"{out} exists: choose another name.")
+    imported = import_recipe(config, num_processes)
     if out is None:
         typer.echo(imported.to_yaml(), nl=False)
         return
     write_text(out, imported.to_yaml())
-    known = [report for report in imported.reports if report.fate != "to decide"]
-    open_ = [report for report in imported.reports if report.fate == "to decide"]
-    print_table(str(old), ["key", "became", "in the recipe"], [[each.key, each.fate, each.note] for each in known])
-    for report in open_:
+    decided = [report for report in imported.reports if report.outcome != "to decide"]
+    undecided = [report for report in imported.reports if report.outcome == "to decide"]
+    print_table(
+        str(config),
+        ["key", "outcome", "in the recipe"],
+        [[report.key, report.outcome, report.note] for report in decided],
+    )
+    for report in undecided:
         warning(f"{report.key}: {report.note}")
-    info(f"recipe in {out}, with this account in its comments; {len(open_)} keys need a decision")
+    info(f"recipe in {out}, with these reports in its comments; {len(undecided)} keys need a decision")

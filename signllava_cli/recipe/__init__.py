@@ -1,8 +1,9 @@
-"""What a recipe is: one YAML file that says everything about a run, checked whole before anything is opened.
+"""A recipe is one YAML file with all settings of a run. It is checked before a model or data file is opened.
 
 Every command accepts the same file and reads the sections it needs. A recipe is built from its defaults, the
 file, and `--set key=value` overrides, in this order. Unknown keys, wrong types and settings that contradict
-each other are reported together, each with its key.
+each other are reported together, each with its key. Each setting is described below its field; `recipes explain`,
+docs/recipe.md, copied recipes and the help of options are made from these descriptions.
 """
 
 from signllava_cli.recipe.commented_copy import comment_recipe

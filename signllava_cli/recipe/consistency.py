@@ -1,4 +1,4 @@
-"""What a recipe may not say, although each of its settings alone is right; and how errors are told."""
+"""Checks of settings against each other, and the messages for all errors of a recipe."""
 
 import dataclasses
 import difflib
@@ -23,7 +23,7 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
     """
     errors = []
     if not recipe.streams:
-        errors.append("streams: none is named; add at least one, such as `mae: {width: 768}`")
+        errors.append("streams: none is given; add at least one, such as `mae: {width: 768}`")
     if stage == "pretrain" and recipe.lora.enabled:
         errors.append("lora.enabled: pretrain trains projectors only; set it to false, or run finetune")
     if stage == "finetune" and not recipe.lora.enabled:
@@ -43,17 +43,19 @@ def require_stage(recipe: Recipe, stage: Stage) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written: JSON and YAML escapes can spell half a surrogate pair, which UTF-8 has not."""
+    """Whether UTF-8 can encode `text`. Escapes in JSON and YAML can write half a surrogate pair, which it cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def error_report(source: str, errors: list[str]) -> UserError:
+    """One error that lists all `errors` of `source`."""
     if len(errors) == 1:
         return UserError(f"{source}: {errors[0]}")
     return UserError(f"{source} has {len(errors)} errors:\n" + "\n".join(f"  {error}" for error in errors))
 
 
 def format_error(error: Any) -> str:
+    """One error of pydantic as `KEY: MESSAGE`."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "unexpected_keyword_argument":
         known = _sibling_keys(error["loc"])
@@ -62,22 +64,24 @@ def format_error(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key}: missing"
     if key == "train.num_train_epochs" and error["input"] is None:
-        return f"{key}: must be a number, not null; for a number of steps, leave it out and set train.max_steps"
+        return f"{key}: must be a number, not null; for a number of steps, remove it and set train.max_steps"
     if error["type"] == "dataclass_type":
         return f"{key or 'recipe'}: expected a section with keys, got {error['input']!r}"
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
 def _sibling_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys that are allowed beside the last one of `location`."""
     owner: Any = Recipe
     if len(location) == 2:
         owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
     elif len(location) > 2:
         owner = TaskWeights if location[0] == "tasks" else Stream
-    return [field.alias or name for name, field in owner.__pydantic_fields__.items()]
+    return list(owner.__pydantic_fields__)
 
 
 def find_contradictions(recipe: Recipe) -> list[str]:
+    """The errors of settings that are valid alone, each as `KEY: MESSAGE`."""
     errors = [
         f"streams.{name}: a stream's name may hold letters, digits, `_` and `-`"
         for name in recipe.streams
@@ -88,26 +92,28 @@ def find_contradictions(recipe: Recipe) -> list[str]:
             try:
                 (pattern or "").format(split="train", shard="0")
             except (KeyError, ValueError, IndexError):
-                errors.append(f"streams.{name}.{key}: may hold {{split}} and {{shard}} and no other {{...}}")
+                errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
     for key, text in recipe.tasks.texts().items():
         if not is_unicode(text) or PLACEHOLDER in text:
-            errors.append(f"tasks.{key}: holds half a surrogate pair or {PLACEHOLDER!r}, which no prompt may hold")
-    for key, mark in (("one_word_present", "{word}"), ("multi_word_present", "{words}")):
-        if mark not in getattr(recipe.tasks, key):
-            errors.append(f"tasks.{key}: the question must hold {mark}, where the words go")
+            errors.append(
+                f"tasks.{key}: contains half a surrogate pair or {PLACEHOLDER!r}, which a prompt must not contain"
+            )
+    for key, placeholder in (("one_word_present", "{word}"), ("multi_word_present", "{words}")):
+        if placeholder not in getattr(recipe.tasks, key):
+            errors.append(f"tasks.{key}: must contain {placeholder}, which the words of the question replace")
     for split, weights in (("train", recipe.tasks.train), ("dev", recipe.tasks.dev)):
         if not sum(vars(weights).values()):
-            errors.append(f"tasks.{split}: no task has a weight")
+            errors.append(f"tasks.{split}: no task has a weight above 0")
     context = recipe.context
     for key in ("window", "prelude"):
-        least, most = getattr(context, f"min_{key}"), getattr(context, key)
-        if least is not None and least > most:
-            errors.append(f"context.min_{key}: {least} is more than context.{key}, {most}")
+        minimum, maximum = getattr(context, f"min_{key}"), getattr(context, key)
+        if minimum is not None and minimum > maximum:
+            errors.append(f"context.min_{key}: {minimum} is more than context.{key}, {maximum}")
     if context.source != "gold" and not re.fullmatch(r"(predicted|mixed):.+", context.source):
         errors.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
     llm, train = recipe.llm, recipe.train
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
-        errors.append(f"llm.dtype: {llm.dtype} weights do not have llm.bits={llm.bits}")
+        errors.append(f"llm.dtype: {llm.dtype} is not a data type of llm.bits={llm.bits}")
     if train.max_tokens_per_batch is None and train.batch_size % train.micro_batch_size:
         errors.append(
             f"train.batch_size: {train.batch_size} is not a multiple of "
@@ -142,18 +148,18 @@ def _generate_errors(recipe: Recipe) -> list[str]:
             f"({config.num_beams}); raise num_beams, or sample with generate.temperature"
         )
     if config.mbr and config.num_return_sequences == 1:
-        errors.append(
-            "generate.mbr: chooses between several hypotheses; ask for them with generate.num_return_sequences"
-        )
+        errors.append("generate.mbr: chooses between several hypotheses; set generate.num_return_sequences above 1")
     if config.min_new_tokens > config.max_new_tokens:
         errors.append(
-            f"generate.min_new_tokens: {config.min_new_tokens} is more than generate.max_new_tokens, "
-            f"{config.max_new_tokens}"
+            f"generate.min_new_tokens: {config.min_new_tokens} is more than generate.max_new_tokens "
+            f"({config.max_new_tokens})"
         )
     if config.task_prompt and config.task != "translation":
-        errors.append(f"generate.task_prompt: is a question of its own, beside generate.task={config.task}")
+        errors.append(
+            f"generate.task_prompt: cannot be combined with generate.task={config.task}; remove one of them"
+        )
     if unknown := [name for name in config.ablate if name not in recipe.streams]:
         errors.append(f"generate.ablate: {', '.join(unknown)} is none of the streams {', '.join(recipe.streams)}")
     if config.ablate and set(recipe.streams) <= set(config.ablate):
-        errors.append("generate.ablate: leaves no stream; use generate.features=zero to show nothing")
+        errors.append("generate.ablate: removes every stream; use generate.features=zero instead")
     return errors

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import types
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -98,6 +99,7 @@ def list_sections() -> tuple[Section, ...]:
 
 
 def _sections_below(key: str, owner: Any, description: str) -> list[Section]:
+    """The section `key`, whose class is `owner`, and the sections inside it."""
     settings: list[Setting] = []
     inner: list[Section] = []
     for name, field in owner.__pydantic_fields__.items():
@@ -115,6 +117,7 @@ def _describe_setting(key: str, field: FieldInfo) -> Setting:
 
 
 def _value_type(field: FieldInfo) -> ValueType:
+    """The values that a field takes, from its annotation and its constraints."""
     annotation, metadata, is_optional = field.annotation, list(field.metadata), False
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (member for member in get_args(annotation) if member is not type(None))
@@ -145,7 +148,7 @@ def settings_by_key() -> dict[str, Setting]:
 
 
 def general_key(key: str) -> str:
-    """`streams.mae.width` as `streams.NAME.width`; any other key as it is."""
+    """`streams.mae.width` as `streams.NAME.width`; any other key unchanged."""
     parts = key.split(".")
     if parts[0] == "streams" and len(parts) > 1:
         parts[1] = STREAM_NAME
@@ -158,27 +161,33 @@ def find_sections(key: str | None = None) -> list[Section]:
     The last part of a key alone, such as `batch_size`, names the settings of every section that has it.
 
     Raises:
-        UserError: no key is called so; names the nearest one.
+        UserError: the key is unknown; the message names the nearest one.
     """
     sections = list_sections()
     if key is None:
         return list(sections)
-    wanted = general_key(key)
-    inside = [section for section in sections if f"{section.key}.".startswith(f"{wanted}.")]
-    if inside:
-        return inside
-    matches = [
-        dataclasses.replace(section, settings=matching)
-        for section in sections
-        if (matching := tuple(setting for setting in section.settings if setting.key == wanted))
-    ] or [
-        dataclasses.replace(section, settings=matching)
-        for section in sections
-        if (matching := tuple(setting for setting in section.settings if setting.key.endswith(f".{key}")))
-    ]
+    key = general_key(key)
+    if whole_sections := [section for section in sections if is_in_section(section, key)]:
+        return whole_sections
+    matches = _with_settings(sections, lambda name: name == key)
+    matches = matches or _with_settings(sections, lambda name: name.endswith(f".{key}"))
     if not matches:
-        raise UserError(f"{key}: unknown key.{_nearest_key(wanted)}")
+        raise UserError(f"{key}: unknown key.{_nearest_key(key)}")
     return matches
+
+
+def is_in_section(section: Section, key: str) -> bool:
+    """Whether `section` is the section that `key` names, or inside it."""
+    return f"{section.key}.".startswith(f"{general_key(key)}.")
+
+
+def _with_settings(sections: Iterable[Section], is_match: Callable[[str], bool]) -> list[Section]:
+    """The sections reduced to the settings whose keys match, without empty ones."""
+    reduced = [
+        dataclasses.replace(section, settings=tuple(setting for setting in section.settings if is_match(setting.key)))
+        for section in sections
+    ]
+    return [section for section in reduced if section.settings]
 
 
 def _nearest_key(key: str) -> str:

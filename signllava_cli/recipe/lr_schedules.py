@@ -1,4 +1,4 @@
-"""The learning-rate schedules that a recipe can name: those of transformers that are functions of the step alone."""
+"""The learning-rate schedules of a recipe: those of transformers that depend on the step alone."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -16,7 +16,7 @@ LRSchedulerType = Literal[
     "warmup_stable_decay",
 ]
 
-# What transformers.get_scheduler takes for each, besides the warm-up and the length of the run.
+# The arguments of transformers.get_scheduler for each, besides the warm-up and the length of the run.
 OPTIONS: dict[LRSchedulerType, tuple[str, ...]] = {
     "linear": (),
     "cosine": ("num_cycles",),
@@ -29,7 +29,7 @@ OPTIONS: dict[LRSchedulerType, tuple[str, ...]] = {
     "constant_with_warmup": (),
     "warmup_stable_decay": ("num_decay_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"),
 }
-# Of these options exactly one must be given.
+# Exactly one of these options is required.
 REQUIRED_ONE_OF: dict[LRSchedulerType, tuple[str, ...]] = {
     "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
@@ -38,13 +38,13 @@ REQUIRED_ONE_OF: dict[LRSchedulerType, tuple[str, ...]] = {
 
 
 def lr_scheduler_errors(schedule: LRSchedulerType, options: Mapping[str, float | str]) -> list[str]:
-    """What is wrong with the names of a schedule's options; their values are transformers' own affair."""
-    known, needed = OPTIONS[schedule], REQUIRED_ONE_OF.get(schedule, ())
+    """The errors in the names of a schedule's options. transformers checks their values."""
+    known, required = OPTIONS[schedule], REQUIRED_ONE_OF.get(schedule, ())
     errors = [
         f"train.lr_scheduler_kwargs.{option}: the schedule {schedule} takes {', '.join(known) or 'no options'}"
         for option in options
         if option not in known
     ]
-    if needed and sum(option in options for option in needed) != 1:
-        errors.append(f"train.lr_scheduler_kwargs: the schedule {schedule} needs {' or '.join(needed)}")
+    if required and sum(option in options for option in required) != 1:
+        errors.append(f"train.lr_scheduler_kwargs: the schedule {schedule} needs {' or '.join(required)}")
     return errors

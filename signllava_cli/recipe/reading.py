@@ -1,4 +1,4 @@
-"""From a YAML file and `key=value` overrides to a recipe, or to all of its errors at once."""
+"""Reads a recipe from a YAML file and `key=value` overrides; reports all of its errors at once."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,14 +15,14 @@ from signllava_cli.recipe.sign_llava_tables import sections_in
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a key given twice is an error and not a silent overwrite."""
+    """PyYAML's safe loader, except that a duplicate key is an error instead of an overwrite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]}", node.start_mark)
+        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if duplicates:
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {duplicates[0]}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -39,18 +39,18 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if sections := sections_in(config):
         raise UserError(
             f"{file} is a configuration of Sign_LLaVA ({summarize_names(sections)}): "
-            f"`signllava recipes import {file} --out NEW.yaml` makes a recipe of it."
+            f"`signllava recipes import {file} --out NEW.yaml` converts it to a recipe."
         )
     if not isinstance(config, dict):
-        raise UserError(f"{file} is not a recipe: it must hold sections such as `llm:` and `streams:`.")
+        raise UserError(f"{file} is not a recipe: it must contain sections such as `llm:` and `streams:`.")
     return build_recipe(config, overrides, source=str(file))
 
 
 def read_yaml(file: Path) -> Any:
-    """What the YAML file holds.
+    """The content of a YAML file.
 
     Raises:
-        UserError: it is not YAML, or gives a key twice.
+        UserError: it is not YAML, or has a duplicate key.
     """
     try:
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
@@ -59,24 +59,24 @@ def read_yaml(file: Path) -> Any:
 
 
 def build_recipe(config: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
-    """The recipe made of `settings` (nested, as in YAML) and `key=value` overrides.
+    """The recipe of a nested `config`, as YAML holds it, and `key=value` overrides.
 
     Raises:
-        UserError: naming every error, each with its key and, for an unknown key, the nearest known one.
+        UserError: lists every error with its key and, for an unknown key, the nearest known one.
     """
     config = _deep_copy(config)
     for override in overrides:
         _apply_override(override, config)
     streams = config.get("streams")
-    if isinstance(streams, dict):  # `--set streams.mae=null` takes a stream out
+    if isinstance(streams, dict):  # `--set streams.mae=null` removes a stream
         config["streams"] = {name: stream for name, stream in streams.items() if stream is not None}
     try:
         recipe = TypeAdapter(Recipe).validate_python(config)
     except ValidationError as invalid:
         raise error_report(source, [format_error(error) for error in invalid.errors()]) from None
-    contradicting = find_contradictions(recipe)
-    if contradicting:
-        raise error_report(source, contradicting)
+    contradictions = find_contradictions(recipe)
+    if contradictions:
+        raise error_report(source, contradictions)
     return recipe
 
 
@@ -93,12 +93,12 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
-    here = config
+    section = config
     for parent in parents:
-        below = here.get(parent)
-        if below is None:
-            below = here[parent] = {}
-        if not isinstance(below, dict):
+        subsection = section.get(parent)
+        if subsection is None:
+            subsection = section[parent] = {}
+        if not isinstance(subsection, dict):
             raise UserError(f"--set {override}: `{parent}` is a value, not a section")
-        here = below
-    here[last] = value
+        section = subsection
+    section[last] = value

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from signllava_cli.recipe.descriptions import Section, Setting, find_sections, list_sections
+from signllava_cli.recipe.descriptions import Section, Setting, find_sections, is_in_section, list_sections
 from signllava_cli.recipe.sections import Recipe
 
 SCHEMA_FILE = "signllava-recipe.schema.json"
@@ -25,12 +25,11 @@ def explain(key: str | None = None) -> str:
     """The settings that `key` names, for the screen.
 
     Raises:
-        UserError: no setting or section is called so.
+        UserError: the key is unknown.
     """
     blocks = []
     for section in find_sections(key):
-        has_whole_section = len(section.settings) != 1 or key is None or section.key.startswith(key)
-        if has_whole_section:
+        if key is None or is_in_section(section, key):
             blocks.append(f"{section.key}\n{_fill(section.description)}")
         for setting in section.settings:
             blocks.append(f"{setting.key}  ({describe_values(setting)})\n{_fill(setting.description, '    ')}")

@@ -55,7 +55,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved settings as plain YAML/JSON values."""
-        return cast(dict[str, Any], TypeAdapter(Recipe).dump_python(self, mode="json", by_alias=True))
+        return cast(dict[str, Any], TypeAdapter(Recipe).dump_python(self, mode="json"))
 
     def to_flat_dict(self) -> dict[str, Any]:
         """The resolved settings, each under its whole key, such as `train.learning_rate`."""

@@ -15,7 +15,7 @@ def find_recipe(name: str | Path) -> Path:
     if shipped.is_file():
         return shipped
     near = difflib.get_close_matches(str(name), shipped_recipes(), n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else " `signllava recipes list` shows those that are shipped."
+    hint = f" Did you mean `{near[0]}`?" if near else " `signllava recipes list` lists the shipped ones."
     raise UserError(f"No recipe at {path}.{hint}")
 
 

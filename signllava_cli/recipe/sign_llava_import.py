@@ -1,4 +1,4 @@
-"""A configuration of Sign_LLaVA becomes a recipe, with an account of what became of each of its keys."""
+"""Converts a configuration of Sign_LLaVA to a recipe, with a report of what became of each of its keys."""
 
 import dataclasses
 import posixpath
@@ -15,30 +15,30 @@ from signllava_cli.recipe.reading import read_yaml
 from signllava_cli.recipe.reference import format_value
 from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.setting_types import TASKS
-from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportAccount, KeyReport, translate_key
+from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportState, KeyReport, translate_key
 from signllava_cli.recipe.sign_llava_tables import SECTIONS, STREAMS, TRAINING_DEFAULTS, sections_in
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportedRecipe:
-    """The settings that differ from a recipe's defaults or were named in `source`, and the account of its keys."""
+    """The settings that differ from a recipe's defaults or were named in `source`, and the report about each key."""
 
     source: Path
     settings: dict[str, Any]
     reports: list[KeyReport]
 
     def to_yaml(self) -> str:
-        """A recipe file, with the account in comments."""
+        """A recipe file, with the reports in comments."""
         lines = [
             f"# Made by `signllava recipes import` from {escape_unprintable(str(self.source))}, a configuration of",
             "# Sign_LLaVA.",
             "# What became of its keys:",
         ]
         lines += [
-            f"#   {report.fate}: {report.key}: {report.note}"
-            for fate in ("to decide", "translated", "no equivalent")
+            f"#   {report.outcome}: {report.key}: {report.note}"
+            for outcome in ("to decide", "translated", "no equivalent")
             for report in self.reports
-            if report.fate == fate
+            if report.outcome == outcome
         ]
         for section in (name for name in Recipe().to_dict() if name in self.settings):
             lines += ["", f"{section}:"]
@@ -47,10 +47,10 @@ class ImportedRecipe:
 
 
 def import_recipe(file: Path, num_processes: int | None = None) -> ImportedRecipe:
-    """The recipe that does what the configuration of Sign_LLaVA in `file` did.
+    """Convert the configuration of Sign_LLaVA in `file` to a recipe that does the same.
 
     Args:
-        num_processes: how many GPUs the run had, which its configuration does not say: it counts clips per GPU.
+        num_processes: number of GPUs of the run. A configuration counts clips per GPU and does not hold this number.
 
     Raises:
         UserError: the file is missing, not YAML, or has none of the sections of such a configuration.
@@ -60,22 +60,22 @@ def import_recipe(file: Path, num_processes: int | None = None) -> ImportedRecip
     config = read_yaml(file)
     if not sections_in(config):
         raise UserError(f"{file} has none of the sections of Sign_LLaVA's configurations: {', '.join(SECTIONS)}.")
-    account = ImportAccount(config, num_processes)
-    _run(account)
-    recipe = account.require_valid(file).to_dict()
+    state = ImportState(config, num_processes)
+    _convert(state)
+    recipe = state.require_valid(file).to_dict()
     resolved: dict[str, Any] = {}
-    for path in account.settings:
-        here, values = resolved, recipe
+    for path in state.settings:
+        target, values = resolved, recipe
         for name in path[:-1]:
-            here, values = here.setdefault(name, {}), values[name]
-        here[path[-1]] = values[path[-1]]
-    return ImportedRecipe(file, resolved, list(account.reports.values()))
+            target, values = target.setdefault(name, {}), values[name]
+        target[path[-1]] = values[path[-1]]
+    return ImportedRecipe(file, resolved, list(state.reports.values()))
 
 
-def _run(account: ImportAccount) -> None:
-    for section, content in account.config.items():
+def _convert(state: ImportState) -> None:
+    for section, content in state.config.items():
         for key, _ in _leaves(content, str(section)):
-            account.report(key, "to decide", UNKNOWN)  # until a step below says otherwise
+            state.report(key, "to decide", UNKNOWN)  # until a step below reports another outcome
     for section in (
         "ModelArguments",
         "TrainingArguments",
@@ -83,83 +83,85 @@ def _run(account: ImportAccount) -> None:
         "LoraArguments",
         "SignDataArguments",
     ):
-        for name, value in account.section(section).items():
-            translate_key(account, f"{section}.{name}", str(name), value)
-    if account.training:
-        _defaults(account)
-    _annotations(account)
-    if account.generating:
-        _context_source(account)
-    _projectors(account)
-    _tasks(account, "SignMultiTaskArguments", "train")
-    _tasks(account, "SignMultiTaskEvalArguments", "dev")
+        for name, value in state.section(section).items():
+            translate_key(state, f"{section}.{name}", str(name), value)
+    if state.training:
+        _apply_defaults(state)
+    _convert_annotations(state)
+    if state.generating:
+        _convert_context_source(state)
+    _convert_streams(state)
+    _convert_task_weights(state, "SignMultiTaskArguments", "train")
+    _convert_task_weights(state, "SignMultiTaskEvalArguments", "dev")
 
 
-def _defaults(account: ImportAccount) -> None:
-    """What held where the file is silent."""
+def _apply_defaults(state: ImportState) -> None:
+    """The defaults of Sign_LLaVA for keys that are not in the file."""
     for name, value in TRAINING_DEFAULTS.items():
-        if name not in account.training:
+        if name not in state.training:
             key = f"TrainingArguments.{name}"
-            translate_key(account, key, name, value)
-            report = account.reports[key]
-            account.report(key, report.fate, f"{report.note}; not in the file, where it means {value}")
-    if "label_smoothing_factor" not in account.training:
+            translate_key(state, key, name, value)
+            report = state.reports[key]
+            state.report(key, report.outcome, f"{report.note}; not in the file, where it means {value}")
+    if "label_smoothing_factor" not in state.training:
         note = "not in the file, where it means 0.1 or 0, by version: set train.label_smoothing"
-        account.report("TrainingArguments.label_smoothing_factor", "to decide", note)
-    if "report_to" not in account.training:
+        state.report("TrainingArguments.label_smoothing_factor", "to decide", note)
+    if "report_to" not in state.training:
         note = "not in the file, where it means wandb: set track.report_to: [wandb]; metrics.jsonl is always written"
-        account.report("TrainingArguments.report_to", "no equivalent", note)
+        state.report("TrainingArguments.report_to", "no equivalent", note)
 
 
-def _annotations(account: ImportAccount) -> None:
-    """The annotation file of each split, of a fixed name under data.root."""
-    paths, key = account.data.get("annotation_path"), "SignDataArguments.annotation_path"
+def _convert_annotations(state: ImportState) -> None:
+    """The annotation file of each split. In a dataset folder its name is fixed: annotation.SPLIT.json."""
+    paths, key = state.data.get("annotation_path"), "SignDataArguments.annotation_path"
     roles = {f"{key}.{role}": (role, path) for role, path in paths.items()} if isinstance(paths, dict) else {}
     if isinstance(paths, str):
-        roles = {key: ("test" if account.generating else "train", paths)}
-    for each, (role, path) in roles.items():
+        roles = {key: ("test" if state.generating else "train", paths)}
+    for path_key, (role, path) in roles.items():
         setting = {"train": "data.train", "dev": "data.dev", "test": "generate.split"}.get(role)
         if setting is None or not isinstance(path, str):
             continue
-        if account.data.get("prepared_predicted_context"):
-            account.report(each, "translated", "the FILE of generate.context_source; references are read from DATA")
+        if state.data.get("prepared_predicted_context"):
+            state.report(path_key, "translated", "the FILE of generate.context_source; references are read from DATA")
             continue
-        split, relative = _split_of(path), account.below_root(path)
+        split, relative = _split_in_name(path), state.below_root(path)
         if split is None:
-            account.report(
-                each, "to decide", f"{path} names no split: make DATA/annotation.SPLIT.json of it, set {setting}"
+            state.report(
+                path_key,
+                "to decide",
+                f"no split in the name {path}: copy it to DATA/annotation.SPLIT.json and set {setting}",
             )
             continue
-        account.splits[role] = split
-        wanted = f"annotation.{split}.json"
-        if relative == wanted:
-            account.set(each, setting, split)
+        state.splits[role] = split
+        file_name = f"annotation.{split}.json"
+        if relative == file_name:
+            state.set(path_key, setting, split)
         else:
-            note = f"signllava reads data.root/{wanted}: link or copy {path} there"
-            account.set(each, setting, split, note, "to decide")
+            note = f"signllava reads data.root/{file_name}: link or copy {path} there"
+            state.set(path_key, setting, split, note, "to decide")
 
 
-def _context_source(account: ImportAccount) -> None:
+def _convert_context_source(state: ImportState) -> None:
     """Where the context sentences come from in generation."""
     prepared, predicted = "prepared_predicted_context", "on_the_fly_predicted_context"
     source = "gold"
-    if not account.data.get("context_window_size") and not account.data.get("prelude_window_size"):
+    if not state.data.get("context_window_size") and not state.data.get("prelude_window_size"):
         source = "none"
-    elif account.data.get(prepared):
-        source = f"prepared:{posixpath.join(account.root, str(account.data.get('annotation_path')))}"
-    elif account.data.get(predicted):
+    elif state.data.get(prepared):
+        source = f"prepared:{posixpath.join(state.root, str(state.data.get('annotation_path')))}"
+    elif state.data.get(predicted):
         source = "predicted"
     for name in (prepared, predicted):
-        account.set(f"SignDataArguments.{name}", "generate.context_source", source)
-        if name not in account.data:
-            del account.reports[f"SignDataArguments.{name}"]
+        state.set(f"SignDataArguments.{name}", "generate.context_source", source)
+        if name not in state.data:
+            del state.reports[f"SignDataArguments.{name}"]
 
 
-def _projectors(account: ImportAccount) -> None:
-    """The enabled streams, in the order in which its code joins them."""
+def _convert_streams(state: ImportState) -> None:
+    """The enabled streams, in the order in which Sign_LLaVA joins them."""
     features, projectors = (
-        account.data.get("visual_features"),
-        account.section("SignModelArguments").get("projectors"),
+        state.data.get("visual_features"),
+        state.section("SignModelArguments").get("projectors"),
     )
     features = features if isinstance(features, dict) else {}
     projectors = projectors if isinstance(projectors, dict) else {}
@@ -172,77 +174,77 @@ def _projectors(account: ImportAccount) -> None:
         keys = f"SignDataArguments.visual_features.{stream}", f"SignModelArguments.projectors.{stream}"
         if not files.get("enable_input"):
             for key, _ in [*_leaves(files, keys[0]), *_leaves(projector, keys[1])]:
-                account.report(key, "no equivalent", f"stream {stream} is left out: enable_input is false")
+                state.report(key, "no equivalent", f"stream {stream} is not in the recipe: enable_input is false")
             continue
-        account.report(f"{keys[0]}.enable_input", "translated", f"stream {stream} is in the recipe")
-        _projector(account, keys[1], str(stream), projector)
-        _files(account, keys[0], str(stream), {role: path for role, path in files.items() if role != "enable_input"})
+        state.report(f"{keys[0]}.enable_input", "translated", f"stream {stream} is in the recipe")
+        _convert_projector(state, keys[1], str(stream), projector)
+        _convert_stream_files(
+            state, keys[0], str(stream), {role: path for role, path in files.items() if role != "enable_input"}
+        )
     for key, value in _leaves(projectors, "SignModelArguments.projectors"):
         if key.endswith("pretrained_projector_ckpt"):
-            _pretrained(account, key, value)
+            _convert_pretrained(state, key, value)
 
 
-def _projector(account: ImportAccount, key: str, stream: str, projector: Mapping[str, Any]) -> None:
+def _convert_projector(state: ImportState, key: str, stream: str, projector: Mapping[str, Any]) -> None:
     if "dim" in projector:
-        account.set(f"{key}.dim", ("streams", stream, "width"), projector["dim"])
+        state.set(f"{key}.dim", ("streams", stream, "width"), projector["dim"])
         for norm in ("normalize_input", "normalize_output"):
-            account.settings["streams", stream, norm] = False
+            state.settings["streams", stream, norm] = False
     if "projector_type" in projector:
-        note = "without layer norms, as there; to train anew, normalize_input and normalize_output may be true"
-        account.set(f"{key}.projector_type", ("streams", stream, "projector"), projector["projector_type"], note)
+        note = "without layer norms, as in Sign_LLaVA; new projectors may have normalize_input and normalize_output"
+        state.set(f"{key}.projector_type", ("streams", stream, "projector"), projector["projector_type"], note)
 
 
-def _files(account: ImportAccount, key: str, stream: str, paths: Mapping[str, Any]) -> None:
-    """The metadata files of a stream, which are one pattern for all splits in a recipe."""
+def _convert_stream_files(state: ImportState, key: str, stream: str, paths: Mapping[str, Any]) -> None:
+    """The metadata files of a stream. A recipe has one pattern for all splits."""
     folder = pattern = None
     for role, path in paths.items():
-        split = _split_of(path) if isinstance(path, str) else None
+        split = _split_in_name(path) if isinstance(path, str) else None
         if split is None:
-            account.report(f"{key}.{role}", "to decide", f"{path} names no split: set streams.{stream}.metadata")
+            state.report(f"{key}.{role}", "to decide", f"no split in the name {path}: set streams.{stream}.metadata")
             continue
-        where, name = posixpath.split(account.below_root(path))
-        own = name.removesuffix(f".{split}.json").replace("{", "{{").replace("}", "}}") + ".{split}.json"
+        file_folder, name = posixpath.split(state.below_root(path))
+        file_pattern = name.removesuffix(f".{split}.json").replace("{", "{{").replace("}", "}}") + ".{split}.json"
         if folder is None:
-            folder, pattern = where, own
-        if (where, own) != (folder, pattern) or account.splits.setdefault(role, split) != split:
-            note = (
-                f"{path} is not {folder}/{pattern} with split {account.splits.get(role, split)}: rename it, or set "
-            )
-            account.report(f"{key}.{role}", "to decide", f"{note}streams.{stream}.metadata")
+            folder, pattern = file_folder, file_pattern
+        if (file_folder, file_pattern) != (folder, pattern) or state.splits.setdefault(role, split) != split:
+            note = f"{path} is not {folder}/{pattern} with split {state.splits.get(role, split)}: rename it, or set "
+            state.report(f"{key}.{role}", "to decide", f"{note}streams.{stream}.metadata")
             continue
         is_default = (folder, pattern) == (stream, f"metadata_{stream}.{{split}}.json")
-        account.report(f"{key}.{role}", "translated", f"{'the default, ' if is_default else ''}{folder}/{pattern}")
-        if account.generating and role == "test":
-            account.settings.setdefault(("generate", "split"), split)
+        state.report(f"{key}.{role}", "translated", f"{'the default, ' if is_default else ''}{folder}/{pattern}")
+        if state.generating and role == "test":
+            state.settings.setdefault(("generate", "split"), split)
     if folder is not None and folder != stream:
-        account.settings["streams", stream, "folder"] = posixpath.join(account.root, folder)
+        state.settings["streams", stream, "folder"] = posixpath.join(state.root, folder)
     if pattern is not None and pattern != f"metadata_{stream}.{{split}}.json":
-        account.settings["streams", stream, "metadata"] = pattern
+        state.settings["streams", stream, "metadata"] = pattern
 
 
-def _pretrained(account: ImportAccount, key: str, value: Any) -> None:
+def _convert_pretrained(state: ImportState, key: str, value: Any) -> None:
     if value in (None, "", "None"):
-        account.report(key, "no equivalent", "it names no file")
+        state.report(key, "no equivalent", "no file is named")
         return
     command = f"signllava checkpoint convert {value} --recipe NEW.yaml --set lora.enabled=false --out {CONVERTED}"
-    account.set(key, "init.projector", CONVERTED, f"first run `{command}`", "to decide")
+    state.set(key, "init.projector", CONVERTED, f"first run `{command}`", "to decide")
 
 
-def _tasks(account: ImportAccount, section: str, split: str) -> None:
-    tasks = account.section(section)
-    has_weights = any(isinstance(each, dict) and "sample_weight" in each for each in tasks.values())
+def _convert_task_weights(state: ImportState, section: str, split: str) -> None:
+    tasks = state.section(section)
+    has_weights = any(isinstance(task, dict) and "sample_weight" in task for task in tasks.values())
     for task in TASKS if has_weights else ():
         content = tasks[task] if isinstance(tasks.get(task), dict) else {}
         is_enabled = content.get("enable", True)
         weight = content.get("sample_weight", 0) if is_enabled else 0
         path = ("tasks", split, task)
-        account.settings[path] = weight
+        state.settings[path] = weight
         for name in ("enable", "sample_weight"):
             if name in content:
-                account.set(f"{section}.{task}.{name}", path, weight, "" if is_enabled else "enable is false")
-    for name, content in tasks.items():
-        if name in TASKS and isinstance(content, dict) and "max_num_words" in content:
-            account.set(f"{section}.{name}.max_num_words", "tasks.max_words", content["max_num_words"])
+                state.set(f"{section}.{task}.{name}", path, weight, "" if is_enabled else "enable is false")
+    for task, content in tasks.items():
+        if task in TASKS and isinstance(content, dict) and "max_num_words" in content:
+            state.set(f"{section}.{task}.max_num_words", "tasks.max_words", content["max_num_words"])
 
 
 def _leaves(content: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -254,10 +256,10 @@ def _leaves(content: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{prefix}.{key}")
 
 
-def _split_of(path: str) -> str | None:
+def _split_in_name(path: str) -> str | None:
     """`dev` of `a/annotation.dev.json`."""
-    found = re.search(r"\.([A-Za-z0-9_-]+)\.json$", path)
-    return found[1] if found else None
+    match = re.search(r"\.([A-Za-z0-9_-]+)\.json$", path)
+    return match[1] if match else None
 
 
 def _as_yaml(key: str, value: Any) -> str:

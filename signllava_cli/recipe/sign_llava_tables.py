@@ -1,7 +1,7 @@
-"""The keys of Sign_LLaVA's YAML, and what those that depend on no other are in a recipe.
+"""The keys of Sign_LLaVA's YAML, and the settings of those that depend on no other key.
 
 Sign_LLaVA (github.com/JSALT2024/Sign_LLaVA) merges its sections over transformers' `TrainingArguments`, so the keys
-and defaults of these belong to it.
+and defaults of these are part of it.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ SECTIONS = (
     "SignMultiTaskArguments",
     "SignMultiTaskEvalArguments",
 )
-STREAMS = ("mae", "sign2vec", "dino", "pose")  # the order in which its code joins them, INPUT_TYPES
+STREAMS = ("mae", "sign2vec", "dino", "pose")  # the order in which Sign_LLaVA joins them, INPUT_TYPES
 
 RENAMED = {
     "model_name_or_path": "llm.path",
@@ -62,20 +62,20 @@ WITHOUT_EQUIVALENT = {
     "freeze_backbone": "the LLM's own weights are always frozen",
     "freeze_embed_tokens": "the LLM's own weights are always frozen",
     "per_device_eval_batch_size": "the dev loss is computed in batches of train.micro_batch_size",
-    "resume_from_checkpoint": "the same command resumes by itself; `--resume never` starts anew",
+    "resume_from_checkpoint": "the same command resumes a run; `--resume never` starts a new one",
     "run_name": "the name of run.output_dir is the name of the run",
     "cache_dir": "HF_HOME says where the hub's files are",
-    "remove_unused_columns": "of transformers' Trainer, which is not used",
+    "remove_unused_columns": "a setting of transformers' Trainer, which is not used",
     "greater_is_better": "follows from train.metric_for_best_model",
-    "mpt_attn_impl": "of another LLM",
+    "mpt_attn_impl": "a setting of another LLM",
     "generate_des": "predictions go to a folder named after checkpoint, split and context",
     "remove_invalid_values": "values that are not finite are an error that names the clip",
-    "do_verbose": "predictions.jsonl holds what it printed",
+    "do_verbose": "predictions.jsonl has what it prints",
     "save_on_each_node": "the first process alone writes checkpoints",
-    "overwrite_output_dir": "a run folder is resumed, never written over",
+    "overwrite_output_dir": "a run folder is resumed, never overwritten",
 }
 
-# Key -> its values that mean what signllava does anyway, and what to do where it has another.
+# Key -> the values that are equal to what signllava does in any case, and what to do for another value.
 BUILT_IN: dict[str, tuple[tuple[Any, ...], str]] = {
     "do_train": ((True,), "pretrain and finetune train; `signllava generate` does not"),
     "do_eval": ((True,), "the dev split is always scored, every train.eval_steps steps"),
@@ -84,8 +84,8 @@ BUILT_IN: dict[str, tuple[tuple[Any, ...], str]] = {
     "save_strategy": (("steps",), "checkpoints are saved every train.save_steps steps"),
     "load_best_model_at_end": ((True,), "the link `best` of the run folder is always the best checkpoint"),
     "metric_for_best_model": (("eval_loss", "loss"), "train.metric_for_best_model is dev_loss or dev_bleu"),
-    "group_by_modality_length": ((False,), "train.max_tokens_per_batch puts clips of similar length together"),
-    "group_by_length": ((False,), "train.max_tokens_per_batch puts clips of similar length together"),
+    "group_by_modality_length": ((False,), "train.max_tokens_per_batch groups clips of similar length"),
+    "group_by_length": ((False,), "train.max_tokens_per_batch groups clips of similar length"),
     "freeze_mm_mlp_adapter": ((False,), "projectors are always trained"),
     "pretrain_mm_mlp_adapter": (("", None), "convert it with `signllava checkpoint convert`; set init.projector"),
     "lora_bias": (("none",), "the adapter has no biases"),
@@ -95,7 +95,7 @@ BUILT_IN: dict[str, tuple[tuple[Any, ...], str]] = {
     "warmup_steps": ((0,), "train.warmup_ratio is the share of the steps in which the rate rises"),
     "auto_find_batch_size": (
         (False,),
-        "the batch size was found by trial and is not in the file: set train.batch_size, and try with --dry-run "
+        "the batch size is not in the file: set train.batch_size, and find with --dry-run "
         "which train.micro_batch_size fits",
     ),
     "skip_special_tokens": ((True,), "special tokens are never part of a translation"),
@@ -103,7 +103,7 @@ BUILT_IN: dict[str, tuple[tuple[Any, ...], str]] = {
     "deepspeed": ((None, ""), "choose a profile: --launch zero2, zero3, ... (docs/launching.md)"),
 }
 
-# What holds in its code where a training configuration is silent, and differs from a recipe's default.
+# The defaults of Sign_LLaVA in training that differ from those of a recipe.
 TRAINING_DEFAULTS = {
     "num_train_epochs": 3,
     "learning_rate": 5e-5,
@@ -116,6 +116,6 @@ TRAINING_DEFAULTS = {
 
 
 def sections_in(content: object) -> list[str]:
-    """The sections of Sign_LLaVA's YAML among the keys of `content`; none: it is no such file."""
+    """The sections of Sign_LLaVA's YAML among the keys of `content`; none if it is another file."""
     keys: Iterable[object] = content if isinstance(content, dict) else ()
     return [key for key in SECTIONS if key in keys]

@@ -367,5 +367,5 @@ def test_an_import_does_not_overwrite_a_file(signllava: Signllava, tmp_path: Pat
     (tmp_path / "old.yaml").write_text(PRETRAIN)
     ended = signllava("recipes", "import", tmp_path / "old.yaml", "--out", tmp_path / "old.yaml")
     assert (ended.code, (tmp_path / "old.yaml").read_text()) == (2, PRETRAIN)
-    assert "is already there" in ended.err
+    assert "exists: choose another name" in ended.err
     assert "No file" in signllava("recipes", "import", tmp_path / "none.yaml").err

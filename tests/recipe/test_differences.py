@@ -1,4 +1,4 @@
-"""A start prints what its recipe has otherwise than the shipped one, and not 150 lines of settings."""
+"""The start of a run prints the settings that differ from the shipped recipe, not all 150."""
 
 import re
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_a_finetuning_from_a_projector_prints_it(
     assert "the whole recipe is in" not in ended.out  # a dry run writes none
 
 
-def test_a_recipe_of_ones_own_is_compared_with_the_nearest_shipped_one(tmp_path: Path) -> None:
+def test_a_recipe_file_is_compared_with_the_nearest_shipped_recipe(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(find_recipe("finetune").read_text().replace("max_seq_len: 2048", "max_seq_len: 1024"))
     assert recipe_differences(read_recipe(mine), mine) == ("finetune", ["data.max_seq_len: 1024 (2048)"])
@@ -51,7 +51,7 @@ def test_streams_that_are_removed_added_or_changed_are_a_line_each() -> None:
         "finetune",
         [
             "lora.r: 8 (64)",
-            'streams.hands: {"width": 99, "stride": 2} (not there)',
+            'streams.hands: {"width": 99, "stride": 2} (new)',
             "streams.mae.stride: 3 (1)",
             "streams.pose: removed",
         ],

@@ -13,7 +13,7 @@ from signllava_cli.recipe import build_recipe, read_recipe, require_stage, shipp
 Command = Callable[..., Ended]
 
 
-def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
+def test_all_errors_are_reported_at_once_each_with_its_key() -> None:
     with pytest.raises(UserError) as error:
         build_recipe(
             {
@@ -49,18 +49,18 @@ def test_all_faults_are_reported_at_once_each_with_its_key() -> None:
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
     ],
 )
-def test_contradictions_are_faults(settings: dict[str, object], key: str) -> None:
+def test_contradictions_are_errors(settings: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=key):
         build_recipe(settings)
 
 
-def test_epochs_without_a_number_name_max_steps() -> None:
+def test_null_epochs_hint_at_max_steps() -> None:
     with pytest.raises(UserError, match=r"train\.num_train_epochs: .*null.* train\.max_steps"):
         read_recipe("pretrain", ["train.num_train_epochs=null"])
 
 
 def test_dev_bleu_with_sampling_is_an_error_of_a_training_recipe(signllava: Command) -> None:
-    """At once with the recipe's other errors, and not of `generate`, which may sample what such a run made."""
+    """Reported with the other errors of the recipe; `generate` may sample from the checkpoint of such a run."""
     sampled = ["train.metric_for_best_model=dev_bleu", "generate.temperature=0.7", "generate.num_return_sequences=20"]
     read_recipe("toy/tiny_pretrain", sampled)
     for stage, recipe in (("pretrain", "toy/tiny_pretrain"), ("finetune", "toy/tiny_finetune")):
@@ -76,7 +76,7 @@ def test_dev_bleu_with_sampling_is_an_error_of_a_training_recipe(signllava: Comm
         assert (ended.code, "train.metric_for_best_model: dev_bleu" in ended.err) == (2, True)
 
 
-def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:
+def test_overrides_beat_the_file_and_null_removes_a_stream() -> None:
     recipe = read_recipe("pretrain", ["train.learning_rate=1e-4", "streams.pose=null", "data.root=elsewhere"])
     assert recipe.train.learning_rate == 1e-4
     assert list(recipe.streams) == ["sign2vec", "mae", "dino"]
@@ -84,7 +84,7 @@ def test_overrides_beat_the_file_and_null_takes_a_stream_out() -> None:
 
 
 @pytest.mark.parametrize("override", ["train.lr", "=3", "train.learning_rate.x=1", "a.b.c=[1"])
-def test_malformed_overrides_say_so(override: str) -> None:
+def test_malformed_overrides_are_errors(override: str) -> None:
     with pytest.raises(UserError, match=r"--set|unknown key"):
         read_recipe("pretrain", [override])
 
@@ -96,19 +96,19 @@ def test_resolved_recipe_reads_back_to_the_same_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("a: !!int x", "not YAML"),
         ("a: 2020-13-45", "not YAML"),
         ("a: [1", "not YAML"),
         ("- 1\n- 2", "not a recipe"),
-        ("train: {epochs: 1}\ntrain: {epochs: 2}", "key given twice"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "duplicate key"),
     ],
 )
-def test_files_that_are_no_recipe_say_so(tmp_path: Path, content: str, says: str) -> None:
+def test_files_that_are_not_recipes_are_errors(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(content)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_recipe(file)
 
 
@@ -120,7 +120,7 @@ def test_every_shipped_recipe_is_valid_for_its_stage(name: str) -> None:
         require_stage(read_recipe(name), "pretrain" if stage == "finetune" else "finetune")
 
 
-def test_recipes_carry_the_settings_of_the_research_system() -> None:
+def test_recipes_have_the_settings_of_sign_llava() -> None:
     pretrain, finetune = read_recipe("pretrain"), read_recipe("finetune")
     assert "Llama-3-8B-Instruct" in pretrain.llm.path
     assert (pretrain.llm.bits, pretrain.llm.dtype, pretrain.lora.enabled) == (16, "bfloat16", False)
