@@ -1,10 +1,8 @@
 """What `signllava eval` costs: its start, TER, chrF; and that none of it changes a score."""
 
 import json
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,23 +32,17 @@ def file_of(path: Path, pairs: Sequence[tuple[str, str]]) -> Path:
     return path
 
 
-def test_eval_starts_in_two_seconds_without_the_libraries_of_models(tmp_path: Path) -> None:
-    """Two systems of twenty clips, scores, LaTeX and page: less than 2 s of a core, the best of three."""
+def test_eval_runs_without_the_libraries_of_models(tmp_path: Path) -> None:
+    """Two systems, scores, LaTeX and page; benchmarks/limits.py measures what it takes."""
     files = [
         file_of(tmp_path / f"{name}.jsonl", [(f"the cat sat on mat {n}", said) for n in range(20)])
         for name, said in (("one", "the cat sat"), ("two", "mat on sat cat the"))
     ]
     outputs = ["--out", tmp_path / "s.json", "--latex", tmp_path / "t.tex", "--report", tmp_path / "r.html"]
-    seconds = []
-    for _ in range(3):
-        start_time = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-        command = [sys.executable, "-c", WITHOUT_HEAVY, "eval", *map(str, [*files, *outputs, "--trials", 1000])]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - start_time)
-        assert ended.returncode == 0, ended.stderr
-        if seconds[-1] < 2:
-            break
-    assert min(seconds) < 2
+    command = [sys.executable, "-c", WITHOUT_HEAVY, "eval", *map(str, [*files, *outputs, "--trials", 1000])]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "r.html").is_file()
 
 
 def test_a_metric_is_an_evaluate_metric_for_who_wants_one() -> None:
@@ -103,15 +95,6 @@ def test_ter_is_sacrebleus_in_scripts_without_spaces() -> None:
     pairs = [("我今天很好", "今天我很好"), ("他2010年喜欢苹果。", "她喜欢2010苹果"), ("", "你好"), ("你 好", "你好")]
     for row, pair in zip(Ter(preset).counts(*zip(*pairs, strict=True)), pairs, strict=True):
         assert row.tolist() == sacrebleus_edits(preset, *pair), pair
-
-
-@pytest.mark.parametrize("vocabulary", [50, 5000])
-def test_ter_of_two_thousand_random_words_takes_seconds(vocabulary: int) -> None:
-    rng = np.random.default_rng(0)
-    pair = [" ".join(map(str, rng.integers(vocabulary, size=2000))) for _ in range(2)]
-    start_time = time.process_time()
-    Ter().counts(pair[:1], pair[1:])
-    assert time.process_time() - start_time < 10
 
 
 def test_chrf_has_the_counts_of_chrf_plus_plus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,27 @@
 """Imported by every Python process that has this folder on its PYTHONPATH; see `interrupted` in conftest.py.
 
-`INTERRUPT=NAME:COUNT:SIGNAL` sends the process the signal when it opens a file of this name for appending for the
-COUNT-th time: a kill at a known moment, however busy the machine is.
+`INTERRUPT=EVENT:PATTERN:COUNT:SIGNAL` sends a process the signal right before its COUNT-th EVENT with a file whose
+name matches the pattern: `open` (of any kind), `append` (opened for appending) or `rename` (given this name). So a
+kill comes at a known moment, however busy the machine is.
 """
 
 import os
 import sys
+from fnmatch import fnmatch
 
 if interrupt := os.environ.get("INTERRUPT"):
-    name, count, number = interrupt.split(":")
-    opened = [0]
+    event, pattern, count, number = interrupt.split(":")
+    num_events = [0]
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and arguments[1] == "a" and os.path.basename(str(arguments[0])) == name:
-            opened[0] += 1
-            if opened[0] == int(count):
+    def watch(audit_event: str, arguments: tuple[object, ...]) -> None:
+        if audit_event != ("os.rename" if event == "rename" else "open"):
+            return
+        if event == "append" and arguments[1] != "a":
+            return
+        file = arguments[1] if event == "rename" else arguments[0]
+        if isinstance(file, str | os.PathLike) and fnmatch(os.path.basename(os.fspath(file)), pattern):
+            num_events[0] += 1
+            if num_events[0] == int(count):
                 os.kill(os.getpid(), int(number))
 
     sys.addaudithook(watch)

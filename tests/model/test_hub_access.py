@@ -47,7 +47,7 @@ def test_one_line_at_once_without_a_network(corpus: Path, tmp_path: Path) -> Non
     "words",
     [
         ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", "llm.path=lab/tiny", "--set", "data.root={corpus}"),
-        ("prepare", "llm", "lab/tiny", "--out", "{out}"),
+        pytest.param(("prepare", "llm", "lab/tiny", "--out", "{out}"), marks=pytest.mark.drill),
     ],
 )
 def test_a_command_that_needs_the_llm_ends_in_one_line(corpus: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
@@ -74,7 +74,7 @@ def test_cached_files_are_used_without_a_network(tiny_llm: Path, tmp_path: Path)
 
 @pytest.fixture
 def slow_hub(tiny_llm: Path) -> Iterator[str]:
-    """The address of a hub that has `lab/tiny`, and takes two seconds before it answers anything else."""
+    """The address of a hub that has `lab/tiny`, and takes 1.2 seconds before it answers anything else."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -87,7 +87,7 @@ def slow_hub(tiny_llm: Path) -> Iterator[str]:
             file = tiny_llm / self.path.partition("?")[0].rpartition("/")[2]
             is_there = self.path.startswith(f"/{REPOSITORY}/resolve/") and file.is_file()
             if "/resolve/" not in self.path:
-                time.sleep(2)
+                time.sleep(1.2)
             content = file.read_bytes() if is_there else b""
             self.send_response(200 if is_there else 404)
             self.send_header("X-Repo-Commit", COMMIT)

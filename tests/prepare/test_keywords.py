@@ -1,13 +1,13 @@
 """Keywords are chosen by the rule that is documented, and the rest of the annotation file stays as it was."""
 
 import json
-import time
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ended, subprocess_command
+from conftest import Ended, interrupted, subprocess_command
 
 from signllava_cli.prepare.keywords import STOP_WORDS, shipped_stop_words
 
@@ -194,23 +194,26 @@ def test_errors_are_one_line_and_nothing_is_written(
     assert [path.name for path in root.iterdir()] == [file.name]
 
 
-def test_a_kill_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    sentences = tuple(f"Word{number % 5000} of {number}." for number in range(20_000))
-    file = written(tmp_path / "d", sentences) / "annotation.train.json"
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ("rename", "annotation.train.json.before"),  # the copy is written, and has no name yet
+        ("open", "annotation.train.json.tmp"),
+        ("rename", "annotation.train.json"),
+    ],
+)
+def test_a_kill_leaves_the_old_file_and_the_same_command_goes_on(
+    signllava: Command, tmp_path: Path, event: str, name: str
+) -> None:
+    file = written(tmp_path / "d") / "annotation.train.json"
     kept = file.with_name("annotation.train.json.before")
     command = ("prepare", "keywords", tmp_path / "d", "--split", "train")
     old = file.read_bytes()
-    start_time = time.monotonic()
-    assert subprocess_command(*command).wait() == 0
-    whole = time.monotonic() - start_time
-    new = file.read_bytes()
-    assert new != old
-    for share in (0.6, 0.8, 0.9):
-        file.write_bytes(old)
-        kept.unlink(missing_ok=True)
-        process = subprocess_command(*command)
-        time.sleep(share * whole)
-        process.kill()
-        process.communicate()
-        assert file.read_bytes() in (old, new)
-        assert (kept.read_bytes() if kept.exists() else file.read_bytes()) == old
+    process = subprocess_command(*command, env=interrupted(name, 1, signal.SIGKILL, event))
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    assert file.read_bytes() == old
+    assert not kept.exists() or kept.read_bytes() == old
+    assert signllava(*command).code == 0
+    assert keywords(tmp_path / "d")[0] == ["baker", "dough"]
+    assert kept.read_bytes() == old

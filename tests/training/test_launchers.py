@@ -7,19 +7,17 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from conftest import ALL_TASKS, MadeOnce, interrupted, sets
+from conftest import ALL_TASKS, MadeOnce, interrupted, sets, wait_until_stopped
 from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
 
-STEPS = 16
+STEPS = 10
 LAUNCHERS = {
     "single": (None, "NO"),
     "ddp": ("multi_cpu", "MULTI_CPU"),
@@ -39,13 +37,14 @@ COMPARED = [  # with one process
     ("finetune", "zero2"),
 ]
 # The start of a run is most of its time: `make test` makes these, `make test-all` all of them.
-QUICKLY_MADE = [("pretrain", "single"), ("pretrain", "ddp"), ("pretrain", "zero3"), ("finetune", "zero2")]
-QUICKLY_KILLED = [("finetune", "zero2")]
+COMPARED_QUICKLY = [("pretrain", "ddp"), ("pretrain", "zero3")]
+KILLED_QUICKLY = [("finetune", "zero2")]
+MADE_QUICKLY = [("pretrain", "single"), *COMPARED_QUICKLY, *KILLED_QUICKLY]
 # The dropout of an adapter is drawn rank by rank, so a finetuning that is compared has none.
 WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
-def slow_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
+def drills_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
     return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.drill]) for pair in pairs]
 
 
@@ -107,31 +106,18 @@ def kill_after(command: list[str], run: Path, steps: int) -> None:
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        text=True,
         start_new_session=True,
         env=interrupted("metrics.jsonl", steps + 1, signal.SIGSTOP),
     )
-    deadline = time.monotonic() + 300
-    while not is_stopped(everyone := [*psutil.Process(process.pid).children(recursive=True), process]):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    for each in everyone:
+    for each in wait_until_stopped(process):
         with contextlib.suppress(ProcessLookupError):
             os.kill(each.pid, signal.SIGKILL)
     process.wait()
     assert len(lines(run)) == steps
 
 
-def is_stopped(processes: list[Any]) -> bool:
-    """Whether a signal has stopped one of `processes`."""
-    for each in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(each.pid).status() == psutil.STATUS_STOPPED:
-                return True
-    return False
-
-
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_KILLED))
+@pytest.mark.parametrize(("stage", "launcher"), drills_but(KILLED_QUICKLY))
 def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     whole: Whole, tmp_path: Path, stage: str, launcher: str
 ) -> None:
@@ -148,7 +134,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_uninterrupted_one(
     assert figures(killed) == figures(expected)
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE, COMPARED))
+@pytest.mark.parametrize(("stage", "launcher"), drills_but(COMPARED_QUICKLY, COMPARED))
 def test_every_launcher_gives_the_losses_and_weights_of_one_process(whole: Whole, stage: str, launcher: str) -> None:
     expected, run = whole.comparable(stage, "single"), whole.comparable(stage, launcher)
     assert len(figures(expected)) >= 2 * 6 + 1
@@ -165,7 +151,7 @@ def trained_files(stage: str) -> list[str]:
     return ["projector.safetensors", *(["adapter/adapter_model.safetensors"] if stage == "finetune" else [])]
 
 
-@pytest.mark.parametrize(("stage", "launcher"), slow_but(QUICKLY_MADE))
+@pytest.mark.parametrize(("stage", "launcher"), drills_but(MADE_QUICKLY))
 def test_a_checkpoint_holds_what_was_trained_and_nothing_frozen(whole: Whole, stage: str, launcher: str) -> None:
     """Under every launcher: the bytes of the trained parameters, three times where AdamW's state is kept."""
     checkpoint = whole.run(stage, launcher) / "last"
@@ -191,7 +177,7 @@ def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Wh
     """Weights, optimizer, schedule and order are restored on another number of ranks; rounding is not."""
     moved = tmp_path / "moved"
     ended = subprocess.run(
-        whole.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
+        whole.command("pretrain", "zero3", moved, "train.stop_at_step=6"),
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ended.returncode == 75, ended.stdout + ended.stderr

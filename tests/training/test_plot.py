@@ -70,7 +70,8 @@ def test_each_run_has_its_color_and_what_is_not_recorded_no_panel(signllava: Com
         picture = tmp_path / f"{len(runs)}.png"
         ended = signllava("plot", *runs, "--out", picture)
         assert ended.code == 0, ended.err
-        drawn = [tuple(round(255 * part) for part in to_rgb(color)) in colors(picture) for color in COLORS]
+        in_picture = colors(picture)
+        drawn = [tuple(round(255 * part) for part in to_rgb(color)) in in_picture for color in COLORS]
         assert drawn == [number < len(runs) for number in range(len(COLORS))]
         heights[len(runs)] = Image.open(picture).height
     assert heights[1] < heights[2]  # dev loss and dev BLEU are a row more

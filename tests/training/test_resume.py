@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_TASKS, Ended, interrupted, sets, subprocess_command
+from conftest import ALL_TASKS, Ended, MadeOnce, interrupted, sets, subprocess_command
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,9 +38,16 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert metrics(one) == metrics(other)
 
 
+STOPS = [  # around a save, an evaluation and the end of an epoch; the first and the last step
+    pytest.param((7, 13), id="two stops"),
+    pytest.param((1, 6, 7, 13, 19), id="five stops", marks=pytest.mark.drill),
+]
+
+
 @pytest.mark.parametrize("recipe_name", ["tiny_pretrain", "tiny_finetune"])
+@pytest.mark.parametrize("stops", STOPS)
 def test_resume_equals_uninterrupted(
-    signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str
+    signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str, stops: tuple[int, ...]
 ) -> None:
     """Both stages, on a split small enough that the run crosses into its second and third epoch."""
     stage = recipe_name.removeprefix("tiny_")
@@ -52,7 +59,7 @@ def test_resume_equals_uninterrupted(
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     ended = signllava(*command, *sets([*common, f"run.output_dir={whole}"]))
     assert ended.code == 0, ended.err
-    for step in (1, 6, 7, 13, 19):
+    for step in stops:
         ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}", f"train.stop_at_step={step}"]))
         assert ended.code == 75, ended.out + ended.err
         assert f"stopped after step {step} of 20" in ended.out
@@ -68,9 +75,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     """SIGKILL, no chance to save: the newest checkpoint and the metrics up to it are taken up."""
     common = [
         *settings,
-        "train.max_steps=40",
+        "train.max_steps=12",
         "train.save_steps=3",
-        "train.eval_steps=10",
+        "train.eval_steps=5",
         "train.save_total_limit=3",
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -89,7 +96,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert_same_run(whole, killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.drill)])
 def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -109,13 +116,23 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
+@pytest.fixture
+def uninterrupted(made_once: MadeOnce, signllava: Command, settings: list[str]) -> Path:
+    """The run of these settings, made once. Not to be written to."""
+
+    def make(folder: Path) -> None:
+        ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, f"run.output_dir={folder}"]))
+        assert ended.code == 0, ended.err
+
+    return made_once("resume-uninterrupted", make)
+
+
 @pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimizer.safetensors", "config.json"])
 def test_a_truncated_checkpoint_has_a_fallback(
-    signllava: Command, settings: list[str], tmp_path: Path, file: str
+    signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path, file: str
 ) -> None:
     command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
+    whole, run = uninterrupted, tmp_path / "run"
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     os.truncate(run / "step-000005" / file, 30)
     ended = signllava(*command, *sets(settings))
@@ -171,12 +188,11 @@ def test_resume_refuses_other_data_and_another_llm(
 
 
 def test_damage_beside_the_weights_is_seen_or_survived(
-    signllava: Command, settings: list[str], tmp_path: Path
+    signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     """A progress that is not of its checkpoint is not taken up; a line of NULs in the metrics costs that line."""
     command = ["pretrain", "-r", "toy/tiny_pretrain"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={whole}"])).code == 0
+    whole, run = uninterrupted, tmp_path / "run"
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     (run / "step-000005" / "progress.json").write_text("{}")
     with open(run / "metrics.jsonl", "a") as file:

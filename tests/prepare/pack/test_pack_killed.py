@@ -7,16 +7,18 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import subprocess_command
+from conftest import interrupted, subprocess_command, wait_until_gone, wait_until_stopped
 from test_pack import annotate
 
 RECORDINGS, CLIPS = 16, 10  # a shard for each recording, so that there is much to leave half-done
+Moment = tuple[str, str, int]  # event, pattern and count of `interrupted`
+IN_A_SHARD: Moment = ("open", "c*.json", CLIPS + CLIPS // 2)  # a worker reads a clip of its second shard
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +59,11 @@ def finish(source: Path, data: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """Every file of a pack that nobody disturbed, and its seconds."""
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file of a pack that ran without interruption."""
     data = data_folder(tmp_path_factory.mktemp("whole"))
-    start_time = time.monotonic()
     finish(source, data)
-    return contents(data), time.monotonic() - start_time
+    return contents(data)
 
 
 def contents(data: Path) -> dict[str, bytes]:
@@ -96,34 +97,34 @@ def living(group: int) -> list[str]:
     return found
 
 
-def drill(
-    source: Path, data: Path, whole: tuple[dict[str, bytes], float], kills: int, seed: int, parent_only: bool
-) -> None:
+def kill_at(moment: Moment, source: Path, data: Path, parent_only: bool) -> int:
+    """Stop a pack at `moment` and kill it, its workers too unless `parent_only`; its process group."""
+    event, pattern, count = moment
+    process = start(source, data, env=interrupted(pattern, count, signal.SIGSTOP, event))
+    family = wait_until_stopped(process)
+    if parent_only:
+        process.kill()
+        wait_until_gone(family[:-1])  # a stopped worker goes on, and sees that it is alone
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return process.pid
+
+
+def drill(source: Path, data: Path, wanted: dict[str, bytes], moments: Iterable[Moment], parent_only: bool) -> None:
     """Kill and run again, over and over in one folder; then let it end."""
-    wanted, seconds = whole
-    optimizer_state = random.Random(seed)
     groups = []
-    for _ in range(kills):
+    for moment in moments:
         before = shards(data)
-        process = start(source, data)
-        groups.append(process.pid)
-        time.sleep(optimizer_state.uniform(0.25, 1.0) * seconds)
-        if parent_only:
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        groups.append(kill_at(moment, source, data, parent_only))
         for name, content in contents(data).items():
-            assert content == wanted[name], name  # whole, and the same as if nothing had happened
+            assert content == wanted[name], name  # whole, and the same as without a kill
         assert before.items() <= shards(data).items()
-        if "metadata_mae.train.json" in contents(data):
-            for file in (data / "mae").glob("*mae*"):
-                file.unlink()
     before = shards(data)
     finish(source, data)
     assert before.items() <= shards(data).items()
     assert contents(data) == wanted
-    until(lambda: not any(living(group) for group in groups), seconds=20)
+    until(lambda: not any(living(group) for group in groups), seconds=60)
     finish(source, data)  # clears what an orphan may have left
     assert not list((data / "mae").glob("*.tmp"))
     assert contents(data) == wanted
@@ -131,21 +132,33 @@ def drill(
 
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
 def test_a_killed_pack_leaves_whole_shards_and_goes_on(
-    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
+    source: Path, whole: dict[str, bytes], tmp_path: Path, parent_only: bool
 ) -> None:
-    drill(source, data_folder(tmp_path), whole, kills=3, seed=int(parent_only), parent_only=parent_only)
+    """In the middle of a shard, before a shard gets its name, and before the metadata does."""
+    moments = [IN_A_SHARD, ("rename", "mae.train.*.h5", 4), ("rename", "metadata_mae.train.json", 1)]
+    drill(source, data_folder(tmp_path), whole, moments, parent_only)
 
 
 @pytest.mark.drill
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
-def test_a_pack_killed_twenty_times(
-    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
-) -> None:
-    drill(source, data_folder(tmp_path), whole, kills=20, seed=7 + parent_only, parent_only=parent_only)
+def test_a_pack_killed_twenty_times(source: Path, whole: dict[str, bytes], tmp_path: Path, parent_only: bool) -> None:
+    data, rng = data_folder(tmp_path), random.Random(7 + parent_only)
+
+    def moments() -> Iterator[Moment]:
+        for kill in range(20):
+            left = RECORDINGS - len(shards(data))
+            if left > 2:
+                yield ("rename", "mae.train.*.h5", rng.randint(1, 2)) if kill % 2 else IN_A_SHARD
+            else:
+                yield ("rename", "metadata_mae.train.json", 1)
+                for file in (data / "mae").glob("*mae*"):
+                    file.unlink()
+
+    drill(source, data, whole, moments(), parent_only)
 
 
-def test_the_undisturbed_pack_is_what_the_drills_need(whole: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
-    files, _ = whole
+def test_the_undisturbed_pack_is_what_the_drills_need(whole: dict[str, bytes], tmp_path: Path) -> None:
+    files = whole
     told = json.loads(files["pack.mae.train.json"])
     assert told["shards"] == RECORDINGS
     assert told["clips_packed"] + len(told["faulty"]) == RECORDINGS * CLIPS
@@ -158,16 +171,15 @@ def test_the_undisturbed_pack_is_what_the_drills_need(whole: tuple[dict[str, byt
 @pytest.mark.parametrize(
     ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
 )
-def test_a_signal_stops_it_promptly_and_cleanly(
-    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, number: signal.Signals, to_group: bool
+def test_a_signal_stops_it_before_the_next_shards_and_cleanly(
+    source: Path, whole: dict[str, bytes], tmp_path: Path, number: signal.Signals, to_group: bool
 ) -> None:
     data = data_folder(tmp_path)
-    process = start(source, data)
-    until(lambda: shards(data))
+    process = start(source, data, env=interrupted("mae.train.*.h5", 2, signal.SIGSTOP, "rename"))
+    wait_until_stopped(process)
     (os.killpg if to_group else os.kill)(process.pid, number)
-    start_time = time.monotonic()
+    os.killpg(process.pid, signal.SIGCONT)
     out = process.communicate(timeout=60)[0]
-    assert time.monotonic() - start_time < 15  # far less, but the machine may be busy
     assert process.returncode == 75, out
     assert f"stopped by {number.name}" in out
     assert "run the same command again" in out
@@ -178,11 +190,11 @@ def test_a_signal_stops_it_promptly_and_cleanly(
     assert 0 < len(before) < RECORDINGS
     assert f"{RECORDINGS - len(before)} of {RECORDINGS} shards are to be written" in finish(source, data)
     assert before.items() <= shards(data).items()
-    assert contents(data) == whole[0]
+    assert contents(data) == whole
 
 
 def test_a_killed_worker_is_said_and_the_same_command_goes_on(
-    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path
+    source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     data = data_folder(tmp_path)
     process = start(source, data)
@@ -194,16 +206,16 @@ def test_a_killed_worker_is_said_and_the_same_command_goes_on(
     assert "A worker was killed from outside" in out
     assert "Traceback" not in out
     finish(source, data)
-    assert contents(data) == whole[0]
+    assert contents(data) == whole
 
 
 @pytest.mark.parametrize("kib", [4, 20, 40])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
-    source: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, kib: int
+    source: Path, whole: dict[str, bytes], tmp_path: Path, kib: int
 ) -> None:
     """A bound on the size of a file stands in for the disk; HDF5 itself would print tracebacks, or crash."""
     bound = kib * 1024
-    assert bound < min(len(content) for name, content in whole[0].items() if name.endswith(".h5"))
+    assert bound < min(len(content) for name, content in whole.items() if name.endswith(".h5"))
     data = data_folder(tmp_path)
     process = start(source, data, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound)))
     out = process.communicate(timeout=60)[0]
@@ -213,4 +225,4 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     assert "Traceback" not in out
     assert not list((data / "mae").glob("*.h5*"))
     finish(source, data)
-    assert contents(data) == whole[0]
+    assert contents(data) == whole
