@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
         *settings,
         "train.max_steps=12",
         "train.save_steps=3",
-        "train.eval_steps=5",
+        "train.eval_steps=10",
         "train.save_total_limit=3",
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -169,7 +169,12 @@ def test_the_undisturbed_pack_is_what_the_drills_need(whole: dict[str, bytes], t
 
 
 @pytest.mark.parametrize(
-    ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+    ("number", "to_group"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.drill),
+        (signal.SIGINT, True),
+    ],
 )
 def test_a_signal_stops_it_before_the_next_shards_and_cleanly(
     source: Path, whole: dict[str, bytes], tmp_path: Path, number: signal.Signals, to_group: bool
@@ -209,7 +214,9 @@ def test_a_killed_worker_is_said_and_the_same_command_goes_on(
     assert contents(data) == whole
 
 
-@pytest.mark.parametrize("kib", [4, 20, 40])
+@pytest.mark.parametrize(
+    "kib", [pytest.param(4, marks=pytest.mark.drill), 20, pytest.param(40, marks=pytest.mark.drill)]
+)
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     source: Path, whole: dict[str, bytes], tmp_path: Path, kib: int
 ) -> None:
