@@ -38,8 +38,8 @@ COMPARED = [  # with one process
 ]
 # The start of a run is most of its time: `make test` makes these, `make test-all` all of them.
 COMPARED_QUICKLY = [("pretrain", "ddp"), ("pretrain", "zero3")]
-KILLED_QUICKLY = [("finetune", "zero2")]
-MADE_QUICKLY = [("pretrain", "single"), *COMPARED_QUICKLY, *KILLED_QUICKLY]
+KILLED_QUICKLY = [("pretrain", "zero3")]
+MADE_QUICKLY = [("pretrain", "single"), *COMPARED_QUICKLY, ("finetune", "zero2")]
 # The dropout of an adapter is drawn rank by rank, so a finetuning that is compared has none.
 WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
