@@ -2,8 +2,8 @@
 
     python benchmarks/limits.py
 
-It ends with exit code 1 if a limit is exceeded. What exceeds its limit is tried again, up to three times, so that other
-work on the machine counts little. Not a test: a busy machine must not fail one.
+It ends with exit code 1 if a limit is exceeded. What exceeds its limit is tried up to three times, so that other work
+on the machine counts little. Not a test: a busy machine must not fail one.
 """
 
 import platform
