@@ -4,6 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
+PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help install demo lint check test test-all format wheel clean
 
@@ -25,19 +26,19 @@ install: .venv/.installed ## Make .venv, with the versions of constraints.txt
 demo: install ## Run the whole job on a real LLM and the toy corpus; DEMO="--llm tiny" is faster
 	$(BIN)/signllava demo $(DEMO)
 
-lint: install ## ruff and mypy
+lint: install ## ruff, and mypy over the package and the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint ## ruff, mypy, and the tests of the code's structure, the recipes and the packaging
-	$(BIN)/python -m pytest -n 2 tests/test_architecture.py tests/test_packaging.py tests/test_recipe.py $(PYTEST)
+check: lint ## ruff, mypy, and the unit tests: no LLM, no command, no other process
+	$(PYTEST_COMMAND) -m "unit and not drill" $(PYTEST)
 
-test: lint ## ruff, mypy, and all but the slow tests; PYTEST="-k resume" chooses some
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST)
+test: lint ## ruff, mypy, and all tests but drills; PYTEST="-k resume" chooses some
+	$(PYTEST_COMMAND) -m "not drill" $(PYTEST)
 
-test-all: lint ## ruff, mypy, and all tests, the slow drills too
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+test-all: lint ## ruff, mypy, and all tests, the costly drills too
+	$(PYTEST_COMMAND) $(PYTEST)
 
 format: install ## Apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .

@@ -1,10 +1,12 @@
 """The fixtures of all tests: the toy corpus, a tiny LLM, and the command itself; and the kind of each test."""
 
+import contextlib
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models are not faster with more, and tests run in parallel
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import psutil
 import pytest
 from browser import CHROMIUM
 
@@ -211,7 +214,35 @@ def subprocess_command(*words: object, **options: object) -> subprocess.Popen[st
     )
 
 
-def interrupted(file: str, count: int, number: int) -> dict[str, str]:
-    """An environment in which a command gets `number` as a signal when it opens `file` for the `count`-th time."""
-    path = os.pathsep.join([str(Path(__file__).parent / "interrupted"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": f"{file}:{count}:{int(number)}"}
+def interrupted(pattern: str, count: int, number: int, event: str = "append") -> dict[str, str]:
+    """The environment of a command whose processes get the signal right before their `count`-th such event.
+
+    `event` is `append`, `open` or `rename`, of a file whose name matches `pattern`; see interrupted/sitecustomize.py.
+    """
+    path = os.pathsep.join([str(TESTS / "interrupted"), os.environ.get("PYTHONPATH", "")])
+    interrupt = f"{event}:{pattern}:{count}:{int(number)}"
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": interrupt}
+
+
+def wait_until_stopped(process: subprocess.Popen[str], seconds: float = 300) -> list[psutil.Process]:
+    """Wait until SIGSTOP has stopped `process` or one of its children; all of them, `process` last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()[0]}"
+        assert time.monotonic() < deadline
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if member.status() == psutil.STATUS_STOPPED:
+                    return family
+        time.sleep(0.02)
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 60) -> None:
+    """Resume these processes, however often each stops itself, until they have ended."""
+    deadline = time.monotonic() + seconds
+    while processes := psutil.wait_procs(processes, timeout=0.05)[1]:
+        assert time.monotonic() < deadline, processes
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()

@@ -76,7 +76,7 @@ def assert_no_traceback(output: str) -> None:
 
 
 @pytest.mark.parametrize(  # the test of two machines sends SIGUSR1
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)]
 )
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     launched: Launched, tmp_path: Path, number: signal.Signals

@@ -205,6 +205,15 @@ def test_the_citation_names_this_version_and_the_address_of_the_project() -> Non
     assert citation["license"] == PROJECT["license"]
 
 
+def test_every_test_is_in_a_tier_and_ci_runs_make_test() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    selections = dict(
+        re.findall(r"^(check|test|test-all): lint .*\n\t\$\(PYTEST_COMMAND\)(.*) \$\(PYTEST\)$", makefile, re.M)
+    )
+    assert selections == {"check": ' -m "unit and not drill"', "test": ' -m "not drill"', "test-all": ""}
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
 def test_make_help_names_every_target() -> None:
     ended = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in ended.stdout.splitlines()}

@@ -149,6 +149,7 @@ def test_a_killed_generation_continues_where_it_stopped(
     signllava: Command, run: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     options = ["generate", "-c", run, "--split", "dev", "--batch-size", 1, "--context-source", "predicted"]
+    options += ["--max-new-tokens", 8]
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     assert signllava(*options, "--out", uninterrupted).code == 0
     part = killed / "parts" / "1-of-1.jsonl"

@@ -58,7 +58,7 @@ def test_without_a_network_there_is_one_warning_and_no_retry(corpus: Path, tmp_p
     "arguments",
     [
         ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", "llm.path=lab/tiny", "--set", "data.root={corpus}"),
-        ("prepare", "llm", "lab/tiny", "--out", "{out}"),
+        pytest.param(("prepare", "llm", "lab/tiny", "--out", "{out}"), marks=pytest.mark.drill),
     ],
 )
 def test_a_command_that_needs_the_llm_gives_a_one_line_error(
@@ -87,7 +87,7 @@ def test_cached_files_are_used_without_a_network(tiny_llm: Path, tmp_path: Path)
 
 @pytest.fixture
 def slow_hub(tiny_llm: Path) -> Iterator[str]:
-    """The address of a hub that has `lab/tiny`, and answers other requests after two seconds."""
+    """The address of a hub that has `lab/tiny`, and answers other requests after 1.2 seconds."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -100,7 +100,7 @@ def slow_hub(tiny_llm: Path) -> Iterator[str]:
             file = tiny_llm / self.path.partition("?")[0].rpartition("/")[2]
             exists = self.path.startswith(f"/{REPOSITORY}/resolve/") and file.is_file()
             if "/resolve/" not in self.path:
-                time.sleep(2)
+                time.sleep(1.2)
             content = file.read_bytes() if exists else b""
             self.send_response(200 if exists else 404)
             self.send_header("X-Repo-Commit", COMMIT)

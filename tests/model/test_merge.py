@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import Ended, sets
+from conftest import Ended, MadeOnce, sets
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -23,11 +23,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def finetuned(signllava: Command, settings: list[str], tmp_path: Path) -> Path:
-    more = ["init.projector=null", "train.learning_rate=0.02", "train.max_steps=8"]
-    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
-    assert ended.code == 0, ended.err
-    return tmp_path / "run"
+def finetuned(made_once: MadeOnce, signllava: Command, settings: list[str], tmp_path: Path) -> Path:
+    """A copy of a finetuned run that was made once."""
+
+    def make(folder: Path) -> None:
+        more = ["init.projector=null", "train.learning_rate=0.02", "train.max_steps=8", f"run.output_dir={folder}"]
+        ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, *more]))
+        assert ended.code == 0, ended.err
+
+    return Path(shutil.copytree(made_once("finetuned", make), tmp_path / "run", symlinks=True))
 
 
 def load(checkpoint: Path, *overrides: str) -> ModelBundle:

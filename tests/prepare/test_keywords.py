@@ -1,13 +1,13 @@
 """Keywords are chosen by the documented rule, and the rest of the annotation file is backup."""
 
 import json
-import time
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ended, subprocess_command
+from conftest import Ended, interrupted, subprocess_command
 
 from signllava_cli.prepare.keywords import STOP_WORDS, shipped_stop_words
 
@@ -82,7 +82,7 @@ def test_dev_uses_the_frequencies_of_the_first_split(signllava: Command, tmp_pat
     assert "dev: 1 clips have no keywords (r/c1)" in result.out
 
 
-def test_existing_entries_are_kept(signllava: Command, tmp_path: Path) -> None:
+def test_existing_entries_are_backup(signllava: Command, tmp_path: Path) -> None:
     fields = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
     root = write_split(tmp_path / "d", **fields)
     content = json.loads((root / "annotation.train.json").read_text())
@@ -196,23 +196,26 @@ def test_errors_are_one_line_and_no_file_is_written(
     assert [path.name for path in root.iterdir()] == [file.name]
 
 
-def test_a_kill_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
-    sentences = tuple(f"Word{number % 5000} of {number}." for number in range(20_000))
-    file = write_split(tmp_path / "d", sentences) / "annotation.train.json"
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ("rename", "annotation.train.json.before"),  # the copy is written, but not yet renamed
+        ("open", "annotation.train.json.tmp"),
+        ("rename", "annotation.train.json"),
+    ],
+)
+def test_a_kill_leaves_the_old_file_and_the_same_command_continues(
+    signllava: Command, tmp_path: Path, event: str, name: str
+) -> None:
+    file = write_split(tmp_path / "d") / "annotation.train.json"
     backup = file.with_name("annotation.train.json.before")
     command = ("prepare", "keywords", tmp_path / "d", "--split", "train")
     old = file.read_bytes()
-    start_time = time.monotonic()
-    assert subprocess_command(*command).wait() == 0
-    duration = time.monotonic() - start_time
-    new = file.read_bytes()
-    assert new != old
-    for share in (0.6, 0.8, 0.9):
-        file.write_bytes(old)
-        backup.unlink(missing_ok=True)
-        process = subprocess_command(*command)
-        time.sleep(share * duration)
-        process.kill()
-        process.communicate()
-        assert file.read_bytes() in (old, new)
-        assert (backup.read_bytes() if backup.exists() else file.read_bytes()) == old
+    process = subprocess_command(*command, env=interrupted(name, 1, signal.SIGKILL, event))
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    assert file.read_bytes() == old
+    assert not backup.exists() or backup.read_bytes() == old
+    assert signllava(*command).code == 0
+    assert keywords(tmp_path / "d")[0] == ["baker", "dough"]
+    assert backup.read_bytes() == old

@@ -272,7 +272,7 @@ def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:
         operation: Any = found.ok()  # type: ignore[union-attr]
 
         @settings(
-            max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         @given(case=operation.as_strategy())
         def fuzz(case: Any) -> None:

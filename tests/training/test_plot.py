@@ -72,7 +72,8 @@ def test_each_run_has_its_color_and_metrics_without_values_have_no_panel(signlla
         picture = tmp_path / f"{len(runs)}.png"
         ended = signllava("plot", *runs, "--out", picture)
         assert ended.code == 0, ended.err
-        is_drawn = [tuple(round(255 * part) for part in to_rgb(color)) in read_colors(picture) for color in COLORS]
+        picture_colors = read_colors(picture)
+        is_drawn = [tuple(round(255 * part) for part in to_rgb(color)) in picture_colors for color in COLORS]
         assert is_drawn == [number < len(runs) for number in range(len(COLORS))]
         heights[len(runs)] = Image.open(picture).height
     assert heights[1] < heights[2]  # dev loss and dev BLEU need a second row

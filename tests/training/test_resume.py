@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_TASKS, Ended, interrupted, sets, subprocess_command
+from conftest import ALL_TASKS, Ended, MadeOnce, interrupted, sets, subprocess_command
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,9 +38,16 @@ def assert_same_run(expected: Path, run: Path) -> None:
     assert read_metrics(expected) == read_metrics(run)
 
 
+STOPS = [  # around a save, an evaluation and the end of an epoch; the first and the last step
+    pytest.param((7, 13), id="two stops"),
+    pytest.param((1, 6, 7, 13, 19), id="five stops", marks=pytest.mark.drill),
+]
+
+
 @pytest.mark.parametrize("recipe_name", ["tiny_pretrain", "tiny_finetune"])
+@pytest.mark.parametrize("stops", STOPS)
 def test_resume_equals_uninterrupted(
-    signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str
+    signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str, stops: tuple[int, ...]
 ) -> None:
     """Both stages, on a split so small that the run has three epochs."""
     stage = recipe_name.removeprefix("tiny_")
@@ -52,7 +59,7 @@ def test_resume_equals_uninterrupted(
     uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
     ended = signllava(*command, *sets([*common, f"run.output_dir={uninterrupted}"]))
     assert ended.code == 0, ended.err
-    for step in (1, 6, 7, 13, 19):
+    for step in stops:
         ended = signllava(*command, *sets([*common, f"run.output_dir={stopped}", f"train.stop_at_step={step}"]))
         assert ended.code == 75, ended.out + ended.err
         assert f"stopped after step {step} of 20" in ended.out
@@ -68,7 +75,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     """After SIGKILL the run resumes from the newest checkpoint, with the metrics up to its step."""
     common = [
         *settings,
-        "train.max_steps=40",
+        "train.max_steps=12",
         "train.save_steps=3",
         "train.eval_steps=10",
         "train.save_total_limit=3",
@@ -89,7 +96,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     assert_same_run(uninterrupted, killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.drill)])
 def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -109,13 +116,22 @@ def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     assert os.readlink(run / "last") == f"step-{last:06d}"
 
 
+@pytest.fixture
+def uninterrupted(made_once: MadeOnce, signllava: Command, settings: list[str]) -> Path:
+    """The run of these settings, made once. Not to be written to."""
+
+    def make(folder: Path) -> None:
+        ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, f"run.output_dir={folder}"]))
+        assert ended.code == 0, ended.err
+
+    return made_once("resume-uninterrupted", make)
+
+
 @pytest.mark.parametrize("file", ["projector.safetensors", "resume/optimizer.safetensors", "config.json"])
 def test_a_run_resumes_from_the_previous_checkpoint_if_the_newest_is_truncated(
-    signllava: Command, settings: list[str], tmp_path: Path, file: str
+    signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path, file: str
 ) -> None:
-    command = ["pretrain", "--recipe", "toy/tiny_pretrain"]
-    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={uninterrupted}"])).code == 0
+    command, run = ["pretrain", "--recipe", "toy/tiny_pretrain"], tmp_path / "run"
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     os.truncate(run / "step-000005" / file, 30)
     ended = signllava(*command, *sets(settings))
@@ -169,12 +185,11 @@ def test_resume_refuses_other_data_and_another_llm(
 
 
 def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resume(
-    signllava: Command, settings: list[str], tmp_path: Path
+    signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     """A checkpoint whose progress.json is of another step is skipped; a line of NULs in metrics.jsonl is removed."""
     command = ["pretrain", "-r", "toy/tiny_pretrain"]
-    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
-    assert signllava(*command, *sets([*settings, f"run.output_dir={uninterrupted}"])).code == 0
+    run = tmp_path / "run"
     assert signllava(*command, *sets([*settings, "train.stop_at_step=5"])).code == 75
     (run / "step-000005" / "progress.json").write_text("{}")
     with open(run / "metrics.jsonl", "a") as file:

@@ -7,16 +7,18 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import subprocess_command
+from conftest import interrupted, subprocess_command, wait_until_gone, wait_until_stopped
 from test_pack import annotate
 
 RECORDINGS, CLIPS = 16, 10  # a shard for each recording, so that many are unfinished when the process is killed
+Moment = tuple[str, str, int]  # event, pattern and count of `interrupted`
+IN_A_SHARD: Moment = ("open", "c*.json", CLIPS + CLIPS // 2)  # a worker reads a clip of its second shard
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +59,11 @@ def finish(source: Path, data: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """Every file of an uninterrupted pack, and its duration in seconds."""
-    data = data_folder(tmp_path_factory.mktemp("undisturbed"))
-    start_time = time.monotonic()
+def uninterrupted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file of a pack that ran without interruption."""
+    data = data_folder(tmp_path_factory.mktemp("uninterrupted"))
     finish(source, data)
-    return contents(data), time.monotonic() - start_time
+    return contents(data)
 
 
 def contents(data: Path) -> dict[str, bytes]:
@@ -96,34 +97,34 @@ def running_processes(group: int) -> list[str]:
     return processes
 
 
-def drill(
-    source: Path, data: Path, undisturbed: tuple[dict[str, bytes], float], kills: int, seed: int, parent_only: bool
-) -> None:
+def kill_at(moment: Moment, source: Path, data: Path, parent_only: bool) -> int:
+    """Stop a pack at `moment` and kill it, its workers too unless `parent_only`; its process group."""
+    event, pattern, count = moment
+    process = start(source, data, env=interrupted(pattern, count, signal.SIGSTOP, event))
+    family = wait_until_stopped(process)
+    if parent_only:
+        process.kill()
+        wait_until_gone(family[:-1])  # a stopped worker continues, and notices that its parent has ended
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return process.pid
+
+
+def drill(source: Path, data: Path, expected: dict[str, bytes], moments: Iterable[Moment], parent_only: bool) -> None:
     """Kill the command and run it again several times in one folder; then let it finish."""
-    expected, seconds = undisturbed
-    rng = random.Random(seed)
     groups = []
-    for _ in range(kills):
+    for moment in moments:
         before = shards(data)
-        process = start(source, data)
-        groups.append(process.pid)
-        time.sleep(rng.uniform(0.25, 1.0) * seconds)
-        if parent_only:
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        groups.append(kill_at(moment, source, data, parent_only))
         for name, content in contents(data).items():
-            assert content == expected[name], name
+            assert content == expected[name], name  # complete, and the same as without a kill
         assert before.items() <= shards(data).items()
-        if "metadata_mae.train.json" in contents(data):
-            for file in (data / "mae").glob("*mae*"):
-                file.unlink()
     before = shards(data)
     finish(source, data)
     assert before.items() <= shards(data).items()
     assert contents(data) == expected
-    until(lambda: not any(running_processes(group) for group in groups), seconds=20)
+    until(lambda: not any(running_processes(group) for group in groups), seconds=60)
     finish(source, data)  # removes temporary files of orphaned workers
     assert not list((data / "mae").glob("*.tmp"))
     assert contents(data) == expected
@@ -131,43 +132,60 @@ def drill(
 
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
 def test_a_killed_pack_leaves_complete_shards_and_continues(
-    source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
+    source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, parent_only: bool
 ) -> None:
-    drill(source, data_folder(tmp_path), undisturbed, kills=3, seed=int(parent_only), parent_only=parent_only)
+    """Kills in the middle of a shard, before a shard is renamed, and before the metadata is renamed."""
+    moments = [IN_A_SHARD, ("rename", "mae.train.*.h5", 4), ("rename", "metadata_mae.train.json", 1)]
+    drill(source, data_folder(tmp_path), uninterrupted, moments, parent_only)
 
 
 @pytest.mark.drill
 @pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
 def test_a_pack_killed_twenty_times(
-    source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, parent_only: bool
+    source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, parent_only: bool
 ) -> None:
-    drill(source, data_folder(tmp_path), undisturbed, kills=20, seed=7 + parent_only, parent_only=parent_only)
+    data, rng = data_folder(tmp_path), random.Random(7 + parent_only)
+
+    def moments() -> Iterator[Moment]:
+        for kill in range(20):
+            left = RECORDINGS - len(shards(data))
+            if left > 2:
+                yield ("rename", "mae.train.*.h5", rng.randint(1, 2)) if kill % 2 else IN_A_SHARD
+            else:
+                yield ("rename", "metadata_mae.train.json", 1)
+                for file in (data / "mae").glob("*mae*"):
+                    file.unlink()
+
+    drill(source, data, uninterrupted, moments(), parent_only)
 
 
-def test_the_uninterrupted_pack_has_every_clip(undisturbed: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
-    files, _ = undisturbed
-    pack_report = json.loads(files["pack.mae.train.json"])
+def test_the_uninterrupted_pack_has_every_clip(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    pack_report = json.loads(uninterrupted["pack.mae.train.json"])
     assert pack_report["shards"] == RECORDINGS
     assert pack_report["clips_packed"] + len(pack_report["faulty"]) == RECORDINGS * CLIPS
     assert len(pack_report["faulty"]) == 23
-    (tmp_path / "x.h5").write_bytes(files["mae.train.3.h5"])
+    (tmp_path / "x.h5").write_bytes(uninterrupted["mae.train.3.h5"])
     with h5py.File(tmp_path / "x.h5") as file:
         assert sum(len(clips) for clips in file.values()) in (8, 9)
 
 
 @pytest.mark.parametrize(
-    ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+    ("number", "to_group"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.drill),
+        (signal.SIGINT, True),
+    ],
 )
-def test_a_signal_stops_pack_within_seconds_without_temporary_files(
-    source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, number: signal.Signals, to_group: bool
+def test_a_signal_stops_pack_before_the_next_shards_without_temporary_files(
+    source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, number: signal.Signals, to_group: bool
 ) -> None:
     data = data_folder(tmp_path)
-    process = start(source, data)
-    until(lambda: shards(data))
+    process = start(source, data, env=interrupted("mae.train.*.h5", 2, signal.SIGSTOP, "rename"))
+    wait_until_stopped(process)
     (os.killpg if to_group else os.kill)(process.pid, number)
-    start_time = time.monotonic()
+    os.killpg(process.pid, signal.SIGCONT)
     out = process.communicate(timeout=60)[0]
-    assert time.monotonic() - start_time < 15  # usually far less, but the machine may be busy
     assert process.returncode == 75, out
     assert f"stopped by {number.name}" in out
     assert "run the same command again" in out
@@ -178,11 +196,11 @@ def test_a_signal_stops_pack_within_seconds_without_temporary_files(
     assert 0 < len(before) < RECORDINGS
     assert f"writing {RECORDINGS - len(before)} of {RECORDINGS} shards" in finish(source, data)
     assert before.items() <= shards(data).items()
-    assert contents(data) == undisturbed[0]
+    assert contents(data) == uninterrupted
 
 
 def test_a_killed_worker_is_an_error_and_the_same_command_continues(
-    source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+    source: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
     data = data_folder(tmp_path)
     process = start(source, data)
@@ -194,16 +212,18 @@ def test_a_killed_worker_is_an_error_and_the_same_command_continues(
     assert "A worker process was killed" in out
     assert "Traceback" not in out
     finish(source, data)
-    assert contents(data) == undisturbed[0]
+    assert contents(data) == uninterrupted
 
 
-@pytest.mark.parametrize("kib", [4, 20, 40])
+@pytest.mark.parametrize(
+    "kib", [pytest.param(4, marks=pytest.mark.drill), 20, pytest.param(40, marks=pytest.mark.drill)]
+)
 def test_a_full_disk_is_a_one_line_error_and_the_same_command_continues(
-    source: Path, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path, kib: int
+    source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, kib: int
 ) -> None:
     """A limit on the file size simulates the full disk; HDF5 itself would print tracebacks, or crash."""
     bound = kib * 1024
-    assert bound < min(len(content) for name, content in undisturbed[0].items() if name.endswith(".h5"))
+    assert bound < min(len(content) for name, content in uninterrupted.items() if name.endswith(".h5"))
     data = data_folder(tmp_path)
     process = start(source, data, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound)))
     out = process.communicate(timeout=60)[0]
@@ -213,4 +233,4 @@ def test_a_full_disk_is_a_one_line_error_and_the_same_command_continues(
     assert "Traceback" not in out
     assert not list((data / "mae").glob("*.h5*"))
     finish(source, data)
-    assert contents(data) == undisturbed[0]
+    assert contents(data) == uninterrupted

@@ -25,6 +25,13 @@ from signllava_cli.prepare.validation.shard_reader import ShardFacts, read_shard
 
 Command = Callable[..., Ended]
 IDS = [f"{corruption.finding}-{index}" for index, corruption in enumerate(CORRUPTIONS)]
+FINDINGS = [corruption.finding for corruption in CORRUPTIONS]
+ONE_PER_FINDING = [  # the first corruption of each finding; the others are drills
+    pytest.param(
+        corruption, id=IDS[index], marks=[pytest.mark.drill] if corruption.finding in FINDINGS[:index] else []
+    )
+    for index, corruption in enumerate(CORRUPTIONS)
+]
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def test_a_corruption_is_reported_with_its_name(signllava: Command, part: Path, 
     assert all(finding["fix"] and finding["count"] == len(finding["names"]) for finding in report["findings"])
 
 
-@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=IDS)
+@pytest.mark.parametrize("corruption", ONE_PER_FINDING)
 def test_training_on_corrupt_data_trains_or_ends_with_a_one_line_error(
     signllava: Command, settings: list[str], part: Path, corruption: Corruption
 ) -> None:
