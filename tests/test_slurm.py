@@ -73,7 +73,7 @@ def test_the_scripts_are_shipped_and_not_listed_as_recipes() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_shellcheck_finds_no_error_in_the_script(script: Path) -> None:
-    checks = [["bash", "-n"], [SHELLCHECK, "--severity=warning"]]
+    checks: list[list[str | Path]] = [["bash", "-n"], [SHELLCHECK, "--severity=warning"]]
     for check in checks:
         ended = subprocess.run([*check, script], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -242,8 +242,9 @@ def _convert_task_weights(state: ImportState, section: str, split: str) -> None:
         for name in ("enable", "sample_weight"):
             if name in content:
                 state.set(f"{section}.{task}.{name}", path, weight, "" if is_enabled else "enable is false")
-    for task, content in tasks.items():
-        if task in TASKS and isinstance(content, dict) and "max_num_words" in content:
+    for task in TASKS:
+        content = tasks.get(task)
+        if isinstance(content, dict) and "max_num_words" in content:
             state.set(f"{section}.{task}.max_num_words", "tasks.max_words", content["max_num_words"])
 
 

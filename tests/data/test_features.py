@@ -193,8 +193,8 @@ def test_subsampling_while_reading_equals_subsampling_afterwards(
     frames = np.random.default_rng(0).normal(size=(37, width)).astype(np.float16)
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
-        for clip in ("a", "b"):
-            file.create_dataset(f"rec/{clip}", data=frames, **layout)
+        for name in ("a", "b"):
+            file.create_dataset(f"rec/{name}", data=frames, **layout)
     read = stream(root, width=width, stride=stride, max_frames=limit)
     expected = frames[::stride]
     if limit is not None and len(expected) > limit:
@@ -210,8 +210,8 @@ def test_skipped_frames_are_not_read(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
     width, count = 16384, 600
     with h5py.File(root / "mae" / "mae.train.0.h5", "w") as file:
-        for clip in ("a", "b"):
-            file.create_dataset(f"rec/{clip}", data=np.ones((count, width), np.float16))
+        for name in ("a", "b"):
+            file.create_dataset(f"rec/{name}", data=np.ones((count, width), np.float16))
     mae = stream(root, width=width, max_frames=2)
     before = bytes_read()
     mae.read(A)

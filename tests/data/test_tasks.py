@@ -37,8 +37,8 @@ NOT_THERE = {"des", "oven", "tal", "york city"}
 def sample_instructions(
     weights: dict[str, float], clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY
 ) -> list[Instruction]:
-    task_weights = TaskWeights(**{"translation": 0.0, **weights})  # type: ignore[arg-type]
-    tasks = Tasks(one_word_present="{word}", multi_word_present="{words}")  # type: ignore[call-arg]
+    task_weights = TaskWeights(**{"translation": 0.0, **weights})
+    tasks = Tasks(one_word_present="{word}", multi_word_present="{words}")
     sampler = TaskSampler(tasks, task_weights, vocabulary, "train")
     return [sampler.sample(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -82,7 +83,17 @@ def test_comet_equals_its_own_command(signllava: Callable[..., Ended], tmp_path:
     assert process.code == 0, process.err
     (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
     (tmp_path / "src").write_text("\n" * len(SCORED_PAIRS))
-    command = [COMET, "-s", tmp_path / "src", "-t", tmp_path / "hyp", "-r", tmp_path / "ref", "--model", checkpoint]
+    command: list[Any] = [
+        COMET,
+        "-s",
+        tmp_path / "src",
+        "-t",
+        tmp_path / "hyp",
+        "-r",
+        tmp_path / "ref",
+        "--model",
+        checkpoint,
+    ]
     expected = subprocess.run([*command, "--gpus", "0", "--only_system"], check=True, capture_output=True, text=True)
     assert result["scores"]["comet"] == pytest.approx(100 * float(expected.stdout.split()[-1]), abs=0.01)
     assert result["signatures"]["Comet"].endswith("source:empty")

@@ -64,7 +64,6 @@ def test_the_page_sorts_filters_and_searches_and_escapes_hostile_text(report: Pa
     from playwright.sync_api import expect
 
     with opened_page(report.as_uri(), viewport={"width": 1100, "height": 900}) as (page, errors, requests):
-        page: Any
         expect(page.locator("#count")).to_have_text("120 of 120 clips")
         expect(page.locator("#system")).to_have_value("1")  # the first is the baseline
         page.select_option("#system", "0")
@@ -112,7 +111,7 @@ def test_the_page_is_accessible_on_a_desktop_and_on_a_phone(report: Path, width:
         violations = Axe().run(page).response["violations"]
         serious = [violation["id"] for violation in violations if violation["impact"] in ("serious", "critical")]
         assert not serious, [(violation["id"], violation["nodes"][0]["html"]) for violation in violations]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width  # type: ignore[attr-defined]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.browser
@@ -122,7 +121,6 @@ def test_a_page_of_twenty_thousand_clips_is_painted_and_searched(signllava: Comm
     options = ["--samples", 0, "--out", tmp_path / "s.json", "--report", tmp_path / "report.html"]
     assert signllava("eval", file, *options).code == 0
     with opened_page((tmp_path / "report.html").as_uri()) as (page, errors, _):
-        page: Any
         painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         print(f"first paint after {painted:.0f} ms")
         page.fill("#search", "coat in winter")
@@ -141,7 +139,6 @@ def test_every_column_of_a_system_fits_the_page(signllava: Command, tmp_path: Pa
     options = ["--samples", 50, "--trials", 50, "--out", tmp_path / "s.json", "--report", tmp_path / "r.html"]
     assert signllava("eval", *files, *options).code == 0
     with opened_page((tmp_path / "r.html").as_uri(), viewport={"width": width, "height": 900}) as (page, _, _):
-        page: Any
         page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
         overflowing_tables = page.evaluate("""[...document.querySelectorAll('.wide')]
             .filter((table) => table.scrollWidth > table.clientWidth)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Ended
@@ -157,6 +158,7 @@ def test_every_score_has_its_own_key() -> None:
 def test_every_metric_uses_the_words_of_its_preset() -> None:
     """One of five characters, one of four words differ: a metric with only a-z, or a sentence as a word, fails."""
     chinese, german = find_preset("csl-daily"), find_preset("phoenix14t")
+    metric_class: Any
     for metric_class, key, expected in (
         (RougeL, "rougeL", 80),
         (RougeLMscoco, "rougeL_mscoco", 80),

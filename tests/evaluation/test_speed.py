@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -24,6 +25,7 @@ from signllava_cli.generation.prediction import Prediction
 HEAVY_LIBRARIES = ("torch", "transformers", "evaluate", "datasets", "pandas", "nltk", "sklearn", "matplotlib")
 RUN_WITHOUT_HEAVY_LIBRARIES = f"""
 import sys
+from typing import Any
 for name in {HEAVY_LIBRARIES}: sys.modules[name] = None
 from signllava_cli.cli.main import run
 run()
@@ -63,7 +65,11 @@ def test_every_metric_can_be_used_as_an_evaluate_metric() -> None:
     for hypothesis, reference in zip(*texts.values(), strict=True):
         metric.add(prediction=hypothesis, reference=reference)
     assert metric.compute() == Bleu().compute(**texts)
-    columns = {"predictions": ["a pan", "a drum"], "references": ["pan", "pan"], "others": [["drum"], ["drum"]]}
+    columns: dict[str, Any] = {
+        "predictions": ["a pan", "a drum"],
+        "references": ["pan", "pan"],
+        "others": [["drum"], ["drum"]],
+    }
     accuracy = ContextBoundAccuracy()
     assert EvaluateMetric(accuracy).compute(**columns) == accuracy.compute(**columns)
     with pytest.raises(ValueError, match="3 hypotheses, 2 references"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,13 @@ def test_scores_of_summed_statistics_equal_sacrebleu(metric: TextMetric, sacrebl
     hypotheses = [*ONE, "", "xyz", "the", REFERENCES[3]]
     statistics = metric.extract_statistics(hypotheses, [*REFERENCES, "a", "the man", "the", REFERENCES[3]])
     rng = np.random.default_rng(0)
-    samples = [[150], [151], [152], [150, 151], *(rng.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10)]
+    samples: list[Any] = [
+        [150],
+        [151],
+        [152],
+        [150, 151],
+        *(rng.integers(154, size=n) for n in (1, 1, 1, 2, 3, 5, 50) * 10),
+    ]
     for indices in samples:
         expected = sacrebleu_metric._aggregate_and_compute([list(statistics[index]) for index in indices]).score
         score = metric.compute_scores(statistics[indices].sum(axis=0))[key]

@@ -55,7 +55,7 @@ def loss_and_gradients(
     model.zero_grad()
     loss, _ = model(batch, smoothing)
     loss.backward()
-    return loss.detach(), {name: weight.grad.clone() for name, weight in model.trainable_parameters().items()}
+    return loss.detach(), {name: gradient(weight).clone() for name, weight in model.trainable_parameters().items()}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.3])
@@ -154,7 +154,7 @@ def test_exactly_the_trainable_parameters_have_gradients(name: str, settings: li
         model(batch_of(recipe, bundle, 4))[0].backward()
         with torch.no_grad():
             for parameter in model.trainable_parameters().values():
-                parameter -= 1e-3 * parameter.grad
+                parameter.sub_(1e-3 * gradient(parameter))
     trainable = model.trainable_parameters()
     assert {n.split(".")[0] for n in trainable} == ({"projectors", "llm"} if recipe.lora.enabled else {"projectors"})
     assert set(trainable) >= {f"projectors.{n}" for n in model.projectors.state_dict()}

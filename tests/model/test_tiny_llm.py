@@ -34,14 +34,14 @@ def write_corpus(root: Path, clips: int, words: int) -> Path:
 def test_a_step_on_own_text_is_bounded_as_on_the_toy_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """benchmarks/limits.py measures the time."""
     num_tokens: list[int] = []
-    rows_of_step = tiny_llm._rows
+    rows_of_step = tiny_llm._sample_rows
 
     def counting(*arguments: Any) -> Any:
         rows, skipped = rows_of_step(*arguments)
         num_tokens.append(len(rows) * max(len(ids) for ids, _ in rows))  # padding included
         return rows, skipped
 
-    monkeypatch.setattr(tiny_llm, "_rows", counting)
+    monkeypatch.setattr(tiny_llm, "_sample_rows", counting)
     own = write_corpus(tmp_path / "data", 200, 25)
     save_tiny_llm(tmp_path / "own", own, read_recipe("toy/tiny_pretrain").tasks, steps=2)
     assert len(num_tokens) == 2

@@ -82,8 +82,8 @@ def test_dev_uses_the_frequencies_of_the_first_split(signllava: Command, tmp_pat
     assert "dev: 1 clips have no keywords (r/c1)" in result.out
 
 
-def test_existing_entries_are_backup(signllava: Command, tmp_path: Path) -> None:
-    fields = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
+def test_existing_entries_are_kept(signllava: Command, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"paraphrases": ["Ja – so."], "start": 1.5, "end": 2.0, "gloss": {"by": ["hand"]}}
     root = write_split(tmp_path / "d", **fields)
     content = json.loads((root / "annotation.train.json").read_text())
     content["r"]["c0"]["keywords"] = ["by hand"]

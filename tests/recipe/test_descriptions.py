@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -188,6 +189,7 @@ def test_the_schema_accepts_recipes_and_refuses_what_reading_refuses() -> None:
     validator = validator_for(schema)
     for name in shipped_recipes():
         assert validator.is_valid(yaml.safe_load(comment_recipe(find_recipe(name).read_text(), "x.json"))), name
+    wrong: dict[str, Any]
     for wrong in (
         {"train": {"learningrate": 1}},
         {"train": {"batch_size": 0}},

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted_up_to_a_limit(
     assert "skipped, 3 of at most 3. Clips of this step: " in ended.out
     assert "raise train.skip_nonfinite (3)" in ended.err
     run = tmp_path / "run"
-    steps = [line["step"] for line in read_metrics(run) if line.get("loss", 0) is None]
+    steps: list[Any] = [line["step"] for line in read_metrics(run) if line.get("loss", 0) is None]
     assert len(steps) == 3
     before, after = (read_weights(run, f"step-{step:06d}") for step in (steps[0] - 1, steps[0]))
     assert all(torch.equal(before[name], after[name]) for name in before)

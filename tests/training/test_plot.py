@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Ended, sets
@@ -83,7 +84,7 @@ def test_each_run_has_its_color_and_metrics_without_values_have_no_panel(signlla
 
 def test_damaged_lines_are_counted_and_the_later_of_two_values_counts(signllava: Command, tmp_path: Path) -> None:
     damaged = ['{"step": 51, "lo', "", "[1]", '{"loss": 1.0}', '{"step": "x"}']
-    repeated = [{"step": 50, "loss": 7.0}, {"step": 20, "loss": float("nan"), "note": "x"}]
+    repeated: list[Any] = [{"step": 50, "loss": 7.0}, {"step": 20, "loss": float("nan"), "note": "x"}]
     run = write_run(tmp_path / "run", [*step_metrics(5.0), *damaged, *repeated])
     ended = signllava("plot", run, "--out", tmp_path / "plot.png")
     assert ended.code == 0, ended.err

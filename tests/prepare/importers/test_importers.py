@@ -253,8 +253,8 @@ def test_openasl_with_commas_gives_the_same_annotation(signllava: Command, tmp_p
     original = openasl(tmp_path / "openasl-v1.0.tsv")
     rows = [line.split("\t") for line in original.read_text(encoding="utf-8").splitlines()]
     comma_file = tmp_path / "openasl-v1.0.csv"
-    with comma_file.open("w", encoding="utf-8-sig", newline="") as file:
-        csv.writer(file).writerows(rows)
+    with comma_file.open("w", encoding="utf-8-sig", newline="") as opened:
+        csv.writer(opened).writerows(rows)
     for name, file in (("tab", original), ("comma", comma_file)):
         run_import(signllava, "openasl", "-a", file, "--out", tmp_path / name)
     for split in ("train", "dev"):
