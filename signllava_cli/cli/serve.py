@@ -26,5 +26,5 @@ def serve(
     """Translate in the browser: choose a recording or drop feature files, and watch the sentences appear."""
     from signllava_cli.serving.server import serve as serve_until_stopped
 
-    config = {} if beams is None else {"beams": beams}
+    config = {} if beams is None else {"num_beams": beams}
     serve_until_stopped(checkpoint, data, split, host, port, max_upload_mb, videos, config)
