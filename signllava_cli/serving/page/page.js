@@ -156,7 +156,7 @@ function playPart(query, start, end) {
   const video = $("video");
   showVideo(query);
   video.currentTime = start;
-  video.play();
+  video.play().catch(() => {}); // the video element shows the error itself
   video.ontimeupdate = () => {
     if (end !== null && video.currentTime >= end) {
       video.pause();
