@@ -1,1 +1,1 @@
-"""`signllava serve`: a small web app on the Python API, for one's own machine."""
+"""`signllava serve`: a small web app on the Python API, for the local machine."""

@@ -1,4 +1,4 @@
-"""A recording translated clip by clip, each clip told as soon as it is there."""
+"""Translates a recording clip by clip, and gives one line for each translated clip."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ Source = Literal["none", "gold", "predicted"]
 
 
 class ClipLine(BaseModel):
-    """One clip: what the model says, and what it saw.
+    """The translation of one clip and its context.
 
-    `confidence` is the geometric mean of its tokens' probabilities. `start` and `end`: seconds in the recording's
-    video. `video`: whether there is one of this clip alone. `error`: why there is no text; after it, a stream that
-    could not go on ends.
+    `number`: from 1 to `of`, the number of clips. `confidence`: the geometric mean of the token probabilities.
+    `start` and `end`: seconds in the recording's video. `video`: whether the clip has its own video. `error`: why
+    there is no text; it is the last line if translation cannot continue.
     """
 
     number: int
@@ -52,18 +52,20 @@ def translate_dataset_clips(
     prelude: int,
     source: Source,
 ) -> Iterator[ClipLine]:
-    """The clips of one recording of `split`, in signing order. One without features has no text and leaves none."""
-    said: list[str] = []
+    """Translate the clips of one recording of `split`, in signing order.
+
+    A clip without features has no text, and adds no context.
+    """
+    texts: list[str] = []
     for clip in clips:
         line = ClipLine(number=clip.position + 1, of=len(clips), clip=clip.name, reference=clip.translation)
         line.start, line.end = clip.start, clip.end
         line.video = videos.of_clip(clip) is not None
-        seen = _context(
-            [each.translation for each in clips] if source == "gold" else said, clip.position, window, prelude
-        )
+        sentences = [clip.translation for clip in clips] if source == "gold" else texts
+        context = [] if source == "none" else _select_context(sentences, clip.position, window, prelude)
         if split.has_features[clip.row]:
             try:
-                translation = model.translate(split.read(clip), [] if source == "none" else seen, prelude)
+                translation = model.translate(split.read(clip), context, prelude)
             except UserError as error:
                 line.error = str(error)
                 yield line
@@ -71,14 +73,14 @@ def translate_dataset_clips(
             _fill_line(line, translation)
         else:
             line.error = f"no features in {split.missing_streams(clip.row)}"
-        said.append(line.text)
+        texts.append(line.text)
         yield line
 
 
 def translate_uploaded_clips(
     model: SignLlava, clips: Sequence[UploadedClip], window: int, prelude: int, source: Source
 ) -> Iterator[ClipLine]:
-    """The uploaded clips as one recording, in their order; all of them are checked before the first is translated.
+    """Translate the uploaded clips as one recording, in their order. All are checked before the first is translated.
 
     Raises:
         UserError: the features of a clip cannot be used.
@@ -86,24 +88,24 @@ def translate_uploaded_clips(
     for clip in clips:
         check_features(clip.features, model.recipe.streams)
 
-    def lines() -> Iterator[ClipLine]:
-        said: list[str] = []
+    def translate_clips() -> Iterator[ClipLine]:
+        texts: list[str] = []
         for position, clip in enumerate(clips):
             line = ClipLine(number=position + 1, of=len(clips), clip=clip.name)
-            seen = [] if source == "none" else _context(said, position, window, prelude)
+            context = [] if source == "none" else _select_context(texts, position, window, prelude)
             try:
-                _fill_line(line, model.translate(clip.features, seen, prelude))
+                _fill_line(line, model.translate(clip.features, context, prelude))
             except UserError as error:
                 line.error = str(error)
                 yield line
                 return
-            said.append(line.text)
+            texts.append(line.text)
             yield line
 
-    return lines()
+    return translate_clips()
 
 
-def _context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
+def _select_context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
     return [sentences[index] for index in context_indices(position, window, prelude) if sentences[index]]
 
 

@@ -1,4 +1,4 @@
-"""Open what is to be served, and serve it until Ctrl-C."""
+"""Opens the model and the dataset, and serves the web app until Ctrl-C."""
 
 import socket
 from pathlib import Path
@@ -24,15 +24,15 @@ def serve(
     """Serve the checkpoint on http://host:port.
 
     Args:
-        data: the dataset folder whose recordings can be chosen; none: the recipe's, if it is there.
+        data: the dataset folder whose recordings can be chosen; None: the recipe's, if it exists.
         videos: a folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov).
-        settings: of the recipe's section `generate`.
+        config: settings of the recipe's section `generate`.
 
     Raises:
-        UserError: the extra `serve` is not installed, the port is taken, or what is to be served cannot be opened.
+        UserError: the extra `serve` is not installed, the port is in use, or the model or dataset cannot be opened.
     """
     require_extra("serve", "The web app", "fastapi", "uvicorn", "multipart")
-    listening = _bind(host, port)
+    listener = _bind(host, port)
     import uvicorn
 
     from signllava_cli.serving.app import ServedModel, make_app
@@ -40,20 +40,22 @@ def serve(
 
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
     served: ServedModel = open_served_model(checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, config)
-    address, port = listening.getsockname()[:2]
+    address, port = listener.getsockname()[:2]
     info(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
     server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", access_log=False))
-    server.run(sockets=[listening])
+    server.run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """The port taken before the model is loaded, which can take minutes."""
+    """Bind the port before the model is loaded, which can take minutes."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen()
+        listener.bind((host, port))
+        listener.listen()
     except OSError as error:
-        raise UserError(f"--host {host} --port {port}: {error.strerror or error}; name others.") from None
-    return listening
+        raise UserError(
+            f"--host {host} --port {port}: {error.strerror or error}; choose another host or port."
+        ) from None
+    return listener

@@ -1,4 +1,4 @@
-"""What is served, opened: the model, and the recordings of a dataset where there is one."""
+"""Opens the model and the split that the web app serves."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ def open_served_model(
     hosts: tuple[str, ...],
     config: dict[str, Any],
 ) -> ServedModel:
-    """The model of `checkpoint` and the split of `data`; see `serving.run.serve`.
+    """The model of `checkpoint` and the split of `data`; see `serving.server.serve`.
 
     Raises:
-        UserError: one of them cannot be opened.
+        UserError: the model, the split or the folder of videos cannot be opened.
     """
     if videos is not None and not videos.is_dir():
-        raise UserError(f"--videos {videos} is no folder.")
+        raise UserError(f"--videos {videos}: not a folder.")
     model = SignLlava.from_pretrained(checkpoint, **config)
     return ServedModel(model, _open_split(model, data, split), videos, upload_limit, hosts)
 
@@ -35,11 +35,11 @@ def open_served_model(
 def _open_split(model: SignLlava, data: str | None, split: str) -> Split | None:
     root, streams = Path(data or model.recipe.data.root).expanduser(), model.recipe.streams
     try:
-        opened = Split(open_index(root, split, streams), split, streams, missing="skip")
-        require_layouts(model.layouts, opened, str(model.checkpoint))
-        return opened
+        opened_split = Split(open_index(root, split, streams), split, streams, missing="skip")
+        require_layouts(model.layouts, opened_split, str(model.checkpoint))
+        return opened_split
     except UserError as error:
         if data is not None:
             raise
-        warning(f"no dataset is served, uploads alone: {error}")
+        warning(f"no dataset is served, only uploads are possible: {error}")
         return None

@@ -1,4 +1,4 @@
-"""Feature files that somebody dropped on the page: which clips and streams they hold, read without running code."""
+"""Reads uploaded feature files: their clips and streams. Data is read, never code."""
 
 import re
 import zipfile
@@ -16,13 +16,13 @@ from signllava_cli.data.keypoints import require_pose_format
 from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 
 FORMATS = {".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".pose": "pose"}
-MAX_EXPANSION = 16  # what a file may hold, in sizes of the largest upload
-MAX_CLIPS = 2000  # in one upload
+MAX_EXPANSION = 16  # unpacked size of a file, in multiples of the upload limit
+MAX_CLIPS = 2000  # in one file
 
 
 @dataclass(frozen=True)
 class UploadedClip:
-    """One clip: its name and its streams, stream -> (T, width)."""
+    """One clip: its name and its features, stream -> (T, width)."""
 
     name: str
     features: dict[str, np.ndarray]
@@ -36,64 +36,69 @@ def read_uploads(
 ) -> list[UploadedClip]:
     """The clips in `files`, in the order of their names.
 
-    An HDF5 file holds one stream, a dataset for each clip; `.npz` one clip, an array for each stream; `.npy` and
-    `.pose` one stream of one clip. Streams are known by the name of the file (or array), such as `01.mae.npy`, or by
-    their width; what is left of the name says which files are of one clip.
+    An HDF5 file holds one stream, with a dataset for each clip; `.npz` one clip, with an array for each stream;
+    `.npy` and `.pose` one stream of one clip. A stream is recognized by the name of the file (or array), such as
+    `01.mae.npy`, or by its width. The rest of the name is the clip's name, by which the files of a clip are joined.
 
     Args:
-        files: (the name that the file had, where it lies now).
+        files: (name of the uploaded file, path of its content).
         streams: those of the model, with their widths.
-        limit: bytes that may be uploaded; files that would unpack to far more are refused.
+        limit: bytes of an upload; files that would unpack to far more are rejected.
         layouts: those that the model was trained on, where known.
 
     Raises:
-        UserError: a file cannot be read, is of no stream or of another layout, or gives a clip a stream twice.
+        UserError: a file cannot be read, has no known stream or another layout, or repeats a stream of a clip.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
+    clips: dict[str, dict[str, np.ndarray]] = {}
     for name, file in files:
-        shown = escape_unprintable(name)
         try:
-            arrays = _arrays(name, file, limit)
-            for clip, label, features in arrays:
-                stream, array = _stream_of(label, features.frames, streams), features.frames
+            for clip, label, features in _read_arrays(name, file, limit):
+                stream = _recognize_stream(label, features.frames, streams)
                 _require_layout(features.layout, (layouts or {}).get(stream))
-                key = clip if clip is not None else _without(Path(name).stem, stream)
-                if stream in found.setdefault(key, {}):
+                key = clip if clip is not None else _remove_stream_name(Path(name).stem, stream)
+                if stream in clips.setdefault(key, {}):
                     raise UnreadableClip(f"clip {escape_unprintable(key) or '-'} has stream {stream} twice")
-                found[key][stream] = array
+                clips[key][stream] = features.frames
         except UnreadableClip as error:
-            raise UserError(f"{shown}: {error}.") from None
-    if not found:
-        raise UserError("The files hold no clip.")
-    return [UploadedClip(key or "clip", found[key]) for key in sorted(found, key=natural_sort_key)]
+            raise UserError(f"{escape_unprintable(name)}: {error}.") from None
+    if not clips:
+        raise UserError("The files have no clip.")
+    return [UploadedClip(key or "clip", clips[key]) for key in sorted(clips, key=natural_sort_key)]
 
 
-def _arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, ClipFeatures]]:
-    """(clip, a name that may tell the stream, features) of every array in `file`; no clip: the file's name says."""
-    kind = FORMATS.get(Path(name).suffix.lower())
+def _read_arrays(name: str, file: Path, limit: int) -> list[tuple[str | None, str, ClipFeatures]]:
+    """(clip, label, features) of every array in `file`.
+
+    `clip`: None if the clip's name is part of the file's name. `label`: the text that may contain the stream's name.
+    """
+    file_format = FORMATS.get(Path(name).suffix.lower())
     stem = Path(name).stem
-    with HDF5FileCache() as handles:
-        match kind:
+    with HDF5FileCache() as cache:
+        match file_format:
             case "npy":
-                return [(None, stem, read_features(ClipSource(file, kind), handles))]
+                return [(None, stem, read_features(ClipSource(file, file_format), cache))]
             case "npz":
-                keys = _npz_keys(file, limit)
-                return [(stem, f"{stem}.{key}", read_features(ClipSource(file, kind, key), handles)) for key in keys]
+                return [
+                    (stem, f"{stem}.{key}", read_features(ClipSource(file, file_format, key), cache))
+                    for key in _list_npz_keys(file, limit)
+                ]
             case "hdf5":
-                keys = _hdf5_keys(file, limit)
-                return [(key, stem, read_features(ClipSource(file, kind, key), handles)) for key in keys]
+                return [
+                    (key, stem, read_features(ClipSource(file, file_format, key), cache))
+                    for key in _list_hdf5_keys(file, limit)
+                ]
             case "pose":
                 require_pose_format()
-                return [(None, f"{stem}.pose", read_features(ClipSource(file, kind), handles))]
-    raise UnreadableClip(f"is none of {', '.join(FORMATS)}")
+                return [(None, f"{stem}.pose", read_features(ClipSource(file, file_format), cache))]
+    raise UnreadableClip(f"not a file of a known format ({', '.join(FORMATS)})")
 
 
-def _require_layout(layout: str | None, trained: str | None) -> None:
-    if layout and trained and layout != trained:
-        raise UnreadableClip(f"layout {layout}, but the model was trained on layout {trained}")
+def _require_layout(layout: str | None, trained_layout: str | None) -> None:
+    if layout and trained_layout and layout != trained_layout:
+        raise UnreadableClip(f"layout {layout}, but the model was trained on layout {trained_layout}")
 
 
-def _npz_keys(file: Path, limit: int) -> list[str]:
+def _list_npz_keys(file: Path, limit: int) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -103,48 +108,49 @@ def _npz_keys(file: Path, limit: int) -> list[str]:
     return [member.filename.removesuffix(".npy") for member in members if member.filename.endswith(".npy")]
 
 
-def _hdf5_keys(file: Path, limit: int) -> list[str]:
-    """The paths of all datasets that lie in the file itself: links that lead out of it are not followed."""
-    found: dict[str, int] = {}
-    outside: list[str] = []
+def _list_hdf5_keys(file: Path, limit: int) -> list[str]:
+    """The paths of all datasets stored in the file. Links to other files are not followed."""
+    sizes: dict[str, int] = {}
+    external: list[str] = []
 
-    def look(name: str, item: object) -> None:
+    def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
-                outside.append(name)
-            found[name] = int(item.nbytes)
+                external.append(name)
+            sizes[name] = int(item.nbytes)
 
     try:
-        with h5py.File(file, "r") as opened:
-            opened.visititems(look)
+        with h5py.File(file, "r") as hdf5:
+            hdf5.visititems(visit)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UnreadableClip(f"cannot be read as HDF5: {error}") from None
-    if outside:
-        raise UnreadableClip(f"refers to other files ({summarize_names(outside)}), which are not read")
-    _require_size(sum(found.values()), len(found), limit)
-    return list(found)
+    if external:
+        raise UnreadableClip(f"refers to other files ({summarize_names(external)}), which are not read")
+    _require_size(sum(sizes.values()), len(sizes), limit)
+    return list(sizes)
 
 
 def _require_size(size: int, count: int, limit: int) -> None:
     if size > MAX_EXPANSION * limit or count > MAX_CLIPS:
-        raise UnreadableClip(f"unpacks to {count} arrays of {size:,} bytes in all; that is more than is read")
+        raise UnreadableClip(f"unpacks to {count} arrays of {size:,} bytes in total, which is above the limit")
 
 
-def _stream_of(label: str, array: np.ndarray, streams: Mapping[str, int]) -> str:
+def _recognize_stream(label: str, frames: np.ndarray, streams: Mapping[str, int]) -> str:
+    """The stream whose name is a word of `label`, or else the only one with the width of `frames` (T, width)."""
     named = [name for name in streams if name.lower() in re.split(r"[^0-9A-Za-z_]+", label.lower())]
-    fitting = [name for name, width in streams.items() if width == array.shape[1]]
-    chosen = [name for name in named if name in fitting] or (fitting if not named else [])
-    if len(chosen) == 1:
-        return chosen[0]
+    same_width = [name for name, width in streams.items() if width == frames.shape[1]]
+    candidates = [name for name in named if name in same_width] or (same_width if not named else [])
+    if len(candidates) == 1:
+        return candidates[0]
     known = ", ".join(f"{name} ({width})" for name, width in streams.items())
-    if chosen:
+    if candidates:
         raise UnreadableClip(
-            f"has width {array.shape[1]}, that of {' and '.join(chosen)}: name the stream in its name"
+            f"has width {frames.shape[1]}, that of {' and '.join(candidates)}; add the stream to the file's name"
         )
-    raise UnreadableClip(f"has width {array.shape[1]}; the model takes {known}")
+    raise UnreadableClip(f"has width {frames.shape[1]}; the model takes {known}")
 
 
-def _without(stem: str, stream: str) -> str:
-    """The file's name less that of its stream."""
-    words = rf"(^|[^0-9A-Za-z]){re.escape(stream)}(?=$|[^0-9A-Za-z])"
-    return re.sub(words, "", stem, flags=re.IGNORECASE).strip("._- ")
+def _remove_stream_name(stem: str, stream: str) -> str:
+    """The file's name without that of its stream."""
+    pattern = rf"(^|[^0-9A-Za-z]){re.escape(stream)}(?=$|[^0-9A-Za-z])"
+    return re.sub(pattern, "", stem, flags=re.IGNORECASE).strip("._- ")

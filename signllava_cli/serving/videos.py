@@ -1,4 +1,4 @@
-"""The videos that are shown beside the text: one of a recording, or one of a clip."""
+"""The videos of recordings and clips that the page plays."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 
 
 class Videos:
-    """`RECORDING.mp4` or `CLIP.mp4` in a folder; a name that several of `clips` share names no video of a clip."""
+    """`RECORDING.mp4` or `CLIP.mp4` (or another suffix) in `folder`. Clips that share a name have no video."""
 
     def __init__(self, folder: Path | None, clips: Iterable[Clip]) -> None:
         self._folder = folder
         self._count = Counter(clip.name for clip in clips) if folder is not None else Counter()
 
     def of_recording(self, recording: str) -> Path | None:
-        """The video of a recording, whose name the dataset knows."""
+        """The video of a recording. The name must be one of the dataset, never a path from a request."""
         return self._find(recording)
 
     def of_clip(self, clip: Clip) -> Path | None:
-        """The video of this clip alone."""
+        """The video of one clip."""
         return self._find(clip.name) if self._count[clip.name] == 1 else None
 
     def _find(self, name: str) -> Path | None:

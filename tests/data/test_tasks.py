@@ -31,7 +31,7 @@ CLIP = Clip(
     keywords=("italian", "Design", "New York", "artist"),
 )
 VOCABULARY = ["an", "art", "artist", "des", "design", "italian", "kind", "new york", "oven", "tal", "york city"]
-NOT_THERE = {"des", "oven", "tal", "york city"}
+NEGATIVES = {"des", "oven", "tal", "york city"}
 
 
 def sample_instructions(
@@ -43,22 +43,26 @@ def sample_instructions(
     return [sampler.sample(clip, np.random.default_rng([0, seed])) for seed in range(600)]
 
 
-def test_a_word_is_present_when_it_is_a_word_of_the_sentence_whatever_its_case() -> None:
-    seen = Counter((each.text, each.answer) for each in sample_instructions({"one_word_present": 1}))
-    positives = {word for word, answer in seen if answer == "yes"}
-    negatives = {word for word, answer in seen if answer == "no"}
+def count_words(clip: Clip = CLIP, vocabulary: list[str] = VOCABULARY) -> Counter[tuple[str, str]]:
+    """How often `one_word_present` asks about each word, by (word, answer)."""
+    instructions = sample_instructions({"one_word_present": 1}, clip, vocabulary)
+    return Counter((instruction.text, instruction.answer) for instruction in instructions)
+
+
+def test_a_word_is_present_if_it_is_a_word_of_the_sentence_in_any_case() -> None:
+    counts = count_words()
+    positives = {word for word, answer in counts if answer == "yes"}
+    negatives = {word for word, answer in counts if answer == "no"}
     assert positives == {"italian", "design", "new york"}, "keywords of the sentence, in one spelling"
-    assert negatives == NOT_THERE, "substrings are no words; a keyword that is no word of the sentence is not asked"
-    yes = sum(count for (_, answer), count in seen.items() if answer == "yes")
-    assert 240 < yes < 360
+    assert negatives == NEGATIVES, "substrings are not words; keywords outside the sentence are not asked about"
+    num_yes = sum(count for (_, answer), count in counts.items() if answer == "yes")
+    assert 240 < num_yes < 360
 
 
-def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
+def test_parts_of_compounds_and_possessives_are_not_negatives() -> None:
     clip = Clip("r", "c", 0, "The dog\u2019s acanthus-like ear.", keywords=("ear",))
-    asked = sample_instructions(
-        {"one_word_present": 1}, clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"]
-    )
-    assert {(each.text, each.answer) for each in asked} == {("ear", "yes"), ("oven", "no")}
+    counts = count_words(clip, ["acanthus", "acanthus-like", "dog", "ear", "like", "oven"])
+    assert counts.keys() == {("ear", "yes"), ("oven", "no")}
 
 
 @pytest.mark.parametrize(
@@ -73,41 +77,36 @@ def test_a_part_of_a_compound_or_a_possessive_is_not_denied() -> None:
         ("Die Straße ist lang.", "STRASSE"),
     ],
 )
-def test_words_of_any_script_are_found(sentence: str, keyword: str) -> None:
-    clip = Clip("r", "c", 0, sentence, keywords=(keyword,))
-    asked = {
-        (each.text, each.answer)
-        for each in sample_instructions({"one_word_present": 1}, clip, [keyword.casefold(), "oven"])
-    }
-    assert asked == {(keyword.casefold(), "yes"), ("oven", "no")}
+def test_words_of_any_script_are_recognized(sentence: str, keyword: str) -> None:
+    counts = count_words(Clip("r", "c", 0, sentence, keywords=(keyword,)), [keyword.casefold(), "oven"])
+    assert counts.keys() == {(keyword.casefold(), "yes"), ("oven", "no")}
 
 
-def test_several_words_are_asked_in_alphabetical_order() -> None:
-    sizes, present = Counter[int](), Counter[int]()
-    for each in sample_instructions({"multi_word_present": 1}):
-        asked, answers = each.text.split(", "), each.answer.split(", ")
-        assert asked == sorted(asked)
-        assert len(set(asked)) == len(asked) == len(answers)
-        for word, answer in zip(asked, answers, strict=True):
+def test_several_words_are_in_alphabetical_order() -> None:
+    word_counts, yes_counts = Counter[int](), Counter[int]()
+    for instruction in sample_instructions({"multi_word_present": 1}):
+        listed_words, answers = instruction.text.split(", "), instruction.answer.split(", ")
+        assert listed_words == sorted(listed_words)
+        assert len(set(listed_words)) == len(listed_words) == len(answers)
+        for word, answer in zip(listed_words, answers, strict=True):
             assert (answer == "yes") == contains_phrase(words(CLIP.translation), words(word))
-        sizes[len(asked)] += 1
-        present[answers.count("yes")] += 1
-    assert set(sizes) == {2, 3, 4, 5}
-    assert set(present) == {0, 1, 2, 3}
+        word_counts[len(listed_words)] += 1
+        yes_counts[answers.count("yes")] += 1
+    assert set(word_counts) == {2, 3, 4, 5}
+    assert set(yes_counts) == {0, 1, 2, 3}
 
 
-def test_the_video_is_reversed_as_often_as_not_and_the_answer_says_so() -> None:
-    drawn = sample_instructions({"is_reversed": 1})
-    assert all((each.answer == "yes") == each.is_reversed for each in drawn)
-    assert 240 < sum(each.is_reversed for each in drawn) < 360
+def test_half_of_the_videos_are_reversed_and_the_answer_is_right() -> None:
+    instructions = sample_instructions({"is_reversed": 1})
+    assert all((instruction.answer == "yes") == instruction.is_reversed for instruction in instructions)
+    assert 240 < sum(instruction.is_reversed for instruction in instructions) < 360
 
 
-def test_weights_say_how_often_a_task_is_drawn() -> None:
-    drawn = Counter(
-        each.task for each in sample_instructions({"translation": 2, "one_word_present": 1, "is_reversed": 1})
-    )
-    assert drawn.keys() == {"translation", "one_word_present", "is_reversed"}
-    assert 250 < drawn["translation"] < 350
+def test_tasks_are_sampled_by_their_weights() -> None:
+    instructions = sample_instructions({"translation": 2, "one_word_present": 1, "is_reversed": 1})
+    counts = Counter(instruction.task for instruction in instructions)
+    assert counts.keys() == {"translation", "one_word_present", "is_reversed"}
+    assert 250 < counts["translation"] < 350
 
 
 @pytest.mark.parametrize("task", ["one_word_present", "multi_word_present"])
@@ -123,24 +122,24 @@ def test_weights_say_how_often_a_task_is_drawn() -> None:
 def test_small_vocabularies_give_fewer_words_and_never_a_wrong_answer(
     task: str, clip: Clip, vocabulary: list[str]
 ) -> None:
-    for each in sample_instructions({task: 1}, clip, vocabulary):
-        if each.task == "translation":
-            assert each.answer == clip.translation
+    for instruction in sample_instructions({task: 1}, clip, vocabulary):
+        if instruction.task == "translation":
+            assert instruction.answer == clip.translation
             continue
-        for word, answer in zip(each.text.split(", "), each.answer.split(", "), strict=True):
+        for word, answer in zip(instruction.text.split(", "), instruction.answer.split(", "), strict=True):
             assert (answer == "yes") == contains_phrase(words(clip.translation), words(word))
 
 
-def test_word_tasks_without_keywords_are_refused() -> None:
+def test_word_tasks_without_keywords_are_an_error() -> None:
     with pytest.raises(UserError, match="signllava prepare keywords"):
         sample_instructions({"one_word_present": 1}, vocabulary=[])
 
 
-def test_translations_are_worded_as_a_paraphrase_as_often_as_asked() -> None:
+def test_the_recipes_share_of_translations_are_paraphrases() -> None:
     sampler = TaskSampler(Tasks(paraphrases=0.4), TaskWeights(), VOCABULARY, "train")
-    drawn = Counter(sampler.sample(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
-    assert 550 < drawn[CLIP.translation] < 650
-    assert drawn.keys() == {CLIP.translation, *CLIP.paraphrases}
+    counts = Counter(sampler.sample(CLIP, np.random.default_rng(seed)).answer for seed in range(1000))
+    assert 550 < counts[CLIP.translation] < 650
+    assert counts.keys() == {CLIP.translation, *CLIP.paraphrases}
 
 
 @pytest.fixture
@@ -162,27 +161,27 @@ def steps(
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
-    for ours, theirs in zip(one, other, strict=True):
-        assert ours.clips == theirs.clips
+    for batch, expected in zip(one, other, strict=True):
+        assert batch.clips == expected.clips
         for name in ("input_ids", "targets", "logit_indices"):
-            assert torch.equal(getattr(ours, name), getattr(theirs, name))
-        for stream, batch in ours.streams.items():
-            assert torch.equal(batch.frames, theirs.streams[stream].frames)
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
+        for name, stream in batch.streams.items():
+            assert torch.equal(stream.frames, expected.streams[name].frames)
 
 
-def test_draws_are_the_same_for_any_workers_and_ranks_and_after_a_resume(all_tasks: Recipe) -> None:
-    """Two epochs and a half of 45 clips, 4 a step in micro-batches of 2."""
-    alone = steps(all_tasks, 0, 28)
-    for one, other in zip(alone, steps(all_tasks, 0, 28, workers=3), strict=True):
+def test_samples_are_the_same_for_any_workers_and_ranks_and_after_a_resume(all_tasks: Recipe) -> None:
+    """Two and a half epochs of 45 clips, 4 clips per step in micro-batches of 2."""
+    expected = steps(all_tasks, 0, 28)
+    for one, other in zip(expected, steps(all_tasks, 0, 28, workers=3), strict=True):
         assert_same(one, other)
-    for one, other in zip(alone[17:], steps(all_tasks, 17, 28, workers=1), strict=True):
+    for one, other in zip(expected[17:], steps(all_tasks, 17, 28, workers=1), strict=True):
         assert_same(one, other)
     shares = [steps(all_tasks, 0, 28, rank=rank, ranks=2) for rank in (0, 1)]
-    for one, first, second in zip(alone, *shares, strict=True):
+    for one, first, second in zip(expected, *shares, strict=True):
         assert_same(one, [*first, *second])
 
 
-def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
+def test_a_reversed_clip_shows_its_frames_in_reverse(all_tasks: Recipe) -> None:
     recipe = build_recipe(
         {**all_tasks.to_dict(), "tasks": {"train": {"translation": 0, "is_reversed": 1}, "yes": "yes", "no": "no"}}
     )
@@ -193,14 +192,14 @@ def test_a_reversed_clip_is_read_backwards(all_tasks: Recipe) -> None:
         split,
         ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
     )
-    seen = set()
+    reversals = set()
     for position in range(12):
         example = examples[position]
         is_reversed = prompts.text(example.answer) == "yes"
         for name, frames in split.read(examples.clip(position)).items():
             np.testing.assert_array_equal(example.streams[name], frames[::-1] if is_reversed else frames)
-        seen.add(is_reversed)
-    assert seen == {True, False}
+        reversals.add(is_reversed)
+    assert reversals == {True, False}
 
 
 def test_tasks_are_listed_once() -> None:

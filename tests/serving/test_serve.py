@@ -1,4 +1,4 @@
-"""The web app: driven in a browser from opening to a translated recording, and fuzzed by its own schema."""
+"""The web app: used in a browser until a recording is translated, and fuzzed with its own schema."""
 
 import asyncio
 import http.client
@@ -43,36 +43,36 @@ def split(run: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the app is served, on loopback, by the real command; one recording has a video."""
+    """The URL of the app, served on loopback by the real command; one recording has a video."""
     videos = tmp_path_factory.mktemp("videos")
     (videos / "dev02.mp4").write_bytes(b"frames")
-    (videos / "secret.mp4").write_bytes(b"of no recording")
+    (videos / "secret.mp4").write_bytes(b"not of a recording")
     (videos / f"{CLIP_WITH_VIDEO}.mp4").write_bytes(b"of a clip")
     options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
     process = subprocess_command("serve", "-c", run, *options)
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
-            yield found[0]
+        if match := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
+            yield match[0]
             break
     else:
-        raise AssertionError("the app was not served")
+        raise AssertionError("the app did not start")
     process.terminate()
     process.wait(timeout=30)
 
 
-def ask(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Status and lines of a request; POST where there is a body."""
+def send_request(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    """Status and lines of the answer, or the text of an error; POST if there is a body."""
     request = urllib.request.Request(address + path, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, [json.loads(line) for line in response.read().splitlines()]
-    except urllib.error.HTTPError as refused:
-        return refused.code, refused.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def form(files: dict[str, bytes], **fields: object) -> dict[str, Any]:
-    """A multipart body and its header, for `ask`."""
+    """A multipart body and its header, for `send_request`."""
     parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
     for name, content in files.items():
         head = f'--b\r\nContent-Disposition: form-data; name="uploads"; filename="{name}"\r\n\r\n'
@@ -93,36 +93,37 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 def test_a_recording_of_the_dataset_is_translated_as_by_the_api(address: str, run: Path, split: Split) -> None:
-    status, lines = ask(address, "api/recordings/translate?recording=dev00&window=2&prelude=1", b"")
+    status, lines = send_request(address, "api/recordings/translate?recording=dev00&window=2&prelude=1", b"")
     assert status == 200
-    model = SignLlava.from_pretrained(run, beams=2)
+    model = SignLlava.from_pretrained(run, num_beams=2)
     clips = [clip for clip in split.clips if clip.recording == "dev00"]
-    said = list(model.translate_recording([split.read(clip) for clip in clips], context=2, prelude=1))
-    assert [(line["text"], line["context"]) for line in lines] == [(each.text, list(each.context)) for each in said]
+    translations = list(model.translate_recording([split.read(clip) for clip in clips], context=2, prelude=1))
+    for line, translation in zip(lines, translations, strict=True):
+        assert (line["text"], line["context"]) == (translation.text, list(translation.context))
+        assert line["confidence"] == pytest.approx(np.exp(translation.score), abs=1e-4)
     assert [line["reference"] for line in lines] == [clip.translation for clip in clips]
-    assert [line["confidence"] for line in lines] == pytest.approx([np.exp(each.score) for each in said], abs=1e-4)
-    _, gold = ask(address, "api/recordings/translate?recording=dev00&window=1&source=gold", b"")
+    _, gold = send_request(address, "api/recordings/translate?recording=dev00&window=1&source=gold", b"")
     assert [line["context"] for line in gold] == [[], *([clip.translation] for clip in clips[:-1])]
 
 
-def test_uploads_of_every_kind_say_the_same(address: str, split: Split, tmp_path: Path) -> None:
+def test_uploads_of_every_format_give_the_same_translations(address: str, split: Split, tmp_path: Path) -> None:
     clips = [split.read(clip) for clip in split.clips[:3]]
     for stream in STREAMS:
         with h5py.File(tmp_path / f"{stream}.h5", "w") as file:
             for number, clip in enumerate(clips):
                 file[f"rec/{number + 9}"] = clip[stream]
-    kinds = {
+    files_by_format = {
         "npz": {f"{n}.npz": npz(**clip) for n, clip in enumerate(clips)},
         "npy": {f"{n}.{stream}.npy": npy(frames) for n, clip in enumerate(clips) for stream, frames in clip.items()},
         "h5": {f"{stream}.dev.0.h5": (tmp_path / f"{stream}.h5").read_bytes() for stream in STREAMS},
     }
-    found = {}
-    for kind, files in kinds.items():
-        status, lines = ask(address, "api/uploads/translate", **form(files, window=1))
+    translations = {}
+    for file_format, files in files_by_format.items():
+        status, lines = send_request(address, "api/uploads/translate", **form(files, window=1))
         assert status == 200, lines
-        found[kind] = [(line["text"], line["context"]) for line in lines]
-    assert found["npz"] == found["npy"] == found["h5"]
-    assert len(found["npz"]) == 3
+        translations[file_format] = [(line["text"], line["context"]) for line in lines]
+    assert translations["npz"] == translations["npy"] == translations["h5"]
+    assert len(translations["npz"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -134,17 +135,17 @@ def test_uploads_of_every_kind_say_the_same(address: str, split: Split, tmp_path
         ({"a.h5": b"rubbish"}, 422, "cannot be read as HDF5"),
         ({"a.npz": b"rubbish"}, 422, "a.npz: cannot be read"),
         ({"a.pose": b"rubbish"}, 422, "cannot be read as .pose"),
-        ({"a.pkl": b"rubbish"}, 422, "is none of .npy"),
+        ({"a.pkl": b"rubbish"}, 422, "not a file of a known format (.npy"),
         ({"a.npy": npy(np.full((3, 64), np.nan))}, 422, "nan at frame 0"),
         ({"a.mae.npy": npy(np.ones((3, 64))), "mae.a.npy": npy(np.ones((3, 64)))}, 422, "has stream mae twice"),
         ({"a.npy": b"x" * (UPLOAD_MB * 2**20)}, 413, "larger than"),
     ],
 )
-def test_files_that_cannot_be_used_are_refused_in_one_line(
+def test_invalid_files_are_rejected_with_one_line(
     address: str, files: dict[str, bytes], status: int, message: str
 ) -> None:
-    answered, text = ask(address, "api/uploads/translate", **form(files))
-    assert answered == status, text
+    actual_status, text = send_request(address, "api/uploads/translate", **form(files))
+    assert actual_status == status, text
     detail = json.loads(text)["detail"]
     assert message in detail
     assert "\n" not in detail
@@ -154,7 +155,7 @@ def test_files_that_cannot_be_used_are_refused_in_one_line(
 def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
     address: str, is_chunked: bool
 ) -> None:
-    """As urllib does: an answer that cuts it off is lost, and it reports a broken connection."""
+    """urllib is such a client: without the discarding it reports a broken connection instead of the answer."""
     blocks, block = 12 * UPLOAD_MB, b"x" * 2**20
     host, port = re.findall(r"//(.+):([0-9]+)/", address)[0]
     length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {blocks * len(block)}"
@@ -162,7 +163,7 @@ def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
     head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=60) as client:
         client.sendall(head.encode())
-        time.sleep(0.5)  # a server that answers and closes has done so
+        time.sleep(0.5)  # a server that closes at once has closed by now
         for number in range(blocks):
             part = form({"a.npy": b""})["body"][:80] if number == 0 else block
             client.sendall(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else block)
@@ -177,36 +178,36 @@ def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_body_that_does_not_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
+def test_an_endless_body_is_not_read_forever(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
     monkeypatch.setattr(limits, "DISCARD_SECONDS", 0.2 if is_slow else 60.0)
-    read, sent = [0], []
+    num_read, sent = [0], []
 
     async def receive() -> dict[str, Any]:
         if is_slow:
             await asyncio.sleep(60)
-        read[0] += 1000
+        num_read[0] += 1000
         return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     async def app(*_: object) -> None:
-        raise AssertionError("the request was let through")
+        raise AssertionError("the request was forwarded")
 
     scope = {"type": "http", "headers": [(b"content-length", b"999999999999")]}
     asyncio.run(asyncio.wait_for(limits.UploadLimit(app, 10_000)(scope, receive, send), 10))
     assert sent[0]["status"] == 413
     assert [message.get("more_body", False) for message in sent[1:]][-1] is False
-    assert 0 <= read[0] <= limits.DISCARDED * 10_000 + 1000
+    assert 0 <= num_read[0] <= limits.DISCARD_FACTOR * 10_000 + 1000
 
 
-def test_a_file_cannot_lead_to_other_files_of_the_machine(tmp_path: Path) -> None:
+def test_a_file_cannot_refer_to_other_files_of_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file["frames"] = np.ones((4, 64), np.float16)
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["a"] = h5py.ExternalLink(str(secret), "frames")
-    with pytest.raises(UserError, match="hold no clip"):
+    with pytest.raises(UserError, match="have no clip"):
         read_uploads([("link.h5", tmp_path / "link.h5")], STREAMS, 2**20)
     with h5py.File(tmp_path / "virtual.h5", "w") as file:
         layout = h5py.VirtualLayout((4, 64), np.float16)
@@ -219,76 +220,76 @@ def test_a_file_cannot_lead_to_other_files_of_the_machine(tmp_path: Path) -> Non
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mae.npy", b"\0" * 2**25)
     for bomb in ("bomb.h5", "bomb.npz"):
-        with pytest.raises(UserError, match="more than is read"):
+        with pytest.raises(UserError, match="above the limit"):
             read_uploads([(bomb, tmp_path / bomb)], STREAMS, 2**20)
 
 
-def test_the_app_answers_to_its_own_name_alone(address: str) -> None:
-    assert ask(address, "api/model")[0] == 200
-    assert ask(address, "api/model", None, Host="evil.example")[0] == 400
-    assert ask(address, "api/recordings/translate?recording=nobody", b"")[0] == 404
-    assert ask(address, "api/video?recording=../../etc/passwd")[0] == 404
+def test_requests_for_other_hosts_and_unknown_recordings_are_rejected(address: str) -> None:
+    assert send_request(address, "api/model")[0] == 200
+    assert send_request(address, "api/model", None, Host="evil.example")[0] == 400
+    assert send_request(address, "api/recordings/translate?recording=nobody", b"")[0] == 404
+    assert send_request(address, "api/video?recording=../../etc/passwd")[0] == 404
 
 
-def test_a_recording_shows_its_own_video_alone(address: str) -> None:
-    _, (recordings,) = ask(address, "api/recordings")
-    assert [each["video"] for each in recordings] == [False, False, True]
+def test_a_recording_has_only_its_own_video(address: str) -> None:
+    _, (recordings,) = send_request(address, "api/recordings")
+    assert [recording["video"] for recording in recordings] == [False, False, True]
     with urllib.request.urlopen(address + "api/video?recording=dev02", timeout=60) as response:
         assert (response.headers["Content-Type"], response.read()) == ("video/mp4", b"frames")
     for name in ("dev00", "secret", "../videos0/dev02"):
-        assert ask(address, f"api/video?recording={name}")[0] == 404
+        assert send_request(address, f"api/video?recording={name}")[0] == 404
 
 
-def test_a_clip_shows_a_video_of_its_own(address: str, split: Split) -> None:
-    _, lines = ask(address, "api/recordings/translate?recording=dev00", b"")
+def test_a_clip_may_have_its_own_video(address: str, split: Split) -> None:
+    _, lines = send_request(address, "api/recordings/translate?recording=dev00", b"")
     assert [line["clip"] for line in lines if line["video"]] == [CLIP_WITH_VIDEO]
     query = f"api/video?recording=dev00&clip={CLIP_WITH_VIDEO}"
     with urllib.request.urlopen(address + query, timeout=60) as response:
         assert (response.headers["Content-Type"], response.read()) == ("video/mp4", b"of a clip")
-    for other in (
+    for other_query in (
         f"recording=dev01&clip={CLIP_WITH_VIDEO}",
         "recording=dev00&clip=secret",
         "recording=dev00&clip=dev02",
     ):
-        assert ask(address, f"api/video?{other}")[0] == 404  # each video is of its own recording's clip
+        assert send_request(address, f"api/video?{other_query}")[0] == 404
 
 
-def test_a_name_that_several_clips_have_names_no_video(tmp_path: Path) -> None:
-    (tmp_path / "01.mp4").write_bytes(b"of which?")
-    (tmp_path / "02.mp4").write_bytes(b"of one")
+def test_clips_that_share_a_name_have_no_video(tmp_path: Path) -> None:
+    (tmp_path / "01.mp4").write_bytes(b"of clip a or b")
+    (tmp_path / "02.mp4").write_bytes(b"of clip b")
     clips = [Clip("a", "01", 0, "A."), Clip("b", "01", 0, "B."), Clip("b", "02", 1, "C.")]
     videos = Videos(tmp_path, clips)
     assert [videos.of_clip(clip) for clip in clips] == [None, None, tmp_path / "02.mp4"]
 
 
-def test_fuzzing_by_the_apps_own_schema_finds_no_500(address: str) -> None:
-    """Requests within and beyond what /openapi.json allows."""
+def test_fuzzing_with_the_schema_of_the_app_finds_no_server_error(address: str) -> None:
+    """Requests that /openapi.json allows, and others."""
     import schemathesis
     from hypothesis import HealthCheck, given, settings
     from schemathesis.checks import not_a_server_error
 
-    tried: dict[str, int] = {}
-    for found in schemathesis.openapi.from_url(f"{address}openapi.json").get_all_operations():
-        operation: Any = found.ok()  # type: ignore[union-attr]
+    counts: dict[str, int] = {}
+    for result in schemathesis.openapi.from_url(f"{address}openapi.json").get_all_operations():
+        operation: Any = result.ok()  # type: ignore[union-attr]
 
         @settings(
             max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         @given(case=operation.as_strategy())
         def fuzz(case: Any) -> None:
-            tried[case.operation.label] = tried.get(case.operation.label, 0) + 1
+            counts[case.operation.label] = counts.get(case.operation.label, 0) + 1
             case.call_and_validate(checks=[not_a_server_error], timeout=60)
 
         fuzz()
-    assert len(tried) == 5
-    assert sum(tried.values()) > 50
+    assert len(counts) == 5
+    assert sum(counts.values()) > 50
 
 
 @pytest.mark.browser
-def test_from_opening_to_a_translated_recording_in_chromium(address: str, split: Split, tmp_path: Path) -> None:
+def test_a_recording_is_translated_in_chromium(address: str, split: Split, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    with opened_page(address, viewport={"width": 1100, "height": 800}) as (page, complaints, requested):
+    with opened_page(address, viewport={"width": 1100, "height": 800}) as (page, messages, requested):
         expect(page.locator("#recording option")).to_have_count(4)
         page.select_option("#recording", "dev01")
         page.select_option("#source", "predicted")
@@ -299,17 +300,17 @@ def test_from_opening_to_a_translated_recording_in_chromium(address: str, split:
         expect(page.locator(".clip")).to_have_count(11)
         clips = [clip for clip in split.clips if clip.recording == "dev01"]
         assert page.locator(".reference dd").all_inner_texts() == [clip.translation for clip in clips]
-        said = page.locator(".clip .text").all_inner_texts()
-        assert all(said)
+        texts = page.locator(".clip .text").all_inner_texts()
+        assert all(texts)
         assert page.locator(".clip .play:visible").count() == 0
         page.locator(".clip summary").nth(4).click()
-        assert page.locator(".clip").nth(4).locator("details li").all_inner_texts() == [said[0], *said[2:4]]
+        assert page.locator(".clip").nth(4).locator("details li").all_inner_texts() == [texts[0], *texts[2:4]]
         if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
             page.screenshot(path=IMAGES / "serve.png")
         page.select_option("#recording", "dev00")
         page.click("#translate")
         expect(page.locator("#status")).to_contain_text("clips translated", timeout=60_000)
-        play = page.locator(".clip .play:visible")  # of the one clip that has a video
+        play = page.locator(".clip .play:visible")  # the only clip with a video
         expect(play).to_have_count(1)
         play.click()
         expect(page.locator("#video")).to_be_visible()
@@ -318,10 +319,10 @@ def test_from_opening_to_a_translated_recording_in_chromium(address: str, split:
         page.set_input_files("#files", tmp_path / "01.npz")
         page.click("#translate")
         expect(page.locator("#status")).to_have_text("1 clips translated", timeout=60_000)
-        assert page.locator(".clip .text").all_inner_texts() == [said[0]]
+        assert page.locator(".clip .text").all_inner_texts() == [texts[0]]
         (tmp_path / "wrong.npy").write_bytes(npy(np.ones((3, 5))))
         page.set_input_files("#files", tmp_path / "wrong.npy")
         page.click("#translate")
         expect(page.locator("#status")).to_contain_text("wrong.npy: has width 5")
-    assert not [each for each in complaints if "422" not in each]  # the browser's own note of the refusal
+    assert not [message for message in messages if "422" not in message]  # the browser logs the rejected upload
     assert all(url.startswith((address, "data:")) for url in requested)

@@ -1,15 +1,15 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-let dropped = [];
-let running = null;
+let droppedFiles = [];
+let runningRequest = null;
 
-function tell(text, isFault = false) {
+function setStatus(text, isError = false) {
   $("status").textContent = text;
-  $("status").classList.toggle("error", isFault);
+  $("status").classList.toggle("error", isError);
 }
 
-async function open_() {
+async function loadModel() {
   const model = await (await fetch("api/model")).json();
   const streams = Object.entries(model.streams).map(([name, width]) => `${name} (${width})`).join(", ");
   $("model").textContent = `${model.checkpoint}, streams ${streams}`;
@@ -23,11 +23,11 @@ async function open_() {
     $("recording").append(option);
   }
   if (recordings.length) $("recording").selectedIndex = 1;
-  chosenChanged();
+  updateChoice();
 }
 
-function chosenChanged() {
-  const files = [...$("files").files, ...dropped];
+function updateChoice() {
+  const files = [...$("files").files, ...droppedFiles];
   $("chosen").replaceChildren(...files.map((file) => {
     const item = document.createElement("li");
     item.textContent = `${file.name}, ${Math.ceil(file.size / 1024)} KiB`;
@@ -41,13 +41,13 @@ function chosenChanged() {
   if (!option.value && $("source").value === "gold") $("source").value = "predicted";
 }
 
-function showVideo(what) {
-  const source = "api/video?" + new URLSearchParams(what);
+function showVideo(query) {
+  const source = "api/video?" + new URLSearchParams(query);
   if ($("video").getAttribute("src") !== source) $("video").src = source;
   $("video").hidden = false;
 }
 
-function request() {
+function buildRequest() {
   const settings = { window: $("window").value, prelude: $("prelude").value, source: $("source").value };
   const recording = $("recording").value;
   if (recording) {
@@ -56,47 +56,47 @@ function request() {
   }
   const body = new FormData();
   for (const [key, value] of Object.entries(settings)) body.append(key, value);
-  for (const file of [...$("files").files, ...dropped]) body.append("uploads", file);
+  for (const file of [...$("files").files, ...droppedFiles]) body.append("uploads", file);
   return ["api/uploads/translate", body];
 }
 
 async function translate(event) {
   event.preventDefault();
-  if (!$("recording").value && !$("files").files.length && !dropped.length) {
-    tell("Choose a recording, or feature files.", true);
+  if (!$("recording").value && !$("files").files.length && !droppedFiles.length) {
+    setStatus("Choose a recording or feature files.", true);
     return;
   }
-  running = new AbortController();
+  runningRequest = new AbortController();
   $("translate").disabled = true;
   $("stop").disabled = false;
   $("clips").replaceChildren();
-  tell("translating ...");
+  setStatus("translating ...");
   try {
-    const [address, body] = request();
-    const response = await fetch(address, { method: "POST", body, signal: running.signal });
-    if (!response.ok) throw new Error(await whyNot(response));
-    let last = null;
-    for await (const line of lines(response.body)) {
-      show(line);
-      last = line;
-      tell(`${line.number} of ${line.of} clips`);
+    const [url, body] = buildRequest();
+    const response = await fetch(url, { method: "POST", body, signal: runningRequest.signal });
+    if (!response.ok) throw new Error(await errorMessage(response));
+    let lastLine = null;
+    for await (const line of readLines(response.body)) {
+      showClip(line);
+      lastLine = line;
+      setStatus(`${line.number} of ${line.of} clips`);
     }
-    if (!last || last.number < last.of) throw new Error(last?.error || "The translation broke off.");
-    tell(`${last.of} clips translated`);
+    if (!lastLine || lastLine.number < lastLine.of) throw new Error(lastLine?.error || "The translation ended early.");
+    setStatus(`${lastLine.of} clips translated`);
   } catch (error) {
-    tell(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
+    setStatus(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
     $("translate").disabled = false;
     $("stop").disabled = true;
   }
 }
 
-async function whyNot(response) {
+async function errorMessage(response) {
   const { detail } = await response.json().catch(() => ({ detail: response.statusText }));
-  return typeof detail === "string" ? detail : detail.map((each) => `${each.loc.at(-1)}: ${each.msg}`).join("; ");
+  return typeof detail === "string" ? detail : detail.map((problem) => `${problem.loc.at(-1)}: ${problem.msg}`).join("; ");
 }
 
-async function* lines(body) {
+async function* readLines(body) {
   let rest = "";
   const decoder = new TextDecoder();
   const reader = body.getReader();
@@ -109,36 +109,36 @@ async function* lines(body) {
   }
 }
 
-function show(line) {
+function showClip(line) {
   const item = $("clip").content.cloneNode(true).firstElementChild;
-  const put = (selector, text) => {
-    const place = item.querySelector(selector);
-    place.textContent = text;
-    return place;
+  const setText = (selector, text) => {
+    const element = item.querySelector(selector);
+    element.textContent = text;
+    return element;
   };
-  put(".name", `${line.number}. ${line.clip}`);
-  put(".text", line.text);
-  put(":scope > .error", line.error || "").hidden = !line.error;
-  put(".reference dd", line.reference || "");
+  setText(".name", `${line.number}. ${line.clip}`);
+  setText(".text", line.text);
+  setText(":scope > .error", line.error || "").hidden = !line.error;
+  setText(".reference dd", line.reference || "");
   item.querySelector(".reference").hidden = !line.reference;
   item.querySelector(".confidence").hidden = line.confidence === null;
   if (line.confidence !== null) {
     item.querySelector("meter").value = line.confidence;
-    put(".confidence span", `${Math.round(100 * line.confidence)} %`);
+    setText(".confidence span", `${Math.round(100 * line.confidence)} %`);
   }
   const notes = [];
-  if (!line.finished) notes.push("cut at the length limit");
-  if (line.cut_frames) notes.push(`${line.cut_frames} frames left out`);
-  if (line.cut_sentences) notes.push(`${line.cut_sentences} context sentences left out`);
-  put(".note dd", notes.join(", "));
+  if (!line.finished) notes.push("ended by the length limit");
+  if (line.truncated_frames) notes.push(`${line.truncated_frames} frames removed`);
+  if (line.truncated_sentences) notes.push(`${line.truncated_sentences} context sentences removed`);
+  setText(".note dd", notes.join(", "));
   item.querySelector(".note").hidden = !notes.length;
   const context = item.querySelector(".context");
   context.hidden = !line.context.length;
-  put("summary", `saw ${line.context.length} sentence${line.context.length === 1 ? "" : "s"}`);
+  setText("summary", `context: ${line.context.length} sentence${line.context.length === 1 ? "" : "s"}`);
   context.querySelector("ul").replaceChildren(...line.context.map((sentence) => {
-    const each = document.createElement("li");
-    each.textContent = sentence;
-    return each;
+    const sentenceItem = document.createElement("li");
+    sentenceItem.textContent = sentence;
+    return sentenceItem;
   }));
   const play = item.querySelector(".play");
   const option = $("recording").selectedOptions[0];
@@ -152,11 +152,11 @@ function show(line) {
   $("clips").append(item);
 }
 
-function playPart(what, start, end) {
+function playPart(query, start, end) {
   const video = $("video");
-  showVideo(what);
+  showVideo(query);
   video.currentTime = start;
-  video.play().catch((fault) => tell(`The video cannot be played: ${fault.message}`, true));
+  video.play().catch((error) => setStatus(`The video cannot be played: ${error.message}`, true));
   video.ontimeupdate = () => {
     if (end !== null && video.currentTime >= end) {
       video.pause();
@@ -165,10 +165,10 @@ function playPart(what, start, end) {
   };
 }
 
-$("ask").addEventListener("submit", translate);
-$("stop").addEventListener("click", () => running?.abort());
-$("files").addEventListener("change", () => { $("recording").value = ""; chosenChanged(); });
-$("recording").addEventListener("change", chosenChanged);
+$("form").addEventListener("submit", translate);
+$("stop").addEventListener("click", () => runningRequest?.abort());
+$("files").addEventListener("change", () => { $("recording").value = ""; updateChoice(); });
+$("recording").addEventListener("change", updateChoice);
 for (const name of ["dragenter", "dragover"]) {
   $("drop").addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 }
@@ -176,8 +176,8 @@ $("drop").addEventListener("dragleave", () => $("drop").classList.remove("over")
 $("drop").addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  dropped = [...event.dataTransfer.files];
+  droppedFiles = [...event.dataTransfer.files];
   $("recording").value = "";
-  chosenChanged();
+  updateChoice();
 });
-open_().catch((error) => tell(error.message, true));
+loadModel().catch((error) => setStatus(error.message, true));
