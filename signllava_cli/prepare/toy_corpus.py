@@ -24,7 +24,7 @@ from signllava_cli.files import atomic_folder, write_json
 from signllava_cli.prepare.dataset_writer import write_annotations, write_stream
 
 TIMES = ("today", "tonight", "on Monday", "in winter", "every week")
-PEOPLE = ("my sister", "validation", "the farmer", "grandmother")
+PEOPLE = ("my sister", "the doctor", "the farmer", "grandmother")
 VERBS = ("buys", "cleans", "paints", "finds", "hides")
 OBJECTS = ("the lamp", "the coat", "the letter", "the apple", "the chair", "the box")
 TOOL_OF_TOPIC = {"cooking": "pan", "music": "drum", "gardening": "spade"}
