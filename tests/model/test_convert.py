@@ -303,7 +303,7 @@ def test_invalid_files_give_one_line_errors(
     )
     parts = {name: torch.empty(0) for name in tensors}
     assert_content_refused(deepspeed_states(parts), "ZeRO-3", "zero_to_fp32.py")
-    assert_content_refused([1, 2], "not a dict")
+    assert_content_refused([1, 2], "expected a dict")
     narrow = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 96))
     assert_content_refused(
         deepspeed_states(tensors_of({"mae": narrow})), "embeddings of 96 numbers", "has 128", "llm.path"
