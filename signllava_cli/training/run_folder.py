@@ -121,8 +121,11 @@ class RunFolder:
             )
         return None
 
-    def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> None:
+    def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> list[str]:
         """Check that the recipe of a resumed run differs from that of its checkpoint only in keys that are safe.
+
+        Returns:
+            The safe changes, as `key: old -> new`.
 
         Raises:
             UserError: unsafe keys differ; the message lists them.
@@ -136,8 +139,7 @@ class RunFolder:
                 f"{checkpoint} was written with another recipe ({changes}); undo the change, or set another "
                 "run.output_dir to start a new run."
             )
-        for key in changed:
-            info(f"resumed with {key}: {old.get(key)} -> {new.get(key)}")
+        return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]
 
     def save(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> Path:
         """Write a checkpoint, link `last` to it, and remove old checkpoints; returns its folder."""
@@ -195,6 +197,8 @@ class RunFolder:
 def _is_safe(key: str, old: Any, new: Any) -> bool:
     if key == "train.max_tokens_per_batch":  # its value only divides a step, but null changes which clips a step has
         return old is not None and new is not None
+    if key.startswith("streams.") and key.endswith(".layout"):  # compared with the layout of the checkpoint
+        return True
     return key.startswith(SAFE_TO_CHANGE)
 
 

@@ -48,13 +48,14 @@ def setup_session(
         UserError: recipe, data, LLM or checkpoint are incomplete or contradict each other.
     """
     checkpoint = run_folder.checkpoint_to_resume(resume)
-    if checkpoint is not None:
-        run_folder.require_same_recipe(checkpoint, recipe)
+    changes = [] if checkpoint is None else run_folder.require_same_recipe(checkpoint, recipe)
     with accelerator.main_process_first():  # the main process builds a missing index, the others read it
         train_split = open_split(recipe.data, recipe.streams, recipe.data.train)
         dev_split = open_split(recipe.data, recipe.streams, recipe.data.dev)
     checkpoint_config = None if checkpoint is None else read_config(checkpoint)
     _require_same_layouts(recipe, train_split, dev_split)
+    if checkpoint is not None and checkpoint_config is not None:
+        require_layouts(checkpoint_config.layouts, train_split, str(checkpoint))
     hypotheses, data_fingerprint = _read_hypotheses(recipe, train_split)
     bundle = load_model_bundle(recipe, accelerator.device, checkpoint_config)
     model = bundle.model
@@ -103,6 +104,8 @@ def setup_session(
         info(f"no checkpoint in {run_folder.path}: starting at step 0")
     else:
         info(f"resumed from {checkpoint} at step {state.step}")
+        for change in changes:
+            info(f"resumed with {change}")
         _warn_about_ranks(state.num_processes, accelerator.num_processes)
         if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= state.step:
             info(f"train.stop_at_step={recipe.train.stop_at_step} is ignored: the run has passed this step")
