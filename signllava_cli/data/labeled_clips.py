@@ -18,7 +18,7 @@ class LabeledClips:
 
     def __init__(self, recipe: Recipe, split: Split, builder: ExampleBuilder, weights: TaskWeights) -> None:
         self.split, self.builder, self.context = split, builder, recipe.context
-        self.tasks = TaskSampler(recipe.tasks, weights, split.index.vocabulary, split.name)
+        self.sampler = TaskSampler(recipe.tasks, weights, split.index.vocabulary, split.name)
 
     def examples(
         self,
@@ -33,7 +33,7 @@ class LabeledClips:
         """
         contexts = [self._gold_context(clip) for clip in clips] if contexts is None else contexts
         return [
-            self.builder.build(clip.id, frames, self.tasks.sample(clip, rng), sentences, prelude)
+            self.builder.build(clip.id, frames, self.sampler.sample(clip, rng), sentences, prelude)
             for clip, frames, rng, (sentences, prelude) in zip(
                 clips, self.split.read_all(clips), rngs, contexts, strict=True
             )
