@@ -70,7 +70,10 @@ def test_the_statistics_agree_with_the_files(signllava: Command, copy: Path, spl
     sizes = sorted(len(recording.clips) for recording in recordings)
     statistics = description["splits"][split]
     assert (statistics["recordings"], statistics["clips"]) == (len(recordings), len(clips))
-    assert (statistics["clips_per_recording"]["min"], statistics["clips_per_recording"]["max"]) == (sizes[0], sizes[-1])
+    assert (statistics["clips_per_recording"]["min"], statistics["clips_per_recording"]["max"]) == (
+        sizes[0],
+        sizes[-1],
+    )
     assert statistics["clips_per_recording"]["median"] == sizes[(len(sizes) - 1) // 2]
     assert statistics["texts"] == {
         "words": counts.total(),

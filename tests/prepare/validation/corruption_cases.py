@@ -59,7 +59,8 @@ SHARD, METADATA = "mae/mae.train.0.h5", "mae/metadata_mae.train.json"
 TRAINABLE = frozenset({
     "recording-empty", "text-nan", "text-no-words", "text-is-sound-caption", "text-is-number", "text-markup",
     "text-repeated", "clip-duplicate", "paraphrase-none", "paraphrases-shared", "paraphrase-equals-text",
-    "keyword-not-in-sentence", "keyword-case", "clip-order-time", "clip-time-reversed", "clips-overlap", "clip-short",
+    "keyword-not-in-sentence", "keyword-case", "clip-order-time", "clip-time-reversed", "clips-overlap",
+    "clips-overlap-signers", "clip-short", "style-differs-wholly", "style-differs",
     "context-leak", "context-leak-many", "text-shared", "text-shared-short", "shard-stray", "recording-in-two-shards",
     "features-extra", "features-zero", "features-constant", "features-dtype", "features-repeated", "features-shared",
     "lengths-disagree", "too-long", "context-too-long", "index-stale", "file-half-written",
