@@ -163,7 +163,7 @@ def test_names_that_do_not_tell_a_clip_are_not_looked_for_elsewhere(signllava: C
         for name in ("a/0", "b/0", "dev7/1"):
             file[name] = np.ones((2, 4), np.float16)
     result = signllava("prepare", "index", root)
-    assert "clip name 0 stands in recordings a and b" in result.out
+    assert "clip name 0 is in recordings a and b" in result.out
     with pytest.raises(UserError, match=r"1 of 3 clips have no features \(a/1 in mae\)"):
         open_train(root)
     copied = annotate(tmp_path / "copied", {"a": ["0", "1"], "b": ["0"]})
