@@ -70,7 +70,7 @@ def test_a_changed_source_is_noticed_and_named(copy: Path, changed: str, capsys:
 
 
 def test_a_changed_text_costs_no_second_reading_of_shards(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = open_index(copy, "dev", STREAMS).frames("mae").copy()
+    frames = open_index(copy, "dev", STREAMS).frame_counts("mae").copy()
     file = copy / "annotation.dev.json"
     content = json.loads(file.read_text())
     first = next(iter(content))
