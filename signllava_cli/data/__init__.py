@@ -1,1 +1,1 @@
-"""From files to batches: annotations, feature streams, context, prompts, examples, batches."""
+"""Reads annotations and feature streams, and builds contexts, prompts, examples and batches."""

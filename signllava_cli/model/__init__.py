@@ -1,1 +1,1 @@
-"""Projectors, the LLM in its precision, the module that joins them, and the checkpoint files."""
+"""The LLM, the projectors, the model that joins them, its caches, and checkpoint files."""

@@ -92,7 +92,7 @@ def test_one_index_holds_the_streams_of_several_recipes(copy: Path) -> None:
 def test_a_damaged_index_is_rebuilt(copy: Path, content: bytes) -> None:
     open_index(copy, "dev", STREAMS)
     (copy / "index.dev.arrow").write_bytes(content)
-    with pytest.raises(UserError, match="is no index"):
+    with pytest.raises(UserError, match="is not a valid index"):
         Index(copy / "index.dev.arrow", copy)
     assert len(open_index(copy, "dev", STREAMS))
 

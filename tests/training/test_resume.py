@@ -181,7 +181,7 @@ def test_resume_refuses_other_data_and_another_llm(
     torch.manual_seed(5)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(llm)).save_pretrained(llm)
     ended = signllava(*command, *moved)
-    assert (ended.code, "same shape but other weights" in ended.err) == (2, True)
+    assert (ended.code, "has the same sizes, but other weights" in ended.err) == (2, True)
 
 
 def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resume(
