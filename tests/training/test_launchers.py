@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
 
-STEPS = 10
+STEPS = 16
 LAUNCHERS = {
     "single": (None, "NO"),
     "ddp": ("multi_cpu", "MULTI_CPU"),
@@ -177,7 +177,7 @@ def test_a_run_goes_on_under_another_launcher_and_says_what_that_costs(whole: Wh
     """Weights, optimizer, schedule and order are restored on another number of ranks; rounding is not."""
     moved = tmp_path / "moved"
     ended = subprocess.run(
-        whole.command("pretrain", "zero3", moved, "train.stop_at_step=6"),
+        whole.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ended.returncode == 75, ended.stdout + ended.stderr
