@@ -94,7 +94,9 @@ def test_checkpoint_of_another_llm(
     config = AutoModelForCausalLM.from_pretrained(tiny_llm).config
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
     generate = ["generate", "-c", run, "--split", "dev"]
-    assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "has the same sizes, but other weights", "llm.path")
+    assert_one_line(
+        signllava(*generate, *sets([f"llm.path={other}"])), "has the same sizes, but other weights", "llm.path"
+    )
     config.hidden_size = 64
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
     assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "hidden_size 128", "hidden_size 64")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
 
-STEPS = 10
+STEPS = 16
 LAUNCHERS = {
     "single": (None, "NO"),
     "ddp": ("multi_cpu", "MULTI_CPU"),
@@ -183,7 +183,7 @@ def test_a_run_resumes_under_another_launcher_with_a_warning(full_runs: FullRuns
     """On another number of ranks, weights, optimizer, schedule and order are restored; rounding differs."""
     moved = tmp_path / "moved"
     ended = subprocess.run(
-        full_runs.command("pretrain", "zero3", moved, "train.stop_at_step=6"),
+        full_runs.command("pretrain", "zero3", moved, "train.stop_at_step=9"),
         capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ended.returncode == 75, ended.stdout + ended.stderr
