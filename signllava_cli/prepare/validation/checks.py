@@ -73,7 +73,7 @@ _ALL_CHECKS = (
            "Remove the clip.", True),
     _warning("text-no-words", "A translation has no letter and no digit.", "Remove the clip."),
     _warning("text-is-sound-caption", "A translation is only a caption of sound: `[music]`, `(applause)`, `♪ ... ♪`.",
-             "Remove the clip: sounds are not signed.", True),
+             "Remove the clip if nothing was signed: some texts are in brackets for other reasons."),
     _note("text-is-number", "A translation is a bare number.",
           "Check that the text was imported from the right column."),
     _note("text-markup", "A text contains a tag or a special token. It is plain text here; other tools lose labels.",

@@ -15,7 +15,6 @@ from signllava_cli.prepare.validation.annotation_checks import AnnotatedSplit
 from signllava_cli.prepare.validation.findings import Finding
 from signllava_cli.prepare.validation.text_checks import (
     is_same_text,
-    is_sound_caption,
     keywords_as_written,
     shared_paraphrases,
 )
@@ -135,8 +134,6 @@ def _remove_invalid_clips(result: FixResult, split: str, findings: Iterable[Find
             finding_name = finding_of.get(clip.id) or finding_of.get(recording.name)
             if is_placeholder(clip.translation):
                 finding_name = "text-nan"
-            elif is_sound_caption(clip.translation):
-                finding_name = "text-is-sound-caption"
             if finding_name:
                 _remove_clip(result, clip.recording, clip.name, finding_name)
             else:

@@ -12,8 +12,8 @@ _MARKUP = re.compile(r"<\|[^<>|]*\|>|</?[A-Za-z][\w-]*/?>|\[/?INST\]|<</?SYS>>")
 _MUSIC_NOTES = "♩♪♫♬🎵🎶"
 _SOUND_CAPTION = re.compile(  # atomic groups: the run time is linear in the text
     r"(?>[\s,.;:!>/–—-]*(?>"
-    r"\[[^\[\]]+\]|［[^［］]+］|【[^【】]+】"
-    # in parentheses up to four words, not a sentence
+    r"\[[^\[\].!?。！？]+\]|［[^［］.!?。！？]+］|【[^【】.!?。！？]+】"  # not a sentence
+    # in parentheses also at most four words
     r"|\((?>[^\s().!?]+)(?>\s+[^\s().!?]+){0,3}\s*\)|（(?>[^\s（）。！？]+)(?>\s+[^\s（）。！？]+){0,3}\s*）"
     rf"|[{_MUSIC_NOTES}][^{_MUSIC_NOTES}]*[{_MUSIC_NOTES}]|[{_MUSIC_NOTES}]"
     r"))+[\s,.;:!/–—-]*"
@@ -61,14 +61,14 @@ def is_same_text(first: str, second: str) -> bool:
 
 
 def is_sound_caption(text: str) -> bool:
-    """Whether all of `text` is in brackets or music notes, as in captions of sounds.
+    """Whether all of `text` is in brackets or music notes, as in captions of sounds, and is no sentence or number.
 
     >>> [is_sound_caption(text) for text in ("[Music] [Applause]", "(audience laughs)", "♪ la la ♪", "【音乐】")]
     [True, True, True, True]
-    >>> [is_sound_caption(text) for text in ("[Music] Hello.", "Bake it (slowly).", "(That was in May.)")]
-    [False, False, False]
+    >>> [is_sound_caption(text) for text in ("[Music] Hello.", "(That was in May.)", "[He bakes.]", "(2010)")]
+    [False, False, False, False]
     """
-    return bool(_SOUND_CAPTION.fullmatch(text))
+    return bool(_SOUND_CAPTION.fullmatch(text)) and not _NUMBER.fullmatch(text.strip("()[] "))
 
 
 def shared_paraphrases(recordings: Iterable[Recording]) -> list[str]:

@@ -200,6 +200,8 @@ def test_sound_captions_are_reported(signllava: Command, part: Path, text: str) 
         "Sing ♪ with me",
         "[]",
         "(a) and (b)",
+        "[He says that we bake.]",
+        "(2010)",
     ],
 )
 def test_sentences_with_brackets_are_not_sound_captions(signllava: Command, part: Path, text: str) -> None:
