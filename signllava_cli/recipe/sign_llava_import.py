@@ -18,6 +18,11 @@ from signllava_cli.recipe.setting_types import TASKS
 from signllava_cli.recipe.sign_llava_keys import CONVERTED, UNKNOWN, ImportState, KeyReport, translate_key
 from signllava_cli.recipe.sign_llava_tables import SECTIONS, STREAMS, TRAINING_DEFAULTS, sections_in
 
+PREPARED_CONTEXT, PREDICTED_CONTEXT = (
+    "prepared_predicted_context",
+    "on_the_fly_predicted_context",
+)  # of its data section
+
 
 @dataclasses.dataclass(frozen=True)
 class ImportedRecipe:
@@ -63,6 +68,7 @@ def import_recipe(file: Path, num_processes: int | None = None) -> ImportedRecip
     state = ImportState(config, num_processes)
     _convert(state)
     recipe = state.require_valid(file).to_dict()
+    _report_omitted_streams(state)
     resolved: dict[str, Any] = {}
     for path in state.settings:
         target, values = resolved, recipe
@@ -88,7 +94,7 @@ def _convert(state: ImportState) -> None:
     if state.training:
         _apply_defaults(state)
     _convert_annotations(state)
-    if state.generating:
+    if state.generating or (not state.training and {PREPARED_CONTEXT, PREDICTED_CONTEXT} & state.data.keys()):
         _convert_context_source(state)
     _convert_streams(state)
     _convert_task_weights(state, "SignMultiTaskArguments", "train")
@@ -121,7 +127,7 @@ def _convert_annotations(state: ImportState) -> None:
         setting = {"train": "data.train", "dev": "data.dev", "test": "generate.split"}.get(role)
         if setting is None or not isinstance(path, str):
             continue
-        if state.data.get("prepared_predicted_context"):
+        if state.data.get(PREPARED_CONTEXT):
             state.report(path_key, "translated", "the FILE of generate.context_source; references are read from DATA")
             continue
         split, relative = _split_in_name(path), state.below_root(path)
@@ -143,15 +149,14 @@ def _convert_annotations(state: ImportState) -> None:
 
 def _convert_context_source(state: ImportState) -> None:
     """Where the context sentences come from in generation."""
-    prepared, predicted = "prepared_predicted_context", "on_the_fly_predicted_context"
     source = "gold"
     if not state.data.get("context_window_size") and not state.data.get("prelude_window_size"):
         source = "none"
-    elif state.data.get(prepared):
+    elif state.data.get(PREPARED_CONTEXT):
         source = f"prepared:{posixpath.join(state.root, str(state.data.get('annotation_path')))}"
-    elif state.data.get(predicted):
+    elif state.data.get(PREDICTED_CONTEXT):
         source = "predicted"
-    for name in (prepared, predicted):
+    for name in (PREPARED_CONTEXT, PREDICTED_CONTEXT):
         state.set(f"SignDataArguments.{name}", "generate.context_source", source)
         if name not in state.data:
             del state.reports[f"SignDataArguments.{name}"]
@@ -186,6 +191,17 @@ def _convert_streams(state: ImportState) -> None:
             _convert_pretrained(state, key, value)
 
 
+def _report_omitted_streams(state: ImportState) -> None:
+    """Report the enabled streams of which the recipe has no valid setting."""
+    features = state.data.get("visual_features")
+    for stream, files in features.items() if isinstance(features, dict) else ():
+        is_enabled = isinstance(files, dict) and files.get("enable_input")
+        if is_enabled and not any(path[:2] == ("streams", str(stream)) for path in state.settings):
+            key = f"SignDataArguments.visual_features.{stream}.enable_input"
+            note = f"the recipe has no stream {stream}: set streams.{stream}.width and streams.{stream}.projector"
+            state.report(key, "to decide", note)
+
+
 def _convert_projector(state: ImportState, key: str, stream: str, projector: Mapping[str, Any]) -> None:
     if "dim" in projector:
         state.set(f"{key}.dim", ("streams", stream, "width"), projector["dim"])
@@ -208,16 +224,17 @@ def _convert_stream_files(state: ImportState, key: str, stream: str, paths: Mapp
         file_pattern = name.removesuffix(f".{split}.json").replace("{", "{{").replace("}", "}}") + ".{split}.json"
         if folder is None:
             folder, pattern = file_folder, file_pattern
+        location = posixpath.join(folder, str(pattern))
         if (file_folder, file_pattern) != (folder, pattern) or state.splits.setdefault(role, split) != split:
-            note = f"{path} is not {folder}/{pattern} with split {state.splits.get(role, split)}: rename it, or set "
+            note = f"{path} is not {location} with split {state.splits.get(role, split)}: rename it, or set "
             state.report(f"{key}.{role}", "to decide", f"{note}streams.{stream}.metadata")
             continue
         is_default = (folder, pattern) == (stream, f"metadata_{stream}.{{split}}.json")
-        state.report(f"{key}.{role}", "translated", f"{'the default, ' if is_default else ''}{folder}/{pattern}")
+        state.report(f"{key}.{role}", "translated", f"{'the default, ' if is_default else ''}{location}")
         if state.generating and role == "test":
             state.settings.setdefault(("generate", "split"), split)
     if folder is not None and folder != stream:
-        state.settings["streams", stream, "folder"] = posixpath.join(state.root, folder)
+        state.settings["streams", stream, "folder"] = posixpath.normpath(posixpath.join(state.root, folder))
     if pattern is not None and pattern != f"metadata_{stream}.{{split}}.json":
         state.settings["streams", stream, "metadata"] = pattern
 

@@ -286,6 +286,39 @@ def test_a_generate_configuration_keeps_its_context_source(
     assert "signllava checkpoint convert old/out/checkpoint-40" in comment_on("GenerateArguments.model_path", text)
 
 
+@pytest.mark.parametrize(
+    ("window", "is_predicted", "source"), [(0, False, "none"), (2, False, "gold"), (2, True, "predicted")]
+)
+def test_the_context_of_a_data_section_alone_is_translated(
+    signllava: Signllava, tmp_path: Path, window: int, is_predicted: bool, source: str
+) -> None:
+    """As in the three examples of the README of Sign_LLaVA."""
+    keys = {
+        "prepared_predicted_context": False,
+        "on_the_fly_predicted_context": is_predicted,
+        "context_window_size": window,
+        "prelude_window_size": window,
+    }
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump({"SignDataArguments": keys}))
+    text = signllava("recipes", "import", tmp_path / "old.yaml").out
+    settings = yaml.safe_load(text)
+    assert settings["generate"]["context_source"] == source
+    assert settings["context"] == {"window": window, "prelude": window}
+    assert not [key for key in keys if "translated" not in comment_on(f"SignDataArguments.{key}", text)]
+
+
+def test_a_stream_without_a_width_is_reported_as_omitted(signllava: Signllava, tmp_path: Path) -> None:
+    files = {"enable_input": True, "train": "metadata_mae.train.json"}
+    old = {"SignDataArguments": {"data_dir": "/data", "visual_features": {"mae": files}}}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(old))
+    text = signllava("recipes", "import", tmp_path / "old.yaml").out
+    assert "streams" not in yaml.safe_load(text)
+    comment = comment_on("SignDataArguments.visual_features.mae.enable_input", text)
+    assert "to decide" in comment
+    assert "the recipe has no stream mae: set streams.mae.width" in comment
+    assert "translated: SignDataArguments.visual_features.mae.train: metadata_mae.{split}.json" in text
+
+
 @pytest.mark.parametrize("old", [PRETRAIN, FINETUNE, GENERATE])
 def test_every_key_is_reported_in_the_output_and_in_the_file(signllava: Signllava, tmp_path: Path, old: str) -> None:
     _, text, ended = import_old(signllava, tmp_path, old)
