@@ -14,7 +14,7 @@ from signllava_cli.evaluation.reporting.latex import make_latex_table
 from signllava_cli.evaluation.reporting.terminal import print_evaluation
 from signllava_cli.evaluation.results import Evaluation, ScoringConfig
 from signllava_cli.evaluation.scoring import score_systems
-from signllava_cli.evaluation.system_files import MissingPolicy, read_systems, read_texts
+from signllava_cli.evaluation.system_files import MissingPolicy, read_systems, read_texts, warn_about_decoding
 from signllava_cli.evaluation.systems import System, move_baseline_first, require_same_clips
 from signllava_cli.files import write_json, write_text
 
@@ -50,7 +50,9 @@ class EvaluationInputs:
             systems = read_texts(self.hypotheses, self.hypothesis_references.expanduser())
             return move_baseline_first(systems, self.baseline)
         systems = read_systems(skip_outputs(self.predictions), self.references, self.missing)
-        return require_same_clips(move_baseline_first(systems, self.baseline), self.intersection)
+        systems = require_same_clips(move_baseline_first(systems, self.baseline), self.intersection)
+        warn_about_decoding(systems)
+        return systems
 
     def to_dict(self) -> dict[str, Any]:
         """The entry `sources` of scores.json."""

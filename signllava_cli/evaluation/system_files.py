@@ -24,6 +24,8 @@ from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS, read_sign_ll
 
 MissingPolicy = Literal["empty", "exclude"]
 PLAIN_TEXT = (".txt", ".hyp", ".ref")
+# keys of `decoding` in predictions.meta.json that an experiment varies on purpose, and that the names of systems show
+VARIED_SETTINGS = {"context_source", "missing_context", "task", "seed", "ablate", "features"}
 
 
 def read_systems(arguments: Sequence[str], references: Path | None, missing: MissingPolicy) -> list[System]:
@@ -243,6 +245,27 @@ def _read_lines(file: Path) -> list[str]:
 def _require_no_plain_text(file: Path) -> None:
     if file.suffix in PLAIN_TEXT:
         raise UserError(f"{file}: plain text, a line per clip, is scored with --hyp FILE --ref FILE.")
+
+
+def warn_about_decoding(systems: Sequence[System]) -> None:
+    """Warn if the hypotheses of a system were decoded with other settings than those of the first, such as beams."""
+    first, *others = [(system.name, _decoding_settings(system.file)) for system in systems]
+    for name, settings in others:
+        changed = [key for key in first[1] if key in settings and settings[key] != first[1][key]]
+        if changed:
+            changes = ", ".join(f"{key} {first[1][key]} and {settings[key]}" for key in changed)
+            warning(
+                f"{first[0]} and {name} were decoded with different settings ({changes}), which scores reflect too."
+            )
+
+
+def _decoding_settings(file: Path) -> dict[str, object]:
+    """The settings of decoding in the meta file beside `file`; empty if there is none."""
+    meta_file = file.parent / META_FILE
+    decoding = read_json(meta_file).get("decoding") if meta_file.is_file() else None
+    return (
+        {key: decoding[key] for key in decoding if key not in VARIED_SETTINGS} if isinstance(decoding, dict) else {}
+    )
 
 
 def _require_complete(file: Path, rows: list[Prediction]) -> None:

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from signllava_cli.evaluation.metrics.yes_no import YesNo
 from signllava_cli.generation.prediction import Prediction
+from signllava_cli.generation.predictions_folder import hash_ids
 
 Command = Callable[..., Ended]
 TEXTS = {
@@ -357,6 +358,25 @@ def test_a_folder_of_predictions_can_be_scored_again_with_output_in_it(signllava
     assert (process.code, "there are no predictions" in process.err) == (2, True)
     process = signllava("eval", f"ours={folder / 'scores.json'}", folder / "step-000004.test.none")
     assert (process.code, "written by `signllava eval`; name predictions" in process.err) == (2, True)
+
+
+def test_systems_with_other_decoding_settings_are_reported(signllava: Command, tmp_path: Path) -> None:
+    folders = sorted(write_context_experiment(tmp_path / "predictions").iterdir())
+    for folder, num_beams in zip(folders, (5, 5, 1), strict=True):
+        decoding = {
+            "context_source": folder.suffix[1:],
+            "num_beams": num_beams,
+            "seed": num_beams,
+            "temperature": None,
+        }
+        meta = {"split": "test", "clips": len(TEXTS), "clips_hash": hash_ids(TEXTS), "decoding": decoding}
+        (folder / "predictions.meta.json").write_text(json.dumps(meta))
+    process = signllava("eval", *folders, "--samples", 0, "--out", tmp_path / "s.json")
+    assert process.code == 0, process.err
+    warnings = [line for line in " ".join(process.out.split()).split("warning: ")[1:] if "different settings" in line]
+    assert len(warnings) == 1
+    assert "test.none and step-000004.test.predicted" in warnings[0]
+    assert "(num_beams 5 and 1)" in warnings[0]
 
 
 def test_the_baseline_is_the_named_system_or_the_one_without_context_or_the_first(

@@ -146,7 +146,7 @@ def _first_features(fingerprint: PackFingerprint, locations: ClipLocations, hand
     raise UserError(
         f"Nothing to pack: no SOURCE holds a file of any of the {len(locations.missing)} annotated clips "
         f"({summarize_names(locations.missing)}){example}; give their location with --pattern, or in HDF5 files with "
-        "--key."
+        "--key (fields in braces, such as {recording}/{clip}.npy; no wildcards)."
     )
 
 
