@@ -349,11 +349,11 @@ def test_too_long_agrees_with_the_counts_of_describe(
 ) -> None:
     """With the recipe's tokenizer tokens are counted, not estimated: as many clips as training would truncate."""
     sets = ["--set", f"llm.path={tiny_llm}", "--set", "data.max_seq_len=72", "--set", "data.min_frames=1"]
-    report, figures = tmp_path / "check.json", tmp_path / "describe.json"
+    report, statistics = tmp_path / "check.json", tmp_path / "describe.json"
     signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
-    signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", figures)
+    signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", statistics)
     counts = {finding["name"]: finding["count"] for finding in json.loads(report.read_text())["findings"]}
-    sequences = json.loads(figures.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
+    sequences = json.loads(statistics.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
     assert 0 < counts["too-long"] < sequences["clips"]
     context_truncated = counts.get("context-too-long", 0)
     assert context_truncated == sequences["context_truncated"]
