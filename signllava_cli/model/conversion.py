@@ -66,10 +66,10 @@ def convert(
     print_source(original, recipe, converted, parts)
     bundle = load_model_bundle(converted, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     hidden = bundle.llm_identity["hidden_size"]
-    if parts.hidden != hidden:
+    if parts.hidden_size != hidden:
         raise UserError(
-            f"{original.files[0]} projects to embeddings of {parts.hidden} numbers, but {converted.llm.path} has "
-            f"{hidden}; set llm.path to the LLM it was trained with."
+            f"{original.files[0]} projects to embeddings of {parts.hidden_size} numbers, but "
+            f"{converted.llm.path} has {hidden}; set llm.path to the LLM it was trained with."
         )
     table = bundle.model.llm.get_input_embeddings().weight
     rows = _boundary_rows(parts, len(table), streams, boundaries)

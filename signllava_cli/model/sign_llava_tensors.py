@@ -41,7 +41,7 @@ class SignLlavaProjector:
         return int(self.layers["layers.0.weight"].shape[1])
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """The width of an embedding."""
         return int(self.layers["layers.0.weight"].shape[0])
 
@@ -67,9 +67,9 @@ class SignLlavaParts:
     embeddings_source: str | None = None
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """The width of the LLM's embeddings."""
-        return next(iter(self.projectors.values())).hidden
+        return next(iter(self.projectors.values())).hidden_size
 
     @property
     def adapter_rank(self) -> int:
@@ -112,17 +112,20 @@ def parse_tensors(tensors: dict[str, Tensor], file: Path) -> SignLlavaParts:
         embeddings[0] if embeddings else None,
     )
     for stream, projector in parts.projectors.items():
-        if projector.hidden != parts.hidden:
+        if projector.hidden_size != parts.hidden_size:
             raise UserError(
-                f"{file}: {stream}_projector has embeddings of {projector.hidden} numbers and another one of "
-                f"{parts.hidden}; they are not of one LLM."
+                f"{file}: {stream}_projector has embeddings of {projector.hidden_size} numbers and another one of "
+                f"{parts.hidden_size}; they are not of one LLM."
             )
     if parts.adapter and not any(name.endswith("lora_A") for name in parts.adapter):
         raise UserError(f"{file} has an incomplete adapter: lora_A is missing.")
-    if parts.embeddings is not None and (parts.embeddings.dim() != 2 or parts.embeddings.shape[1] != parts.hidden):
+    if parts.embeddings is not None and (
+        parts.embeddings.dim() != 2 or parts.embeddings.shape[1] != parts.hidden_size
+    ):
         shape = tuple(parts.embeddings.shape)
         raise UserError(
-            f"{file}: {embeddings[0]} has shape {shape}, but the projectors require rows of {parts.hidden} numbers."
+            f"{file}: {embeddings[0]} has shape {shape}, but the projectors require rows of "
+            f"{parts.hidden_size} numbers."
         )
     _require_finite({source: tensors[source] for source in _converted_sources(parts)}, file)
     return parts

@@ -247,7 +247,7 @@ def _set_do_sample(state: ImportState, key: str, value: Any) -> None:
         state.report(key, "to decide", note)
 
 
-def _name_checkpoint(state: ImportState, key: str, value: Any) -> None:
+def _report_checkpoint(state: ImportState, key: str, value: Any) -> None:
     number = state.generating.get("checkpoint_num")
     source = state.generating.get("model_path")
     source = posixpath.join(str(source), f"checkpoint-{number}") if number is not None else source
@@ -275,6 +275,6 @@ _SPECIAL: dict[str, Callable[[ImportState, str, Any], None]] = {
     "top_p": _set_sampling,
     "top_k": _set_sampling,
     "do_sample": _set_do_sample,
-    "model_path": _name_checkpoint,
-    "checkpoint_num": _name_checkpoint,
+    "model_path": _report_checkpoint,
+    "checkpoint_num": _report_checkpoint,
 }

@@ -36,7 +36,7 @@ def how2sign_rows(file: Path, group_by: Literal["video-name", "video-id"]) -> It
             end=row.cells[end],
             paraphrases=tuple(row.cells[column] for column in paraphrase_columns),
             keywords=row.cells.get("KEYWORDS", ""),
-            state=row.cells.get("STATE"),
+            keyword_state=row.cells.get("STATE"),
             columns=row.pick(IDENTIFYING_COLUMNS),
         )
 

@@ -129,8 +129,8 @@ def _parse_keywords(row: SourceClip, name: str, skipped: list[RejectedRow]) -> t
     cell = row.keywords.strip()
     if is_placeholder(cell):
         return ()
-    if row.state is not None and row.state.strip() != "OK":
-        text = f"{cell}, state {row.state.strip()}"
+    if row.keyword_state is not None and row.keyword_state.strip() != "OK":
+        text = f"{cell}, state {row.keyword_state.strip()}"
         skipped.append(RejectedRow(row.where, name, "keywords whose state is not OK", text))
         return ()
     if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "'\"":

@@ -14,8 +14,8 @@ class SourceClip:
 
     `where` is `file:line`. Without `name` the clip is named after its recording and times. Times are seconds or
     `HH:MM:SS.mmm`; without `end` it is computed from `start` and `duration`. Clips are sorted by `order` (a number),
-    else by `start`, else they keep the order of the rows. `keywords` is a comma-separated list, valid only if `state`
-    is `OK` or None. `columns` are the cells that identify the clip or its video, by column name.
+    else by `start`, else they keep the order of the rows. `keywords` is a comma-separated list, valid only if
+    `keyword_state` is `OK` or None. `columns` are the cells that identify the clip or its video, by column name.
     """
 
     where: str
@@ -28,7 +28,7 @@ class SourceClip:
     order: str | None = None
     paraphrases: tuple[str, ...] = ()
     keywords: str = ""
-    state: str | None = None
+    keyword_state: str | None = None
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
 

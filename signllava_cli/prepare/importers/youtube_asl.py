@@ -56,7 +56,7 @@ def _table_rows(file: Path) -> Iterator[SourceClip | RejectedRow]:
             duration=cells["Dur(s)"],
             paraphrases=tuple(cells[column] for column in paraphrase_columns),
             keywords=cells.get("Keywords", ""),
-            state=cells.get("State"),
+            keyword_state=cells.get("State"),
             columns=row.pick(IDENTIFYING_COLUMNS),
         )
 

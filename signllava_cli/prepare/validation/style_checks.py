@@ -45,7 +45,7 @@ TRAITS: Mapping[str, Callable[[str], bool | None]] = {
 
 
 @dataclass(frozen=True)
-class Share:
+class TraitShare:
     """Of `texts` texts, the `count` that have a trait."""
 
     count: int
@@ -67,12 +67,12 @@ class Style:
 
     split: str
     texts: int
-    shares: Mapping[str, Share]
+    shares: Mapping[str, TraitShare]
     characters: Counter[str]
 
-    def share_of(self, character: str) -> Share:
+    def share_of(self, character: str) -> TraitShare:
         """The share of texts that contain `character`."""
-        return Share(self.characters[character], self.texts)
+        return TraitShare(self.characters[character], self.texts)
 
 
 def measure_style(split: str, translations: Iterable[str]) -> Style:
@@ -81,7 +81,7 @@ def measure_style(split: str, translations: Iterable[str]) -> Style:
     shares = {}
     for trait, has_trait in TRAITS.items():
         values = [value for text in texts if (value := has_trait(text)) is not None]
-        shares[trait] = Share(sum(values), len(values))
+        shares[trait] = TraitShare(sum(values), len(values))
     return Style(split, len(texts), shares, Counter(character for text in texts for character in set(text.lower())))
 
 
@@ -134,7 +134,7 @@ def _missing_characters(train: Style, split: Style) -> Iterator[_Difference]:
                 yield _Difference(is_strong, f"no text {where} holds {shown}{more}")
 
 
-def _exceeds_chance(first: Share, second: Share) -> bool:
+def _exceeds_chance(first: TraitShare, second: TraitShare) -> bool:
     """Whether two shares differ by more than four standard errors: the clips of a recording are not independent."""
     if min(first.texts, second.texts) < MIN_TEXTS:
         return False
@@ -143,7 +143,7 @@ def _exceeds_chance(first: Share, second: Share) -> bool:
     return abs(first.ratio - second.ratio) > 4 * error
 
 
-def _differ_strongly(first: Share, second: Share) -> bool:
+def _differ_strongly(first: TraitShare, second: TraitShare) -> bool:
     """Whether the shares are nearly all and nearly none, or most and none."""
     lower, higher = sorted((first.ratio, second.ratio))
     return higher - lower >= STRONG_DIFFERENCE or (lower == 0 and higher >= 0.5)
