@@ -96,7 +96,7 @@ def test_splits_that_cannot_be_joined_are_an_error(
     name = next(iter(train))
     train[name]["clip_order"].reverse()
     file.write_text(json.dumps(train))
-    assert f"recording {name} of split train" in error_of("--context-from", "train,test")
+    assert f"recording {name} in split train" in error_of("--context-from", "train,test")
     dev = json.loads((tmp_path / "data" / "annotation.dev.json").read_text())
     file.write_text(json.dumps(dev))
     assert "is in split dev and in split train" in error_of("--context-from", "train")

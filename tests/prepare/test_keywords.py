@@ -170,7 +170,7 @@ def test_the_keywords_of_the_toy_corpus_are_chosen_again(signllava: Command, tmp
     ("content", "options", "message"),
     [
         ("{", (), "annotation.train.json is not JSON"),
-        ('{"r": {"clip_order": ["a"], "a": {"text": "x"}}}', (), "expected an object with a `translation` text"),
+        ('{"r": {"clip_order": ["a"], "a": {"text": "x"}}}', (), "expected an object with a string `translation`"),
         (
             '{"r": {"clip_order": ["a"], "a": {"translation": "bread", "by": "\\ud83d"}}}',
             ("--min-count", 1),

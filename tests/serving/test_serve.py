@@ -134,7 +134,7 @@ def test_uploads_of_every_format_give_the_same_translations(address: str, split:
         ({"a.npy": npy(np.array([{"an": "object"}]))}, 422, "Object arrays cannot be loaded"),
         ({"a.h5": b"rubbish"}, 422, "cannot be read as HDF5"),
         ({"a.npz": b"rubbish"}, 422, "a.npz: cannot be read"),
-        ({"a.pose": b"rubbish"}, 422, "cannot be read as .pose"),
+        ({"a.pose": b"rubbish"}, 422, "is not a valid .pose file"),
         ({"a.pkl": b"rubbish"}, 422, "not a file of a known format (.npy"),
         ({"a.npy": npy(np.full((3, 64), np.nan))}, 422, "nan at frame 0"),
         ({"a.mae.npy": npy(np.ones((3, 64))), "mae.a.npy": npy(np.ones((3, 64)))}, 422, "has stream mae twice"),
@@ -282,7 +282,7 @@ def test_fuzzing_with_the_schema_of_the_app_finds_no_server_error(address: str) 
 
         fuzz()
     assert len(counts) == 5
-    assert sum(counts.values()) > 50
+    assert sum(counts.values()) > 30
 
 
 @pytest.mark.browser

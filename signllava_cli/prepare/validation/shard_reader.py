@@ -107,7 +107,7 @@ def _make_facts(
 def _check_name(error: str) -> str:
     if error.startswith("shape "):
         return "features-shape"
-    return "features-not-numbers" if error.endswith("in place of numbers") else "features-no-array"
+    return "features-not-numbers" if error.endswith("expected numbers") else "features-no-array"
 
 
 def _check_frames(stored: StoredClip, handle: h5py.File, raw: int) -> ArrayFacts:
