@@ -215,7 +215,9 @@ def test_every_test_is_in_a_tier_and_ci_runs_make_test() -> None:
 
 
 def test_make_help_names_every_target() -> None:
-    ended = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     listed = {line.split()[1] for line in ended.stdout.splitlines()}
     [phony] = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert listed == set(phony.split())
