@@ -68,7 +68,7 @@ def import_recipe(file: Path, num_processes: int | None = None) -> ImportedRecip
     state = ImportState(config, num_processes)
     _convert(state)
     recipe = state.require_valid(file).to_dict()
-    _report_omitted_streams(state)
+    _report_enabled_streams(state)
     resolved: dict[str, Any] = {}
     for path in state.settings:
         target, values = resolved, recipe
@@ -181,7 +181,6 @@ def _convert_streams(state: ImportState) -> None:
             for key, _ in [*_leaves(files, keys[0]), *_leaves(projector, keys[1])]:
                 state.report(key, "no equivalent", f"stream {stream} is not in the recipe: enable_input is false")
             continue
-        state.report(f"{keys[0]}.enable_input", "translated", f"stream {stream} is in the recipe")
         _convert_projector(state, keys[1], str(stream), projector)
         _convert_stream_files(
             state, keys[0], str(stream), {role: path for role, path in files.items() if role != "enable_input"}
@@ -191,13 +190,17 @@ def _convert_streams(state: ImportState) -> None:
             _convert_pretrained(state, key, value)
 
 
-def _report_omitted_streams(state: ImportState) -> None:
-    """Report the enabled streams of which the recipe has no valid setting."""
+def _report_enabled_streams(state: ImportState) -> None:
+    """Report of each enabled stream whether the recipe has valid settings for it."""
     features = state.data.get("visual_features")
+    converted = {path[1] for path in state.settings if path[0] == "streams"}
     for stream, files in features.items() if isinstance(features, dict) else ():
-        is_enabled = isinstance(files, dict) and files.get("enable_input")
-        if is_enabled and not any(path[:2] == ("streams", str(stream)) for path in state.settings):
-            key = f"SignDataArguments.visual_features.{stream}.enable_input"
+        if not isinstance(files, dict) or not files.get("enable_input"):
+            continue
+        key = f"SignDataArguments.visual_features.{stream}.enable_input"
+        if str(stream) in converted:
+            state.report(key, "translated", f"stream {stream} is in the recipe")
+        else:
             note = f"the recipe has no stream {stream}: set streams.{stream}.width and streams.{stream}.projector"
             state.report(key, "to decide", note)
 
