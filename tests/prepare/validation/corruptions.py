@@ -191,12 +191,13 @@ def share_text(words: int) -> Corrupt:
     """Give a clip of dev and one of train the same words."""
     entry = {"translation": " ".join(["spade"] * words), "keywords": []}
 
+    def change(content: dict[str, Any]) -> None:
+        (recording,) = content.keys() & {"train00", "dev00"}
+        content[recording][f"{recording}-01"].update(entry)
+
     def corrupt(root: Path) -> None:
         for split in ("train", "dev"):
-            file = root / f"annotation.{split}.json"
-            content = json.loads(file.read_text())
-            content[f"{split}00"][f"{split}00-01"].update(entry)
-            file.write_text(json.dumps(content))
+            change_annotation(split, change)(root)
 
     return corrupt
 
