@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from signllava_cli.cli.options import SetOption
-from signllava_cli.recipe.descriptions import ValueType, settings_by_key
+from signllava_cli.recipe.descriptions import SANITY_BOUND, ValueType, settings_by_key
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 OVERRIDES = "overrides"  # the parameter of a command that its setting options replace
@@ -112,6 +112,4 @@ def _closed_bounds(values: ValueType) -> tuple[float | None, float | None]:
     An open bound of numbers is left to the recipe's own check: Typer has none.
     """
     low, high = values.bounds.get("ge"), values.bounds.get("le")
-    if values.base is int and "gt" in values.bounds:
-        low = values.bounds["gt"] + 1
-    return low, high if high is not None and high < 1e6 else None
+    return low, high if high is not None and high < SANITY_BOUND else None

@@ -14,7 +14,7 @@ from signllava_cli.recipe.sections import Recipe
 
 STREAM_NAME = "NAME"  # stands for a stream's name in keys
 _NAMED_BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
-_SANITY_BOUND = 1e6  # bounds from here on only catch typing errors
+SANITY_BOUND = 1e6  # bounds from here on only catch typing errors
 _TYPE_NAMES: dict[Any, str] = {
     int: "integer",
     float: "number",
@@ -33,7 +33,7 @@ class ValueType:
     Attributes:
         base: int, float, str, bool, list, tuple or dict; for choices, the type of the first one.
         choices: the values, if only these are allowed; of a list, those of its items.
-        bounds: among `ge`, `gt`, `le`, `lt`.
+        bounds: among `ge`, `gt`, `le`, `lt`; those of integers have `ge` instead of `gt`.
         pattern: the regular expression that a text must match.
         is_optional: whether null is allowed.
     """
@@ -53,8 +53,7 @@ class ValueType:
         else:
             text = _TYPE_NAMES[self.base]
         for name, words in _NAMED_BOUNDS:
-            if (bound := self.bounds.get(name)) is not None and abs(bound) < _SANITY_BOUND:
-                bound, words = (bound + 1, "at least") if (self.base, name) == (int, "gt") else (bound, words)
+            if (bound := self.bounds.get(name)) is not None and abs(bound) < SANITY_BOUND:
                 text += f", {words} {bound:g}"
         if self.pattern:
             text += f" that matches `{self.pattern}`"
@@ -84,6 +83,11 @@ class Section:
     key: str
     description: str
     settings: tuple[Setting, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return first_sentence(self.description)
 
 
 @cache
@@ -138,6 +142,8 @@ def _value_type(field: FieldInfo) -> ValueType:
     if origin is list and get_origin(arguments[0]) is Literal:
         return ValueType(list, get_args(arguments[0]), is_optional=is_optional)
     base: Any = origin or annotation
+    if base is int and "gt" in bounds:
+        bounds["ge"] = bounds.pop("gt") + 1
     return ValueType(base, (), bounds, pattern, is_optional)
 
 

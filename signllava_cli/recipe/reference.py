@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from signllava_cli.recipe.descriptions import Section, Setting, find_sections, is_in_section, list_sections
+from signllava_cli.recipe.descriptions import Setting, find_sections, is_in_section, list_sections
 from signllava_cli.recipe.sections import Recipe
 
 SCHEMA_FILE = "signllava-recipe.schema.json"
@@ -39,7 +39,9 @@ def explain(key: str | None = None) -> str:
 def reference_page() -> str:
     """All settings as a page of Markdown, docs/recipe.md."""
     sections = list_sections()
-    contents = "\n".join(f"- [`{section.key}`](#{_anchor(section.key)}): {_summary(section)}" for section in sections)
+    contents = "\n".join(
+        f"- [`{section.key}`](#{_anchor(section.key)}): {section.summary.rstrip('.')}" for section in sections
+    )
     blocks = [_PAGE_HEAD.rstrip(), contents]
     for section in sections:
         blocks += [f"## `{section.key}`", _fill(section.description)]
@@ -70,10 +72,6 @@ def format_value(value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
     return text.removesuffix("...\n").strip()
-
-
-def _summary(section: Section) -> str:
-    return section.description.split("\n\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _anchor(key: str) -> str:
