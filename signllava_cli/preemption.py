@@ -35,6 +35,11 @@ class StopRequest:
             self._set_reason("the launcher has ended")
         return self.reason is not None
 
+    def stop_with_others(self) -> None:
+        """Record that another rank must stop, and this one with it."""
+        if not self:
+            self._set_reason("another rank was asked to stop")
+
     def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._is_interrupted:
             raise KeyboardInterrupt

@@ -93,6 +93,16 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     assert_all_ended(ranks)
 
 
+@pytest.mark.drill
+def test_a_signal_to_one_rank_stops_all_and_the_log_says_so(launched: Launched, tmp_path: Path) -> None:
+    process = launched()
+    wait_for_steps(tmp_path / "run", process)[1].send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
+    assert process.returncode == 75, output
+    assert "another rank was asked to stop" in (tmp_path / "run" / "log.txt").read_text()
+    assert_saved(tmp_path / "run")
+
+
 def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> None:
     """The ranks import torch and have no signal handlers yet; there is no state to save."""
     process = launched()

@@ -69,7 +69,10 @@ def _run_steps(session: Session, request: StopRequest) -> None:
         if session.num_processes == 1:
             return bool(request)
         flag = torch.tensor(int(bool(request)), device=accelerator.device)
-        return bool(accelerator.reduce(flag, "sum"))
+        is_requested = bool(accelerator.reduce(flag, "sum"))
+        if is_requested:
+            request.stop_with_others()
+        return is_requested
 
     if recipe.train.preflight and not session.is_finished:
         preflight(session)
