@@ -93,7 +93,7 @@ def _convert(state: ImportState) -> None:
             translate_key(state, f"{section}.{name}", str(name), value)
     if state.training:
         _apply_defaults(state)
-    _convert_annotations(state)
+    _convert_annotation_paths(state)
     if state.generating or (not state.training and {PREPARED_CONTEXT, PREDICTED_CONTEXT} & state.data.keys()):
         _convert_context_source(state)
     _convert_streams(state)
@@ -117,7 +117,7 @@ def _apply_defaults(state: ImportState) -> None:
         state.report("TrainingArguments.report_to", "no equivalent", note)
 
 
-def _convert_annotations(state: ImportState) -> None:
+def _convert_annotation_paths(state: ImportState) -> None:
     """The annotation file of each split. In a dataset folder its name is fixed: annotation.SPLIT.json."""
     paths, key = state.data.get("annotation_path"), "SignDataArguments.annotation_path"
     roles = {f"{key}.{role}": (role, path) for role, path in paths.items()} if isinstance(paths, dict) else {}

@@ -94,11 +94,11 @@ class PlainEngine:
         return norm
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: _on_cpu(parameter) for name, parameter in self.parameters.items()}
+        return {name: _copy_to_cpu(parameter) for name, parameter in self.parameters.items()}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         return {
-            f"{name}:{key}": _on_cpu(value)
+            f"{name}:{key}": _copy_to_cpu(value)
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
@@ -154,7 +154,7 @@ class ZeroEngine:
 
     def weights(self) -> dict[str, Tensor]:
         with gathered(*self.parameters.values()):
-            return {name: _on_cpu(parameter) for name, parameter in self.parameters.items()}
+            return {name: _copy_to_cpu(parameter) for name, parameter in self.parameters.items()}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -164,7 +164,7 @@ class ZeroEngine:
         optimizer_state: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             for key in ADAM_STATES:
-                optimizer_state[f"{name}:{key}"] = _on_cpu(safe_get_full_optimizer_state(parameter, key))
+                optimizer_state[f"{name}:{key}"] = _copy_to_cpu(safe_get_full_optimizer_state(parameter, key))
             optimizer_state[f"{name}:{STEP}"] = torch.tensor(steps.copy().pop())
         return optimizer_state
 
@@ -196,5 +196,5 @@ def _set_partitioned_state(parameter: Any, full_state: Tensor, key: str) -> None
     safe_set_local_optimizer_state(parameter, padded[size * torch.distributed.get_rank() :][:size], key)
 
 
-def _on_cpu(tensor: Tensor) -> Tensor:
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -162,7 +162,7 @@ def _load_network(folder: Path) -> tuple[Any, str]:
         **{**config, "model_type": "rembert", "input_embedding_size": config["embedding_size"], "num_labels": 1}
     )
     network = RemBertForSequenceClassification(rembert_config).eval()
-    tensors = {_make_rembert_name(name): tensor for name, tensor in load_tensors(file).items()}
+    tensors = {_to_rembert_name(name): tensor for name, tensor in load_tensors(file).items()}
     expected = network.state_dict().keys()
     if missing := sorted(expected - tensors.keys()):
         raise UserError(f"{file}: {len(missing)} tensors of BLEURT-20 are missing ({summarize_names(missing)}).")
@@ -173,7 +173,7 @@ def _load_network(folder: Path) -> tuple[Any, str]:
     return network.to("cuda" if torch.cuda.is_available() else "cpu"), sha256_file(file)[:8]
 
 
-def _make_rembert_name(name: str) -> str:
+def _to_rembert_name(name: str) -> str:
     """The name in transformers' RemBERT of a tensor of BLEURT."""
     return name.replace("bleurt.", "rembert.", 1).replace("embedding_projection", "embedding_hidden_mapping_in")
 

@@ -45,7 +45,7 @@ class ClipLocations:
         fingerprints: dict[Path, str] = {}
         for clip, source in self.sources.items():
             if source.file not in fingerprints:
-                fingerprints[source.file] = _file_fingerprint(source.file)
+                fingerprints[source.file] = _size_and_mtime(source.file)
             digest.update(
                 f"{clip}\0{source.file}\0{fingerprints[source.file]}\0{source.key}\0{source.format}\n".encode()
             )
@@ -53,7 +53,7 @@ class ClipLocations:
         return digest.hexdigest()
 
 
-def _file_fingerprint(file: Path) -> str:
+def _size_and_mtime(file: Path) -> str:
     try:
         stat = file.stat()
     except OSError:  # a broken link: packing reports the clip as faulty

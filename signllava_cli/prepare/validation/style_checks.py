@@ -112,7 +112,10 @@ class _Difference:
 def _differing_traits(train: Style, split: Style) -> Iterator[_Difference]:
     for trait in TRAITS:
         train_share, split_share = train.shares[trait], split.shares[trait]
-        if _exceeds_chance(train_share, split_share) and abs(train_share.ratio - split_share.ratio) >= MIN_DIFFERENCE:
+        if (
+            _differs_beyond_chance(train_share, split_share)
+            and abs(train_share.ratio - split_share.ratio) >= MIN_DIFFERENCE
+        ):
             counts = (
                 f"{train_share.count} of {train_share.texts} texts of {train.split}, "
                 f"{split_share.count} of {split_share.texts} here"
@@ -125,7 +128,7 @@ def _missing_characters(train: Style, split: Style) -> Iterator[_Difference]:
         by_strength: dict[bool, list[str]] = {True: [], False: []}
         for character, count in first.characters.most_common():
             shares = first.share_of(character), second.share_of(character)
-            if count >= MIN_USES and not shares[1].count and _exceeds_chance(*shares):
+            if count >= MIN_USES and not shares[1].count and _differs_beyond_chance(*shares):
                 by_strength[_differ_strongly(*shares)].append(character)
         for is_strong, characters in by_strength.items():
             if characters:
@@ -134,7 +137,7 @@ def _missing_characters(train: Style, split: Style) -> Iterator[_Difference]:
                 yield _Difference(is_strong, f"no text {where} holds {shown}{more}")
 
 
-def _exceeds_chance(first: TraitShare, second: TraitShare) -> bool:
+def _differs_beyond_chance(first: TraitShare, second: TraitShare) -> bool:
     """Whether two shares differ by more than four standard errors: the clips of a recording are not independent."""
     if min(first.texts, second.texts) < MIN_TEXTS:
         return False
