@@ -21,7 +21,7 @@ from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_f
 if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
 
-FIRST_ERROR_GRACE_SECONDS = 10.0
+FIRST_ERROR_GRACE_SECONDS = 30  # a launcher on a busy machine may take long to end the other ranks
 LOST_CONNECTION_MESSAGES = (
     "Connection closed by peer",
     "Connection reset by peer",

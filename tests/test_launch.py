@@ -143,6 +143,7 @@ def test_a_killed_rank_ends_the_others_with_one_error_line(launched: Launched, t
     assert_all_ended(ranks)
 
 
+@pytest.mark.drill
 def test_ranks_save_and_stop_when_their_launcher_is_killed(launched: Launched, tmp_path: Path) -> None:
     """Otherwise they would go on training unnoticed, and keep the lock of the run folder."""
     process = launched()

@@ -340,6 +340,7 @@ engine.save_checkpoint(sys.argv[1], exclude_frozen_parameters=True)
 """
 
 
+@pytest.mark.drill
 def test_a_checkpoint_of_deepspeed_is_converted(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     """With `exclude_frozen_parameters`, as in Sign_LLaVA's modified transformers."""
     environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

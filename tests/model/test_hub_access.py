@@ -121,6 +121,7 @@ def slow_hub(tiny_llm: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.drill
 def test_a_slow_hub_is_not_an_error(slow_hub: str, tmp_path: Path) -> None:
     ended = run_online(slow_hub, tmp_path, "-c", LOAD, HF_HUB_ETAG_TIMEOUT="1")
     assert ended.returncode == 0, ended.stderr

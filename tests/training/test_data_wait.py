@@ -13,7 +13,7 @@ from conftest import Ended, sets
 from signllava_cli.data.split import Split
 
 Command = Callable[..., Ended]
-SECONDS = 1.0  # minimum time to read a micro-batch
+SECONDS = 0.3  # minimum time to read a micro-batch
 
 
 @pytest.fixture

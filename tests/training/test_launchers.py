@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from signllava_cli.recipe import shipped_folder
 
-STEPS = 16
+STEPS = 10
 LAUNCHERS = {
     "single": (None, "NO"),
     "ddp": ("multi_cpu", "MULTI_CPU"),
@@ -38,13 +38,12 @@ COMPARED = [  # with the run of one process
 ]
 # Most of the time of a run is its start: `make test` runs these pairs, `make test-all` all of them.
 QUICK_COMPARISONS = [("pretrain", "ddp"), ("pretrain", "zero3")]
-QUICK_KILLS = [("pretrain", "zero3")]
 QUICK_RUNS = [("pretrain", "single"), *QUICK_COMPARISONS, ("finetune", "zero2")]
 # Dropout of the adapter differs between ranks, so a finetuning that is compared has none.
 WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 
 
-def drills_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]] = PAIRS) -> list[Any]:
+def drills_but(quick: list[tuple[str, str]], pairs: list[tuple[str, str]]) -> list[Any]:
     return [pytest.param(*pair, marks=[] if pair in quick else [pytest.mark.drill]) for pair in pairs]
 
 
@@ -60,7 +59,7 @@ class FullRuns:
         self.made_once = made_once
         self.config = [*ALL_TASKS, f"llm.path={tiny_llm}", f"data.root={corpus}", f"train.max_steps={STEPS}"]
         self.config += ["train.batch_size=8", "train.micro_batch_size=2", "train.label_smoothing=0.1"]
-        self.config += ["train.save_steps=2", "train.eval_steps=7", "track.logging_steps=1", "data.train=dev"]
+        self.config += ["train.save_steps=2", "train.eval_steps=4", "track.logging_steps=1", "data.train=dev"]
         self.config += ["train.gradient_checkpointing=true", "train.save_total_limit=30", "init.projector=null"]
 
     def command(self, stage: str, launcher: str, run: Path, *more: str) -> list[str]:
@@ -117,12 +116,13 @@ def kill_after(command: list[str], run: Path, steps: int) -> None:
     assert len(read_metrics(run)) == steps
 
 
-@pytest.mark.parametrize(("stage", "launcher"), drills_but(QUICK_KILLS))
+@pytest.mark.drill
+@pytest.mark.parametrize(("stage", "launcher"), PAIRS)
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_run(
     full_runs: FullRuns, tmp_path: Path, stage: str, launcher: str
 ) -> None:
     expected, killed = full_runs.run(stage, launcher), tmp_path / "killed"
-    command, step = full_runs.command(stage, launcher, killed), random.randint(3, STEPS - 4)
+    command, step = full_runs.command(stage, launcher, killed), random.randint(3, STEPS - 3)
     kill_after(command, killed, step)
     assert "resumed from" in run_to_end(command)
     files = [file.relative_to(expected) for file in (expected / "last").rglob("*.safetensors")]
@@ -155,7 +155,7 @@ def trained_files(stage: str) -> list[str]:
     return ["projector.safetensors", *(["adapter/adapter_model.safetensors"] if stage == "finetune" else [])]
 
 
-@pytest.mark.parametrize(("stage", "launcher"), drills_but(QUICK_RUNS))
+@pytest.mark.parametrize(("stage", "launcher"), drills_but(QUICK_RUNS, PAIRS))
 def test_a_checkpoint_holds_the_trained_tensors_and_no_frozen_ones(
     full_runs: FullRuns, stage: str, launcher: str
 ) -> None:

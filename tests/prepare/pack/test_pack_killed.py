@@ -130,7 +130,10 @@ def drill(source: Path, data: Path, expected: dict[str, bytes], moments: Iterabl
     assert contents(data) == expected
 
 
-@pytest.mark.parametrize("parent_only", [False, True], ids=["the group", "the parent"])
+@pytest.mark.parametrize(
+    "parent_only",
+    [pytest.param(False, id="the group", marks=pytest.mark.drill), pytest.param(True, id="the parent")],
+)
 def test_a_killed_pack_leaves_complete_shards_and_continues(
     source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, parent_only: bool
 ) -> None:
@@ -174,7 +177,7 @@ def test_the_uninterrupted_pack_has_every_clip(uninterrupted: dict[str, bytes], 
     [
         (signal.SIGTERM, False),
         pytest.param(signal.SIGTERM, True, marks=pytest.mark.drill),
-        (signal.SIGINT, True),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.drill),
     ],
 )
 def test_a_signal_stops_pack_before_the_next_shards_without_temporary_files(

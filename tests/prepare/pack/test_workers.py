@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
 from conftest import subprocess_command
 from h5py._objects import phil
@@ -42,6 +43,7 @@ def test_forked_workers_read_hdf5_while_the_parent_does(tmp_path: Path) -> None:
         assert handle["a"][0] == 1
 
 
+@pytest.mark.drill
 def test_workers_read_bfloat16_after_the_parent_did(tmp_path: Path) -> None:
     """torch reads bfloat16, and its OpenMP threads hang in a process that was forked after they had run."""
     clips = [f"c{number}" for number in range(4)]
