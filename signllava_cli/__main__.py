@@ -1,6 +1,7 @@
 """`python -m signllava_cli`: the module that `accelerate launch -m` starts."""
 
 import os
+import sys
 import traceback
 from typing import NoReturn
 
@@ -22,8 +23,17 @@ def run_as_rank() -> NoReturn:
         code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
+    if code == 0:
+        _destroy_nccl_group()
     flush()
     os._exit(code)
+
+
+def _destroy_nccl_group() -> None:
+    """End NCCL's communicators, which otherwise warns; after an error this could wait for ranks that are gone."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_initialized() and distributed.get_backend() == "nccl":
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from signllava_cli.console import info
+from signllava_cli.console import info, warning
 from signllava_cli.errors import UserError
 
 TEMPORARY_SUFFIX, REMOVED_SUFFIX = ".tmp", ".removed"
+LOCK_FILE = ".lock"
 MAX_NAME_BYTES = 255  # limit of the name of a file or folder
 
 
@@ -80,14 +82,18 @@ def remove_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
     """Yield a temporary file to fill; when the block ends without error, it is flushed and renamed to `path`.
+
+    Args:
+        is_shared: other processes may write the same file at the same time; the last one wins.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    unique = f".{uuid.uuid4().hex}" if is_shared else ""
+    temporary = path.with_name(path.name + unique + TEMPORARY_SUFFIX)
     with _as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -101,19 +107,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
+def write_text(path: Path, text: str, is_shared: bool = False) -> None:
+    """Write a text file atomically; `is_shared` as in `atomic_file`.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    with atomic_file(path) as temporary:
+    with atomic_file(path, is_shared) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write an indented JSON file atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Any, is_shared: bool = False) -> None:
+    """Write an indented JSON file atomically; `is_shared` as in `atomic_file`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", is_shared)
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -123,12 +129,13 @@ def lock_folder(folder: Path) -> IO[str]:
         UserError: another process holds the lock.
     """
     return acquire_lock(
-        folder / ".lock", f"Another process is writing to {folder}: wait for it, or choose another folder."
+        folder / LOCK_FILE, f"Another process is writing to {folder}: wait for it, or choose another folder."
     )
 
 
 def acquire_lock(lock: Path, message: str) -> IO[str]:
-    """Lock the file `lock` until this process ends or the returned handle is closed.
+    """Lock the file `lock` until this process ends or the returned handle is closed; on a file system without locks,
+    warn instead.
 
     Raises:
         UserError: another process holds the lock; its message is `message`.
@@ -140,7 +147,16 @@ def acquire_lock(lock: Path, message: str) -> IO[str]:
     except BlockingIOError:
         handle.close()
         raise UserError(message) from None
+    except OSError as error:
+        _warn_about_locks(lock.parent, error)
     return handle
+
+
+def _warn_about_locks(folder: Path, error: OSError) -> None:
+    warning(
+        f"{folder} is on a file system without locks ({error.strerror}), so signllava cannot notice another process "
+        "that writes to it: start only one at a time."
+    )
 
 
 def sha256_file(file: Path) -> str:
@@ -151,20 +167,32 @@ def sha256_file(file: Path) -> str:
 
 @contextlib.contextmanager
 def exclusive_access(folder: Path) -> Iterator[None]:
-    """Run the block while no other process runs such a block for `folder`; no lock on file systems without locks."""
+    """Run the block while no other process runs such a block for `folder`.
+
+    NFS locks only files that are open for writing (flock(2)): there, the file `.lock` in the folder is locked instead
+    of the folder, if it can be written. On a file system without locks the block runs after a warning.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as handles:
+        directory = os.open(folder, os.O_RDONLY)
+        handles.callback(os.close, directory)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            info(f"another process is writing in {folder}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
+            _wait_for_lock(directory, folder)
+        except OSError as error:
+            try:
+                _wait_for_lock(handles.enter_context(open(folder / LOCK_FILE, "a", encoding="utf-8")), folder)
+            except OSError:
+                if os.access(folder, os.W_OK):  # nobody writes to a read-only folder
+                    _warn_about_locks(folder, error)
         yield
-    finally:
-        os.close(handle)
+
+
+def _wait_for_lock(handle: int | IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        info(f"another process is writing in {folder}; waiting for it")
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def write_link(link: Path, target: str) -> None:

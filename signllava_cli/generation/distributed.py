@@ -3,11 +3,16 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 
 from signllava_cli.errors import UserError
 from signllava_cli.preemption import is_launched
+
+# How long ranks wait for each other. NCCL's 10 minutes are too short where one rank builds an index, loads an LLM
+# from a cold file system, or saves.
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 def rank_device() -> torch.device:
@@ -31,6 +36,6 @@ def main_process_first() -> Iterator[bool]:
         raise UserError("Generation does not run under DeepSpeed: use the launch profile multi_gpu or multi_cpu.")
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
     with state.main_process_first():
         yield state.is_main_process

@@ -141,7 +141,7 @@ class PredictionsFolder:
             if overwrite or not self._has_predictions(meta):
                 for file in [self.file, *self._parts()]:
                     file.unlink(missing_ok=True)  # before the new meta file, which must never describe old lines
-                write_json(self.meta_file, meta)
+                write_json(self.meta_file, meta, is_shared=True)
             _truncate_partial_line(self._part)
             self.rows = self._read_all()
 
@@ -170,12 +170,14 @@ class PredictionsFolder:
             self.rows = self._read_all()
             is_complete = not self.file.exists() and all(clip_id in self.rows for clip_id in order)
             if is_complete:
-                write_text(self.file, "".join(_format_line(self.rows[clip_id]) for clip_id in order))
+                lines = "".join(_format_line(self.rows[clip_id]) for clip_id in order)
+                write_text(self.file, lines, is_shared=True)
             if self.file.exists():
                 for part in self._parts():
-                    part.unlink()
+                    part.unlink(missing_ok=True)
             meta = read_json(self.meta_file)
-            write_json(self.meta_file, {**meta, SECONDS: round(meta.get(SECONDS, 0.0) + seconds, 1)})
+            total = round(meta.get(SECONDS, 0.0) + seconds, 1)
+            write_json(self.meta_file, {**meta, SECONDS: total}, is_shared=True)
         return is_complete
 
     def _has_predictions(self, meta: Mapping[str, Any]) -> bool:
@@ -193,8 +195,11 @@ class PredictionsFolder:
         return sorted((self.folder / PARTS_FOLDER).glob("*.jsonl"))
 
     def _read_all(self) -> dict[str, Prediction]:
-        """Clip id -> prediction, of the file and of every part; a line that is being written is ignored."""
-        files = [file for file in (self.file, *self._parts()) if file.exists()]
+        """Clip id -> prediction, of the file and of every part; a line that is being written is ignored.
+
+        The parts are read first: another process removes them after it has written the file.
+        """
+        files = [*self._parts(), self.file]
         return {row.id: row for file in files for row in _parse_lines(file, _complete_lines(file))}
 
 
@@ -203,7 +208,11 @@ def _format_line(row: Prediction) -> str:
 
 
 def _complete_lines(file: Path) -> list[str]:
-    return file.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+    """The lines of `file` that end in a newline; none if there is no such file."""
+    try:
+        return file.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
 
 
 def _truncate_partial_line(part: Path) -> None:

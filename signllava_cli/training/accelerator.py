@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 
 from signllava_cli.errors import UserError
+from signllava_cli.generation.distributed import COLLECTIVE_TIMEOUT
 from signllava_cli.recipe import Recipe
 
 SUPPORTED_TYPES = (
@@ -30,15 +31,16 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     """
     _require_consistent_profile(recipe)
     has_gpu = torch.cuda.is_available()
+    # DeepSpeed needs the name of the backend: without it each rank of a machine without GPU runs as a single process.
+    group = InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
-        accelerator = Accelerator(
-            deepspeed_plugin=_deepspeed_plugin(recipe),
-            kwargs_handlers=[] if has_gpu else [_gloo_backend()],
-            mixed_precision="no",
-        )
+        if not has_gpu:
+            _disable_shm_kernel()
+        plugin = _deepspeed_plugin(recipe)
+        accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[group], mixed_precision="no")
     else:
         # Without cpu=True, each rank on a machine without GPU would run as a single process.
-        accelerator = Accelerator(cpu=not has_gpu, mixed_precision="no")
+        accelerator = Accelerator(cpu=not has_gpu, kwargs_handlers=[group], mixed_precision="no")
     distributed_type = accelerator.distributed_type
     if distributed_type not in SUPPORTED_TYPES:
         raise UserError(
@@ -114,18 +116,15 @@ def _deepspeed_plugin(recipe: Recipe) -> DeepSpeedPlugin:
     return plugin
 
 
-def _gloo_backend() -> InitProcessGroupKwargs:
-    """The process group settings that DeepSpeed needs on a machine without GPU.
+def _disable_shm_kernel() -> None:
+    """Disable DeepSpeed's shared-memory kernel for CPUs.
 
-    DeepSpeed needs the name of the backend: without it each rank runs as a single process, and cpu=True would
-    silently replace ZeRO by DDP. DeepSpeed's shared-memory kernel is disabled: DeepSpeed compiles it at the first
-    start under a lock file, and when a process is killed during this, every later start waits forever for the lock
-    (torch.utils.file_baton).
+    DeepSpeed compiles it at the first start under a lock file, and when a process is killed during this, every later
+    start waits forever for the lock (torch.utils.file_baton).
     """
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return InitProcessGroupKwargs(backend="gloo")
 
 
 def _require_consistent_profile(recipe: Recipe) -> None:

@@ -2,9 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.batches import training_collator
@@ -47,7 +49,7 @@ def setup_session(
     Raises:
         UserError: recipe, data, LLM or checkpoint are incomplete or contradict each other.
     """
-    checkpoint = run_folder.checkpoint_to_resume(resume)
+    checkpoint = choose_checkpoint(run_folder, resume, accelerator)
     changes = [] if checkpoint is None else run_folder.require_same_recipe(checkpoint, recipe)
     with accelerator.main_process_first():  # the main process builds a missing index, the others read it
         train_split = open_split(recipe.data, recipe.streams, recipe.data.train)
@@ -110,6 +112,24 @@ def setup_session(
         if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= state.step:
             info(f"train.stop_at_step={recipe.train.stop_at_step} is ignored: the run has passed this step")
     return session
+
+
+def choose_checkpoint(run_folder: RunFolder, resume: str, accelerator: Accelerator) -> Path | None:
+    """The checkpoint to resume, as rank 0 sees the run folder: a network file system may show others an older state.
+
+    Raises:
+        UserError: as `RunFolder.checkpoint_to_resume`, on every rank.
+    """
+    choice: list[Any] = [None, None]  # checkpoint, error
+    if accelerator.is_main_process:
+        try:
+            choice[0] = run_folder.checkpoint_to_resume(resume)
+        except UserError as error:
+            choice[1] = str(error)
+    checkpoint, error_message = broadcast_object_list(choice)
+    if error_message is not None:
+        raise UserError(error_message)
+    return Path(checkpoint) if checkpoint is not None else None
 
 
 def _require_same_layouts(recipe: Recipe, train_split: Split, dev_split: Split) -> None:
