@@ -42,6 +42,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch_error)
 
 
+def format_count(count: int, singular: str, plural: str | None = None) -> str:
+    """`count` and what it counts, for a message.
+
+    >>> format_count(1, "clip"), format_count(2, "clip"), format_count(0, "clip has", "clips have")
+    ('1 clip', '2 clips', '0 clips have')
+
+    Args:
+        plural: `singular` with an s by default.
+    """
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
 def summarize_names(names: Iterable[str], count: int | None = None) -> str:
     """The first `MAX_NAMES` of `names` for a message, and the number of the others.
 

@@ -74,7 +74,9 @@ def runs_a_command(item: pytest.Item) -> bool:
 
 
 def names_used(function: Callable[..., object], visited: set[Callable[..., object]]) -> set[str]:
-    """The global names in a function of the tests, and in the functions of the tests that it names."""
+    """The global names in a function or class of the tests, and in the functions and classes that it names."""
+    if isinstance(function, type):
+        return set().union(*(names_used(member, visited) for member in vars(function).values() if callable(member)))
     if function in visited or not isinstance(function, FunctionType) or not is_of_tests(function):
         return set()
     visited.add(function)

@@ -17,6 +17,7 @@ import yaml
 from conftest import Ended
 
 from signllava_cli import __version__
+from signllava_cli.evaluation.results import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "signllava_cli"
@@ -94,6 +95,10 @@ def test_every_requirement_is_imported_or_has_a_reason() -> None:
     provided = {each for name in imported for each in distributions().get(name, [])}
     declared = REQUIRED.union(*(names for extra, names in EXTRAS.items() if extra != FOR_DEVELOPERS))
     assert declared - provided == set(LOADED_BY_OTHERS)
+
+
+def test_scores_name_versions_of_packages_that_every_installation_has() -> None:
+    assert set(LIBRARIES) <= REQUIRED
 
 
 def test_imports_of_an_extra_wait_for_the_function_that_needs_them() -> None:
@@ -227,6 +232,25 @@ def test_the_index_of_the_docs_leads_to_every_page_of_them() -> None:
     docs = ROOT / "docs"
     linked = set(re.findall(r"\]\(([\w.-]+\.md)\)", (docs / "README.md").read_text()))
     assert linked == {page.name for page in docs.glob("*.md")} - {"README.md"}
+
+
+def test_the_glossary_defines_each_word_of_our_own_in_at_least_two_sentences() -> None:
+    table = (ROOT / "docs" / "glossary.md").read_text().split("| --- | --- | --- |\n")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    words = {word for word, _, _ in rows}
+    assert len(words) == len(rows)
+    assert words >= {"recording", "clip", "stream", "projector", "boundary vectors", "adapter", "window", "prelude"}
+    assert words >= {"gold context", "predicted context", "prepared context", "reference", "hypothesis"}
+    assert words >= {"shard", "split", "recipe", "profile"}
+    for word, meaning, in_sign_llava in rows:
+        assert len(re.findall(r"[.](?= |$)", meaning)) >= 2, word
+        assert in_sign_llava, word
+
+
+def test_contributing_leads_to_each_worked_example() -> None:
+    headings = re.findall(r"^## (.*)", (ROOT / "docs" / "extending.md").read_text(), re.MULTILINE)
+    anchors = re.findall(r"\]\(docs/extending\.md#([\w-]+)\)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert anchors == [heading.lower().replace(" ", "-") for heading in headings]
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

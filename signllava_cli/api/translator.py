@@ -156,7 +156,7 @@ class SignLlava:
         """
         contexts = [()] * len(clips) if contexts is None else contexts
         if len(contexts) != len(clips):
-            raise InvalidInput(f"contexts: {len(contexts)} for {len(clips)} clips; pass one for each clip.")
+            raise InvalidInput(f"{len(contexts)} contexts, number of clips {len(clips)}; pass one for each clip.")
         instruction = translation_instruction(self.recipe.tasks)
         return self._decode(
             [

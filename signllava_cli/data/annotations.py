@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import read_json
 from signllava_cli.recipe import is_unicode
 
@@ -107,7 +107,11 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
         )
     recordings, errors = parse_annotations(read_json(file))
     if errors:
-        more = f" ({len(errors) - 1} more errors: `signllava prepare check {root}` lists them)" if errors[1:] else ""
+        more = (
+            f" ({format_count(len(errors) - 1, 'more error')}: `signllava prepare check {root}` lists them)"
+            if errors[1:]
+            else ""
+        )
         kind = "recording" if errors[0].clip is None else "clip"
         raise UserError(f"{file}, {kind} {errors[0].name!a}: {errors[0].message}{more}.".replace("\n", " "))
     if not any(recording.clips for recording in recordings):

@@ -18,7 +18,7 @@ import numpy as np
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.index import Index
 from signllava_cli.data.shard import STORED_DTYPE
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.recipe import Stream
 
 MAX_OPEN_FILES = 64  # per stream and process: a corpus may have more shards than a process may open files
@@ -44,7 +44,7 @@ class FeatureStream:
         mismatches = np.flatnonzero((self.frame_counts > 0) & (self.widths != config.width))
         if len(mismatches):
             row = int(mismatches[0])
-            more = f" ({len(mismatches) - 1} more clips like it)" if len(mismatches) > 1 else ""
+            more = f" ({format_count(len(mismatches) - 1, 'more clip')} like it)" if len(mismatches) > 1 else ""
             raise UserError(
                 f"Stream {name}, clip {index.id(row)} in {self._file(row)}: shape "
                 f"({self.frame_counts[row]}, {self.widths[row]}){more}, but the recipe has "

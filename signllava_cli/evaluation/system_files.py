@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from signllava_cli.console import warning
-from signllava_cli.errors import UserError, escape_unprintable, summarize_names
+from signllava_cli.errors import UserError, escape_unprintable, format_count, summarize_names
 from signllava_cli.evaluation.systems import TRANSLATION, UNKNOWN, System
 from signllava_cli.files import read_json
 from signllava_cli.generation.instructions import NO_KEYWORD
@@ -122,9 +122,9 @@ def _join_references(
         if clip_id in gold and (row.task, row.question) != (gold[clip_id].task, gold[clip_id].question)
     ]
     if different:
+        count = format_count(len(different), "clip")
         raise UserError(
-            f"{file} and the references have different tasks or questions for {len(different)} clips "
-            f"({summarize_names(different)})."
+            f"{file} and the references have different tasks or questions for {count} ({summarize_names(different)})."
         )
     scored_rows = []
     for clip_id, gold_row in gold.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from signllava_cli.data.annotations import ContextBound
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import hash_ids
 from signllava_cli.recipe import Task
@@ -115,8 +115,9 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
             row.id for row in system.rows if row.id in common and (row.reference, row.question) != expected[row.id]
         ]
         if different:
+            count = format_count(len(different), "clip")
             raise UserError(
-                f"{first.file} and {system.file} have different references or questions for {len(different)} clips "
+                f"{first.file} and {system.file} have different references or questions for {count} "
                 f"({summarize_names(different)}): score each file separately."
             )
     order = [row.id for row in first.rows if row.id in common]

@@ -8,7 +8,7 @@ from pathlib import Path
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context_splits import CrossSplitContext
 from signllava_cli.data.split import Split
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.generation.predictions_folder import find_predictions, read_predictions
 from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS
 
@@ -109,15 +109,16 @@ def read_prepared_context(file: str, split: Split, setting: str) -> dict[str, st
     missing = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
     if missing:
         raise UserError(
-            f"{setting}: the file lacks {len(missing)} sentences of split {split.name} ({summarize_names(missing)}); "
-            f"{fix}."
+            f"{setting}: the file lacks {format_count(len(missing), 'sentence')} of split {split.name} "
+            f"({summarize_names(missing)}); {fix}."
         )
     shared = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
     different = [clip.id for clip, row in shared if row.reference not in ("", clip.translation)]
     if different:
+        count = format_count(len(different), f"clip of split {split.name} has", f"clips of split {split.name} have")
         raise UserError(
-            f"{setting}: the file is of other data: {len(different)} clips of split {split.name} have another "
-            f"reference in it ({summarize_names(different)}); {fix}."
+            f"{setting}: the file is of other data: {count} another reference in it ({summarize_names(different)}); "
+            f"{fix}."
         )
     return {id_: row.hypothesis for id_, row in rows.items()}
 

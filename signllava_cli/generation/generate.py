@@ -8,7 +8,7 @@ from pathlib import Path
 from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.distributed import main_process_first, rank_device
 from signllava_cli.generation.instructions import NO_KEYWORD
@@ -84,8 +84,8 @@ def _decode_source(
     split, start_time = job.split, time.monotonic()
     shard_clips = shard.select(split.annotated, job.num_frames, source.is_sequential)
     remaining = [clip for clip in shard_clips if clip.id not in predictions.rows]
-    if len(remaining) < len(shard_clips):
-        info(f"{predictions.folder}: {len(shard_clips) - len(remaining)} clips were done before")
+    if num_done := len(shard_clips) - len(remaining):
+        info(f"{predictions.folder}: {format_count(num_done, 'clip was', 'clips were')} done before")
     skip_reasons = {clip.id: reason for clip in remaining if (reason := _skip_reason(job, clip))}
     predictions.append(
         [_empty_prediction(job, source, clip, skip_reasons[clip.id]) for clip in remaining if clip.id in skip_reasons]
@@ -100,20 +100,19 @@ def _decode_source(
                 line.advance(len(decoded), note=f"{line.rate:.2f} clips/s")
             if stop_request and line.done < line.total:
                 raise RunStopped(
-                    f"{len(predictions.rows)} clips are in {predictions.folder}. "
+                    f"{format_count(len(predictions.rows), 'clip is', 'clips are')} in {predictions.folder}. "
                     "Run the same command again to continue."
                 )
     seconds = time.monotonic() - start_time if clips else 0.0
     has_joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
     if has_joined or not clips:
-        summary = f"{len(clips)} clips in {seconds:.1f} s, {source.name} context"
+        summary = f"{format_count(len(clips), 'clip')} in {seconds:.1f} s, {source.name} context"
         _print_result(predictions, summary, all_ranks=has_joined)
     num_missing = len(split.annotated) - len(predictions.rows)
     if num_missing:
-        info(
-            f"shard {shard}: {len(shard_clips)} clips are done; {num_missing} clips are left to other processes, the "
-            "last of which writes the predictions file"
-        )
+        done = format_count(len(shard_clips), "clip is", "clips are")
+        left = format_count(num_missing, "clip is", "clips are")
+        info(f"shard {shard}: {done} done; {left} left to other processes; the last one writes the predictions file")
 
 
 def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from signllava_cli.console import info
 from signllava_cli.data.annotations import annotation_file
-from signllava_cli.errors import MAX_NAMES, UserError
+from signllava_cli.errors import MAX_NAMES, UserError, format_count
 from signllava_cli.files import atomic_file, exclusive_access, read_json, write_json
 from signllava_cli.recipe import is_unicode
 
@@ -48,7 +48,8 @@ def _write_edits(file: Path, key: str, texts: Mapping[str, Sequence[str]], dry_r
     if not changed:
         info(f"{file}: nothing to change.")
     elif dry_run:
-        info(f"{file}: {len(changed)} clips would change, no file is written (--dry-run). The first ones:")
+        count = format_count(len(changed), "clip")
+        info(f"{file}: {count} would change, no file is written (--dry-run). The first ones:")
         for clip in changed[:MAX_NAMES]:
             info(f"  {clip}: {json.dumps(texts[clip], ensure_ascii=False)}")
     else:
@@ -58,7 +59,9 @@ def _write_edits(file: Path, key: str, texts: Mapping[str, Sequence[str]], dry_r
             )
         backup = _back_up(file)
         write_json(file, content)
-        info(f"{file}: {key} of {len(changed)} clips written. The file before the first edit: {backup}")
+        info(
+            f"{file}: {key} of {format_count(len(changed), 'clip')} written. The file before the first edit: {backup}"
+        )
 
 
 def backup_file(file: Path) -> Path:

@@ -23,7 +23,7 @@ from signllava_cli.data.shard import LAYOUT, StoredClip, list_shard, read_layout
 from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
@@ -116,7 +116,7 @@ def _build_index(
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - start_time
     stream_names = f"streams {', '.join(head)}" if head else "no streams"
-    info(f"indexed {len(clips)} clips of split {split}, {stream_names}, in {seconds:.1f} s: {file}")
+    info(f"indexed {format_count(len(clips), 'clip')} of split {split}, {stream_names}, in {seconds:.1f} s: {file}")
 
 
 def _reusable_streams(
@@ -205,15 +205,19 @@ def _stream_columns(
             if stored.recording != names.clips[row].recording:
                 groups[row] = number_of_group.setdefault(stored.recording, len(number_of_group))
     if errors:
-        more = f" ({len(errors) - 1} more arrays)" if errors[1:] else ""
+        more = f" ({format_count(len(errors) - 1, 'more array')})" if errors[1:] else ""
         raise UserError(f"Stream {name}, {errors[0]}{more}; pack it again, or remove the clip from the annotation.")
     _require_unambiguous(name, matcher)
     if matcher.num_unidentified and names.repeated_name and not frames.all():
         repeated, *recordings = names.repeated_name
+        count = format_count(
+            matcher.num_unidentified,
+            "array with the name of a clip is in a group",
+            "arrays with the names of clips are in groups",
+        )
         warning(
-            f"Stream {name}: {matcher.num_unidentified} arrays with the names of clips are in groups not named after "
-            f"the recordings and are skipped, because clip names are not unique: clip name {repeated} is in "
-            f"recordings {' and '.join(recordings)}. Rename these groups or clips."
+            f"Stream {name}: {count} not named after the recordings, and skipped, because clip names are not unique: "
+            f"clip name {repeated} is in recordings {' and '.join(recordings)}. Rename these groups or clips."
         )
     columns = {"frames": frames, "width": widths, "file": numbers, "group": groups, "offset": offsets}
     return {f"{name}/{column}": pa.array(columns[column]) for column in STREAM_COLUMNS}, list(number_of_group)
@@ -240,7 +244,7 @@ def _stream_layout(name: str, files: StreamFiles, listings: Mapping[Path, Path])
 
 def _require_unambiguous(name: str, matcher: ArrayMatcher[StoredClip]) -> None:
     for row in matcher.ambiguous:
-        more = f" ({len(matcher.ambiguous) - 1} more clips)" if len(matcher.ambiguous) > 1 else ""
+        more = f" ({format_count(len(matcher.ambiguous) - 1, 'more clip')})" if len(matcher.ambiguous) > 1 else ""
         raise UserError(
             f"Stream {name}: clip {matcher.names.clips[row].id} is in {matcher.format_ambiguous(row)}{more}; remove "
             "one of them, or remove one group from the metadata."

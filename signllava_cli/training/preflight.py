@@ -15,7 +15,7 @@ import torch
 from signllava_cli.console import IS_MAIN_PROCESS, info, print_table
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.training_set import longest_batch
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
 from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.session import Session
@@ -51,6 +51,7 @@ def preflight(session: Session) -> PreflightResult:
     optimizer_state = session.engine.optimizer_state()
     longest = longest_batch(session.recipe, session.training_set, session.collate)
     num_clips, num_tokens = len(longest.clips), longest.input_ids.numel()
+    size = f"{format_count(num_clips, 'clip')}, {num_tokens} tokens"
     try:
         result = _zero_lr_step(session, [longest])
         start_time = time.monotonic()
@@ -58,7 +59,7 @@ def preflight(session: Session) -> PreflightResult:
         dev_seconds = time.monotonic() - start_time
     except torch.OutOfMemoryError:
         raise UserError(
-            f"Out of memory: the longest batch of this run ({num_clips} clips, {num_tokens} tokens) does not fit. "
+            f"Out of memory: the longest batch of this run ({size}) does not fit. "
             "Set train.gradient_checkpointing=true, or lower train.micro_batch_size, train.max_tokens_per_batch or "
             "data.max_seq_len."
         ) from None
@@ -70,7 +71,7 @@ def preflight(session: Session) -> PreflightResult:
     memory, checkpoint_size = peak_memory(session.accelerator.device), _check_checkpoint(session)
     session.engine.set_optimizer_state(optimizer_state)
     info(
-        f"preflight: longest batch {num_clips} clips, {num_tokens} tokens; peak memory {memory / 2**30:.2f} GiB; "
+        f"preflight: longest batch {size}; peak memory {memory / 2**30:.2f} GiB; "
         f"checkpoint {checkpoint_size / 2**20:.1f} MiB written, read back and removed"
     )
     return PreflightResult(num_clips, num_tokens, memory, checkpoint_size, dev_seconds)
@@ -94,7 +95,7 @@ def dry_run(session: Session) -> None:
     dev_batches = math.ceil(len(session.dev_set.split.clips) / recipe.train.micro_batch_size / session.num_processes)
     evaluation_seconds = num_evaluations * dev_batches * checked.dev_seconds
     rows = [
-        ["longest batch", f"{checked.num_clips} clips, {checked.num_tokens:,} tokens"],
+        ["longest batch", f"{format_count(checked.num_clips, 'clip')}, {checked.num_tokens:,} tokens"],
         ["peak memory of rank 0", f"{checked.peak_memory / 2**30:.2f} GiB"],
         ["checkpoint", f"{checked.checkpoint_size / 2**20:.1f} MiB"],
         ["optimizer steps", f"{num_steps:,}"],

@@ -11,7 +11,7 @@ from signllava_cli.console import IS_MAIN_PROCESS, info, warning
 from signllava_cli.data.batches import Batch, Collate
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.training_set import TrainingSet, training_steps
-from signllava_cli.errors import RunStopped, UserError, summarize_names
+from signllava_cli.errors import RunStopped, UserError, format_count, summarize_names
 from signllava_cli.model.checkpoint import CheckpointConfig, library_versions
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe, Stage
@@ -202,7 +202,7 @@ class Session:
                 f"of {self.num_steps}: no evaluation since step {state.best_step} was better."
             )
         info(
-            f"{self.stage} finished after {state.step} steps and {state.seconds:.0f} s of steps, "
+            f"{self.stage} finished after {format_count(state.step, 'step')} and {state.seconds:.0f} s of steps, "
             f"{state.data_wait_seconds:.0f} s of them waiting for data."
         )
         if state.truncated_frames or state.truncated_sentences:
@@ -211,7 +211,8 @@ class Session:
                 "context sentences removed."
             )
         if state.skipped_steps:
-            warning(f"{state.skipped_steps} steps were skipped because their loss or gradients were not finite.")
+            count = format_count(state.skipped_steps, "step was", "steps were")
+            warning(f"{count} skipped because loss or gradients were not finite.")
         has_bleu = config.metric_for_best_model == "dev_bleu"
         score = f"BLEU-4 {state.best_score:.2f}" if has_bleu else f"loss {state.best_score:.4f}"
         info(f"best dev {score} at step {state.best_step}: {self.run_folder.path / 'best'}")

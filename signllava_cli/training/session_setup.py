@@ -180,7 +180,7 @@ def _print_run(session: Session, has_prefix: bool) -> None:
         f"{session.stage} in {session.run_folder.path}: distributed type "
         f"{distributed_type_name(session.accelerator)}, ranks {ranks}, {recipe.llm.bits} bits, {recipe.llm.dtype}"
     )
-    info(f"train {num_clips} clips, dev {num_dev_clips} clips, streams {', '.join(recipe.streams)}")
+    info(f"clips: train {num_clips}, dev {num_dev_clips}; streams {', '.join(recipe.streams)}")
     if config.max_tokens_per_batch is None:
         accumulation = config.batch_size // (config.micro_batch_size * ranks)
         division = f"micro-batches of {config.micro_batch_size} clips x {accumulation} x {ranks} ranks"

@@ -262,7 +262,7 @@ def test_errors_of_a_file_of_other_data_name_the_clips(
     command += sets([*settings, "data.train=dev", f"context.source=predicted:{file}"])
     for faulty, words in (
         (rows[2:], f"lacks 2 sentences of split dev ({clips[0].id}, {clips[1].id}); run `signllava generate"),
-        ([*rows[:7], of_other_data, *rows[8:]], f"1 clips of split dev have another reference in it ({clips[7].id})"),
+        ([*rows[:7], of_other_data, *rows[8:]], f"1 clip of split dev has another reference in it ({clips[7].id})"),
     ):
         write_predictions(file, faulty)
         ended = signllava(*command)

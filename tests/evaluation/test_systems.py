@@ -83,10 +83,10 @@ def test_missing_clips_score_as_empty_unless_excluded_and_extra_clips_are_listed
     empty = score(signllava, tmp_path, part, "--references", references)
     assert (empty["clips"], empty["missing"], empty["extra"]) == (3, ["v1/b", "v2/c"], ["v9/z"])
     assert empty["scores"]["exact_match"] == pytest.approx(100 / 3)
-    assert "2 clips have no hypothesis, and score as empty hypotheses (v1/b, v2/c)" in empty["output"]
+    assert "2 clips have no hypothesis, scored as empty (v1/b, v2/c)" in empty["output"]
     excluded = score(signllava, tmp_path, part, "--references", references, "--missing", "exclude")
     assert (excluded["clips"], excluded["scores"]["exact_match"]) == (1, 100)
-    assert "are skipped" in excluded["output"]
+    assert "no hypothesis, skipped" in excluded["output"]
 
 
 def test_files_with_different_clips_need_the_option_intersection(signllava: Command, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_files_with_different_clips_need_the_option_intersection(signllava: Comm
     other.write_text(one.read_text().replace("Two women go.", "Three."))
     process = signllava("eval", one, other)
     assert process.code == 2
-    assert "different references or questions for 1 clips (v1/b)" in process.err
+    assert "different references or questions for 1 clip (v1/b)" in process.err
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_prepared_context_is_read_from_the_file(signllava: Command, run: Path, t
         "generate", "-c", run, *options, "--context-source", f"prepared:{file}", "--out", tmp_path / "p"
     )
     assert ended.code == 2
-    assert f"lacks 1 sentences of split dev ({clips[0].id})" in ended.err
+    assert f"lacks 1 sentence of split dev ({clips[0].id})" in ended.err
 
 
 def test_under_predicted_context_batches_are_full_and_recordings_in_order() -> None:
@@ -230,4 +230,4 @@ def test_a_clip_without_features_is_reported_and_adds_no_context(
     assert len(rows) == 38
     assert (rows["dev00/dev00-01"].hypothesis, rows["dev00/dev00-01"].missing) == ("", "mae")
     assert rows["dev00/dev00-02"].context == [rows["dev00/dev00-00"].hypothesis]
-    assert "1 clips have no hypothesis, and score as empty" in signllava("eval", tmp_path / "out").out
+    assert "1 clip has no hypothesis, scored as empty" in signllava("eval", tmp_path / "out").out

@@ -293,7 +293,7 @@ def test_characters_counted_as_words_are_reported(signllava: Command, small: Pat
 
 def test_a_split_without_streams_is_indexed(signllava: Command, small: Path) -> None:
     result = signllava("prepare", "describe", small, "--split", "train")
-    assert re.search(r"indexed 1 clips of split train, no streams, in [\d.]+ s", result.out)
+    assert re.search(r"indexed 1 clip of split train, no streams, in [\d.]+ s", result.out)
 
 
 def test_clips_without_frames_are_counted(signllava: Command, small: Path) -> None:

@@ -79,7 +79,7 @@ def test_dev_uses_the_frequencies_of_the_first_split(signllava: Command, tmp_pat
     )
     result = signllava("prepare", "keywords", root, "--split", "train", "--split", "dev", "--max", 1)
     assert keywords(root, "dev") == [["rolls"], []]
-    assert "dev: 1 clips have no keywords (r/c1)" in result.out
+    assert "dev: 1 clip has no keywords (r/c1)" in result.out
 
 
 def test_existing_entries_are_kept(signllava: Command, tmp_path: Path) -> None:

@@ -96,14 +96,14 @@ def test_skipped_texts_are_counted_and_named(signllava: Command, data: Path) -> 
     assert ["skipped: copy of the translation", "1", "1"] in cells
     assert ["skipped: repetition", "2", "1"] in cells
     assert "skipped, placeholder: r1/a, r2/both" in result.out
-    assert "2 clips of" in result.out
-    assert "with 2 texts, are not in split train: gone, r3/a" in result.out
+    assert "paraphrases of 1 clip written" in result.out
+    assert "2 clips, with 2 texts, not in split train: gone, r3/a" in result.out
 
 
 def test_a_malformed_row_is_named(signllava: Command, data: Path) -> None:
     result = merge(signllava, data, "p.csv", "clip,x\nb,Hello.\na,One,Two\n")
     assert result.code == 0
-    assert "1 rows of" in result.out
+    assert "1 row of" in result.out
     assert "p.csv:3: number of fields" in result.out
     assert paraphrases(data) == {**OLD, "r2/b": ["Hello."]}
 

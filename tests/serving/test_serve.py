@@ -318,7 +318,7 @@ def test_a_recording_is_translated_in_chromium(address: str, split: Split, tmp_p
         (tmp_path / "01.npz").write_bytes(npz(**split.read(clips[0])))
         page.set_input_files("#files", tmp_path / "01.npz")
         page.click("#translate")
-        expect(page.locator("#status")).to_have_text("1 clips translated", timeout=60_000)
+        expect(page.locator("#status")).to_have_text("1 clip translated", timeout=60_000)
         assert page.locator(".clip .text").all_inner_texts() == [texts[0]]
         (tmp_path / "wrong.npy").write_bytes(npy(np.ones((3, 5))))
         page.set_input_files("#files", tmp_path / "wrong.npy")

@@ -36,7 +36,7 @@ def keywords(
     Keywords are words of two letters or more that are not stop words. A clip gets its rarest, in sentence order.
     """
     from signllava_cli.console import info, print_table, warning
-    from signllava_cli.errors import summarize_names
+    from signllava_cli.errors import format_count, summarize_names
     from signllava_cli.prepare.keywords import KeywordRule, fill_keywords, read_stop_words, shipped_stop_words
 
     stop_words = read_stop_words(stop_list) if stop_list else shipped_stop_words(language)
@@ -55,8 +55,9 @@ def keywords(
         frequent = ", ".join(f"{word} {count}" for word, count in result.vocabulary.most_common(MAX_FREQUENT))
         info(f"{result.split}: most frequent keywords: {frequent or 'none'}")
         if result.without_keywords:
+            count = format_count(len(result.without_keywords), "clip has", "clips have")
             warning(
-                f"{result.split}: {len(result.without_keywords)} clips have no keywords "
+                f"{result.split}: {count} no keywords "
                 f"({summarize_names(result.without_keywords)}); "
                 "a lower --min-count or a higher --max-share allows more words."
             )
@@ -80,7 +81,7 @@ def paraphrases(
     Placeholders, repetitions and copies of the translation are skipped.
     """
     from signllava_cli.console import info, print_table, warning
-    from signllava_cli.errors import summarize_names
+    from signllava_cli.errors import format_count, summarize_names
     from signllava_cli.prepare.paraphrases import merge_paraphrases
 
     result = merge_paraphrases(file, data, split, clip_column, columns or (), replace, dry_run)
@@ -96,10 +97,9 @@ def paraphrases(
     if result.unknown:
         names = [entry.clip or "no name" for entry in result.unknown]
         num_texts = sum(len(entry.texts) for entry in result.unknown)
-        warning(
-            f"{len(names)} clips of {file}, with {num_texts} texts, are not in split {split}: "
-            f"{summarize_names(names)}."
-        )
+        count = f"{format_count(len(names), 'clip')}, with {format_count(num_texts, 'text')}"
+        warning(f"{file}: {count}, not in split {split}: {summarize_names(names)}.")
     if result.unreadable:
         malformed = summarize_names(f"{row.where}: {row.reason}" for row in result.unreadable)
-        warning(f"{len(result.unreadable)} rows of {file} are malformed: {malformed}.")
+        count = format_count(len(result.unreadable), f"row of {file} is", f"rows of {file} are")
+        warning(f"{count} malformed: {malformed}.")

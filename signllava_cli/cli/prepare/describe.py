@@ -8,7 +8,7 @@ import typer
 
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
 from signllava_cli.cli.prompts import load_prompts
-from signllava_cli.errors import UserError, require_extra
+from signllava_cli.errors import UserError, format_count, require_extra
 
 if TYPE_CHECKING:
     from signllava_cli.prepare.describe import Description, Histogram
@@ -180,8 +180,9 @@ def _print_sequences(description: "Description") -> None:
         if statistics.clips < num_clips:
             info(f"{name}: sequences of a fixed sample of {statistics.clips} of {num_clips} clips")
         if statistics.too_long:
+            count = format_count(len(statistics.too_long), "clip that is", "clips that are")
             warning(
-                f"{name}: training would stop at {len(statistics.too_long)} clips that are too long "
+                f"{name}: training would stop at {count} too long "
                 f"({summarize_names(statistics.too_long)}); raise data.max_seq_len, or lower data.min_frames."
             )
 

@@ -18,6 +18,7 @@ def index(
     ] = None,
 ) -> None:
     """Index a dataset, so that training starts at once. Training indexes a dataset without an index."""
+    from signllava_cli.errors import format_count
     from signllava_cli.prepare.dataset_folder import list_splits, list_streams
     from signllava_cli.prepare.indexing import open_index
     from signllava_cli.recipe import read_recipe
@@ -26,4 +27,4 @@ def index(
         streams = read_recipe(recipe).streams if recipe else list_streams(data, split)
         opened_index = open_index(data, split, streams, workers)
         names = f"streams {', '.join(opened_index.streams)}" if opened_index.streams else "no streams"
-        typer.echo(f"split {split}: {len(opened_index)} clips, {names}: {opened_index.file}")
+        typer.echo(f"split {split}: {format_count(len(opened_index), 'clip')}, {names}: {opened_index.file}")

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from signllava_cli.console import info
-from signllava_cli.errors import UserError, escape_unprintable
+from signllava_cli.errors import UserError, escape_unprintable, format_count
 from signllava_cli.evaluation.metrics.base import SentenceMeanMetric
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_file
@@ -60,7 +60,7 @@ class Comet(SentenceMeanMetric):
         """
         import torch
 
-        info(f"COMET: {self._command} scores {len(hypotheses)} clips")
+        info(f"COMET: {self._command} scores {format_count(len(hypotheses), 'clip')}")
         num_gpus = min(1, torch.cuda.device_count())
         with tempfile.TemporaryDirectory() as folder:
             for name, texts in (("src", [""] * len(references)), ("hyp", hypotheses), ("ref", references)):

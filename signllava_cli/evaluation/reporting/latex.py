@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from signllava_cli.errors import format_count
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
 from signllava_cli.evaluation.results import Evaluation, SeedSummary, SystemResult
 
@@ -59,7 +60,7 @@ def _format_seeds_cell(summary: SeedSummary, key: str) -> str:
 
 def _make_comments(evaluation: Evaluation) -> list[str]:
     baseline, config = evaluation.baseline, evaluation.config
-    lines = [f"{len(baseline.rows)} clips, hash of their ids {baseline.ids_hash}"]
+    lines = [f"{format_count(len(baseline.rows), 'clip')}, hash of their ids {baseline.ids_hash}"]
     if config.num_samples:
         lines.append(f"[low, high]: 95 % interval, {config.num_samples} bootstrap samples of {config.resample}")
     lines += [f"sd of {summary.name}: standard deviation of {len(summary.runs)} runs" for summary in evaluation.seeds]

@@ -1,7 +1,7 @@
 """Prints an evaluation on the terminal."""
 
 from signllava_cli.console import info, print_table, warning
-from signllava_cli.errors import summarize_names
+from signllava_cli.errors import format_count, summarize_names
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
 from signllava_cli.evaluation.results import Evaluation, SystemResult
 from signllava_cli.evaluation.systems import TRANSLATION, System
@@ -26,7 +26,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
         _print_leaks(result)
     baseline = evaluation.baseline
     if empty := [row.id for row in baseline.rows if not row.reference.strip()]:
-        warning(f"{len(empty)} clips have an empty reference ({summarize_names(empty)}): every hypothesis is wrong.")
+        count = format_count(len(empty), "clip has", "clips have")
+        warning(f"{count} an empty reference ({summarize_names(empty)}): every hypothesis is wrong.")
     _warn_about_equal_systems(evaluation)
     summary = [f"clips {len(baseline.rows)}", f"hash of their ids {baseline.ids_hash}"]
     if baseline.task == TRANSLATION:
@@ -79,21 +80,25 @@ def format_p_value(value: float) -> str:
 
 def _print_missing(system: System) -> None:
     scored_ids = {row.id for row in system.rows}
-    effect = "score as empty hypotheses" if scored_ids.issuperset(system.missing) else "are skipped"
+    effect = "scored as empty" if scored_ids.issuperset(system.missing) else "skipped"
     for ids, reason in (
-        (system.missing, f"no hypothesis, and {effect}"),
-        (system.extra, "no reference, and are skipped"),
-        (system.unscored, "no text in the file, and are not scored (with --references, they score as empty)"),
+        (system.missing, f"no hypothesis, {effect}"),
+        (system.extra, "no reference, skipped"),
+        (system.unscored, "no text in the file, not scored (with --references, scored as empty)"),
     ):
         if ids:
-            warning(f"{system.name}: {len(ids)} clips have {reason} ({summarize_names(ids)}).")
+            count = format_count(len(ids), "clip has", "clips have")
+            warning(f"{system.name}: {count} {reason} ({summarize_names(ids)}).")
 
 
 def _print_leaks(result: SystemResult) -> None:
     leaked_clips = result.analysis.get("leaked_clips")
     if leaked_clips:
+        count = format_count(
+            len(leaked_clips), "clip saw its own reference in its", "clips saw their own reference in their"
+        )
         warning(
-            f"{result.system.name}: {len(leaked_clips)} clips saw their own reference in their context "
+            f"{result.system.name}: {count} context "
             f"({summarize_names(leaked_clips)}): a sentence is signed twice, or a reference leaked."
         )
     elif leaked_clips is not None and any(row.context for row in result.system.rows):

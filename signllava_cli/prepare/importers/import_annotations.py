@@ -9,7 +9,7 @@ from typing import Any
 
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.annotations import Recording, annotation_file
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import exclusive_access, read_json, sha256_file, write_json
 from signllava_cli.prepare.annotation_edits import backup_file
 from signllava_cli.prepare.dataset_writer import write_annotations
@@ -110,7 +110,7 @@ def _require_one_text(splits: Mapping[str, CollectedSplit]) -> None:
     for name, collected in splits.items():
         if collected.conflicts:
             first, second = collected.conflicts[0]
-            count = f"{len(collected.conflicts)} clip{'s' if collected.conflicts[1:] else ''}"
+            count = format_count(len(collected.conflicts), "clip")
             texts = f"{first.clip.translation!r} and {second.clip.translation!r}"
             raise UserError(
                 f"{first.file} and {second.file} have different texts for {count} of {name}"
@@ -150,7 +150,9 @@ def _print_rejected(split: str, report: dict[str, Any], file: Path) -> None:
     rejected, skipped = report["rejected_rows"], report["skipped_texts"]
     if rejected:
         names = summarize_names(f"{row['clip'] or row['where']}: {row['reason']}" for row in rejected)
-        warning(f"{split}: {len(rejected)} rows are rejected ({names}); {file} lists all of them.")
+        count = format_count(len(rejected), "row is", "rows are")
+        warning(f"{split}: {count} rejected ({names}); {file} lists all of them.")
     if skipped:
         names = summarize_names(dict.fromkeys(text["clip"] for text in skipped))
-        info(f"{split}: {len(skipped)} keywords and paraphrases are skipped ({names}); {file} lists all of them.")
+        count = format_count(len(skipped), "keyword or paraphrase is", "keywords and paraphrases are")
+        info(f"{split}: {count} skipped ({names}); {file} lists all of them.")

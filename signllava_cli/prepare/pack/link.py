@@ -9,13 +9,15 @@ import h5py
 from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Recording, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import read_json, write_json
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
 
 def link(files: Sequence[Path], out: StreamPaths, overwrite: bool) -> None:
     """Link `files` (HDF5: a group per recording, a dataset per clip), and write the metadata `{group: shard}`.
+
+    If the stream has the same links and metadata already, nothing is written.
 
     Raises:
         UserError: a file has another layout, two files hold the same group or clip, no file holds a clip, or other
@@ -34,25 +36,29 @@ def link(files: Sequence[Path], out: StreamPaths, overwrite: bool) -> None:
         )
     linked = [file for file in files if any(groups[group].file == file for group in clips_of)]
     targets = [file.resolve() for file in linked]  # before earlier links are removed: `files` may be such links
+    number_of = {file: number for number, file in enumerate(linked)}
+    metadata = {group: number_of[groups[group].file] for group in clips_of}
     with out.lock():
-        _remove_links(out, overwrite)
-        for number, target in enumerate(targets):
-            out.shard(number).symlink_to(target)
-        number_of = {file: number for number, file in enumerate(linked)}
-        write_json(out.metadata, {group: number_of[groups[group].file] for group in clips_of})
+        is_unchanged = _has_links(out, targets, metadata)
+        if not is_unchanged:
+            _remove_links(out, overwrite)
+            for number, target in enumerate(targets):
+                out.shard(number).symlink_to(target)
+            write_json(out.metadata, metadata)
     linked_clips = {clip for clips in clips_of.values() for clip in clips}
     covered = {clip.recording for recording in recordings for clip in recording.clips if clip.id in linked_clips}
-    info(
-        f"linked {len(linked)} files as stream {out.stream} of split {out.split}: {len(covered)} recordings, "
-        f"{len(linked_clips)} clips"
-    )
+    counts = f"{format_count(len(covered), 'recording')}, {format_count(len(linked_clips), 'clip')}"
+    stream = f"stream {out.stream} of split {out.split}: {counts}"
+    if is_unchanged:
+        info(f"nothing changed: the same {format_count(len(linked), 'file is', 'files are')} linked as {stream}")
+    else:
+        info(f"linked {format_count(len(linked), 'file')} as {stream}")
     if num_ignored := len(groups) - len(clips_of):
-        info(f"{num_ignored} recordings in them are not in {out.annotation.name} and are ignored")
+        count = format_count(num_ignored, "recording in them is", "recordings in them are")
+        info(f"{count} not in {out.annotation.name} and ignored")
     if unused := [str(file) for file in files if file not in linked]:
-        warning(
-            f"{len(unused)} files hold no recording of split {out.split} and are not linked "
-            f"({summarize_names(unused)})"
-        )
+        count = format_count(len(unused), "file holds", "files hold")
+        warning(f"not linked: {count} no recording of split {out.split} ({summarize_names(unused)})")
     if missing := [recording.name for recording in recordings if recording.name not in covered]:
         warning(
             f"{len(missing)} of {len(recordings)} annotated recordings are in none of the files "
@@ -122,6 +128,18 @@ def _read_file_groups(file: Path) -> dict[str, _Group]:
             "it with `signllava prepare pack`, and name each clip's array with --key."
         )
     return groups
+
+
+def _has_links(out: StreamPaths, targets: Sequence[Path], metadata: Mapping[str, int]) -> bool:
+    """Whether the stream consists of links to `targets`, in order, with these metadata."""
+    links = [out.shard(number) for number in range(len(targets))]
+    return (
+        set(out.list_shards()) == set(links)
+        and not out.plan.exists()
+        and out.metadata.exists()
+        and [file.readlink() for file in links if file.is_symlink()] == list(targets)
+        and read_json(out.metadata) == metadata
+    )
 
 
 def _remove_links(out: StreamPaths, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Recording, read_annotations
 from signllava_cli.data.feature_files import HDF5FileCache
 from signllava_cli.data.keypoints import require_pose_format
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import write_json
 from signllava_cli.prepare.pack.find_clips import ClipLocations, find_clips
 from signllava_cli.prepare.pack.plan import PackFingerprint, PackPlan, fingerprint_differences, make_plan, read_plan
@@ -159,17 +159,18 @@ def print_result(result: PackResult, out: StreamPaths, plan: PackPlan) -> None:
     """Print how many clips were packed, and a warning about those skipped."""
     info(
         f"stream {out.stream} of split {out.split}: {len(result.packed)} of {result.num_clips} clips, "
-        f"width {plan.width}, in {plan.num_shards} shards in {out.folder}"
+        f"width {plan.width}, in {format_count(plan.num_shards, 'shard')} in {out.folder}"
     )
     if result.faulty:
-        reason = next(iter(result.faulty.values()))
+        count, reason = format_count(len(result.faulty), "clip is", "clips are"), next(iter(result.faulty.values()))
         warning(
-            f"{len(result.faulty)} clips are faulty and skipped ({summarize_names(result.faulty)}; the first: "
+            f"{count} faulty and skipped ({summarize_names(result.faulty)}; the first: "
             f"{reason}); extract them again, and pack with --overwrite. {out.report} lists all of them."
         )
     if result.missing:
+        count = format_count(len(result.missing), "clip has no file and is", "clips have no file and are")
         warning(
-            f"{len(result.missing)} clips have no file and are skipped ({summarize_names(result.missing)}); complete "
+            f"{count} skipped ({summarize_names(result.missing)}); complete "
             "the sources, or give the location of the files with --pattern or --key, and pack with --overwrite. "
             f"{out.report} lists all of them."
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import progress
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, fsync
 from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, write_shard
@@ -62,9 +62,8 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
             for future in [future for future in pending if not future.cancelled() and not future.exception()]:
                 _rename_to_final(future.result(), pending.pop(future).file)  # finished while the others stopped
     if pending:
-        raise RunStopped(
-            f"stopped by {request.reason}, {len(pending)} shards are not written yet; run the same command again."
-        )
+        count = format_count(len(pending), "shard is", "shards are")
+        raise RunStopped(f"stopped by {request.reason}, {count} not written yet; run the same command again.")
 
 
 def _rename_to_final(temporary: Path, file: Path) -> None:

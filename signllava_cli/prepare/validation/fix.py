@@ -10,6 +10,7 @@ from typing import Any
 from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Clip, annotation_file, parse_annotations
 from signllava_cli.data.words import is_placeholder
+from signllava_cli.errors import format_count
 from signllava_cli.files import write_text
 from signllava_cli.prepare.validation.annotation_checks import AnnotatedSplit
 from signllava_cli.prepare.validation.findings import Finding
@@ -58,7 +59,7 @@ def write_fixed(root: Path, split: AnnotatedSplit, findings: Iterable[Finding], 
         # in ASCII: an unknown key may hold text that is not valid UTF-8
         write_text(fixed_file, json.dumps(result.content, indent=2) + "\n")
         counts = ", ".join(f"{name} {len(names)}" for name, names in result.fixed.items())
-        info(f"{fixed_file}: fixed {counts}; {num_clips} clips remain.")
+        info(f"{fixed_file}: fixed {counts}; {format_count(num_clips, 'clip remains', 'clips remain')}.")
         info(f"To use it and keep the original: mv -n {file} {file}.before; mv {fixed_file} {file}")
 
 

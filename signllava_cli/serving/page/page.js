@@ -9,6 +9,10 @@ function setStatus(text, isError = false) {
   $("status").classList.toggle("error", isError);
 }
 
+function formatCount(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 async function loadModel() {
   const model = await (await fetch("api/model")).json();
   const streams = Object.entries(model.streams).map(([name, width]) => `${name} (${width})`).join(", ");
@@ -18,7 +22,7 @@ async function loadModel() {
   if (model.split) $("split").textContent = `split ${model.split}`;
   const recordings = await (await fetch("api/recordings")).json();
   for (const recording of recordings) {
-    const option = new Option(`${recording.name} (${recording.clips} clips)`, recording.name);
+    const option = new Option(`${recording.name} (${formatCount(recording.clips, "clip")})`, recording.name);
     option.dataset.video = recording.video ? "yes" : "";
     $("recording").append(option);
   }
@@ -82,7 +86,7 @@ async function translate(event) {
       setStatus(`${line.number} of ${line.of} clips`);
     }
     if (!lastLine || lastLine.number < lastLine.of) throw new Error(lastLine?.error || "The translation ended early.");
-    setStatus(`${lastLine.of} clips translated`);
+    setStatus(`${formatCount(lastLine.of, "clip")} translated`);
   } catch (error) {
     setStatus(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
@@ -128,13 +132,13 @@ function showClip(line) {
   }
   const notes = [];
   if (!line.finished) notes.push("ended by the length limit");
-  if (line.truncated_frames) notes.push(`${line.truncated_frames} frames removed`);
-  if (line.truncated_sentences) notes.push(`${line.truncated_sentences} context sentences removed`);
+  if (line.truncated_frames) notes.push(`${formatCount(line.truncated_frames, "frame")} removed`);
+  if (line.truncated_sentences) notes.push(`${formatCount(line.truncated_sentences, "context sentence")} removed`);
   setText(".note dd", notes.join(", "));
   item.querySelector(".note").hidden = !notes.length;
   const context = item.querySelector(".context");
   context.hidden = !line.context.length;
-  setText("summary", `context: ${line.context.length} sentence${line.context.length === 1 ? "" : "s"}`);
+  setText("summary", `context: ${formatCount(line.context.length, "sentence")}`);
   context.querySelector("ul").replaceChildren(...line.context.map((sentence) => {
     const sentenceItem = document.createElement("li");
     sentenceItem.textContent = sentence;

@@ -35,7 +35,7 @@ def test_linked_shards_read_like_packed_ones(signllava: Command, tmp_path: Path)
     result = link(signllava, data, first, second)
     assert result.code == 0, result.err
     assert "linked 2 files" in result.out
-    assert "1 recordings in them are not in annotation.train.json and are ignored" in result.out
+    assert "1 recording in them is not in annotation.train.json and ignored" in result.out
     assert "warning" not in result.out
     assert_packed(data, content)
     assert (data / "mae/mae.train.0.h5").readlink() == first.resolve()
@@ -52,7 +52,7 @@ def test_recordings_without_a_file_and_files_without_a_recording_are_named(
     result = link(signllava, data, other, one)
     assert result.code == 0, result.err
     assert "2 of 3 annotated recordings are in none of the files (rec0, rec2)" in result.out
-    assert f"1 files hold no recording of split train and are not linked ({other})" in result.out
+    assert f"not linked: 1 file holds no recording of split train ({other})" in result.out
     assert_packed(data, by_recording(content, "rec1"))
 
 
@@ -129,3 +129,18 @@ def test_links_may_be_linked_again(signllava: Command, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert (data / "mae/mae.train.0.h5").readlink() == complete.resolve()
     assert_packed(data, content)
+
+
+def test_the_same_command_again_changes_nothing(signllava: Command, tmp_path: Path) -> None:
+    content = arrays()
+    data = dataset(tmp_path / "data", content)
+    parts = [write_hdf5(tmp_path / f"{n}.h5", by_recording(content, f"rec{n}")) for n in range(3)]
+    assert link(signllava, data, *parts).code == 0
+    before = {file: file.lstat().st_mtime_ns for file in (data / "mae").iterdir()}
+    for options in ([], ["--overwrite"]):
+        again = link(signllava, data, *parts, *options)
+        assert again.code == 0, again.err
+        assert "nothing changed: the same 3 files are linked as stream mae of split train: 3 recordings" in again.out
+        assert {file: file.lstat().st_mtime_ns for file in (data / "mae").iterdir()} == before
+    assert_refused(link(signllava, data, *reversed(parts)), "mae.train.0.h5", "--overwrite")
+    assert_refused(link(signllava, data, *parts[:2]), "mae.train.0.h5", "--overwrite")

@@ -341,7 +341,7 @@ def test_a_second_run_has_nothing_to_do(signllava: Command, tmp_path: Path) -> N
     result = pack(signllava, data, *args)
     assert result.code == 0
     assert "nothing to do" in result.out
-    assert "1 clips have no file and are skipped (rec0/none)" in result.out
+    assert "1 clip has no file and is skipped (rec0/none)" in result.out
     assert state(data) == before
 
 

@@ -71,7 +71,7 @@ function makeItem(clip) {
   }
   if (clip.contexts[system].length) {
     const context = makeElement("details");
-    context.append(makeElement("summary", `context, ${clip.contexts[system].length} sentences`));
+    context.append(makeElement("summary", `context, ${clip.contexts[system].length} sentence${clip.contexts[system].length === 1 ? "" : "s"}`));
     for (const sentence of clip.contexts[system]) context.append(makeElement("p", sentence, "text"));
     item.append(context);
   }
