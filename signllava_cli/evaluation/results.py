@@ -16,7 +16,7 @@ from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.evaluation.resampling import SEED, Comparison, Interval
 from signllava_cli.evaluation.systems import System, collect_context_bound_marks
 
-LIBRARIES = ("sacrebleu", "rouge-score", "rapidfuzz", "numpy")  # whose versions are in scores.json
+LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")  # whose versions are in scores.json
 
 
 @dataclass(frozen=True)

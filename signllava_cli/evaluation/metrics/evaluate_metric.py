@@ -1,7 +1,6 @@
 """A metric of this package as an `evaluate.Metric`: one process, in memory, no download.
 
-The package evaluate imports the pipelines of transformers, which takes seconds, so only this module imports it. It
-comes with `pip install "signllava[evaluate]"`; no command needs it.
+The package evaluate imports the pipelines of transformers, which takes seconds, so only this module imports it.
 """
 
 from typing import Any
