@@ -14,7 +14,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, matches_reference
-from signllava_cli.model.llm import decoder_and_head
+from signllava_cli.model.llm_forward import base_llm
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
 from signllava_cli.recipe import Generate, Recipe
@@ -61,11 +61,10 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
         UserError: the LLM needs `GenerateDecoder`, which does not sample.
     """
     bundle.model.requires_grad_(False)
-    llm, (decoder, _) = bundle.model.llm, decoder_and_head(bundle.model.llm)
+    llm_forward = bundle.model.llm_forward
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
-    causal_lm = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    prefix = build_prefix_cache(causal_lm, decoder, ids)
-    if prefix is not None and matches_reference(causal_lm, decoder, prefix):
+    prefix = build_prefix_cache(base_llm(bundle.model.llm), llm_forward, ids)
+    if prefix is not None and matches_reference(llm_forward, prefix):
         return SharedPrefixDecoder(bundle, recipe, prefix)
     if recipe.generate.temperature:
         raise UserError(
@@ -104,7 +103,7 @@ class SharedPrefixDecoder:
         self.bundle, self.config, self.prefix = bundle, recipe.generate, prefix
         self.search_config = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
         self.widths = {name: stream.width for name, stream in recipe.streams.items()}
-        self.decoder, self.head = decoder_and_head(bundle.model.llm)
+        self.llm_forward = bundle.model.llm_forward
         self.active: list[Example] = []
         self._cache: KVCache | None = None
         self._search: Search | None = None
@@ -116,7 +115,7 @@ class SharedPrefixDecoder:
         batch = batch.to(self.bundle.device)
         embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)
-        hidden = self.decoder(
+        hidden = self.llm_forward.decoder(
             inputs_embeds=embeddings, use_cache=False, **recorder.arguments(embeddings)
         ).last_hidden_state  # (C, L, hidden)
         lengths = batch.attention_mask.sum(1)  # (C,)
@@ -137,15 +136,17 @@ class SharedPrefixDecoder:
         finished = self._take_finished()
         if finished or self._search is None or self._cache is None:
             return finished
-        embeddings = self.bundle.model.llm.get_input_embeddings()(self._search.tokens.flatten()[:, None])
-        hidden = self.decoder(inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()).last_hidden_state
+        embeddings = self.llm_forward.embed(self._search.tokens.flatten()[:, None])
+        hidden = self.llm_forward.decoder(
+            inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()
+        ).last_hidden_state  # (C * W, 1, hidden)
         logits = self._logits(hidden[:, 0])  # (C * W, vocabulary)
         logits = logits.view(len(self.active), self.search_config.num_hypotheses, -1)  # (C, W, vocabulary)
         self._cache.advance(self._search.advance(logits))
         return self._take_finished()
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden).float()
+        logits: Tensor = self.llm_forward.head(hidden).float()
         return logits
 
     def _take_finished(self) -> list[DecodedExample]:

@@ -9,9 +9,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from signllava_cli.console import info
+from signllava_cli.recipe import LLM
 
 ATTENTION = "sdpa_with_prefix"
 
@@ -63,3 +66,13 @@ def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor)
 
 AttentionInterface.register(ATTENTION, _attention_forward)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def supported_attention(config: LLM, location: str, options: dict[str, Any]) -> str:
+    """The attention kernel for the LLM at `location`: that of the recipe, or eager if the class lacks sdpa."""
+    llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
+    llm_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(llm_config), None)
+    if config.attn_implementation != "sdpa" or llm_class is None or llm_class._supports_sdpa:
+        return config.attn_implementation
+    info(f"llm.attn_implementation: {llm_class.__name__} has no sdpa; eager is used")
+    return "eager"

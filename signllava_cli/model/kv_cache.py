@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
+from signllava_cli.model.llm_forward import LLMForward
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, TOLERANCE, PrefixCache
 
 GROWTH_TOKENS = 16  # tokens by which the tensors of generated tokens grow
@@ -163,19 +164,17 @@ def _concatenate(first: list[LayerKV], second: list[LayerKV]) -> list[LayerKV]:
 
 
 @torch.no_grad()
-def matches_reference(llm: nn.Module, decoder: nn.Module, prefix: PrefixCache) -> bool:
+def matches_reference(forward: LLMForward, prefix: PrefixCache) -> bool:
     """Whether the hidden states of token-by-token decoding with a KVCache equal those of one forward pass.
 
     Tested on a few tokens, because nothing in an LLM's config says whether its attention is fully replaceable.
     """
-    table = llm.get_input_embeddings().weight  # type: ignore[operator]
-    text = table[
-        None, torch.linspace(0, len(table) - 1, 2 * PROBE_TOKENS, device=table.device).long()
-    ]  # (1, L, hidden)
+    decoder, device = forward.decoder, prefix.keys[0].device
+    text = forward.embed(torch.linspace(0, forward.num_tokens - 1, 2 * PROBE_TOKENS, device=device).long())[None]
     reference = decoder(inputs_embeds=text, use_cache=False, **prefix.arguments(text)).last_hidden_state
     recorder, prompt = PrefillRecorder(prefix), text[:, :PROBE_TOKENS]
     decoder(inputs_embeds=prompt, use_cache=False, **recorder.arguments(prompt))
-    prompt_lengths = torch.tensor([prefix.length + PROBE_TOKENS], device=table.device)
+    prompt_lengths = torch.tensor([prefix.length + PROBE_TOKENS], device=device)
     cache = KVCache.from_prompts(recorder, prompt_lengths, num_hypotheses=2)
     hidden = []
     for index in range(PROBE_TOKENS, 2 * PROBE_TOKENS):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from signllava_cli.model.attention import ATTENTION
+from signllava_cli.model.llm_forward import LLMForward
 
 PROBE_TOKENS = 8  # tokens after the prefix whose hidden states are compared with and without the cache
 TOLERANCE = 0.05  # of their standard deviation: bfloat16 rounds the same sums in another order
@@ -59,7 +60,7 @@ def _has_full_attention(config: Any) -> bool:
 
 
 @torch.no_grad()
-def build_prefix_cache(llm: Any, decoder: nn.Module, ids: Tensor) -> PrefixCache | None:
+def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor) -> PrefixCache | None:
     """The prefix cache of the constant text `ids` (P,), or None if this LLM gives other hidden states with it.
 
     Layers with limited attention cannot use a prefix. Whatever else could make a difference is tested, by comparing
@@ -69,7 +70,7 @@ def build_prefix_cache(llm: Any, decoder: nn.Module, ids: Tensor) -> PrefixCache
     if original_attention not in ("sdpa", ATTENTION) or not _has_full_attention(llm.config.get_text_config()):
         return None
     llm.set_attn_implementation(ATTENTION)
-    text = llm.get_input_embeddings()(ids[None])  # (1, P, hidden)
+    text, decoder = forward.embed(ids[None]), forward.decoder  # (1, P, hidden)
     recorder = _PrefixRecorder()
     decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
     prefix = PrefixCache(recorder.keys, recorder.values)

@@ -16,7 +16,8 @@ from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import hash_sentences, read_prepared_context
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
 from signllava_cli.model.layouts import require_layouts
-from signllava_cli.model.llm import compile_layers, require_same_llm
+from signllava_cli.model.llm import require_same_llm
+from signllava_cli.model.llm_forward import compile_layers
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.partitioning import full_numel
 from signllava_cli.prepare.indexing import open_split
