@@ -3,21 +3,26 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from signllava_cli.console import info
 from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import Example
 from signllava_cli.errors import UserError
+from signllava_cli.generation.class_generate import decodes_batches, embeddings_to_tokens
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
+from signllava_cli.model.attention import ATTENTION
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, matches_reference
 from signllava_cli.model.llm_forward import base_llm
 from signllava_cli.model.loading import ModelBundle
-from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
+from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, build_prefix_cache, longest_window
 from signllava_cli.recipe import Generate, Recipe
+
+SLOWDOWN = "about 4"  # measured, see docs/llms.md
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,34 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     """The decoder for a model and the recipe's section `generate`.
 
     Raises:
-        UserError: the LLM needs `GenerateDecoder`, which does not sample.
+        UserError: the LLM needs `GenerateDecoder`, which does not sample, or cannot be decoded at all.
     """
     bundle.model.requires_grad_(False)
     llm_forward = bundle.model.llm_forward
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
-    prefix = build_prefix_cache(base_llm(bundle.model.llm), llm_forward, ids)
-    if prefix is not None and matches_reference(llm_forward, prefix):
+    llm, max_seq_len = base_llm(bundle.model.llm), recipe.data.max_seq_len
+    prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
+    num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
+    if prefix is not None and matches_reference(llm_forward, prefix, num_probed):
         return SharedPrefixDecoder(bundle, recipe, prefix)
     if recipe.generate.temperature:
         raise UserError(
-            f"generate.temperature: sampling needs attention over all earlier tokens, which {recipe.llm.path} does "
-            f"not have with llm.attn_implementation={recipe.llm.attn_implementation}; use sdpa, or beam search."
+            f"generate.temperature: sampling is not possible with {recipe.llm.path}, whose attention cannot use our "
+            f"KV cache ({_slow_reason(llm)}); use beam search, or another LLM."
         )
-    return GenerateDecoder(bundle, recipe)
+    has_batches = decodes_batches(bundle.model.llm, llm_forward, bundle.device)
+    one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
+    info(
+        f"decoding {type(llm).__name__} with transformers' generate{one_by_one}: {SLOWDOWN} times slower than with "
+        f"our KV cache, which it cannot use ({_slow_reason(llm)})"
+    )
+    return GenerateDecoder(bundle, recipe, has_batches)
+
+
+def _slow_reason(llm: Any) -> str:
+    if llm.config._attn_implementation not in ("sdpa", ATTENTION) and llm._supports_sdpa:
+        return f"llm.attn_implementation is {llm.config._attn_implementation}, not sdpa"
+    return "not all layers have attention over a window or over all earlier tokens"
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
@@ -168,10 +187,13 @@ class SharedPrefixDecoder:
 
 
 class GenerateDecoder:
-    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache."""
+    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache.
 
-    def __init__(self, bundle: ModelBundle, recipe: Recipe) -> None:
-        self.bundle, self.recipe = bundle, recipe
+    Without `has_batches`, each example is decoded alone.
+    """
+
+    def __init__(self, bundle: ModelBundle, recipe: Recipe, has_batches: bool = True) -> None:
+        self.bundle, self.recipe, self.has_batches = bundle, recipe, has_batches
         self.active: list[Example] = []
 
     def admit(self, examples: Sequence[Example]) -> None:
@@ -180,7 +202,8 @@ class GenerateDecoder:
 
     def step(self) -> list[DecodedExample]:
         """Decode the batch to its end."""
-        batch, self.active = self.active, []
+        size = len(self.active) if self.has_batches else 1
+        batch, self.active = self.active[:size], self.active[size:]
         if not batch:
             return []
         return list(zip(batch, generate_batch(self.bundle, batch, self.recipe), strict=True))
@@ -196,9 +219,10 @@ def generate_batch(bundle: ModelBundle, examples: Sequence[Example], recipe: Rec
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     batch = collate_examples(examples, widths, bundle.pad_id, "left").to(bundle.device)
     num_return = config.num_return_sequences
-    output = model.llm.generate(
-        inputs_embeds=model.embed(batch),
-        attention_mask=batch.attention_mask,
+    output = embeddings_to_tokens(
+        model.llm,
+        model.embed(batch),
+        batch.attention_mask,
         max_new_tokens=config.max_new_tokens,
         min_new_tokens=config.min_new_tokens or None,
         num_beams=config.num_beams,

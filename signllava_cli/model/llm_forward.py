@@ -1,8 +1,8 @@
 """The forward pass of a causal LLM in three parts: token ids to input embeddings, decoder, hidden states to logits.
 
-Frames enter between the first two parts, and few hidden states go through the last. The parts of some classes are more
-than an embedding table and an LM head: they scale embeddings, and scale or cap logits. Nothing about this is assumed:
-`divide_forward` compares its parts with the forward of the class itself, and refuses an LLM where they differ.
+Frames enter between the first two parts, and few hidden states go through the last. Some classes do more than an
+embedding table and an LM head: they scale embeddings, and scale or cap logits. Nothing about this is assumed:
+`divide_forward` compares the parts with the forward pass of the class itself, and refuses an LLM where they differ.
 """
 
 import contextlib
@@ -144,7 +144,7 @@ def compile_layers(llm: Any) -> None:
 
 @torch.no_grad()
 def divide_forward(llm: Any) -> LLMForward:
-    """Divide the forward pass of a causal LLM (or a PeftModel of one) into its parts, and compare them with the whole.
+    """Divide the forward pass of a causal LLM (or a PeftModel of one) into parts, and compare them with the whole.
 
     All ranks must call this together: the weights may be partitioned.
 
@@ -161,12 +161,13 @@ def divide_forward(llm: Any) -> LLMForward:
         vectors = table(rows)  # (1, N, hidden)
         expected = causal_lm(input_ids=rows, use_cache=False).logits
         embedding_scale = next(
-            (scale for scale in _scales(causal_lm) if _equals(_logits(causal_lm, vectors * scale), expected)), None
+            (scale for scale in _scales(causal_lm) if nearly_equal(_logits(causal_lm, vectors * scale), expected)),
+            None,
         )
         if embedding_scale is None:
             raise UserError(
-                f"llm.path: {type(causal_lm).__name__} computes more from token ids than their input embeddings (such "
-                "as per-layer inputs), which frames cannot have; use another LLM."
+                f"llm.path: {type(causal_lm).__name__} computes more from token ids than input embeddings (such as "
+                "per-layer inputs), which frames cannot have; use another LLM."
             )
         words = vectors * embedding_scale
         noise = torch.randn(words.shape, generator=torch.Generator().manual_seed(0)).to(words)
@@ -184,7 +185,7 @@ def _choose_head(causal_lm: Any, decoder: nn.Module, inputs: Tensor) -> nn.Modul
     if linear is not None and torch.equal(linear(hidden).float(), expected.float()):
         return linear
     head = ClassHead(causal_lm)
-    if not _equals(head(hidden), expected):
+    if not nearly_equal(head(hidden), expected):
         raise UserError(
             f"llm.path: the logits of {type(causal_lm).__name__} are not a function of its decoder's hidden states; "
             "use another LLM."
@@ -204,7 +205,7 @@ def _scales(causal_lm: Any) -> list[float]:
     return [1.0, *(float(config[name]) for name in names if isinstance(config[name], int | float))]
 
 
-def _equals(values: Tensor, expected: Tensor) -> bool:
+def nearly_equal(values: Tensor, expected: Tensor) -> bool:
     """Whether the root mean square of the difference is within the tolerance."""
     if values.shape != expected.shape:
         return False
@@ -232,9 +233,9 @@ def _refusing_errors(causal_lm: nn.Module) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"llm.path: {type(causal_lm).__name__} does not compute logits from input embeddings ({first_line}), which "
-            "frames need; use another LLM."
+            f"llm.path: {type(causal_lm).__name__} does not compute logits from input embeddings alone, which frames "
+            f"need ({first_line}); use another LLM."
         ) from error

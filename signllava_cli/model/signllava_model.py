@@ -33,7 +33,7 @@ class SignLlavaModel(nn.Module):
             {name: Projector(stream, hidden, spread, generator) for name, stream in streams.items()}
         ).to(llm.get_input_embeddings().weight.device)
 
-    def reuse_prefix(self, ids: tuple[int, ...]) -> bool:
+    def reuse_prefix(self, ids: tuple[int, ...], max_seq_len: int) -> bool:
         """Build the prefix cache of the constant text `ids`, for batches that omit it; False if this is not possible.
 
         It is possible only while the LLM is frozen: an adapter changes the keys and values of the text.
@@ -41,7 +41,8 @@ class SignLlavaModel(nn.Module):
         if any(weight.requires_grad for weight in self.llm.parameters()):
             return False
         device = next(self.projectors.parameters()).device
-        self.prefix = build_prefix_cache(self.llm, self.llm_forward, torch.tensor(ids, device=device))
+        ids_on_device = torch.tensor(ids, device=device)
+        self.prefix = build_prefix_cache(self.llm, self.llm_forward, ids_on_device, max_seq_len)
         return self.prefix is not None
 
     def embed(self, batch: Batch) -> Tensor:

@@ -83,7 +83,9 @@ def setup_session(
     optimizer = make_optimizer(model, recipe)
     engine = open_engine(accelerator, model, optimizer, recipe.train.max_grad_norm)
     engine.set_optimizer_state(optimizer_state)
-    has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(bundle.prompts.before_streams)
+    has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(
+        bundle.prompts.before_streams, recipe.data.max_seq_len
+    )
     session = Session(
         recipe=recipe,
         stage=stage,

@@ -244,8 +244,10 @@ def _multimodal(model_type: str, vision: dict[str, Any], **config: Any) -> Famil
 FAMILIES: dict[str, Family] = _TEXT | {
     family.name: family
     for family in [
-        _multimodal("gemma3", {}, mm_tokens_per_image=4, tie_word_embeddings=True),
-        _multimodal("gemma4", {}, tie_word_embeddings=True),
+        _multimodal("gemma3", {}, mm_tokens_per_image=4, tie_word_embeddings=True, image_token_index=500),
+        _multimodal(
+            "gemma4", {}, tie_word_embeddings=True, image_token_id=500, video_token_id=501, audio_token_id=502
+        ),
         _multimodal("llama4", {"projector_input_dim": HIDDEN, "projector_output_dim": HIDDEN}),
     ]
 }

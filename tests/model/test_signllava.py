@@ -107,7 +107,7 @@ def test_a_prefix_cache_changes_neither_loss_nor_gradients(
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     full, without_prefix = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, omit_prefix=True)
     expected = loss_and_gradients(model, full, 0.1)
-    assert model.reuse_prefix(bundle.prompts.before_streams)
+    assert model.reuse_prefix(bundle.prompts.before_streams, 256)
     assert without_prefix.input_ids.shape[1] == full.input_ids.shape[1] - len(bundle.prompts.before_streams)
     torch.testing.assert_close(loss_and_gradients(model, without_prefix, 0.1), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loss_and_gradients(model, full, 0.1), expected, rtol=1e-5, atol=1e-5)
