@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from signllava_cli.errors import UserError
-from signllava_cli.model.llm_forward import LLMForward, base_llm, nearly_equal
+from signllava_cli.model.llm_forward import LLMForward, nearly_equal
+from signllava_cli.model.llm_parts import base_llm
 
 PROBE_TOKENS = 6  # of the shorter of two prompts
 

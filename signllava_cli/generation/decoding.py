@@ -17,7 +17,7 @@ from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
 from signllava_cli.model.attention import ATTENTION
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, matches_reference
-from signllava_cli.model.llm_forward import base_llm
+from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, build_prefix_cache, longest_window
 from signllava_cli.recipe import Generate, Recipe

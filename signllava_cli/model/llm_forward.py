@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from signllava_cli.errors import UserError
+from signllava_cli.model.llm_mode import eval_mode
+from signllava_cli.model.llm_parts import base_llm, decoder_layers, inner_model, text_decoder
 from signllava_cli.model.partitioning import gathered, gathered_by_module
 
 PROBE_TOKENS = 12  # tokens, and as many vectors that are none, whose logits are compared
@@ -58,7 +58,8 @@ class ClassHead(nn.Module):
         super().__init__()
         self.linear = causal_lm.get_output_embeddings()
         self.__dict__["causal_lm"] = causal_lm  # not registered: its parameters are not those of this module
-        self.body_name = next(name for name, child in causal_lm.named_children() if child is _body(causal_lm))
+        body = inner_model(causal_lm, causal_lm.get_input_embeddings())
+        self.body_name = next(name for name, child in causal_lm.named_children() if child is body)
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits (..., vocabulary) of hidden states (..., hidden)."""
@@ -98,50 +99,6 @@ class _KnownOutput:
         return None
 
 
-def base_llm(llm: Any) -> Any:
-    """The causal LLM itself: `llm`, or the LLM inside a PeftModel."""
-    return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-
-
-def text_decoder(llm: Any) -> Any:
-    """The decoder of text, whose output are hidden states: the innermost model that holds the input embeddings.
-
-    Raises:
-        UserError: there is none.
-    """
-    module = causal_lm = base_llm(llm)
-    while (inner := _body(module, causal_lm.get_input_embeddings())) is not None:
-        module = inner
-    if module is causal_lm:
-        raise UserError(f"llm.path: no decoder was found in {type(causal_lm).__name__}; use another LLM.")
-    return module
-
-
-def _body(module: nn.Module, table: nn.Module | None = None) -> PreTrainedModel | None:
-    """The child of `module` that is a model of its own with the input embeddings `table` (default: its own)."""
-    table = module.get_input_embeddings() if table is None else table  # type: ignore[operator]
-    models = (child for child in module.children() if isinstance(child, PreTrainedModel))
-    return next((model for model in models if any(part is table for part in model.modules())), None)
-
-
-def decoder_layers(llm: Any) -> nn.ModuleList:
-    """The layers of the decoder, for which transformers can recompute activations.
-
-    Raises:
-        UserError: there are none.
-    """
-    for module in text_decoder(llm).modules():
-        if isinstance(module, nn.ModuleList) and module and isinstance(module[0], GradientCheckpointingLayer):
-            return module
-    raise UserError(f"llm.path: no layers were found in {type(base_llm(llm)).__name__}; use another LLM.")
-
-
-def compile_layers(llm: Any) -> None:
-    """Compile the LLM's layers with torch.compile, one by one: they are alike, so one compilation serves all."""
-    for layer in decoder_layers(llm):
-        layer.compile(dynamic=True)
-
-
 @torch.no_grad()
 def divide_forward(llm: Any) -> LLMForward:
     """Divide the forward pass of a causal LLM (or a PeftModel of one) into parts, and compare them with the whole.
@@ -157,7 +114,7 @@ def divide_forward(llm: Any) -> LLMForward:
         num_tokens = len(table.weight)
         rows = torch.linspace(0, num_tokens - 1, PROBE_TOKENS, device=table.weight.device).long()[None]  # (1, N)
         probed, std = table.weight[rows], float(table.weight.float().std())
-    with _in_eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)), _refusing_errors(causal_lm):
+    with eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)), _refusing_errors(causal_lm):
         vectors = table(rows)  # (1, N, hidden)
         expected = causal_lm(input_ids=rows, use_cache=False).logits
         embedding_scale = next(
@@ -211,19 +168,6 @@ def nearly_equal(values: Tensor, expected: Tensor) -> bool:
         return False
     difference = (values.float() - expected.float()).pow(2).mean().sqrt()
     return bool(difference <= TOLERANCE * expected.float().pow(2).mean().sqrt())
-
-
-@contextlib.contextmanager
-def _in_eval_mode(llm: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block. Modules of bitsandbytes stay as they are: in eval mode they may repack weights."""
-    modules = [part for part in llm.modules() if part.training and "bitsandbytes" not in type(part).__module__]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from signllava_cli.data.batches import Batch
 from signllava_cli.model.llm_forward import divide_forward
+from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
 from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
 from signllava_cli.model.projector import Projector
@@ -32,6 +33,13 @@ class SignLlavaModel(nn.Module):
         self.projectors = nn.ModuleDict(
             {name: Projector(stream, hidden, spread, generator) for name, stream in streams.items()}
         ).to(llm.get_input_embeddings().weight.device)
+
+    def train(self, mode: bool = True) -> "SignLlavaModel":
+        """Training mode for what is trained; dropout and noise of the frozen LLM stay off."""
+        super().train(mode)
+        if mode:
+            set_frozen_mode(self.llm)
+        return self
 
     def reuse_prefix(self, ids: tuple[int, ...], max_seq_len: int) -> bool:
         """Build the prefix cache of the constant text `ids`, for batches that omit it; False if this is not possible.

@@ -17,6 +17,9 @@ from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
 from signllava_cli.generation.decoding import decode_all, generate_batch, open_decoder
+from signllava_cli.generation.trial import try_decoding
+from signllava_cli.model import attention
+from signllava_cli.model.llm_parts import compile_layers, decoder_layers
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe, read_recipe
@@ -37,6 +40,14 @@ TYPICAL = [
     "nanochat",
 ]
 REFUSED = {"gemma3n": "per-layer inputs", "gemma4_per_layer": "from input embeddings alone"}
+
+LORA_TARGETS = {
+    "opt": "q_proj,v_proj",
+    "gpt2": "c_attn",
+    "seed_oss": "q_proj,v_proj",
+    "falcon": "query_key_value",
+    "phimoe": "q_proj,v_proj",
+}
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 RIGHT = [
@@ -133,3 +144,128 @@ def test_what_cannot_be_right_is_refused_in_one_line(name: str, folder_of: Calla
     with pytest.raises(UserError, match=REFUSED[name]) as refused:
         load_model_bundle(family_recipe(folder_of(name)), CPU)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt_oss", "deepseek_v3"])
+def test_a_prefix_cache_changes_neither_loss_nor_gradients(name: str, folder_of: Callable[[str], Path]) -> None:
+    """Also where the text is longer than the window of a layer."""
+    recipe = family_recipe(folder_of(name))
+    bundle = load_model_bundle(recipe, CPU)
+    model, widths = bundle.model, {name: stream.width for name, stream in recipe.streams.items()}
+    examples = make_examples(bundle, recipe, with_answer=True)
+    full, omitted = (collate_examples(examples, widths, bundle.pad_id, "right", omit) for omit in (False, True))
+    parameters = list(model.projectors.parameters())
+    expected = model(full)[0]
+    assert model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
+    assert len(bundle.prompts.before_streams) > 12
+    loss = model(omitted)[0]
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    gradients, expected_gradients = torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_wrong_window_is_noticed(folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token more than the window; then no prefix cache is used, and the LLM is as before."""
+    recipe = family_recipe(folder_of("gemma3"))
+    bundle = load_model_bundle(recipe, CPU)
+    right = attention.visible_keys
+
+    def wrong(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
+        return right(queries, keys, None if window is None else window + 1)
+
+    monkeypatch.setattr(attention, "visible_keys", wrong)
+    assert not bundle.model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
+    assert bundle.model.llm.config._attn_implementation == "sdpa"
+
+
+def test_frames_are_as_loud_as_what_the_first_layer_receives_for_words(folder_of: Callable[[str], Path]) -> None:
+    """Gemma multiplies embeddings by 8, the square root of its width, and Falcon-H1 by 5."""
+    for name in ("llama", "gemma3", "minicpm3", "falcon_h1", "granite"):
+        bundle = load_model_bundle(family_recipe(folder_of(name)), CPU)
+        received: list[torch.Tensor] = []
+        hook = decoder_layers(bundle.model.llm)[0].register_forward_pre_hook(
+            lambda layer, args, kwargs, received=received: received.append(args[0]), with_kwargs=True
+        )
+        recipe = family_recipe(folder_of(name))
+        batch = make_batch(bundle, recipe)
+        bundle.model.llm(input_ids=torch.arange(3, 280)[None], use_cache=False)
+        bundle.model(batch)
+        hook.remove()
+        words, sequence = received
+        frames = sequence.flatten(0, 1)[batch.streams["mae"].frame_indices]
+        assert 0.7 < float(frames.std() / words.std()) < 1.4, name
+
+
+@pytest.mark.parametrize("name", ["opt", "gpt2", "seed_oss", "falcon", "phimoe"])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_frozen_llm_has_no_dropout_and_recomputes_activations(
+    name: str, stage: str, folder_of: Callable[[str], Path]
+) -> None:
+    """In training mode the loss is that of eval mode; only an adapter has dropout, its own."""
+    settings = ["lora.enabled=true", "lora.lora_dropout=0.5", f"lora.target_modules=[{LORA_TARGETS[name]}]"]
+    recipe = family_recipe(folder_of(name), *(settings if stage == "finetune" else []))
+    bundle = load_model_bundle(recipe, CPU)
+    model, batch = bundle.model, make_batch(bundle, recipe)
+    expected = model.eval()(batch)[0]
+    model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    calls: list[int] = []
+    child = next(iter(decoder_layers(model.llm)[0].children()))
+    child.register_forward_hook(lambda *_: calls.append(1))
+    loss = model.train()(batch)[0]
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    assert len(calls) == 2
+    if stage == "finetune":
+        adapter = [weight for part, weight in model.named_parameters() if "lora_B" in part]
+        with torch.no_grad():
+            for weight in adapter:
+                weight.normal_(std=0.1)
+        assert model(batch)[0] != model(batch)[0]
+        assert model.eval()(batch)[0] == model(batch)[0]
+
+
+@pytest.mark.parametrize("name", ["bloom", "opt"])
+def test_layers_are_compiled_wherever_a_class_has_them(
+    name: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    llm = load_model_bundle(family_recipe(folder_of(name)), CPU).model.llm
+    compile_layers(llm)
+    assert len(compiled) == llm.config.num_hidden_layers
+
+
+def test_a_pad_id_that_the_llm_lacks_is_not_used(folder_of: Callable[[str], Path]) -> None:
+    bundle = load_model_bundle(family_recipe(folder_of("llama")), CPU)
+    bundle.prompts.tokenizer.add_special_tokens({"pad_token": "<|new|>"})
+    bundle.prompts.tokenizer.pad_token_id = 512
+    assert bundle.pad_id == bundle.prompts.end_of_turn
+
+
+def test_what_cannot_be_decoded_is_refused_before_training(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = family_recipe(folder_of("lfm2"))
+    bundle = load_model_bundle(recipe, CPU)
+    trained, attention_name = set(bundle.model.trainable_parameters()), bundle.model.llm.config._attn_implementation
+    try_decoding(bundle, recipe)
+    assert set(bundle.model.trainable_parameters()) == trained
+    assert bundle.model.llm.config._attn_implementation == attention_name
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("shape mismatch\nin many lines")
+
+    monkeypatch.setattr(type(bundle.model.llm), "generate", broken)
+    with pytest.raises(UserError, match=r"Lfm2ForCausalLM could be trained, but not decoded .shape m") as refused:
+        try_decoding(bundle, recipe)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_reason_why_an_llm_does_not_sample_is_named(folder_of: Callable[[str], Path]) -> None:
+    """An LLM that our KV cache cannot serve does not sample; the message does not advise what is already set."""
+    recipe = family_recipe(folder_of("lfm2"), "generate.temperature=0.5")
+    with pytest.raises(UserError, match="not all layers have attention over a window"):
+        open_decoder(load_model_bundle(recipe, CPU), recipe)
+    recipe = family_recipe(folder_of("llama"), "generate.temperature=0.5", "llm.attn_implementation=eager")
+    with pytest.raises(UserError, match=r"llm\.attn_implementation is eager, not sdpa"):
+        open_decoder(load_model_bundle(recipe, CPU), recipe)
