@@ -73,24 +73,23 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
     if prefix is not None and matches_reference(llm_forward, prefix, num_probed):
         return SharedPrefixDecoder(bundle, recipe, prefix)
+    reason = _slow_reason(llm)
     if recipe.generate.temperature:
-        raise UserError(
-            f"generate.temperature: sampling is not possible with {recipe.llm.path}, whose attention cannot use our "
-            f"KV cache ({_slow_reason(llm)}); use beam search, or another LLM."
-        )
+        raise UserError(f"generate.temperature: sampling is not possible with {recipe.llm.path}: {reason}.")
     has_batches = decodes_batches(bundle.model.llm, llm_forward, bundle.device)
     one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
     info(
-        f"decoding {type(llm).__name__} with transformers' generate{one_by_one}: {SLOWDOWN} times slower than with "
-        f"our KV cache, which it cannot use ({_slow_reason(llm)})"
+        f"decoding with transformers' generate{one_by_one}, {SLOWDOWN} times slower than with our KV cache: {reason}"
     )
     return GenerateDecoder(bundle, recipe, has_batches)
 
 
 def _slow_reason(llm: Any) -> str:
-    if llm.config._attn_implementation not in ("sdpa", ATTENTION) and llm._supports_sdpa:
-        return f"llm.attn_implementation is {llm.config._attn_implementation}, not sdpa"
-    return "not all layers have attention over a window or over all earlier tokens"
+    """Why our KV cache is not used, and what to do."""
+    attention = llm.config._attn_implementation
+    if attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
+        return f"llm.attn_implementation is {attention}; set it to sdpa"
+    return f"{type(llm).__name__} has layers without attention, or with attention of another kind; use another LLM"
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:

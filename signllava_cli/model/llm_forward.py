@@ -117,6 +117,10 @@ def divide_forward(llm: Any) -> LLMForward:
     with eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)), _refusing_errors(causal_lm):
         vectors = table(rows)  # (1, N, hidden)
         expected = causal_lm(input_ids=rows, use_cache=False).logits
+        if not expected.isfinite().all():
+            raise UserError(
+                f"llm.path: the logits of {type(causal_lm).__name__} are not finite; check its weights and llm.dtype."
+            )
         embedding_scale = next(
             (scale for scale in _scales(causal_lm) if nearly_equal(_logits(causal_lm, vectors * scale), expected)),
             None,
