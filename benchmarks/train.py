@@ -161,7 +161,7 @@ def run_engine(recipe: Recipe, steps: int) -> dict[str, float]:
     """Train with the engine of this package."""
     run = Benchmark(recipe)
     engine = open_engine(run.accelerator, run.model, run.optimizer, recipe.train.max_grad_norm)
-    assert run.model.reuse_prefix(run.bundle.prompts.before_streams)
+    assert run.model.reuse_prefix(run.bundle.prompts.before_streams, run.recipe.data.max_seq_len)
     loss = run.initial_loss(lambda batch: run.model(batch, SMOOTHING), omit_prefix=True)
 
     def take_step(micro_batches: list[Batch]) -> None:

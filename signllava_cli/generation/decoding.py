@@ -3,21 +3,26 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from signllava_cli.console import info
 from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import Example
 from signllava_cli.errors import UserError
+from signllava_cli.generation.class_generate import decodes_batches, embeddings_to_tokens
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
+from signllava_cli.model.attention import ATTENTION
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, matches_reference
-from signllava_cli.model.llm import decoder_and_head
+from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
-from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
+from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, build_prefix_cache, longest_window
 from signllava_cli.recipe import Generate, Recipe
+
+SLOWDOWN = "about 4"  # measured, see docs/llms.md
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,33 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     """The decoder for a model and the recipe's section `generate`.
 
     Raises:
-        UserError: the LLM needs `GenerateDecoder`, which does not sample.
+        UserError: the LLM needs `GenerateDecoder`, which does not sample, or cannot be decoded at all.
     """
     bundle.model.requires_grad_(False)
-    llm, (decoder, _) = bundle.model.llm, decoder_and_head(bundle.model.llm)
+    llm_forward = bundle.model.llm_forward
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
-    causal_lm = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    prefix = build_prefix_cache(causal_lm, decoder, ids)
-    if prefix is not None and matches_reference(causal_lm, decoder, prefix):
+    llm, max_seq_len = base_llm(bundle.model.llm), recipe.data.max_seq_len
+    prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
+    num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
+    if prefix is not None and matches_reference(llm_forward, prefix, num_probed):
         return SharedPrefixDecoder(bundle, recipe, prefix)
+    reason = _slow_reason(llm)
     if recipe.generate.temperature:
-        raise UserError(
-            f"generate.temperature: sampling needs attention over all earlier tokens, which {recipe.llm.path} does "
-            f"not have with llm.attn_implementation={recipe.llm.attn_implementation}; use sdpa, or beam search."
-        )
-    return GenerateDecoder(bundle, recipe)
+        raise UserError(f"generate.temperature: sampling is not possible with {recipe.llm.path}: {reason}.")
+    has_batches = decodes_batches(bundle.model.llm, llm_forward, bundle.device)
+    one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
+    info(
+        f"decoding with transformers' generate{one_by_one}, {SLOWDOWN} times slower than with our KV cache: {reason}"
+    )
+    return GenerateDecoder(bundle, recipe, has_batches)
+
+
+def _slow_reason(llm: Any) -> str:
+    """Why our KV cache is not used, and what to do."""
+    attention = llm.config._attn_implementation
+    if attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
+        return f"llm.attn_implementation is {attention}; set it to sdpa"
+    return f"{type(llm).__name__} has layers without attention, or with attention of another kind; use another LLM"
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
@@ -104,7 +121,7 @@ class SharedPrefixDecoder:
         self.bundle, self.config, self.prefix = bundle, recipe.generate, prefix
         self.search_config = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
         self.widths = {name: stream.width for name, stream in recipe.streams.items()}
-        self.decoder, self.head = decoder_and_head(bundle.model.llm)
+        self.llm_forward = bundle.model.llm_forward
         self.active: list[Example] = []
         self._cache: KVCache | None = None
         self._search: Search | None = None
@@ -116,7 +133,7 @@ class SharedPrefixDecoder:
         batch = batch.to(self.bundle.device)
         embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)
-        hidden = self.decoder(
+        hidden = self.llm_forward.decoder(
             inputs_embeds=embeddings, use_cache=False, **recorder.arguments(embeddings)
         ).last_hidden_state  # (C, L, hidden)
         lengths = batch.attention_mask.sum(1)  # (C,)
@@ -137,15 +154,17 @@ class SharedPrefixDecoder:
         finished = self._take_finished()
         if finished or self._search is None or self._cache is None:
             return finished
-        embeddings = self.bundle.model.llm.get_input_embeddings()(self._search.tokens.flatten()[:, None])
-        hidden = self.decoder(inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()).last_hidden_state
+        embeddings = self.llm_forward.embed(self._search.tokens.flatten()[:, None])
+        hidden = self.llm_forward.decoder(
+            inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()
+        ).last_hidden_state  # (C * W, 1, hidden)
         logits = self._logits(hidden[:, 0])  # (C * W, vocabulary)
         logits = logits.view(len(self.active), self.search_config.num_hypotheses, -1)  # (C, W, vocabulary)
         self._cache.advance(self._search.advance(logits))
         return self._take_finished()
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden).float()
+        logits: Tensor = self.llm_forward.head(hidden).float()
         return logits
 
     def _take_finished(self) -> list[DecodedExample]:
@@ -167,10 +186,13 @@ class SharedPrefixDecoder:
 
 
 class GenerateDecoder:
-    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache."""
+    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache.
 
-    def __init__(self, bundle: ModelBundle, recipe: Recipe) -> None:
-        self.bundle, self.recipe = bundle, recipe
+    Without `has_batches`, each example is decoded alone.
+    """
+
+    def __init__(self, bundle: ModelBundle, recipe: Recipe, has_batches: bool = True) -> None:
+        self.bundle, self.recipe, self.has_batches = bundle, recipe, has_batches
         self.active: list[Example] = []
 
     def admit(self, examples: Sequence[Example]) -> None:
@@ -179,7 +201,8 @@ class GenerateDecoder:
 
     def step(self) -> list[DecodedExample]:
         """Decode the batch to its end."""
-        batch, self.active = self.active, []
+        size = len(self.active) if self.has_batches else 1
+        batch, self.active = self.active[:size], self.active[size:]
         if not batch:
             return []
         return list(zip(batch, generate_batch(self.bundle, batch, self.recipe), strict=True))
@@ -195,9 +218,10 @@ def generate_batch(bundle: ModelBundle, examples: Sequence[Example], recipe: Rec
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     batch = collate_examples(examples, widths, bundle.pad_id, "left").to(bundle.device)
     num_return = config.num_return_sequences
-    output = model.llm.generate(
-        inputs_embeds=model.embed(batch),
-        attention_mask=batch.attention_mask,
+    output = embeddings_to_tokens(
+        model.llm,
+        model.embed(batch),
+        batch.attention_mask,
         max_new_tokens=config.max_new_tokens,
         min_new_tokens=config.min_new_tokens or None,
         num_beams=config.num_beams,

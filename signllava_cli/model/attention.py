@@ -2,18 +2,22 @@
 
 transformers passes a registered attention function every keyword argument of the decoder. `prefix` has the keys and
 values of the constant text (prefix_cache.py), `kv_cache` those of all tokens before the next one in decoding
-(kv_cache.py). Without either, the function is sdpa.
+(kv_cache.py). Without either, the function is sdpa, with the windows, soft caps and sinks that a layer asks for.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_with_prefix"
+from signllava_cli.console import info
+from signllava_cli.recipe import LLM
+
+ATTENTION = "attention_with_prefix"
 
 
 class PrefixKV(Protocol):
@@ -23,11 +27,75 @@ class PrefixKV(Protocol):
         """`key` and `value` (B, heads, L, head width) of a layer with those of P prefix tokens before them: P + L."""
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How a layer makes weights of its scores, in the words of transformers.
+
+    Scores are multiplied by `scaling`, limited to +-`softcap` and restricted to the last `sliding_window` tokens. The
+    softmax has a further score `s_aux` (heads,), whose weight is dropped (attention sink).
+    """
+
+    scaling: float
+    softcap: float | None
+    sliding_window: int | None
+    s_aux: Tensor | None
+
+    @classmethod
+    def of_layer(cls, query: Tensor, arguments: dict[str, Any]) -> "Scores":
+        """From the keyword arguments that a layer gives to its attention function."""
+        softcap, sliding_window, s_aux = (arguments.get(name) for name in ("softcap", "sliding_window", "s_aux"))
+        return cls(arguments.get("scaling") or query.shape[-1] ** -0.5, softcap, sliding_window, s_aux)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether sdpa can compute them, given a mask."""
+        return self.softcap is None and self.s_aux is None
+
+    def weights(self, products: Tensor, is_visible: Tensor) -> Tensor:
+        """The weights, float32 (B, heads, L, K), given the products of queries and keys of that shape."""
+        scores = products.float() * self.scaling
+        if self.softcap is not None:
+            scores = (scores / self.softcap).tanh() * self.softcap
+        scores = scores.masked_fill(~is_visible, float("-inf"))
+        if self.s_aux is None:
+            return scores.softmax(-1)
+        sinks = self.s_aux.float().view(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)  # (B, heads, L, 1)
+        return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
+
+
 class DecodingKV(Protocol):
     """The interface of a KV cache (kv_cache.py)."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """The attention (R, 1, heads, head width) of the next token in each of R rows; stores its key and value."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """The attention (R, 1, heads, value width) of the next token in each of R rows; stores its key and value."""
+
+
+@dataclass
+class MaskCheck:
+    """Compares the mask of each layer with the one that `visible_keys` gives for its window."""
+
+    layers: set[int] = field(default_factory=set)
+    is_equal: bool = True
+
+    def see(self, layer: int, mask: Tensor | None, window: int | None, length: int, device: torch.device) -> None:
+        """Compare the `mask` of a layer: (1, 1, L, L), bool or added to the scores; None is causal."""
+        positions = torch.arange(length, device=device)
+        expected = visible_keys(positions, positions, window)  # (L, L)
+        if mask is None:
+            seen = visible_keys(positions, positions, None)
+        else:
+            seen = (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
+        self.layers.add(layer)
+        self.is_equal = self.is_equal and torch.equal(seen, expected)
+
+
+def visible_keys(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys a query sees, bool (..., Q, K), by their positions (..., Q) and (..., K).
+
+    It sees its own and those before it, if they are among the last `window` positions (None: all).
+    """
+    distances = queries[..., :, None] - keys[..., None, :]
+    return distances >= 0 if window is None else (distances >= 0) & (distances < window)
 
 
 def _attention_forward(
@@ -39,17 +107,44 @@ def _attention_forward(
     prefix: PrefixKV | None = None,
     prefix_mask: Tensor | None = None,
     kv_cache: DecodingKV | None = None,
+    mask_check: MaskCheck | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, head width)."""
+    """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, value width)."""
+    scores = Scores.of_layer(query, kwargs)
     if kv_cache is not None:
+        return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
+    if mask_check is not None:
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        return kv_cache.attend(layer, query, key, value, kwargs.get("scaling")), None
+        mask_check.see(layer, attention_mask, scores.sliding_window, query.shape[2], query.device)
     if prefix is not None:
         key, value = _prepend_kv(module, prefix, key, value)
-    mask = attention_mask if prefix_mask is None else prefix_mask
-    attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-    return attended
+    mask = attention_mask
+    if prefix_mask is not None:
+        mask = prefix_mask if scores.sliding_window is None else _limit(prefix_mask, scores.sliding_window)
+    if scores.is_plain:
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        return attended
+    return _explicit_attention(query, key, value, mask, scores), None
+
+
+def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
+    """Attention (B, L, heads, value width) with scores that sdpa cannot compute; a mask of None is causal."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)  # (B, heads, K, _)
+    if mask is None:
+        positions = torch.arange(query.shape[2], device=query.device)
+        mask = visible_keys(positions, positions, None)
+    is_visible = mask if mask.dtype == torch.bool else mask == 0
+    weights = scores.weights(query @ key.mT, is_visible).to(value.dtype)
+    return (weights @ value).transpose(1, 2).contiguous()
+
+
+def _limit(mask: Tensor, window: int) -> Tensor:
+    """A causal `mask` (..., L, P + L) of the last L positions, limited to a window."""
+    num_queries, num_keys = mask.shape[-2:]
+    keys = torch.arange(num_keys, device=mask.device)
+    return mask & visible_keys(keys[num_keys - num_queries :], keys, window)
 
 
 @torch.compiler.disable
@@ -63,3 +158,13 @@ def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor)
 
 AttentionInterface.register(ATTENTION, _attention_forward)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def supported_attention(config: LLM, location: str, options: dict[str, Any]) -> str:
+    """The attention kernel for the LLM at `location`: that of the recipe, or eager if the class lacks sdpa."""
+    llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
+    llm_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(llm_config), None)
+    if config.attn_implementation != "sdpa" or llm_class is None or llm_class._supports_sdpa:
+        return config.attn_implementation
+    info(f"llm.attn_implementation: {llm_class.__name__} has no sdpa; eager is used")
+    return "eager"

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
+from signllava_cli.model.attention import Scores, visible_keys
+from signllava_cli.model.llm_forward import LLMForward
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, TOLERANCE, PrefixCache
 
 GROWTH_TOKENS = 16  # tokens by which the tensors of generated tokens grow
@@ -70,19 +72,16 @@ class KVCache:
             self.tokens = [
                 (_pad_length(keys, GROWTH_TOKENS), _pad_length(values, GROWTH_TOKENS)) for keys, values in self.tokens
             ]
-        device = self.lengths.device
-        in_prompt = torch.arange(self.prompts[0][0].shape[2], device=device) < self.prompt_lengths[:, None]  # (C, L)
-        in_tokens = torch.arange(num_tokens, device=device) <= self.lengths[:, None]  # (C, T)
-        is_masked = ~torch.cat([in_prompt, in_tokens], dim=1)
-        self._is_masked = self._per_row(is_masked)[:, None, None]  # (C * H, 1, 1, L + T)
-        self._rows = torch.arange(len(self.lengths) * self.num_hypotheses, device=device)
+        self._is_visible: dict[int | None, Tensor] = {}  # by window
+        self._rows = torch.arange(len(self.lengths) * self.num_hypotheses, device=self.lengths.device)
         self._indices, self._num_tokens = self._per_row(self.lengths), num_tokens  # of the next token, (C * H,)
         return {"position_ids": self._per_row(self.prompt_lengths + self.lengths)[:, None], "kv_cache": self}
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """The attention (R, 1, heads, head width) of one token in each of R = C * H rows to all tokens before it.
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """The attention (R, 1, heads, value width) of one token in each of R = C * H rows to all tokens before it.
 
-        `query` (R, heads, 1, head width); `key` and `value` (R, key-value heads, 1, head width) are stored.
+        `query` (R, heads, 1, head width); `key` (R, key-value heads, 1, head width) and `value` (R, key-value heads,
+        1, value width) are stored.
         """
         (prompt_keys, prompt_values), (token_keys, token_values) = self.prompts[layer], self.tokens[layer]
         token_keys[self._rows, :, self._indices] = key[:, :, 0]
@@ -91,13 +90,27 @@ class KVCache:
         kv_heads, prompt_len = key.shape[1], prompt_keys.shape[2]
         query = query.view(rows, kv_heads, heads // kv_heads, head_width)
         token_keys, token_values = token_keys[:, :, : self._num_tokens], token_values[:, :, : self._num_tokens]
-        prompt_scores = self._by_row(self._by_clip(query) @ prompt_keys.mT)  # (R, kv_heads, groups, L)
-        scores = torch.cat([prompt_scores, query @ token_keys.mT], dim=-1)  # (R, kv_heads, groups, L + T)
-        scores = scores.float() * (head_width**-0.5 if scaling is None else scaling)
-        weights = scores.masked_fill(self._is_masked, float("-inf")).softmax(-1).to(value.dtype)
+        prompt_products = self._by_row(self._by_clip(query) @ prompt_keys.mT)  # (R, kv_heads, groups, L)
+        products = torch.cat([prompt_products, query @ token_keys.mT], dim=-1)  # (R, kv_heads, groups, L + T)
+        weights = scores.weights(
+            products.view(rows, heads, 1, -1), self._visible(prompt_len, scores.sliding_window)
+        ).to(value.dtype)
+        weights = weights.view(products.shape)
         from_prompts = self._by_row(self._by_clip(weights[..., :prompt_len]) @ prompt_values)
-        attended = from_prompts + weights[..., prompt_len:] @ token_values  # (R, kv_heads, groups, head width)
-        return attended.reshape(rows, 1, heads, head_width)
+        attended = from_prompts + weights[..., prompt_len:] @ token_values  # (R, kv_heads, groups, value width)
+        return attended.reshape(rows, 1, heads, value.shape[-1])
+
+    def _visible(self, prompt_len: int, window: int | None) -> Tensor:
+        """Which of the L = `prompt_len` and T stored tokens the next token sees, bool (C * H, 1, 1, L + T)."""
+        if window not in self._is_visible:
+            index = torch.arange(prompt_len, device=self.lengths.device).expand(len(self.lengths), -1)  # (C, L)
+            lengths, last = self.prompt_lengths[:, None], (self.prompt_lengths + self.lengths)[:, None]  # (C, 1)
+            tokens = lengths + torch.arange(self._num_tokens, device=self.lengths.device)  # (C, T), positions
+            beyond = torch.full_like(index, torch.iinfo(index.dtype).max)  # not in the prompt of this clip
+            keys = torch.cat([torch.where(index < lengths, index, beyond), tokens], dim=1)  # (C, L + T)
+            is_visible = visible_keys(last, keys, window)  # (C, 1, L + T)
+            self._is_visible[window] = self._per_row(is_visible)[:, None]
+        return self._is_visible[window]
 
     def advance(self, parents: Tensor | None) -> None:
         """Count the token that every hypothesis has added; then hypothesis h of clip c continues `parents[c, h]`.
@@ -163,24 +176,23 @@ def _concatenate(first: list[LayerKV], second: list[LayerKV]) -> list[LayerKV]:
 
 
 @torch.no_grad()
-def matches_reference(llm: nn.Module, decoder: nn.Module, prefix: PrefixCache) -> bool:
+def matches_reference(forward: LLMForward, prefix: PrefixCache, num_tokens: int) -> bool:
     """Whether the hidden states of token-by-token decoding with a KVCache equal those of one forward pass.
 
-    Tested on a few tokens, because nothing in an LLM's config says whether its attention is fully replaceable.
+    Tested on `num_tokens` tokens after the prefix, of which the last ones are decoded, because nothing in an LLM's
+    config says whether its attention is fully replaceable.
     """
-    table = llm.get_input_embeddings().weight  # type: ignore[operator]
-    text = table[
-        None, torch.linspace(0, len(table) - 1, 2 * PROBE_TOKENS, device=table.device).long()
-    ]  # (1, L, hidden)
+    decoder, device, prompt_len = forward.decoder, prefix.keys[0].device, num_tokens - PROBE_TOKENS
+    text = forward.embed(torch.linspace(0, forward.num_tokens - 1, num_tokens, device=device).long())[None]
     reference = decoder(inputs_embeds=text, use_cache=False, **prefix.arguments(text)).last_hidden_state
-    recorder, prompt = PrefillRecorder(prefix), text[:, :PROBE_TOKENS]
+    recorder, prompt = PrefillRecorder(prefix), text[:, :prompt_len]
     decoder(inputs_embeds=prompt, use_cache=False, **recorder.arguments(prompt))
-    prompt_lengths = torch.tensor([prefix.length + PROBE_TOKENS], device=table.device)
+    prompt_lengths = torch.tensor([prefix.length + prompt_len], device=device)
     cache = KVCache.from_prompts(recorder, prompt_lengths, num_hypotheses=2)
     hidden = []
-    for index in range(PROBE_TOKENS, 2 * PROBE_TOKENS):
+    for index in range(prompt_len, num_tokens):
         token = text[:, index : index + 1].expand(2, -1, -1)  # (2, 1, hidden)
         hidden.append(decoder(inputs_embeds=token, use_cache=False, **cache.arguments()).last_hidden_state)
         cache.advance(None)
-    expected = reference[:, PROBE_TOKENS:].float()
+    expected = reference[:, prompt_len:].float()
     return bool((torch.cat(hidden, dim=1).float() - expected).abs().max() <= TOLERANCE * expected.std())

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
+from signllava_cli.model.attention import supported_attention
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.partitioning import gathered
 
@@ -51,7 +52,7 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             location,
             revision=config.revision,
             dtype=dtype,
-            attn_implementation=config.attn_implementation,
+            attn_implementation=supported_attention(config, location, options),
             quantization_config=_quantization_config(config, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if config.bits in (4, 8) else None,
@@ -177,33 +178,20 @@ def require_same_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]
         )
 
 
-def decoder_and_head(llm: Any) -> tuple[nn.Module, nn.Module]:
-    """The decoder, whose output are hidden states, and the LM head, which maps them to logits."""
-    causal = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    return getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
-
-
-def compile_layers(llm: Any) -> None:
-    """Compile the LLM's layers with torch.compile, one by one: they are alike, so one compilation serves all."""
-    decoder, _ = decoder_and_head(llm)
-    for layer in cast(nn.ModuleList, decoder.layers):
-        layer.compile(dynamic=True)
-
-
 def llm_identity(llm: Any, config: recipes.LLM) -> dict[str, Any]:
     """What a checkpoint stores to recognize its LLM: sizes, vocabulary, and a few values of embeddings and a norm."""
-    table, norm = llm.get_input_embeddings().weight, _first_norm(llm)
-    with gathered(table, norm):
+    table, norms, text_config = llm.get_input_embeddings().weight, _first_norm(llm), llm.config.get_text_config()
+    with gathered(table, *norms):
         rows = torch.linspace(0, table.shape[0] - 1, PROBE_ROWS).long()  # (PROBE_ROWS,)
-        norm_probe = norm[:PROBE_ROWS].float().tolist()
+        norm_probe = [value for norm in norms for value in norm[:PROBE_ROWS].float().tolist()]
         embedding_probe = table[rows.to(table.device), :PROBE_COLUMNS].float().flatten().tolist()
     return {
         "path": config.path,
         "revision": config.revision,
         "model_type": llm.config.model_type,
-        "hidden_size": llm.config.hidden_size,
-        "layers": llm.config.num_hidden_layers,
-        "vocabulary": llm.config.vocab_size,
+        "hidden_size": text_config.hidden_size,
+        "layers": text_config.num_hidden_layers,
+        "vocabulary": text_config.vocab_size,
         "norm_probe": norm_probe,
         "embedding_probe": embedding_probe,
     }
@@ -233,9 +221,10 @@ def require_same_llm(expected: dict[str, Any], identity: dict[str, Any], checkpo
         )
 
 
-def _first_norm(llm: Any) -> nn.Parameter:
-    """The weight of the first norm; norms are never quantized."""
-    return next(weight for name, weight in llm.named_parameters() if "norm" in name)
+def _first_norm(llm: Any) -> list[nn.Parameter]:
+    """The weight of the first norm; norms are never quantized. Empty where no norm has a weight, as in OLMo-1."""
+    names = ("norm", "ln_")
+    return [weight for name, weight in llm.named_parameters() if any(part in name for part in names)][:1]
 
 
 def _resolve_path(config: recipes.LLM) -> str:

@@ -28,9 +28,10 @@ class ModelBundle:
 
     @property
     def pad_id(self) -> int:
-        """The token id of padding."""
+        """The token id of padding; one that the embedding table lacks is replaced by the end of turn."""
         pad = self.prompts.tokenizer.pad_token_id
-        return int(self.prompts.end_of_turn if pad is None else pad)
+        is_usable = pad is not None and pad < self.model.llm_forward.num_tokens
+        return int(pad if is_usable else self.prompts.end_of_turn)
 
 
 def load_model_bundle(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from signllava_cli.model.attention import ATTENTION
+from signllava_cli.model.attention import ATTENTION, MaskCheck
+from signllava_cli.model.llm_forward import LLMForward
 
 PROBE_TOKENS = 8  # tokens after the prefix whose hidden states are compared with and without the cache
 TOLERANCE = 0.05  # of their standard deviation: bfloat16 rounds the same sums in another order
@@ -51,33 +52,35 @@ class _PrefixRecorder(PrefixCache):
         return key, value
 
 
-def _has_full_attention(config: Any) -> bool:
-    """Whether every layer of the LLM attends to all tokens before a token, without a window or chunks."""
-    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window_sizes = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
-    return layer_types == {"full_attention"} and window_sizes == [None, None]
+def longest_window(config: Any) -> int:
+    """The most tokens to which a layer with limited attention attends, by the config of the LLM; 0 without one."""
+    sizes = [getattr(config.get_text_config(), key, None) for key in ("sliding_window", "attention_chunk_size")]
+    return max(size or 0 for size in sizes)
 
 
 @torch.no_grad()
-def build_prefix_cache(llm: Any, decoder: nn.Module, ids: Tensor) -> PrefixCache | None:
+def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: int) -> PrefixCache | None:
     """The prefix cache of the constant text `ids` (P,), or None if this LLM gives other hidden states with it.
 
-    Layers with limited attention cannot use a prefix. Whatever else could make a difference is tested, by comparing
-    the hidden states of a few tokens with and without the cache.
+    Nothing in a config says whether the attention of an LLM is what it says, so this is tested: every layer's mask on
+    a sequence longer than the longest window (up to `max_seq_len`), and its hidden states with and without the cache.
     """
     original_attention = llm.config._attn_implementation
-    if original_attention not in ("sdpa", ATTENTION) or not _has_full_attention(llm.config.get_text_config()):
+    if original_attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
         return None
+    decoder = forward.decoder
+    num_probed = min(max_seq_len - len(ids), longest_window(llm.config)) + PROBE_TOKENS
+    probe_ids = torch.arange(num_probed, device=ids.device) % forward.num_tokens
+    text, probe = forward.embed(ids[None]), forward.embed(probe_ids[None])  # (1, P, hidden), (1, N, hidden)
+    full = torch.cat([text, probe], dim=1)
+    expected = decoder(inputs_embeds=full, use_cache=False).last_hidden_state[:, len(ids) :].float()
     llm.set_attn_implementation(ATTENTION)
-    text = llm.get_input_embeddings()(ids[None])  # (1, P, hidden)
-    recorder = _PrefixRecorder()
-    decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
-    prefix = PrefixCache(recorder.keys, recorder.values)
-    if len(prefix.keys) == llm.config.get_text_config().num_hidden_layers:
-        probe = text[:, :PROBE_TOKENS]
-        full = decoder(inputs_embeds=torch.cat([text, probe], dim=1), use_cache=False).last_hidden_state
+    check, recorder = MaskCheck(), _PrefixRecorder()
+    decoder(inputs_embeds=full, use_cache=False, mask_check=check)
+    if check.is_equal and len(check.layers) == llm.config.get_text_config().num_hidden_layers:
+        decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
+        prefix = PrefixCache(recorder.keys, recorder.values)
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
-        expected = full[:, len(ids) :].float()
         if (hidden.float() - expected).abs().max() <= TOLERANCE * expected.std():
             return prefix
     llm.set_attn_implementation(original_attention)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from signllava_cli.data.batches import Batch
-from signllava_cli.model.llm import decoder_and_head
+from signllava_cli.model.llm_forward import divide_forward
+from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
-from signllava_cli.model.partitioning import gathered
 from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
 from signllava_cli.model.projector import Projector
 from signllava_cli.recipe import Stream
@@ -27,24 +27,30 @@ class SignLlavaModel(nn.Module):
         super().__init__()
         self.llm = llm
         self.prefix: PrefixCache | None = None
-        table = llm.get_input_embeddings().weight
-        with gathered(table):
-            scale, hidden = float(table.float().std()), table.shape[1]
+        self.llm_forward = divide_forward(llm)
+        hidden, spread = self.llm_forward.hidden, self.llm_forward.spread
         generator = torch.Generator().manual_seed(seed)
         self.projectors = nn.ModuleDict(
-            {name: Projector(stream, hidden, scale, generator) for name, stream in streams.items()}
-        ).to(table.device)
+            {name: Projector(stream, hidden, spread, generator) for name, stream in streams.items()}
+        ).to(llm.get_input_embeddings().weight.device)
 
-    def reuse_prefix(self, ids: tuple[int, ...]) -> bool:
+    def train(self, mode: bool = True) -> "SignLlavaModel":
+        """Training mode for what is trained; dropout and noise of the frozen LLM stay off."""
+        super().train(mode)
+        if mode:
+            set_frozen_mode(self.llm)
+        return self
+
+    def reuse_prefix(self, ids: tuple[int, ...], max_seq_len: int) -> bool:
         """Build the prefix cache of the constant text `ids`, for batches that omit it; False if this is not possible.
 
         It is possible only while the LLM is frozen: an adapter changes the keys and values of the text.
         """
         if any(weight.requires_grad for weight in self.llm.parameters()):
             return False
-        decoder, _ = decoder_and_head(self.llm)
         device = next(self.projectors.parameters()).device
-        self.prefix = build_prefix_cache(self.llm, decoder, torch.tensor(ids, device=device))
+        ids_on_device = torch.tensor(ids, device=device)
+        self.prefix = build_prefix_cache(self.llm, self.llm_forward, ids_on_device, max_seq_len)
         return self.prefix is not None
 
     def embed(self, batch: Batch) -> Tensor:
@@ -53,7 +59,7 @@ class SignLlavaModel(nn.Module):
         The projector of a stream without frames in this batch runs too, on no frames, so that every rank has a
         gradient for every projector.
         """
-        words = self.llm.get_input_embeddings()(batch.input_ids)  # (B, L, hidden)
+        words = self.llm_forward.embed(batch.input_ids)  # (B, L, hidden)
         rows = words.reshape(-1, words.shape[-1])  # (B * L, hidden)
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
@@ -67,9 +73,9 @@ class SignLlavaModel(nn.Module):
         """The cross-entropy summed over the batch's targets (float32 scalar), and the number of targets.
 
         The batch must be padded on the right: causal attention then needs no mask for padding. Only the hidden states
-        that predict a target go through the LM head.
+        that predict a target become logits.
         """
-        decoder, head = decoder_and_head(self.llm)
+        decoder, head = self.llm_forward.decoder, self.llm_forward.head
         embeddings = self.embed(batch)
         prefix_arguments = self.prefix.arguments(embeddings) if batch.prefix_len and self.prefix else {}
         hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state

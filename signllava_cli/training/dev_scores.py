@@ -1,19 +1,18 @@
 """The loss on the dev split and the BLEU of its hypotheses; both are the same on any number of ranks."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
 
 from signllava_cli.console import progress
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Collate
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.generation.decoding import generate_batch
+from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe
 
@@ -104,24 +103,3 @@ def _rank_batches(
     for start in range(0, len(clips), batch_size * accelerator.num_processes):
         batch = clips[start + batch_size * accelerator.process_index :][:batch_size]
         yield (batch, True) if batch else (clips[start : start + 1], False)
-
-
-@contextlib.contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing.
-
-    Modules of bitsandbytes stay in training mode: on some CPUs they repack their 4-bit weights in eval mode, and
-    training cannot continue with the repacked weights.
-    """
-    modules = [
-        module
-        for module in model.modules()
-        if module.training and not type(module).__module__.startswith("bitsandbytes")
-    ]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True

@@ -17,6 +17,7 @@ from signllava_cli.data.batches import Batch
 from signllava_cli.data.training_set import longest_batch
 from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
+from signllava_cli.generation.trial import try_decoding
 from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import require_read_back, write_snapshot
@@ -42,17 +43,18 @@ class PreflightResult:
 
 
 def preflight(session: Session) -> PreflightResult:
-    """Take a step on the longest batch, score a dev batch, and write, read back and remove a checkpoint.
+    """Decode two clips, take a step on the longest batch, score a dev batch, and write, read and remove a checkpoint.
 
     Raises:
-        UserError: not enough memory or disk space, loss or gradients that are not finite, or a checkpoint that reads
-            back with other values.
+        UserError: an LLM that cannot be decoded, not enough memory or disk space, loss or gradients that are not
+            finite, or a checkpoint that reads back with other values.
     """
     optimizer_state = session.engine.optimizer_state()
     longest = longest_batch(session.recipe, session.training_set, session.collate)
     num_clips, num_tokens = len(longest.clips), longest.input_ids.numel()
     size = f"{format_count(num_clips, 'clip')}, {num_tokens} tokens"
     try:
+        try_decoding(session.bundle, session.recipe)
         result = _zero_lr_step(session, [longest])
         start_time = time.monotonic()
         session.dev_loss(should_stop=lambda: False, num_batches=1)

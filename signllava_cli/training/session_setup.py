@@ -18,7 +18,8 @@ from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import hash_sentences, read_prepared_context
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
 from signllava_cli.model.layouts import require_layouts
-from signllava_cli.model.llm import compile_layers, require_same_llm
+from signllava_cli.model.llm import require_same_llm
+from signllava_cli.model.llm_parts import compile_layers
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.partitioning import full_numel
 from signllava_cli.prepare.indexing import open_split
@@ -80,11 +81,13 @@ def setup_session(
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if recipe.train.torch_compile:
         compile_layers(model.llm)
-    model.train()  # also the frozen LLM: transformers disables gradient checkpointing in eval mode
+    model.train()
     optimizer = make_optimizer(model, recipe)
     engine = open_engine(accelerator, model, optimizer, recipe.train.max_grad_norm)
     engine.set_optimizer_state(optimizer_state)
-    has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(bundle.prompts.before_streams)
+    has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(
+        bundle.prompts.before_streams, recipe.data.max_seq_len
+    )
     session = Session(
         recipe=recipe,
         stage=stage,

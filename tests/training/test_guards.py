@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Ended, sets
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from signllava_cli.data.annotations import read_annotations
@@ -69,8 +70,20 @@ def test_a_broken_llm_is_refused_before_the_first_step(
     tensors = load_file(broken / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    more = [f"llm.path={broken}", "train.reuse_prefix=false"]
-    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, f"llm.path={broken}"]))
+    assert ended.code == 2
+    assert "the logits of LlamaForCausalLM are not finite" in ended.err
+
+
+def test_a_broken_projector_is_refused_before_the_first_step(
+    signllava: Command, settings: list[str], tmp_path: Path, run: Path
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    tensors = load_file(run / "last" / "projector.safetensors")
+    tensors["mae.boundary"][0, 0] = float("nan")
+    with safe_open(run / "last" / "projector.safetensors", "pt") as file:
+        save_file(tensors, broken, metadata=file.metadata())
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, f"init.projector={broken}"]))
     assert ended.code == 2
     assert "of the longest batch are not finite before the first step" in ended.err
 

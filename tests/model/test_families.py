@@ -1,0 +1,298 @@
+"""Every architecture class against its own forward and its own `generate`, or refused before training.
+
+The models are tiny and random (families.py). The dozen that differ most run in `make test`, the others as drills.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, write_family
+from torch.nn.functional import cross_entropy
+
+from signllava_cli.data.batches import Batch, collate_examples
+from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
+from signllava_cli.data.tasks import translation_instruction
+from signllava_cli.errors import UserError
+from signllava_cli.generation.decoding import decode_all, generate_batch, open_decoder
+from signllava_cli.generation.trial import try_decoding
+from signllava_cli.model import attention
+from signllava_cli.model.llm_parts import compile_layers, decoder_layers
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
+from signllava_cli.model.signllava_model import SignLlavaModel
+from signllava_cli.recipe import Recipe, read_recipe
+
+CPU = torch.device("cpu")
+TYPICAL = [
+    "llama",
+    "qwen3_moe",
+    "gemma2",
+    "gemma3",
+    "cohere2",
+    "granite",
+    "gpt_oss",
+    "gpt2",
+    "falcon_h1",
+    "deepseek_v3",
+    "minicpm3",
+    "nanochat",
+]
+REFUSED = {"gemma3n": "per-layer inputs", "gemma4_per_layer": "from input embeddings alone"}
+
+LORA_TARGETS = {
+    "opt": "q_proj,v_proj",
+    "gpt2": "c_attn",
+    "seed_oss": "q_proj,v_proj",
+    "falcon": "query_key_value",
+    "phimoe": "q_proj,v_proj",
+}
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+RIGHT = [
+    pytest.param(name, marks=[] if name in TYPICAL else [pytest.mark.drill])
+    for name in FAMILIES
+    if name not in REFUSED
+]
+
+
+@pytest.fixture
+def folder_of(made_once: MadeOnce) -> Callable[[str], Path]:
+    """The folder of a family, which is written once for all tests."""
+    return lambda name: made_once(f"family_{name}", lambda folder: write_family(name, folder))
+
+
+def family_recipe(folder: Path, *settings: str) -> Recipe:
+    return read_recipe("toy/tiny_pretrain", [f"llm.path={folder}", "generate.max_new_tokens=8", *settings])
+
+
+def make_examples(bundle: ModelBundle, recipe: Recipe, with_answer: bool) -> list[Example]:
+    """Clips of different lengths with random frames."""
+    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, 1, 2)
+    rng = np.random.default_rng(0)
+    return [
+        builder.build(
+            f"recording/{clip}",
+            {
+                name: rng.normal(size=(length, stream.width)).astype("float16")
+                for name, stream in recipe.streams.items()
+            },
+            translation_instruction(recipe.tasks, "The cat sits."),
+            ["The cat sits."] * (clip % 2),
+            with_answer=with_answer,
+        )
+        for clip, length in enumerate((9, 4, 14))
+    ]
+
+
+def make_batch(bundle: ModelBundle, recipe: Recipe) -> Batch:
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    return collate_examples(make_examples(bundle, recipe, with_answer=True), widths, bundle.pad_id, "right")
+
+
+def text_batch(ids: torch.Tensor) -> Batch:
+    """A batch (B, L) without streams, in which every token but the first is a target."""
+    indices = torch.arange(ids.numel()).view(ids.shape)[:, :-1]
+    mask = torch.ones_like(ids)
+    return Batch(("",), ids, mask, ids[:, 1:].flatten(), indices.flatten(), {}, Truncation())
+
+
+def own_loss(bundle: ModelBundle, batch: Batch) -> torch.Tensor:
+    """The loss of the class's own forward for the same input embeddings, on all its logits."""
+    logits = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), use_cache=False).logits
+    return cross_entropy(logits.flatten(0, 1)[batch.logit_indices].float(), batch.targets, reduction="sum")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_loss_is_that_of_the_class(name: str, folder_of: Callable[[str], Path]) -> None:
+    """Of text, given to the class as ids; and with frames, also the gradients of the projectors."""
+    recipe = family_recipe(folder_of(name))
+    bundle = load_model_bundle(recipe, CPU)
+    ids = torch.randint(3, 280, (2, 30), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        loss, num_targets = SignLlavaModel(bundle.model.llm, {}, 0)(text_batch(ids))
+        expected = bundle.model.llm(input_ids=ids, labels=ids, use_cache=False).loss
+    torch.testing.assert_close(loss / num_targets, expected.float(), rtol=1e-5, atol=1e-5)
+    batch, parameters = make_batch(bundle, recipe), list(bundle.model.projectors.parameters())
+    loss, own = bundle.model(batch)[0], own_loss(bundle, batch)
+    torch.testing.assert_close(loss, own, rtol=1e-5, atol=1e-5)
+    gradients, expected_gradients = torch.autograd.grad(loss, parameters), torch.autograd.grad(own, parameters)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_hypotheses_are_those_of_generate(name: str, folder_of: Callable[[str], Path]) -> None:
+    """Greedy and beam search of several clips together, against the class's `generate`, one clip at a time."""
+    for settings in (["generate.num_beams=1"], ["generate.num_beams=3", "generate.num_return_sequences=3"]):
+        recipe = family_recipe(folder_of(name), *settings)
+        bundle = load_model_bundle(recipe, CPU)
+        bundle.model.eval()
+        examples = make_examples(bundle, recipe, with_answer=False)
+        expected = [generate_batch(bundle, [example], recipe)[0] for example in examples]
+        assert len({round(hypothesis.score, 3) for hypothesis in expected}) > 1
+        for hypothesis, reference in zip(
+            decode_all(open_decoder(bundle, recipe), examples, 4), expected, strict=True
+        ):
+            assert (hypothesis.text, hypothesis.finished) == (reference.text, reference.finished)
+            assert hypothesis.score == pytest.approx(reference.score, abs=1e-4)
+            assert [text for text, _ in hypothesis.n_best] == [text for text, _ in reference.n_best]
+
+
+def greedy_text(bundle: ModelBundle, recipe: Recipe, example: Example) -> str:
+    """The greedy hypothesis, with the class's own forward on the whole sequence for each token."""
+    widths = {name: stream.width for name, stream in recipe.streams.items()}
+    sequence = bundle.model.embed(collate_examples([example], widths, bundle.pad_id, "right"))  # (1, L, hidden)
+    ids: list[int] = []
+    while len(ids) < recipe.generate.max_new_tokens and bundle.prompts.end_of_turn not in ids:
+        logits = bundle.model.llm(inputs_embeds=sequence, use_cache=False).logits
+        ids.append(int(logits[0, -1].argmax()))
+        next_embedding = bundle.model.llm_forward.embed(torch.tensor([ids[-1:]]))
+        sequence = torch.cat([sequence, next_embedding], dim=1)
+    return bundle.prompts.text(ids)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_right_is_refused_in_one_line(name: str, folder_of: Callable[[str], Path]) -> None:
+    with pytest.raises(UserError, match=REFUSED[name]) as refused:
+        load_model_bundle(family_recipe(folder_of(name)), CPU)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt_oss", "deepseek_v3"])
+def test_a_prefix_cache_changes_neither_loss_nor_gradients(name: str, folder_of: Callable[[str], Path]) -> None:
+    """Also where the text is longer than the window of a layer."""
+    recipe = family_recipe(folder_of(name))
+    bundle = load_model_bundle(recipe, CPU)
+    model, widths = bundle.model, {name: stream.width for name, stream in recipe.streams.items()}
+    examples = make_examples(bundle, recipe, with_answer=True)
+    full, omitted = (collate_examples(examples, widths, bundle.pad_id, "right", omit) for omit in (False, True))
+    parameters = list(model.projectors.parameters())
+    expected = model(full)[0]
+    assert model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
+    assert len(bundle.prompts.before_streams) > 12
+    loss = model(omitted)[0]
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    gradients, expected_gradients = torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [["llm.bits=4"], ["llm.bits=8"], ["llm.bits=16", "llm.dtype=bfloat16"]])
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_the_loss_of_a_rounded_llm_is_that_of_the_class(
+    settings: list[str], has_adapter: bool, folder_of: Callable[[str], Path]
+) -> None:
+    """Granite scales its logits by 4; the weights are the same rounded ones on both sides."""
+    lora = ["lora.enabled=true", "lora.target_modules=[q_proj,v_proj]"] if has_adapter else []
+    recipe = family_recipe(folder_of("granite"), "llm.dtype=bfloat16", *settings, *lora)
+    bundle = load_model_bundle(recipe, CPU)
+    batch = make_batch(bundle, recipe)
+    with torch.no_grad():
+        torch.testing.assert_close(bundle.model(batch)[0], own_loss(bundle, batch), rtol=1e-3, atol=1e-3)
+
+
+def test_a_wrong_window_is_noticed(folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token more than the window; then no prefix cache is used, and the LLM is as before."""
+    recipe = family_recipe(folder_of("gemma3"))
+    bundle = load_model_bundle(recipe, CPU)
+    right = attention.visible_keys
+
+    def wrong(queries: torch.Tensor, keys: torch.Tensor, window: int | None) -> torch.Tensor:
+        return right(queries, keys, None if window is None else window + 1)
+
+    monkeypatch.setattr(attention, "visible_keys", wrong)
+    assert not bundle.model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
+    assert bundle.model.llm.config._attn_implementation == "sdpa"
+
+
+def test_frames_are_as_loud_as_what_the_first_layer_receives_for_words(folder_of: Callable[[str], Path]) -> None:
+    """Gemma multiplies embeddings by 8, the square root of its width, and Falcon-H1 by 5."""
+    for name in ("llama", "gemma3", "minicpm3", "falcon_h1", "granite"):
+        bundle = load_model_bundle(family_recipe(folder_of(name)), CPU)
+        received: list[torch.Tensor] = []
+        hook = decoder_layers(bundle.model.llm)[0].register_forward_pre_hook(
+            lambda layer, args, kwargs, received=received: received.append(args[0]), with_kwargs=True
+        )
+        recipe = family_recipe(folder_of(name))
+        batch = make_batch(bundle, recipe)
+        bundle.model.llm(input_ids=torch.arange(3, 280)[None], use_cache=False)
+        bundle.model(batch)
+        hook.remove()
+        words, sequence = received
+        frames = sequence.flatten(0, 1)[batch.streams["mae"].frame_indices]
+        assert 0.7 < float(frames.std() / words.std()) < 1.4, name
+
+
+@pytest.mark.parametrize("name", ["opt", "gpt2", "seed_oss", "falcon", "phimoe"])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_frozen_llm_has_no_dropout_and_recomputes_activations(
+    name: str, stage: str, folder_of: Callable[[str], Path]
+) -> None:
+    """In training mode the loss is that of eval mode; only an adapter has dropout, its own."""
+    settings = ["lora.enabled=true", "lora.lora_dropout=0.5", f"lora.target_modules=[{LORA_TARGETS[name]}]"]
+    recipe = family_recipe(folder_of(name), *(settings if stage == "finetune" else []))
+    bundle = load_model_bundle(recipe, CPU)
+    model, batch = bundle.model, make_batch(bundle, recipe)
+    expected = model.eval()(batch)[0]
+    model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    calls: list[int] = []
+    child = next(iter(decoder_layers(model.llm)[0].children()))
+    child.register_forward_hook(lambda *_: calls.append(1))
+    loss = model.train()(batch)[0]
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    assert len(calls) == 2
+    if stage == "finetune":
+        adapter = [weight for part, weight in model.named_parameters() if "lora_B" in part]
+        with torch.no_grad():
+            for weight in adapter:
+                weight.normal_(std=0.1)
+        assert model(batch)[0] != model(batch)[0]
+        assert model.eval()(batch)[0] == model(batch)[0]
+
+
+@pytest.mark.parametrize("name", ["bloom", "opt"])
+def test_layers_are_compiled_wherever_a_class_has_them(
+    name: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    llm = load_model_bundle(family_recipe(folder_of(name)), CPU).model.llm
+    compile_layers(llm)
+    assert len(compiled) == llm.config.num_hidden_layers
+
+
+def test_a_pad_id_that_the_llm_lacks_is_not_used(folder_of: Callable[[str], Path]) -> None:
+    bundle = load_model_bundle(family_recipe(folder_of("llama")), CPU)
+    bundle.prompts.tokenizer.add_special_tokens({"pad_token": "<|new|>"})
+    bundle.prompts.tokenizer.pad_token_id = 512
+    assert bundle.pad_id == bundle.prompts.end_of_turn
+
+
+def test_what_cannot_be_decoded_is_refused_before_training(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = family_recipe(folder_of("lfm2"))
+    bundle = load_model_bundle(recipe, CPU)
+    trained, attention_name = set(bundle.model.trainable_parameters()), bundle.model.llm.config._attn_implementation
+    try_decoding(bundle, recipe)
+    assert set(bundle.model.trainable_parameters()) == trained
+    assert bundle.model.llm.config._attn_implementation == attention_name
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("shape mismatch\nin many lines")
+
+    monkeypatch.setattr(type(bundle.model.llm), "generate", broken)
+    with pytest.raises(UserError, match=r"Lfm2ForCausalLM could be trained, but not decoded .shape m") as refused:
+        try_decoding(bundle, recipe)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_reason_why_an_llm_does_not_sample_is_named(folder_of: Callable[[str], Path]) -> None:
+    """An LLM that our KV cache cannot serve does not sample; the message does not advise what is already set."""
+    recipe = family_recipe(folder_of("lfm2"), "generate.temperature=0.5")
+    with pytest.raises(UserError, match="Lfm2ForCausalLM has layers without attention"):
+        open_decoder(load_model_bundle(recipe, CPU), recipe)
+    recipe = family_recipe(folder_of("llama"), "generate.temperature=0.5", "llm.attn_implementation=eager")
+    with pytest.raises(UserError, match="is eager; set it to sdpa"):
+        open_decoder(load_model_bundle(recipe, CPU), recipe)
