@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from signllava_cli.data.batches import Batch
+from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.model.llm import decoder_and_head
 from signllava_cli.model.loss import summed_loss
 from signllava_cli.model.partitioning import gathered
@@ -32,7 +33,10 @@ class SignLlavaModel(nn.Module):
             scale, hidden = float(table.float().std()), table.shape[1]
         generator = torch.Generator().manual_seed(seed)
         self.projectors = nn.ModuleDict(
-            {name: Projector(stream, hidden, scale, generator) for name, stream in streams.items()}
+            {
+                name: Projector(projector_input, hidden, scale, generator)
+                for name, projector_input in projector_inputs(streams).items()
+            }
         ).to(table.device)
 
     def reuse_prefix(self, ids: tuple[int, ...]) -> bool:
@@ -58,8 +62,8 @@ class SignLlavaModel(nn.Module):
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
             with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
-                projected = projector(stream.frames, len(stream.start_indices))  # (F + 2 C, hidden)
-            indices = torch.cat([stream.frame_indices, stream.start_indices, stream.end_indices])
+                projected = projector(stream.frames, stream.windows, len(stream.start_indices))  # (E + 2 C, hidden)
+            indices = torch.cat([stream.embedding_indices, stream.start_indices, stream.end_indices])
             rows = rows.index_copy(0, indices, projected.to(rows.dtype))
         return rows.view_as(words)
 
