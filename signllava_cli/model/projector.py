@@ -58,7 +58,7 @@ class Projector(nn.Module):
         start, end = self.boundary[:, None].expand(-1, num_clips, -1)  # (num_clips, hidden) each
         return torch.cat([self.embed(frames, windows), start, end])
 
-    def embed(self, frames: Tensor, windows: Sequence[Tensor]) -> Tensor:
+    def embed(self, frames: Tensor, windows: Sequence[Tensor] = ()) -> Tensor:
         """Embeddings (E, hidden) of frames (F, width). `windows`: as in a `StreamBatch`."""
         assert [indices.shape[1] for indices in windows] == [window.kernel for window in self.input.windows]
         states = self.norm_in(frames.to(self.boundary.dtype))

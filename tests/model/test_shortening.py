@@ -13,6 +13,8 @@ from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.expected_lengths import expected_lengths
 from signllava_cli.data.projector_inputs import ProjectorInput
 from signllava_cli.data.tasks import Instruction, translation_instruction
+from signllava_cli.errors import UserError
+from signllava_cli.model.checkpoint import PROJECTOR, CheckpointConfig, load_projectors, write_checkpoint
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.projector import JoinedNorm, Projector
 from signllava_cli.prepare.indexing import open_split
@@ -116,6 +118,38 @@ def test_each_joined_stream_has_its_own_norm() -> None:
     torch.testing.assert_close(norm(frames), expected)
 
 
+PLAIN: list[str] = []
+STACK = ["streams.mae.stack=3"]
+JOIN = ["streams={a: {width: 32, join: x}, b: {width: 32, join: x}}"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "loaded", "message"),
+    [
+        (PLAIN, STACK, "mae was trained with stack=1, but this recipe has stack=3"),
+        (STACK, PLAIN, "mae was trained with stack=3, but this recipe has stack=1"),
+        (STACK, ["streams.mae.stack=2"], "mae was trained with stack=3, but this recipe has stack=2"),
+        (["streams.mae.conv.stride=2"], ["streams.mae.conv.stride=3"], "'stride': 2.* has conv=.*'stride': 3"),
+        (STACK, ["streams.mae.width=192"], "mae was trained with stack=3"),
+        (JOIN, ["streams={b: {width: 32, join: x}, a: {width: 32, join: x}}"], r"join=\['a', 'b'\].*\['b', 'a'\]"),
+        (["streams={x: {width: 64}}"], JOIN, r"x was trained with stack=1, but this recipe has join=\['a', 'b'\]"),
+    ],
+)
+def test_a_checkpoint_is_refused_for_other_settings_also_of_the_same_shapes(
+    settings: list[str], tmp_path: Path, trained: list[str], loaded: list[str], message: str
+) -> None:
+    recipe = read_recipe("toy/tiny_pretrain", [*settings, *trained])
+    bundle = load_model_bundle(recipe, CPU)
+    config = CheckpointConfig("pretrain", 0, bundle.llm_identity, bundle.prompts.turns, "data", {})
+    weights = {name: weight.detach() for name, weight in bundle.model.trainable_parameters().items()}
+    write_checkpoint(tmp_path, bundle.model, weights, config, recipe)
+    load_projectors(bundle.model, tmp_path / PROJECTOR)
+    other = load_model_bundle(read_recipe("toy/tiny_pretrain", [*settings, *loaded]), CPU).model
+    with pytest.raises(UserError, match=message) as refused:
+        load_projectors(other, tmp_path / PROJECTOR)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.fixture(params=SHORTENINGS)
 def shortened(request: pytest.FixtureRequest, settings: list[str], halved_corpus: Path) -> Recipe:
     return read_recipe("toy/tiny_pretrain", [*settings, f"data.root={halved_corpus}", *SHORTENINGS[request.param]])
@@ -162,9 +196,7 @@ def test_a_batch_has_an_index_for_every_embedding_and_padding_elsewhere(shortene
     for name, stream in batch.streams.items():
         projector = bundle.model.projectors[name]
         assert isinstance(projector, Projector)
-        expected = torch.cat(
-            [projector.embed_clip(torch.from_numpy(e.streams[name].copy())) for e in examples]
-        )
+        expected = torch.cat([projector.embed_clip(torch.from_numpy(e.streams[name].copy())) for e in examples])
         torch.testing.assert_close(rows[stream.embedding_indices], expected, rtol=1e-4, atol=1e-5)
         for indices in (stream.embedding_indices, stream.start_indices, stream.end_indices):
             assert not is_stream[indices].any(), "each index belongs to one vector"

@@ -46,6 +46,7 @@ def test_descriptions_name_the_keys_of_sign_llava_that_are_imported_under_them()
         ("llm.bits", "4, 8, 16 or 32; default 16"),
         ("track.report_to", "list of tensorboard, wandb, mlflow or trackio; default []"),
         ("streams.NAME.width", "integer, at least 1; no default"),
+        ("streams.NAME.conv.stride", "integer, at least 1; default 2"),
         ("tasks.yes", "text; default 'yes'"),
     ],
 )
