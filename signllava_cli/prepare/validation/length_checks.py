@@ -10,7 +10,7 @@ from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import BOUNDARY_VECTORS
 from signllava_cli.data.feature_stream import count_kept_frames
-from signllava_cli.data.projector_inputs import projector_inputs
+from signllava_cli.data.projector_inputs import MAX_CUT, projector_inputs
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.prepare.validation.array_checks import ClipArrays
 from signllava_cli.prepare.validation.checks import MAX_LENGTH_RATIO
@@ -37,6 +37,17 @@ def check_agreement(split: str, arrays: Mapping[str, ClipArrays], findings: Find
         for clip, ratio in outliers.items():
             detail = f"{clip}: {ratio:.2f} instead of {median:.2f}"
             findings.add("lengths-disagree", [clip], split, f"{first}/{second}", detail)
+
+
+def check_joined(split: str, arrays: Mapping[str, ClipArrays], recipe: Recipe, findings: Findings) -> None:
+    """Add findings for clips in which streams that the recipe joins differ too much in length. `arrays`: by stream."""
+    for projector_input in projector_inputs(recipe.streams).values():
+        streams = {name: stream for name, stream in projector_input.streams.items() if name in arrays}
+        for clip in set.intersection(*(set(arrays[name]) for name in streams)) if len(streams) > 1 else ():
+            lengths = {name: -(-arrays[name][clip].frames // stream.stride) for name, stream in streams.items()}
+            if min(lengths.values()) and max(lengths.values()) - min(lengths.values()) > MAX_CUT:
+                detail = f"{clip}: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
+                findings.add("lengths-joined", [clip], split, "/".join(streams), detail)
 
 
 def check_fit(
