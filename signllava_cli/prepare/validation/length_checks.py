@@ -40,7 +40,7 @@ def check_agreement(split: str, arrays: Mapping[str, ClipArrays], findings: Find
 
 
 def check_joined(split: str, arrays: Mapping[str, ClipArrays], recipe: Recipe, findings: Findings) -> None:
-    """Add findings for clips in which streams that the recipe joins differ too much in length. `arrays`: by stream."""
+    """Add findings for clips in which joined streams differ in length by too many frames. `arrays`: by stream."""
     for projector_input in projector_inputs(recipe.streams).values():
         streams = {name: stream for name, stream in projector_input.streams.items() if name in arrays}
         for clip in set.intersection(*(set(arrays[name]) for name in streams)) if len(streams) > 1 else ():
