@@ -54,7 +54,9 @@ def decode_one_at_a_time(
     recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
 ) -> Texts:
     """Decode with transformers' generate, in signing order."""
-    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    builder = ExampleBuilder(
+        bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+    )
     instruction, texts = translation_instruction(recipe.tasks), Texts()
     for clip in clips:
         context = source.sentences(clip, split, texts)

@@ -105,7 +105,11 @@ class Benchmark:
         self.model = self.bundle.model.train()
         self.optimizer = make_optimizer(self.model, recipe)
         builder = ExampleBuilder(
-            self.bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+            self.bundle.prompts,
+            recipe.streams,
+            recipe.data.max_seq_len,
+            recipe.data.min_frames,
+            recipe.context.prelude,
         )
         self.examples = TrainingSet(recipe, open_split(recipe.data, recipe.streams, "train"), builder)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models are not faster with more, and tests run in parallel
 import subprocess
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import numpy as np
 import psutil
 import pytest
 from browser import CHROMIUM
@@ -129,6 +131,42 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 def corpus(made_once: MadeOnce) -> Path:
     """The toy corpus with seed 0. Tests must not write to it."""
     return made_once("toy", write_toy_corpus)
+
+
+# Overrides that give the toy recipe shorter sequences, by the setting that each of them tests.
+SHORTENINGS = {
+    "stack": ["streams.mae.stack=3", "streams.sign2vec.stack=2"],
+    "conv": ["streams.mae.conv={kernel: 3, stride: 2, layers: 2}", "streams.sign2vec.conv.kernel=5"],
+    "join": [
+        "streams={left: {width: 32, join: halves, stack: 2}, sign2vec: {width: 48}, "
+        "right: {width: 32, join: halves, stack: 2}}"
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def halved_corpus(made_once: MadeOnce, corpus: Path) -> Path:
+    """The toy corpus with two more streams of equal rate, the halves of mae's numbers.
+
+    In every fifth clip of a split, `right` lacks the last frame. Tests must not write to it.
+    """
+
+    def make(folder: Path) -> None:
+        from signllava_cli.prepare.dataset_writer import write_stream
+
+        shutil.copytree(corpus, folder, ignore=shutil.ignore_patterns("index.*"))
+        for split in ("train", "dev", "test"):
+            halves: dict[str, dict[str, dict[str, np.ndarray]]] = {"left": {}, "right": {}}
+            clips = open_recipe_split(read_recipe("toy/tiny_pretrain", [f"data.root={corpus}"]), split)
+            for number, clip in enumerate(clips.clips):
+                frames = clips.read(clip)["mae"]
+                halves["left"].setdefault(clip.recording, {})[clip.name] = frames[:, :32]
+                shortened = frames[:-1, 32:] if number % 5 == 0 else frames[:, 32:]
+                halves["right"].setdefault(clip.recording, {})[clip.name] = shortened
+            for name, recordings in halves.items():
+                write_stream(folder, split, name, recordings, 2)
+
+    return made_once("halved", make)
 
 
 @pytest.fixture(scope="session")

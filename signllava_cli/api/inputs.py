@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from signllava_cli.data.feature_stream import count_kept_frames, subsample
+from signllava_cli.data.feature_stream import subsample
+from signllava_cli.data.projector_inputs import cut_to_shortest, projector_inputs
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Stream, is_unicode
 
@@ -18,12 +19,15 @@ class InvalidInput(UserError, ValueError):
 def check_features(features: Mapping[str, Any], streams: Mapping[str, Stream]) -> dict[str, np.ndarray]:
     """`features` as float16 arrays (T, width), in the model's order of streams, subsampled as in training.
 
+    Joined streams are cut to the shortest of them.
+
     Args:
         features: stream name -> numpy array or torch tensor of numbers, (T, width), on any device.
         streams: those that the model knows.
 
     Raises:
-        InvalidInput: no stream, an unknown one, another shape, no frames, or values that are not finite in float16.
+        InvalidInput: no stream, an unknown one, another shape, no frames, values that are not finite in float16, or
+            joined streams whose lengths differ by more than a few frames.
     """
     if not isinstance(features, Mapping) or not features:
         raise InvalidInput(
@@ -33,14 +37,27 @@ def check_features(features: Mapping[str, Any], streams: Mapping[str, Stream]) -
         raise InvalidInput(
             f"features: the model knows no stream {', '.join(unknown)}; it knows {_list_streams(streams)}."
         )
-    return {name: check_frames(name, features[name], config) for name, config in streams.items() if name in features}
+    strided = {
+        name: _check_array(name, features[name], config)[:: config.stride]
+        for name, config in streams.items()
+        if name in features
+    }
+    for projector_input in projector_inputs(streams).values():
+        lengths = {name: len(strided[name]) for name in projector_input.streams if name in strided}
+        if len(lengths) > 1:
+            try:
+                shortest = cut_to_shortest(lengths, "features")
+            except UserError as error:
+                raise InvalidInput(str(error)) from None
+            strided |= {name: strided[name][:shortest] for name in lengths}
+    return {name: _subsampled(name, frames, streams[name]) for name, frames in strided.items()}
 
 
-def check_frames(name: str, frames: Any, config: Stream) -> np.ndarray:
-    """The frames (T, width) of one stream as float16, without those that `stride` and `max_frames` remove.
+def _check_array(name: str, frames: Any, config: Stream) -> np.ndarray:
+    """The frames (T, width) of one stream as an array of numbers.
 
     Raises:
-        InvalidInput: as in `check_features`.
+        InvalidInput: they are not numbers, of another shape, or none.
     """
     array = frames.detach().cpu().float().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
     if array.dtype.kind not in "fiu":
@@ -49,13 +66,22 @@ def check_frames(name: str, frames: Any, config: Stream) -> np.ndarray:
         raise InvalidInput(
             f"features[{name!r}]: shape {tuple(array.shape)}, but the model takes (T, {config.width}) with T > 0."
         )
+    return array
+
+
+def _subsampled(name: str, array: np.ndarray, config: Stream) -> np.ndarray:
+    """At most `max_frames` of the frames (T, width), as float16.
+
+    Raises:
+        InvalidInput: a value is not finite in float16.
+    """
     with np.errstate(over="ignore"):
-        frames16 = np.ascontiguousarray(array[:: config.stride]).astype(np.float16)
-    num_kept = int(count_kept_frames(np.array([len(array)]), config)[0])
-    frames16 = frames16 if len(frames16) == num_kept else subsample(frames16, num_kept)
-    if not np.isfinite(frames16).all():
+        frames = np.ascontiguousarray(array).astype(np.float16)
+    if config.max_frames is not None and len(frames) > config.max_frames:
+        frames = subsample(frames, config.max_frames)
+    if not np.isfinite(frames).all():
         raise InvalidInput(f"features[{name!r}]: has NaN, infinity, or values beyond the range of float16.")
-    return frames16
+    return frames
 
 
 def check_text(name: str, text: Any) -> str:

@@ -49,7 +49,7 @@ def model_card(checkpoint: Path, recipe: Recipe, name: str) -> ModelCard:
         ],
     )
     streams = "\n".join(
-        f"| `{name}` | {stream.width} | {stream.projector} |" for name, stream in recipe.streams.items()
+        f"| `{name}` | {stream.width} | {stream.architecture} |" for name, stream in recipe.streams.items()
     )
     return ModelCard(f"""---
 {data.to_yaml()}

@@ -16,6 +16,7 @@ from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpo
 from signllava_cli.api.inputs import InvalidInput, check_features, check_text
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
+from signllava_cli.data.projector_inputs import join_all, projector_inputs
 from signllava_cli.data.tasks import Instruction, translation_instruction
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.checkpoint import checkpoint_recipe, read_config
@@ -65,7 +66,10 @@ class Translation:
 
     @cached_property
     def stream_embeddings(self) -> dict[str, np.ndarray]:
-        """Stream -> float32 (T, hidden): the projected frames in the prompt. Computed on first access."""
+        """Stream, or name of joined streams -> float32 (E, hidden): the embeddings of the frames in the prompt.
+
+        Computed on first access. E is T, unless the projector shortens.
+        """
         return self._embed()
 
 
@@ -78,7 +82,7 @@ class SignLlava:
     def __init__(self, checkpoint: Path, recipe: Recipe, bundle: ModelBundle) -> None:
         self.checkpoint, self.recipe, self._bundle = checkpoint, recipe, bundle
         self._builder = ExampleBuilder(
-            bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
         self._decoder: Decoder | None = open_decoder(bundle, recipe)
         self._lock = threading.Lock()
@@ -132,7 +136,8 @@ class SignLlava:
         """The translation of one clip.
 
         Args:
-            features: stream name -> numbers (T, width), numpy or torch; any of the model's streams.
+            features: stream name -> numbers (T, width), numpy or torch; any of the model's streams. Of joined streams
+                that are not all given, the missing ones are zeros.
             context: the sentences signed before the clip, in signing order; empty ones are skipped.
             prelude: how many of them belong to the recording's prelude, by default the recipe's number; truncation
                 removes them last.
@@ -193,20 +198,25 @@ class SignLlava:
 
     @torch.no_grad()
     def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[NearestToken]]:
-        """For each frame of `stream`, the `k` tokens whose input embeddings have the highest cosine similarity with
-        the projected frame.
+        """For each embedding of the frames of `stream`, the `k` tokens whose input embeddings have the highest cosine
+        similarity with it.
 
         Args:
-            frames: (T, width), as in `translate`.
+            frames: (T, width), as in `translate`. Those of the streams that `stream` is joined with are zeros.
 
         Returns:
-            For each frame that the model would read: (token as text, cosine similarity), highest first.
+            For each embedding that the model would read, one per frame unless the projector shortens: (token as text,
+            cosine similarity), highest first.
         """
         if k < 1:
             raise InvalidInput(f"k={k}: expected 1 or more.")
-        streams = check_features({stream: frames}, self.recipe.streams)
+        inputs = join_all(
+            check_features({stream: frames}, self.recipe.streams), projector_inputs(self.recipe.streams)
+        )
         table = self._bundle.model.llm.get_input_embeddings().weight  # (vocabulary, hidden)
-        embeddings = normalize(torch.from_numpy(self._embed_streams(streams)[stream]).to(table.device), dim=-1)
+        embeddings = normalize(
+            torch.from_numpy(next(iter(self._embed_inputs(inputs).values()))).to(table.device), dim=-1
+        )
         cosines = torch.cat(  # (T, vocabulary)
             [embeddings @ normalize(rows.float(), dim=-1).T for rows in table.split(ROWS_PER_CHUNK)], 1
         )
@@ -268,14 +278,14 @@ class SignLlava:
             context=example.context,
             truncation=example.truncation,
             abstained=hypothesis.abstained,
-            _embed=lambda: self._embed_streams(example.streams),
+            _embed=lambda: self._embed_inputs(example.streams),
         )
 
     @torch.no_grad()
-    def _embed_streams(self, streams: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Stream -> projected frames, float32 (T, hidden)."""
+    def _embed_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Name of a projector's input -> embeddings of its frames, float32 (E, hidden)."""
         projectors, device = self._bundle.model.projectors, self._bundle.device
         return {
-            name: projectors[name].embed(torch.from_numpy(frames.copy()).to(device)).float().cpu().numpy()  # type: ignore[operator]
-            for name, frames in streams.items()
+            name: projectors[name].embed_clip(torch.from_numpy(frames.copy()).to(device)).float().cpu().numpy()  # type: ignore[operator]
+            for name, frames in inputs.items()
         }

@@ -59,7 +59,7 @@ def _summary(inspection: "Inspection") -> list[tuple[str, str]]:
     links = f", {' and '.join(inspection.links)} of its run" if inspection.links else ""
     layouts = {name: f", layout {layout}" for name, layout in config.layouts.items()}
     streams = [
-        f"{name} ({stream.width}, {stream.projector}{layouts.get(name, '')})"
+        f"{name} ({stream.width}, {stream.architecture}{layouts.get(name, '')})"
         for name, stream in recipe.streams.items()
     ]
     context, lora = recipe.context, recipe.lora

@@ -1,6 +1,6 @@
-"""Collates examples into tensors, with the index of every token, frame and boundary vector in the batch."""
+"""Collates examples into tensors, with the index of every token, embedding and boundary vector in the batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -9,33 +9,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signllava_cli.data.examples import Example, Truncation
-from signllava_cli.recipe import Recipe
+from signllava_cli.data.examples import BOUNDARY_VECTORS, Example, Truncation
+from signllava_cli.data.projector_inputs import ProjectorInput, projector_inputs
+from signllava_cli.recipe import Recipe, Stream
 
 
 @dataclass(frozen=True)
 class StreamBatch:
-    """The frames of one stream of C clips, concatenated without padding, and where they go in the batch.
+    """The frames of C clips for one projector, concatenated without padding, and where its output goes in the batch.
 
-    `frames`: float16 (F, width). `frame_indices`: int64 (F,). `start_indices`, `end_indices`: int64 (C,), of the
-    boundary vectors before and after each clip's frames. All indices are into the batch flattened to B * L.
+    `frames`: float16 (F, width). `windows`: for each window layer of the projector, int64 (outputs, kernel), the
+    frames that each output reads, counted from 1 (0 is a frame of zeros); a window never reads two clips.
+    `embedding_indices`: int64 (E,), of the E embeddings; without windows E is F. `start_indices`, `end_indices`:
+    int64 (C,), of the boundary vectors before and after each clip's embeddings. All three are indices into the batch
+    flattened to B * L.
     """
 
     frames: Tensor
-    frame_indices: Tensor
+    windows: tuple[Tensor, ...]
+    embedding_indices: Tensor
     start_indices: Tensor
     end_indices: Tensor
+
+    def to(self, device: torch.device) -> "StreamBatch":
+        """The same frames and indices on `device`."""
+        return StreamBatch(
+            self.frames.to(device, non_blocking=True),
+            tuple(indices.to(device, non_blocking=True) for indices in self.windows),
+            self.embedding_indices.to(device, non_blocking=True),
+            self.start_indices.to(device, non_blocking=True),
+            self.end_indices.to(device, non_blocking=True),
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
     """B sequences, padded to length L.
 
-    `input_ids`, `attention_mask`: int64 (B, L); the id is `pad_id`, and ignored, at padding and where a frame or a
-    boundary vector goes. `targets`: int64 (N,), the answer tokens of all clips. `logit_indices`: int64 (N,), the
-    index into the batch flattened to B * L of the hidden state that predicts each target. `streams`: every stream of
-    the recipe, in its order; one that no clip of this batch has is empty. `prefix_len`: the number of tokens of
-    constant text that are omitted at the start of each sequence, for a model with a prefix cache.
+    `input_ids`, `attention_mask`: int64 (B, L); the id is `pad_id`, and ignored, at padding and where an embedding of
+    frames or a boundary vector goes. `targets`: int64 (N,), the answer tokens of all clips. `logit_indices`: int64
+    (N,), the index into the batch flattened to B * L of the hidden state that predicts each target. `streams`: by
+    name, the input of every projector, in the order of the recipe; one that no clip of this batch has is empty.
+    `prefix_len`: the number of tokens of constant text that are omitted at the start of each sequence, for a model
+    with a prefix cache.
     """
 
     clips: tuple[str, ...]
@@ -65,10 +81,7 @@ class Batch:
             attention_mask=self.attention_mask.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
             logit_indices=self.logit_indices.to(device, non_blocking=True),
-            streams={
-                name: StreamBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(stream).values()))
-                for name, stream in self.streams.items()
-            },
+            streams={name: stream.to(device) for name, stream in self.streams.items()},
         )
 
 
@@ -77,7 +90,7 @@ Collate = Callable[[Sequence[Example]], "Batch"]
 
 def collate_examples(
     examples: Sequence[Example],
-    widths: dict[str, int],
+    streams: Mapping[str, Stream],
     pad_id: int,
     pad_side: Literal["left", "right"],
     omit_prefix: bool = False,
@@ -88,7 +101,7 @@ def collate_examples(
     token is predicted but never an input, so it is no part of the sequence.
 
     Args:
-        widths: width of a frame in every stream of the recipe, by stream.
+        streams: the section `streams` of the recipe.
         omit_prefix: omit the text before the streams, which is the same in every prompt.
     """
     prefixes = [() if omit_prefix else example.prompt.before for example in examples]
@@ -100,20 +113,21 @@ def collate_examples(
     ids = np.full((len(examples), max_len), pad_id, dtype=np.int64)  # (B, L)
     mask = np.zeros((len(examples), max_len), dtype=np.int64)  # (B, L)
     logit_indices: list[np.ndarray] = []
-    segments: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in widths}
+    inputs = projector_inputs(streams)
+    segments: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in inputs}
     for row, (example, prefix, length) in enumerate(zip(examples, prefixes, lengths, strict=True)):
         column = max_len - length if pad_side == "left" else 0
         mask[row, column : column + length] = 1
         ids[row, column : column + len(prefix)] = prefix
         column += len(prefix)
-        for name in widths:
+        for name, projector_input in inputs.items():
             if name in example.streams:
                 segments[name].append((row * max_len + column, example.streams[name]))
-                column += len(example.streams[name]) + 2
+                column += projector_input.count_embeddings(len(example.streams[name])) + BOUNDARY_VECTORS
         ids[row, column : column + len(example.prompt.after)] = example.prompt.after
         column += len(example.prompt.after)
-        inputs = example.answer[:-1]
-        ids[row, column : column + len(inputs)] = inputs
+        answer_inputs = example.answer[:-1]
+        ids[row, column : column + len(answer_inputs)] = answer_inputs
         logit_indices.append(row * max_len + column - 1 + np.arange(len(example.answer)))
     targets = np.array([token for example in examples for token in example.answer], dtype=np.int64)  # (N,)
     return Batch(
@@ -122,7 +136,7 @@ def collate_examples(
         attention_mask=torch.from_numpy(mask),
         targets=torch.from_numpy(targets),
         logit_indices=torch.from_numpy(np.concatenate(logit_indices)),
-        streams={name: _stream_batch(segments[name], width) for name, width in widths.items()},
+        streams={name: _stream_batch(segments[name], projector_input) for name, projector_input in inputs.items()},
         truncation=sum((example.truncation for example in examples), Truncation()),
         prefix_len=len(examples[0].prompt.before) if omit_prefix else 0,
     )
@@ -130,19 +144,22 @@ def collate_examples(
 
 def training_collator(recipe: Recipe, pad_id: int, omit_prefix: bool = False) -> Collate:
     """The collate function of training: `collate_examples`, padded on the right."""
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return partial(collate_examples, widths=widths, pad_id=pad_id, pad_side="right", omit_prefix=omit_prefix)
+    return partial(collate_examples, streams=recipe.streams, pad_id=pad_id, pad_side="right", omit_prefix=omit_prefix)
 
 
-def _stream_batch(segments: list[tuple[int, np.ndarray]], width: int) -> StreamBatch:
+def _stream_batch(segments: list[tuple[int, np.ndarray]], projector_input: ProjectorInput) -> StreamBatch:
     """`segments`: for each clip the flattened index of its first boundary vector, and its frames (T, width)."""
     frames = [clip_frames for _, clip_frames in segments]
+    num_frames = np.array([len(clip_frames) for clip_frames in frames], dtype=np.int64)  # (C,)
+    num_embeddings = projector_input.count_embeddings(num_frames)  # (C,)
     start_indices = np.array([start for start, _ in segments], dtype=np.int64)  # (C,)
-    end_indices = np.array([start + len(clip_frames) + 1 for start, clip_frames in segments], dtype=np.int64)  # (C,)
-    frame_indices = [start + 1 + np.arange(len(clip_frames)) for start, clip_frames in segments]
+    embedding_indices = [
+        start + 1 + np.arange(count) for start, count in zip(start_indices, num_embeddings, strict=True)
+    ]
     return StreamBatch(
-        frames=torch.from_numpy(np.concatenate([*frames, np.empty((0, width), np.float16)])),  # (F, width)
-        frame_indices=torch.from_numpy(np.concatenate([*frame_indices, np.empty(0, np.int64)]).astype(np.int64)),
+        frames=torch.from_numpy(np.concatenate([*frames, np.empty((0, projector_input.width), np.float16)])),
+        windows=tuple(map(torch.from_numpy, projector_input.window_indices(num_frames))),
+        embedding_indices=torch.from_numpy(np.concatenate([*embedding_indices, np.empty(0, np.int64)])),  # (E,)
         start_indices=torch.from_numpy(start_indices),
-        end_indices=torch.from_numpy(end_indices),
+        end_indices=torch.from_numpy(start_indices + num_embeddings + 1),  # (C,)
     )

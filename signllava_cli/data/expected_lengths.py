@@ -17,18 +17,18 @@ SAMPLE_SIZE = 1000  # sentences of a split that are tokenized to estimate the to
 def expected_lengths(split: Split, recipe: Recipe, prompts: PromptBuilder) -> np.ndarray:
     """The expected sequence length of each clip of `split.clips` in a training batch, in tokens, int64 (clips,).
 
-    Frames, boundary vectors and the fixed text of the longest question are counted exactly. The tokens of the answer
-    and of the context (all the gold context that the recipe allows) are estimated from their bytes, by the tokens per
-    byte of a sample of the split. What is sampled for one training example (a shorter context, a paraphrase, the
-    answer to another task) is not known here, so single sequences are shorter, or some tokens longer.
+    Embeddings of frames, boundary vectors and the fixed text of the longest question are counted exactly. The tokens
+    of the answer and of the context (all the gold context that the recipe allows) are estimated from their bytes, by
+    the tokens per byte of a sample of the split. What is sampled for one training example (a shorter context, a
+    paraphrase, the answer to another task) is not known here, so single sequences are shorter, or some tokens longer.
     """
-    frames = sum((stream.kept_frame_counts() for stream in split.streams), np.zeros(len(split.index), np.int64))
+    embeddings = sum(split.count_embeddings().values(), np.zeros(len(split.index), np.int64))
     questions = [getattr(recipe.tasks, task) for task, weight in vars(recipe.tasks.train).items() if weight]
     question_tokens = max(_prompt_tokens(prompts, [], question) for question in questions)
     context_bytes, sentences = context_sizes(split.index, recipe.context.window, recipe.context.prelude)
     line_tokens = np.where(sentences, sentences - 1 + _heading_tokens(prompts), 0)  # a line break is a token
     text_tokens = (split.index.text_bytes + context_bytes) * _tokens_per_byte(split.index, prompts)
-    lengths = frames + BOUNDARY_VECTORS * len(split.streams) + question_tokens + line_tokens + text_tokens
+    lengths = embeddings + BOUNDARY_VECTORS * len(split.inputs) + question_tokens + line_tokens + text_tokens
     max_len = recipe.data.max_seq_len - 1  # the last token of the answer is no input
     return np.minimum(np.ceil(lengths).astype(np.int64), max_len)[split.clips.rows]
 

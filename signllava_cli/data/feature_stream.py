@@ -30,12 +30,15 @@ class FeatureStream:
 
     `frame_counts`, `widths`, `file_indices`, `offsets`: (clips,), the columns of the index.
 
+    Args:
+        limits: the number of frames of each clip at most, (clips,), counted after `stride` and before `max_frames`.
+
     Raises:
         UserError: the width of a clip is not the recipe's.
     """
 
-    def __init__(self, index: Index, name: str, config: Stream) -> None:
-        self.index, self.name, self.config = index, name, config
+    def __init__(self, index: Index, name: str, config: Stream, limits: np.ndarray | None = None) -> None:
+        self.index, self.name, self.config, self.limits = index, name, config, limits
         self.files = index.files(name)
         self.frame_counts, self.widths = index.frame_counts(name), index.widths(name)
         self.file_indices, self.offsets = index.file_indices(name), index.offsets(name)
@@ -57,11 +60,16 @@ class FeatureStream:
         return self.config.layout or self.index.layout(self.name)
 
     def kept_frame_counts(self) -> np.ndarray:
-        """The number of frames of each clip that `stride` and `max_frames` keep, int64 (clips,)."""
-        return count_kept_frames(self.frame_counts.astype(np.int64), self.config)
+        """The number of frames of each clip that `stride`, the limits and `max_frames` keep, int64 (clips,)."""
+        counts = self.frame_counts.astype(np.int64)
+        if self.limits is not None:
+            counts = np.minimum(counts, self.limits * self.config.stride)
+        return count_kept_frames(counts, self.config)
 
     def read(self, clip: Clip) -> np.ndarray:
         """The frames of `clip`, float16 (T, width): every `stride`-th, and at most `max_frames`, evenly spaced.
+
+        Frames above the clip's limit are not read.
 
         Raises:
             UserError: the clip has no frames, a value is NaN or infinite, or the file is damaged or has changed.
@@ -72,6 +80,8 @@ class FeatureStream:
                 f"Stream {self.name} has no frames of clip {clip.id}; pack its features, or set data.missing=skip."
             )
         indices = np.arange(0, count, self.config.stride)
+        if self.limits is not None:
+            indices = indices[: self.limits[clip.row]]
         if self.config.max_frames is not None and len(indices) > self.config.max_frames:
             indices = subsample(indices, self.config.max_frames)
         read = self._read_direct if self.offsets[clip.row] >= 0 else self._read_hdf5

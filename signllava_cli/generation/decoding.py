@@ -120,7 +120,7 @@ class SharedPrefixDecoder:
     def __init__(self, bundle: ModelBundle, recipe: Recipe, prefix: PrefixCache) -> None:
         self.bundle, self.config, self.prefix = bundle, recipe.generate, prefix
         self.search_config = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
-        self.widths = {name: stream.width for name, stream in recipe.streams.items()}
+        self.streams = recipe.streams
         self.llm_forward = bundle.model.llm_forward
         self.active: list[Example] = []
         self._cache: KVCache | None = None
@@ -129,7 +129,7 @@ class SharedPrefixDecoder:
     @torch.no_grad()
     def admit(self, examples: Sequence[Example]) -> None:
         """Read the prompts of `examples` and choose the first tokens of their hypotheses."""
-        batch = collate_examples(examples, self.widths, self.bundle.pad_id, "right", omit_prefix=True)
+        batch = collate_examples(examples, self.streams, self.bundle.pad_id, "right", omit_prefix=True)
         batch = batch.to(self.bundle.device)
         embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)
@@ -215,8 +215,7 @@ def generate_batch(bundle: ModelBundle, examples: Sequence[Example], recipe: Rec
     The batch is padded on the left, so that the new tokens of every clip directly follow its prompt.
     """
     model, end_of_turn, config = bundle.model, bundle.prompts.end_of_turn, recipe.generate
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    batch = collate_examples(examples, widths, bundle.pad_id, "left").to(bundle.device)
+    batch = collate_examples(examples, recipe.streams, bundle.pad_id, "left").to(bundle.device)
     num_return = config.num_return_sequences
     output = embeddings_to_tokens(
         model.llm,

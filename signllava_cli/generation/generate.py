@@ -82,7 +82,7 @@ def _decode_source(
 ) -> None:
     """Decode the clips of the shard that have no prediction yet; join the parts if that completes the split."""
     split, start_time = job.split, time.monotonic()
-    shard_clips = shard.select(split.annotated, job.num_frames, source.is_sequential)
+    shard_clips = shard.select(split.annotated, job.num_embeddings, source.is_sequential)
     remaining = [clip for clip in shard_clips if clip.id not in predictions.rows]
     if num_done := len(shard_clips) - len(remaining):
         info(f"{predictions.folder}: {format_count(num_done, 'clip was', 'clips were')} done before")

@@ -24,7 +24,7 @@ from signllava_cli.generation.instructions import Instructions
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe
 
-TEXT_TOKENS_PER_CLIP = 150  # rough cost of a clip beside its frames: its prompt and its hypothesis
+TEXT_TOKENS_PER_CLIP = 150  # rough cost of a clip beside its embeddings: its prompt and its hypothesis
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class WorkShard:
     def __str__(self) -> str:
         return f"{self.index + 1}-of-{self.count}"
 
-    def select(self, clips: Sequence[Clip], num_frames: Sequence[int], is_sequential: bool) -> list[Clip]:
+    def select(self, clips: Sequence[Clip], num_embeddings: Sequence[int], is_sequential: bool) -> list[Clip]:
         """The clips of this shard, in their order. Every clip is in one shard; all shards have about equal work.
 
         Recordings stay whole if `is_sequential`. The groups with the most work are assigned first, each to the shard
         with the least work so far.
 
         Args:
-            num_frames: of each clip.
+            num_embeddings: of each clip.
         """
         if self.count == 1:
             return list(clips)
@@ -68,7 +68,7 @@ class WorkShard:
         for index, clip in enumerate(clips):
             groups.setdefault(clip.recording if is_sequential else clip.id, []).append(index)
         work = {
-            name: sum(num_frames[index] + TEXT_TOKENS_PER_CLIP for index in indices)
+            name: sum(num_embeddings[index] + TEXT_TOKENS_PER_CLIP for index in indices)
             for name, indices in groups.items()
         }
         loads = np.zeros(self.count)
@@ -92,16 +92,16 @@ class ReadyQueue:
 
     Args:
         clips: in dataset order.
-        num_frames: of each clip.
+        num_embeddings: of each clip.
     """
 
-    def __init__(self, clips: Sequence[Clip], num_frames: Sequence[int], is_sequential: bool) -> None:
+    def __init__(self, clips: Sequence[Clip], num_embeddings: Sequence[int], is_sequential: bool) -> None:
         queues: dict[str, deque[Clip]] = {}
         if is_sequential:
             for clip in clips:
                 queues.setdefault(clip.recording, deque()).append(clip)
         else:
-            longest_first = sorted(range(len(clips)), key=lambda index: -num_frames[index])
+            longest_first = sorted(range(len(clips)), key=lambda index: -num_embeddings[index])
             queues = {clips[index].id: deque([clips[index]]) for index in longest_first}
         self._queues = queues
         self._order = {name: index for index, name in enumerate(queues)}
@@ -134,11 +134,11 @@ class ReadyQueue:
 
 @dataclass(frozen=True)
 class DecodingJob:
-    """What decoding needs under every context source. `num_frames`: of each clip of the split, over all streams."""
+    """What decoding needs under every context source. `num_embeddings`: of each clip of the split, in all."""
 
     recipe: Recipe
     split: Split
-    num_frames: list[int]
+    num_embeddings: list[int]
     frames: FrameSource
     instructions: Instructions
     builder: ExampleBuilder
@@ -151,12 +151,14 @@ class DecodingJob:
         Raises:
             UserError: the split or the LLM cannot do what it asks for.
         """
-        num_frames = np.sum([stream.kept_frame_counts() for stream in split.streams], axis=0)
+        num_embeddings = np.sum(list(split.count_embeddings().values()), axis=0)
         builder = ExampleBuilder(
-            bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
         frames, instructions = FrameSource(split, recipe.generate), Instructions(recipe, split)
-        return cls(recipe, split, num_frames.tolist(), frames, instructions, builder, open_decoder(bundle, recipe))
+        return cls(
+            recipe, split, num_embeddings.tolist(), frames, instructions, builder, open_decoder(bundle, recipe)
+        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class DecodingQueue:
         self, job: DecodingJob, source: ContextSource, clips: Sequence[Clip], hypotheses: Mapping[str, str]
     ) -> None:
         self.job, self.source, self.hypotheses = job, source, dict(hypotheses)
-        self._ready = ReadyQueue(clips, [job.num_frames[clip.row] for clip in clips], source.is_sequential)
+        self._ready = ReadyQueue(clips, [job.num_embeddings[clip.row] for clip in clips], source.is_sequential)
         self._clips = {clip.id: clip for clip in clips}
         self._examples: deque[Example] = deque()  # built, but not admitted yet
 

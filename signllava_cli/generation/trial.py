@@ -29,7 +29,7 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
         UserError: the LLM cannot be decoded with the section `generate` of the recipe.
     """
     recipe = replace(recipe, generate=replace(recipe.generate, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS))
-    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, 1, recipe.context.prelude)
+    builder = ExampleBuilder(bundle.prompts, recipe.streams, recipe.data.max_seq_len, 1, recipe.context.prelude)
     instruction = translation_instruction(recipe.tasks)
     examples = []
     for length in NUM_FRAMES:

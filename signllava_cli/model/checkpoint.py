@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from signllava_cli._version import __version__
+from signllava_cli.data.projector_inputs import ProjectorInput
 from signllava_cli.data.prompts import ChatTurns
 from signllava_cli.errors import UserError
 from signllava_cli.files import read_json, read_link, write_json, write_text
@@ -82,12 +83,49 @@ def write_checkpoint(
     projectors = _strip_prefix("projectors.", weights)
     widths = {name: stream.width for name, stream in recipe.streams.items()}
     metadata = {"format": FORMAT, "stage": config.stage, "llm": recipe.llm.path, "widths": widths}
+    if inputs := _input_settings(model):
+        metadata["inputs"] = inputs
     # one entry, because safetensors writes several in random order, and equal weights should give equal files
     save_file(projectors, folder / PROJECTOR, metadata={"signllava": json.dumps(metadata)})
     if recipe.lora.enabled:
         save_adapter(model.llm, _strip_prefix("llm.", weights), folder / ADAPTER)
     write_json(folder / CONFIG, asdict(config))
     write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _input_settings(model: SignLlavaModel) -> dict[str, Any]:
+    """For each projector that shortens or joins streams: the settings that the shapes of its tensors do not tell."""
+    settings = {}
+    for name, projector in model.projectors.items():
+        projector_input = cast(ProjectorInput, projector.input)
+        config = projector_input.config
+        changed = {
+            "stack": None if config.stack == 1 else config.stack,
+            "conv": None if config.conv is None else asdict(config.conv),
+            "join": list(projector_input.streams) if projector_input.is_joined else None,
+        }
+        if any(changed.values()):
+            settings[name] = {key: value for key, value in changed.items() if value}
+    return settings
+
+
+def _require_same_inputs(model: SignLlavaModel, file: Path) -> None:
+    """Check that the projectors of `file` were trained to shorten and join streams as those of `model` do."""
+    with safe_open(file, "pt") as stored:
+        metadata = stored.metadata() or {}
+    if "signllava" not in metadata:
+        return  # of another tool: the shapes of its tensors are compared
+    trained, expected = json.loads(metadata["signllava"]).get("inputs", {}), _input_settings(model)
+    for name in sorted(trained.keys() | expected.keys()):
+        if trained.get(name) != expected.get(name):
+            raise UserError(
+                f"{file}: the projector of {name} was trained with {_format_settings(trained.get(name))}, but this "
+                f"recipe has {_format_settings(expected.get(name))}; use the stack, conv and join of its training."
+            )
+
+
+def _format_settings(settings: dict[str, Any] | None) -> str:
+    return ", ".join(f"{key}={value}" for key, value in (settings or {"stack": 1}).items())
 
 
 def _strip_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,9 +155,11 @@ def load_projectors(model: SignLlavaModel, file: Path) -> None:
     """Load a projector.safetensors, strictly.
 
     Raises:
-        UserError: the file is missing or damaged, or its tensors are not exactly the model's.
+        UserError: the file is missing or damaged, its tensors are not exactly the model's, or its projectors shorten
+            or join streams in another way.
     """
     weights = read_tensors(file)
+    _require_same_inputs(model, file)
     require_same_tensors(weights, model.projectors.state_dict(), file)
     model.projectors.load_state_dict(weights, strict=True)
 

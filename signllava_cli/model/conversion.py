@@ -58,6 +58,7 @@ def convert(
         UserError: the source cannot be converted, or is not of the recipe's LLM; `out` is not empty.
     """
     require_empty_folder(out)
+    _require_plain_projectors(recipe)
     boundaries = boundaries or BoundaryRows({})
     original = read_sign_llava(source)
     parts = parse_tensors(original.tensors, original.files[0])
@@ -92,6 +93,20 @@ def convert(
         write_checkpoint(folder, bundle.model, weights, config, converted)
         write_json(folder / PROGRESS, {"step": original.step})
     info(f"{config.stage} checkpoint of step {original.step} in {out}")
+
+
+def _require_plain_projectors(recipe: Recipe) -> None:
+    """Check that the projectors of the recipe are such as Sign_LLaVA has: one embedding per frame of one stream."""
+    keys = [
+        f"streams.{name}.{key}"
+        for name, stream in recipe.streams.items()
+        for key, plain in (("stack", 1), ("conv", None), ("join", None))
+        if getattr(stream, key) != plain
+    ]
+    if keys:
+        raise UserError(
+            f"{', '.join(keys)}: Sign_LLaVA has no such projectors; remove the setting to convert its file."
+        )
 
 
 def _select_streams(parts: SignLlavaParts, recipe: Recipe, order: Sequence[str] | None) -> list[str]:

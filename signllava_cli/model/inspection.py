@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.files import read_json, read_link
 from signllava_cli.model.checkpoint import (
     PROGRESS,
@@ -36,7 +37,7 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class Part:
-    """A projector (named after its stream) or the adapter. `size`: bytes."""
+    """A projector (named after its stream, or its joined streams) or the adapter. `size`: bytes."""
 
     name: str
     tensors: int
@@ -101,10 +102,11 @@ def inspect(checkpoint: Path) -> Inspection:
 
 
 def _parts(tensors: Sequence[TensorFacts], recipe: Recipe) -> tuple[Part, ...]:
+    inputs = projector_inputs(recipe.streams)
     parts: dict[str, list[TensorFacts]] = {}
     for tensor in tensors:
         stream = tensor.name.partition(".")[0]
-        parts.setdefault(f"projector {stream}" if stream in recipe.streams else "adapter", []).append(tensor)
+        parts.setdefault(f"projector {stream}" if stream in inputs else "adapter", []).append(tensor)
     return tuple(
         Part(
             name,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from signllava_cli.data.batches import Batch
+from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.model.llm_forward import divide_forward
 from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
@@ -31,7 +32,10 @@ class SignLlavaModel(nn.Module):
         hidden, spread = self.llm_forward.hidden, self.llm_forward.spread
         generator = torch.Generator().manual_seed(seed)
         self.projectors = nn.ModuleDict(
-            {name: Projector(stream, hidden, spread, generator) for name, stream in streams.items()}
+            {
+                name: Projector(projector_input, hidden, spread, generator)
+                for name, projector_input in projector_inputs(streams).items()
+            }
         ).to(llm.get_input_embeddings().weight.device)
 
     def train(self, mode: bool = True) -> "SignLlavaModel":
@@ -64,8 +68,8 @@ class SignLlavaModel(nn.Module):
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
             with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
-                projected = projector(stream.frames, len(stream.start_indices))  # (F + 2 C, hidden)
-            indices = torch.cat([stream.frame_indices, stream.start_indices, stream.end_indices])
+                projected = projector(stream.frames, stream.windows, len(stream.start_indices))  # (E + 2 C, hidden)
+            indices = torch.cat([stream.embedding_indices, stream.start_indices, stream.end_indices])
             rows = rows.index_copy(0, indices, projected.to(rows.dtype))
         return rows.view_as(words)
 

@@ -60,15 +60,29 @@ class SequenceStatistics:
 
 
 @dataclass(frozen=True)
+class EmbeddingStatistics:
+    """Means per clip for one projector: frames read, summed over its streams, and embeddings made of them.
+
+    `architecture`: the projector in words.
+    """
+
+    architecture: str
+    frames: float
+    embeddings: float
+
+
+@dataclass(frozen=True)
 class RecipeStatistics:
     """The `clips` of a split that have features in every stream of a recipe.
 
     `frames`: the number of frames read per clip, summed over streams, with the recipe's stride and max_frames.
-    `sequences`: of all these clips, or of a sample; None without a tokenizer.
+    `embeddings`: the number of embeddings that the projectors make of them, by projector. `sequences`: of all these
+    clips, or of a sample; None without a tokenizer.
     """
 
     clips: int
     frames: LengthStatistics
+    embeddings: dict[str, EmbeddingStatistics]
     sequences: SequenceStatistics | None
 
 
@@ -86,17 +100,33 @@ def measure_recipe(
     dataset = Split(open_index(root, split, recipe.streams), split, recipe.streams, missing="skip")
     num_frames = {stream.name: stream.kept_frame_counts() for stream in dataset.streams}
     frames = LengthStatistics.of(sum(num_frames.values(), np.zeros(len(dataset.index), np.int64))[dataset.clips.rows])
+    embeddings = measure_embeddings(dataset)
     if prompts is None:
-        return RecipeStatistics(len(dataset.clips), frames, None), np.empty(0, np.int64)
+        return RecipeStatistics(len(dataset.clips), frames, embeddings, None), np.empty(0, np.int64)
     sequences, lengths = _measure_sequences(dataset, num_frames, recipe, prompts)
-    return RecipeStatistics(len(dataset.clips), frames, sequences), lengths
+    return RecipeStatistics(len(dataset.clips), frames, embeddings, sequences), lengths
+
+
+def measure_embeddings(split: Split) -> dict[str, EmbeddingStatistics]:
+    """The frames and embeddings of the clips of `split`, by projector. No frame is read."""
+    num_frames = {stream.name: stream.kept_frame_counts()[split.clips.rows] for stream in split.streams}
+    return {
+        name: EmbeddingStatistics(
+            projector_input.config.architecture,
+            float(sum(num_frames[stream].mean() for stream in projector_input.streams)),
+            float(split.count_embeddings()[name][split.clips.rows].mean()),
+        )
+        for name, projector_input in split.inputs.items()
+    }
 
 
 def _measure_sequences(
     split: Split, num_frames: dict[str, np.ndarray], recipe: Recipe, prompts: PromptBuilder
 ) -> tuple[SequenceStatistics, np.ndarray]:
-    bounded = ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
-    unbounded = ExampleBuilder(prompts, UNLIMITED, recipe.data.min_frames, recipe.context.prelude)
+    bounded = ExampleBuilder(
+        prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+    )
+    unbounded = ExampleBuilder(prompts, recipe.streams, UNLIMITED, recipe.data.min_frames, recipe.context.prelude)
     untruncated: list[int] = []
     examples: list[Example] = []
     too_long: list[str] = []
@@ -111,10 +141,10 @@ def _measure_sequences(
                 too_long.append(clip.id)
             else:
                 examples.append(example)
-            if example is None or example.truncation.sentences:
+            if example is None or example.truncation:
                 untruncated.append(unbounded.build(clip.id, frames, instruction, context).seq_len)
             else:
-                untruncated.append(example.seq_len + example.truncation.frames)
+                untruncated.append(example.seq_len)
             bar.advance()
     sequences = SequenceStatistics(
         clips=len(untruncated),

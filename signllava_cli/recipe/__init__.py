@@ -11,7 +11,7 @@ from signllava_cli.recipe.consistency import is_unicode, require_stage
 from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks, TaskWeights
 from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.generate_section import Generate
-from signllava_cli.recipe.model_sections import LLM, Init, Lora, Stream
+from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
 from signllava_cli.recipe.reading import build_recipe, read_recipe
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe
@@ -25,6 +25,7 @@ __all__ = [
     "SCHEMA_FILE",
     "TASKS",
     "Context",
+    "Conv",
     "Data",
     "Generate",
     "Init",

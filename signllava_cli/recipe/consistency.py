@@ -4,12 +4,13 @@ import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from signllava_cli.errors import UserError
 from signllava_cli.recipe.data_sections import PLACEHOLDER, TaskWeights
 from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
-from signllava_cli.recipe.model_sections import Stream
+from signllava_cli.recipe.model_sections import Conv, Stream
 from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import Stage
 
@@ -76,7 +77,8 @@ def _sibling_keys(location: tuple[Any, ...]) -> list[str]:
     if len(location) == 2:
         owner = next(field.type for field in dataclasses.fields(owner) if field.name == location[0])
     elif len(location) > 2:
-        owner = TaskWeights if location[0] == "tasks" else Stream
+        inner = {"tasks": TaskWeights, "streams": Stream if len(location) == 3 else Conv}
+        owner = inner[location[0]]
     return list(owner.__pydantic_fields__)
 
 
@@ -93,6 +95,7 @@ def find_contradictions(recipe: Recipe) -> list[str]:
                 (pattern or "").format(split="train", shard="0")
             except (KeyError, ValueError, IndexError):
                 errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
+    errors += _shortening_errors(recipe.streams)
     for key, text in recipe.tasks.texts().items():
         if not is_unicode(text) or PLACEHOLDER in text:
             errors.append(
@@ -122,6 +125,32 @@ def find_contradictions(recipe: Recipe) -> list[str]:
     errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
     errors += _launch_errors(recipe.launch)
     return [*errors, *_generate_errors(recipe)]
+
+
+def _shortening_errors(streams: Mapping[str, Stream]) -> list[str]:
+    """The errors of `stack`, `conv` and `join`."""
+    errors = []
+    first_of_join: dict[str, str] = {}
+    for name, stream in streams.items():
+        if stream.conv and stream.stack > 1:
+            errors.append(f"streams.{name}.stack: cannot be combined with streams.{name}.conv; remove one of them")
+        if stream.conv and stream.conv.kernel < stream.conv.stride:
+            errors.append(
+                f"streams.{name}.conv.kernel: {stream.conv.kernel} is less than streams.{name}.conv.stride "
+                f"({stream.conv.stride}), so frames would be skipped; raise it"
+            )
+        if stream.join is None:
+            continue
+        if stream.join in streams:
+            errors.append(f"streams.{name}.join: {stream.join} is the name of a stream; choose another name")
+        first = first_of_join.setdefault(stream.join, name)
+        for key in ("projector", "normalize_output", "stack", "conv", "max_frames"):
+            if getattr(stream, key) != getattr(streams[first], key):
+                errors.append(
+                    f"streams.{name}.{key}: must be that of streams.{first}.{key}, because join={stream.join} gives "
+                    "both one projector"
+                )
+    return errors
 
 
 def _launch_errors(config: Launch) -> list[str]:

@@ -26,9 +26,9 @@ class Data:
     """What happens to clips without features: an error, or they are skipped. Both name and count them. The default is
     an error because a score over fewer clips is not comparable; Sign_LLaVA skips them without a message."""
     max_seq_len: Positive = 2048
-    """Length of a sequence at most, in tokens: text, frames and boundary vectors. A longer one loses frames first,
-    down to `data.min_frames` per stream, then context sentences; question and answer are never cut. Memory grows with
-    it. In Sign_LLaVA: `model_max_length`, where the answer is cut."""
+    """Length of a sequence at most, in tokens: text, embeddings of frames and boundary vectors. A longer one loses
+    frames first, down to `data.min_frames` per stream, then context sentences; question and answer are never cut.
+    Memory grows with it. In Sign_LLaVA: `model_max_length`, where the answer is cut."""
     min_frames: Positive = 16
     """Frames of each stream that are kept when a sequence is too long. A lower number keeps context instead of
     frames."""

@@ -107,11 +107,17 @@ def _sections_below(key: str, owner: Any, description: str) -> list[Section]:
     settings: list[Setting] = []
     inner: list[Section] = []
     for name, field in owner.__pydantic_fields__.items():
-        if dataclasses.is_dataclass(field.annotation):
-            inner += _sections_below(f"{key}.{name}", field.annotation, field.description or "")
+        if inner_section := _section_class(field.annotation):
+            inner += _sections_below(f"{key}.{name}", inner_section, field.description or "")
         else:
             settings.append(_describe_setting(f"{key}.{name}", field))
     return [Section(key, join_lines(description), tuple(settings)), *inner]
+
+
+def _section_class(annotation: Any) -> Any:
+    """The class of a section, also of one that may be null; None if the annotation is of a setting."""
+    members = [member for member in (get_args(annotation) or (annotation,)) if member is not type(None)]
+    return members[0] if len(members) == 1 and dataclasses.is_dataclass(members[0]) else None
 
 
 def _describe_setting(key: str, field: FieldInfo) -> Setting:

@@ -1,6 +1,7 @@
 """The differences between a recipe and the shipped recipe that it derives from."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _common_settings(side: Recipe, recipe: Recipe, shipped: Recipe) -> dict[str,
 
 def _changed_settings(stream: Stream) -> dict[str, Any]:
     """The width, and the settings that differ from their defaults."""
-    return {key: value for key, value in vars(stream).items() if value != getattr(Stream, key, None)}
+    return {key: value for key, value in asdict(stream).items() if value != getattr(Stream, key, None)}
 
 
 def _text(value: Any) -> str:

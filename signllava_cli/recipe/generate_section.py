@@ -72,7 +72,8 @@ class Generate:
     """Tokens that are decoded together at most: the longest prompt and its new tokens, times the clips. Bounds the
     memory of a batch of long clips; beams are not counted. `null`: no bound but `generate.batch_size`."""
     ablate: list[str] = dataclasses.field(default_factory=list)
-    """Streams that are left out of the sequence. Shows what a stream contributes."""
+    """Streams that are left out of the sequence. Shows what a stream contributes. Of joined streams, those left out
+    are zeros, unless all of them are."""
     features: Literal["own", "shuffled", "zero"] = "own"
     """Features that a clip is shown with: its own, those of another clip, or zeros. A control: a model that scores as
     well with `shuffled` or `zero` ignores the video."""

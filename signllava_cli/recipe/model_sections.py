@@ -41,8 +41,22 @@ class LLM:
 
 
 @section
+class Conv:
+    """Convolutions over time before the layers of a projector."""
+
+    kernel: Positive = 3
+    """Frames that one output of a convolution reads. At least `stride`, so that no frame is skipped; 3 is that of
+    Whisper (arXiv:2212.04356)."""
+    stride: Positive = 2
+    """Frames from one output of a convolution to the next. Each layer divides the length by it, rounded up; 2 is that
+    of Whisper."""
+    layers: Annotated[int, Field(gt=0, lt=10)] = 1
+    """Number of convolutions, all alike. Two of stride 2 leave a quarter of the length."""
+
+
+@section
 class Stream:
-    """One feature stream NAME and its projector. Streams are joined in the order of the recipe."""
+    """One feature stream NAME and its projector. Streams follow each other in the order of the recipe."""
 
     width: Positive
     """Numbers in one feature vector of the stream. It has no default: it is that of the feature files, such as 768
@@ -56,6 +70,18 @@ class Stream:
     normalize_output: bool = True
     """Whether a layer norm stands after the projector. It brings vectors to the scale of the LLM's embeddings from
     the first step on, hence the default; Sign_LLaVA has none."""
+    stack: Positive = 1
+    """Frames in a row that the projector concatenates into one embedding. It divides the length of the stream,
+    rounded up: the last group is filled with zeros. 1 makes an embedding of each frame; 5 is that of SLAM-ASR
+    (arXiv:2402.08846) and LLaMA-Omni (arXiv:2409.06666). In SLAM-ASR: `encoder_projector_ds_rate`."""
+    conv: Conv | None = None
+    """Convolutions over time before the layers of the projector, each followed by GELU. They shorten the stream as
+    those of speech LLMs do, such as Qwen2-Audio's pooling (arXiv:2407.10759), and cannot be combined with `stack`.
+    `null`, the default: none."""
+    join: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    """Name of a group of streams with one projector, which reads their frames side by side. So they take the length
+    of one stream instead of standing one after the other. They need the same number of frames per second; a few
+    frames at the end that not all of them have are cut. `null`: the stream has a projector of its own."""
     stride: Positive = 1
     """Keep every n-th frame. 1 keeps all frames; 2 halves sequence length and memory of the stream."""
     max_frames: Positive | None = None
@@ -71,6 +97,18 @@ class Stream:
     layout: str | None = None
     """What the numbers of a feature vector are: which points, how normalized. `null`: as the shards state it. Set it
     where the shards do not state it or are known to be wrong; a checkpoint refuses features of another layout."""
+
+    @property
+    def architecture(self) -> str:
+        """The projector in words, such as `mlp2x_gelu, stack 4`."""
+        parts = [self.projector]
+        if self.stack > 1:
+            parts.append(f"stack {self.stack}")
+        if self.conv:
+            parts.append(f"conv of kernel {self.conv.kernel}, stride {self.conv.stride}, layers {self.conv.layers}")
+        if self.join:
+            parts.append(f"joined in {self.join}")
+        return ", ".join(parts)
 
 
 @section

@@ -1,5 +1,6 @@
 """Opens the model and the split that the web app serves."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def open_served_model(
 
 
 def _open_split(model: SignLlava, data: str | None, split: str) -> Split | None:
-    root, streams = Path(data or model.recipe.data.root).expanduser(), model.recipe.streams
+    root = Path(data or model.recipe.data.root).expanduser()
+    streams = {
+        name: replace(stream, stride=1, max_frames=None, join=None)  # the API subsamples and cuts
+        for name, stream in model.recipe.streams.items()
+    }
     try:
         opened_split = Split(open_index(root, split, streams), split, streams, missing="skip")
         require_layouts(model.layouts, opened_split, str(model.checkpoint))

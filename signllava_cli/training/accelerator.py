@@ -31,14 +31,15 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     """
     _require_consistent_profile(recipe)
     has_gpu = torch.cuda.is_available()
-    # DeepSpeed needs the name of the backend: without it each rank of a machine without GPU runs as a single process.
-    group = InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
         if not has_gpu:
             _disable_shm_kernel()
         plugin = _deepspeed_plugin(recipe)
+        # Without the name of the backend, each rank on a machine without GPU would run as a single process.
+        group = InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT)
         accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[group], mixed_precision="no")
     else:
+        group = InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
         # Without cpu=True, each rank on a machine without GPU would run as a single process.
         accelerator = Accelerator(cpu=not has_gpu, kwargs_handlers=[group], mixed_precision="no")
     distributed_type = accelerator.distributed_type

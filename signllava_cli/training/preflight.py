@@ -18,6 +18,7 @@ from signllava_cli.data.training_set import longest_batch
 from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
 from signllava_cli.generation.trial import try_decoding
+from signllava_cli.prepare.sequence_lengths import measure_embeddings
 from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import require_read_back, write_snapshot
@@ -101,6 +102,7 @@ def dry_run(session: Session) -> None:
         ["peak memory of rank 0", f"{checked.peak_memory / 2**30:.2f} GiB"],
         ["checkpoint", f"{checked.checkpoint_size / 2**20:.1f} MiB"],
         ["optimizer steps", f"{num_steps:,}"],
+        ["embeddings per clip", _format_embeddings(session)],
         ["tokens per step, expected", f"{tokens_per_step:,.0f}"],
         ["tokens per second", f"{tokens_per_second:,.0f}"],
         ["training", _format_duration(training_seconds)],
@@ -108,6 +110,13 @@ def dry_run(session: Session) -> None:
         [f"{num_evaluations} dev losses", _format_duration(evaluation_seconds)],
     ]
     print_table("Dry run", ["", "measured or expected"], rows)
+
+
+def _format_embeddings(session: Session) -> str:
+    """The mean number of embeddings of a clip's frames, and what `stack`, `conv` and `join` save."""
+    projectors = measure_embeddings(session.training_set.split).values()
+    frames, embeddings = sum(each.frames for each in projectors), sum(each.embeddings for each in projectors)
+    return f"{embeddings:.1f} of {frames:.1f} frames, {1 - embeddings / frames:.0%} saved"
 
 
 def _timed_steps(session: Session) -> tuple[int, int]:

@@ -62,7 +62,9 @@ def setup_session(
     hypotheses, data_fingerprint = _read_hypotheses(recipe, train_split)
     bundle = load_model_bundle(recipe, accelerator.device, checkpoint_config)
     model = bundle.model
-    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    builder = ExampleBuilder(
+        bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+    )
     training_set = TrainingSet(recipe, train_split, builder, hypotheses)
     state, optimizer_state = TrainState(), {}
     if checkpoint is not None and checkpoint_config is not None:

@@ -7,19 +7,28 @@ import torch
 from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import Example, Truncation
 from signllava_cli.data.prompts import Prompt
+from signllava_cli.recipe import Stream
 
-WIDTHS = {"mae": 2, "pose": 3}
+STREAMS = {"mae": Stream(width=2), "pose": Stream(width=3)}
 PAD = 99
 
 
 def example(number: int, mae: int, pose: int, answer: tuple[int, ...]) -> Example:
     streams = {
-        name: np.full((frames, WIDTHS[name]), 10 * number + frames, np.float16)
+        name: np.full((frames, STREAMS[name].width), 10 * number + frames, np.float16)
         for name, frames in (("mae", mae), ("pose", pose))
         if frames
     }
     after = tuple(range(20, 20 + number))
-    return Example(f"r/{number}", streams, (), Prompt((1, 2), after), answer, Truncation())
+    return Example(
+        f"r/{number}",
+        streams,
+        {name: len(frames) for name, frames in streams.items()},
+        (),
+        Prompt((1, 2), after),
+        answer,
+        Truncation(),
+    )
 
 
 def to_strings(batch: Batch) -> list[list[str]]:
@@ -31,7 +40,7 @@ def to_strings(batch: Batch) -> list[list[str]]:
             flat[index] = f"<{name}>"
         for index in stream.end_indices.tolist():
             flat[index] = f"</{name}>"
-        for index, frame in zip(stream.frame_indices.tolist(), stream.frames, strict=True):
+        for index, frame in zip(stream.embedding_indices.tolist(), stream.frames, strict=True):
             flat[index] = f"{name}{int(frame[0])}"
     mask = batch.attention_mask.flatten().tolist()
     return [[flat[index] for index in range(row * length, (row + 1) * length) if mask[index]] for row in range(rows)]
@@ -40,7 +49,7 @@ def to_strings(batch: Batch) -> list[list[str]]:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_rows_contain_prompt_streams_and_answer_in_order(side: str) -> None:
     examples = [example(1, 2, 1, (7, 8, 9)), example(3, 0, 2, (5, 6)), example(2, 1, 3, (4,))]
-    batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    batch = collate_examples(examples, STREAMS, PAD, side)  # type: ignore[arg-type]
     one, three, two = to_strings(batch)
     assert one == [
         "1",
@@ -74,7 +83,7 @@ def test_targets_are_right_at_every_batch_size(side: str, size: int) -> None:
         example(k + 1, int(rng.integers(1, 9)), int(rng.integers(0, 5)), tuple(rng.integers(30, 90, 1 + k % 4)))
         for k in range(size)
     ]
-    batch = collate_examples(examples, WIDTHS, PAD, side)  # type: ignore[arg-type]
+    batch = collate_examples(examples, STREAMS, PAD, side)  # type: ignore[arg-type]
     length, target_index = batch.input_ids.shape[1], 0
     for row, one in enumerate(examples):
         first = batch.logit_indices[target_index].item()
@@ -91,7 +100,7 @@ def test_targets_are_right_at_every_batch_size(side: str, size: int) -> None:
 
 
 def test_a_stream_that_no_clip_has_is_empty() -> None:
-    batch = collate_examples([example(1, 2, 0, (7,))], WIDTHS, PAD, "right")
+    batch = collate_examples([example(1, 2, 0, (7,))], STREAMS, PAD, "right")
     assert batch.streams["pose"].frames.shape == (0, 3)
     assert batch.streams["pose"].frames.dtype == torch.float16
     assert batch.streams["pose"].start_indices.shape == (0,)

@@ -65,6 +65,7 @@ def make_training_set(settings: list[str]) -> Callable[..., TrainingSet]:
         split = open_split(recipe.data, recipe.streams, "dev")
         builder = ExampleBuilder(
             PromptBuilder(AutoTokenizer.from_pretrained(recipe.llm.path), recipe.tasks),
+            recipe.streams,
             recipe.data.max_seq_len,
             recipe.data.min_frames,
             recipe.context.prelude,

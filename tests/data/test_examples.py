@@ -10,12 +10,13 @@ from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.tasks import Instruction
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import build_recipe
+from signllava_cli.recipe import Stream, build_recipe
 
 INSTRUCTION = Instruction("translation", "What is signed?", "Today my sister buys a coat.")
 CONTEXT = ["First.", "Second.", "Third.", "Fourth."]  # prelude 2, window 2
 STREAMS = {"mae": np.arange(40, dtype=np.float16)[:, None], "pose": np.arange(20, dtype=np.float16)[:, None]}
 MIN_FRAMES, PRELUDE = 8, 2
+RECIPE_STREAMS = {name: Stream(width=1) for name in STREAMS}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def build(
     reserve: int = 0,
     with_answer: bool = True,
 ) -> Example:
-    builder = ExampleBuilder(prompts, max_seq_len, MIN_FRAMES, PRELUDE)
+    builder = ExampleBuilder(prompts, RECIPE_STREAMS, max_seq_len, MIN_FRAMES, PRELUDE)
     return builder.build("r/a", streams, instruction, context, reserve=reserve, with_answer=with_answer)
 
 

@@ -27,7 +27,9 @@ def training_set(recipe: Recipe) -> TrainingSet:
     return TrainingSet(
         recipe,
         open_split(recipe.data, recipe.streams, recipe.data.train),
-        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
 
 

@@ -73,6 +73,7 @@ def test_text_that_spells_special_tokens_stays_text(tokenizer: Any, text: str, t
 def test_prompts_of_generation_and_training_have_the_same_tokens(tokenizer: Any, recipe: Recipe) -> None:
     builder = ExampleBuilder(
         PromptBuilder(tokenizer, recipe.tasks),
+        recipe.streams,
         recipe.data.max_seq_len,
         recipe.data.min_frames,
         recipe.context.prelude,

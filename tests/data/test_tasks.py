@@ -154,7 +154,9 @@ def steps(
     examples = TrainingSet(
         recipe,
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
     return list(training_steps(recipe, examples, first, last, training_collator(recipe, 0), rank, ranks))
 
@@ -189,7 +191,9 @@ def test_a_reversed_clip_shows_its_frames_in_reverse(all_tasks: Recipe) -> None:
     examples = TrainingSet(
         recipe,
         split,
-        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
     reversals = set()
     for position in range(12):

@@ -24,7 +24,9 @@ def training_set(recipe: Recipe) -> TrainingSet:
     return TrainingSet(
         recipe,
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
 
 
@@ -32,7 +34,10 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     """Every tensor of `batch`, those of its streams included."""
     batch_tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     return batch_tensors | {
-        f"{name}.{key}": value for name, stream in batch.streams.items() for key, value in vars(stream).items()
+        f"{name}.{key}": value
+        for name, stream in batch.streams.items()
+        for key, value in vars(stream).items()
+        if isinstance(value, torch.Tensor)
     }
 
 

@@ -23,7 +23,9 @@ def open_run(run: Path, *overrides: str) -> tuple[Recipe, ModelBundle, Split]:
 
 
 def open_builder(recipe: Recipe, bundle: ModelBundle) -> ExampleBuilder:
-    return ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude)
+    return ExampleBuilder(
+        bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+    )
 
 
 def gold_examples(recipe: Recipe, bundle: ModelBundle, split: Split, count: int) -> list[Example]:

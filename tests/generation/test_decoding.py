@@ -124,7 +124,6 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
     settings = [f"generate.num_beams={beams}", "generate.max_new_tokens=40", "generate.repetition_penalty=1.1"]
     recipe, bundle, split = open_run(run, *settings)
     builder = open_builder(recipe, bundle)
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
     finished = [
         (clip, hypothesis)
         for clip, hypothesis in zip(split.clips, decode(run, 8, *settings), strict=False)
@@ -135,7 +134,7 @@ def test_the_score_is_the_mean_log_probability_of_the_hypothesis(run: Path, beam
         instruction = translation_instruction(recipe.tasks, hypothesis.text)
         example = builder.build(clip.id, split.read(clip), instruction, split.gold_context(clip, 2, 2))
         with torch.no_grad():
-            loss, targets = bundle.model(collate_examples([example], widths, bundle.pad_id, "right"))
+            loss, targets = bundle.model(collate_examples([example], recipe.streams, bundle.pad_id, "right"))
         assert hypothesis.score == pytest.approx(-loss.item() / targets, abs=1e-4)
 
 

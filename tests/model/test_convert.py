@@ -130,6 +130,16 @@ def test_streams_are_in_the_order_of_the_recipe_or_of_the_option(
     assert_refused(convert(signllava, settings, source, tmp_path / "d", "--streams", "dino"), "--streams dino", "mae")
 
 
+def test_a_projector_that_sign_llava_does_not_have_is_refused(
+    signllava: Command, settings: list[str], tmp_path: Path, projectors: dict[str, nn.Module]
+) -> None:
+    source, out = save_states(tmp_path, deepspeed_states(tensors_of(projectors))), tmp_path / "out"
+    shorter = sets(["streams.mae.stack=2", "streams.sign2vec.conv.stride=2"])
+    ended = convert(signllava, settings, source, out, *shorter)
+    assert_refused(ended, "streams.sign2vec.conv, streams.mae.stack: Sign_LLaVA has no such projectors")
+    assert not out.exists()
+
+
 def table_with_markers(tiny_llm: Path) -> Tensor:
     """The embeddings of the LLM, `<unk>`, `<video_start>` and `<video_end>`, as Sign_LLaVA saves them."""
     table = AutoModelForCausalLM.from_pretrained(tiny_llm).get_input_embeddings().weight.detach()

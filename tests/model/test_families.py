@@ -69,7 +69,7 @@ def family_recipe(folder: Path, *settings: str) -> Recipe:
 
 def make_examples(bundle: ModelBundle, recipe: Recipe, with_answer: bool) -> list[Example]:
     """Clips of different lengths with random frames."""
-    builder = ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, 1, 2)
+    builder = ExampleBuilder(bundle.prompts, recipe.streams, recipe.data.max_seq_len, 1, 2)
     rng = np.random.default_rng(0)
     return [
         builder.build(
@@ -87,8 +87,8 @@ def make_examples(bundle: ModelBundle, recipe: Recipe, with_answer: bool) -> lis
 
 
 def make_batch(bundle: ModelBundle, recipe: Recipe) -> Batch:
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return collate_examples(make_examples(bundle, recipe, with_answer=True), widths, bundle.pad_id, "right")
+    examples = make_examples(bundle, recipe, with_answer=True)
+    return collate_examples(examples, recipe.streams, bundle.pad_id, "right")
 
 
 def text_batch(ids: torch.Tensor) -> Batch:
@@ -141,8 +141,9 @@ def test_hypotheses_are_those_of_generate(name: str, folder_of: Callable[[str], 
 
 def greedy_text(bundle: ModelBundle, recipe: Recipe, example: Example) -> str:
     """The greedy hypothesis, with the class's own forward on the whole sequence for each token."""
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    sequence = bundle.model.embed(collate_examples([example], widths, bundle.pad_id, "right"))  # (1, L, hidden)
+    sequence = bundle.model.embed(
+        collate_examples([example], recipe.streams, bundle.pad_id, "right")
+    )  # (1, L, hidden)
     ids: list[int] = []
     while len(ids) < recipe.generate.max_new_tokens and bundle.prompts.end_of_turn not in ids:
         logits = bundle.model.llm(inputs_embeds=sequence, use_cache=False).logits
@@ -164,9 +165,10 @@ def test_a_prefix_cache_changes_neither_loss_nor_gradients(name: str, folder_of:
     """Also where the text is longer than the window of a layer."""
     recipe = family_recipe(folder_of(name))
     bundle = load_model_bundle(recipe, CPU)
-    model, widths = bundle.model, {name: stream.width for name, stream in recipe.streams.items()}
-    examples = make_examples(bundle, recipe, with_answer=True)
-    full, omitted = (collate_examples(examples, widths, bundle.pad_id, "right", omit) for omit in (False, True))
+    model, examples = bundle.model, make_examples(bundle, recipe, with_answer=True)
+    full, omitted = (
+        collate_examples(examples, recipe.streams, bundle.pad_id, "right", omit) for omit in (False, True)
+    )
     parameters = list(model.projectors.parameters())
     expected = model(full)[0]
     assert model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
@@ -219,7 +221,7 @@ def test_frames_are_as_loud_as_what_the_first_layer_receives_for_words(folder_of
         bundle.model(batch)
         hook.remove()
         words, sequence = received
-        frames = sequence.flatten(0, 1)[batch.streams["mae"].frame_indices]
+        frames = sequence.flatten(0, 1)[batch.streams["mae"].embedding_indices]
         assert 0.7 < float(frames.std() / words.std()) < 1.4, name
 
 

@@ -45,14 +45,15 @@ def logits(bundle: ModelBundle, checkpoint: Path) -> torch.Tensor:
     recipe = checkpoint_recipe(find_checkpoint(checkpoint), [])
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [
         builder.build(clip.id, split.read(clip), translation_instruction(recipe.tasks, clip.translation), [])
         for clip in split.clips[:3]
     ]
-    batch = collate_examples(examples, widths, bundle.pad_id, "right")
+    batch = collate_examples(examples, recipe.streams, bundle.pad_id, "right")
     all_logits = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), attention_mask=batch.attention_mask).logits
     return all_logits[batch.attention_mask.bool()]
 

@@ -10,6 +10,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from signllava_cli.data.batches import Batch, collate_examples
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.projector_inputs import ProjectorInput
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.model import loss as module
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
@@ -29,7 +30,9 @@ def bundle(recipe: Recipe) -> ModelBundle:
 def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, omit_prefix: bool = False) -> Batch:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
     examples = [
         builder.build(
@@ -40,8 +43,7 @@ def batch_of(recipe: Recipe, bundle: ModelBundle, size: int, omit_prefix: bool =
         )
         for clip in split.clips[:size]
     ]
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
-    return collate_examples(examples, widths, bundle.pad_id, "right", omit_prefix)
+    return collate_examples(examples, recipe.streams, bundle.pad_id, "right", omit_prefix)
 
 
 def gradient(parameter: torch.Tensor) -> torch.Tensor:
@@ -122,15 +124,18 @@ def test_an_llm_with_an_adapter_has_no_prefix_cache(settings: list[str]) -> None
 def test_the_loss_of_a_batch_is_the_sum_over_its_clips(recipe: Recipe, bundle: ModelBundle, size: int) -> None:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
     examples = [
         builder.build(clip.id, split.read(clip), translation_instruction(recipe.tasks, clip.translation), [])
         for clip in split.clips[:size]
     ]
-    losses = [bundle.model(collate_examples([example], widths, bundle.pad_id, "right"))[0] for example in examples]
-    batch_loss, _ = bundle.model(collate_examples(examples, widths, bundle.pad_id, "right"))
+    losses = [
+        bundle.model(collate_examples([example], recipe.streams, bundle.pad_id, "right"))[0] for example in examples
+    ]
+    batch_loss, _ = bundle.model(collate_examples(examples, recipe.streams, bundle.pad_id, "right"))
     torch.testing.assert_close(batch_loss, torch.stack(losses).sum(), rtol=1e-5, atol=1e-4)
 
 
@@ -167,20 +172,21 @@ def test_embeddings_contain_frames_and_both_boundary_vectors(recipe: Recipe, bun
         stream = batch.streams[name]
         assert torch.equal(rows[stream.start_indices], projector.boundary[0].expand(3, -1))
         assert torch.equal(rows[stream.end_indices], projector.boundary[1].expand(3, -1))
-        assert torch.equal(rows[stream.frame_indices], projector.embed(stream.frames))
+        assert torch.equal(rows[stream.embedding_indices], projector.embed(stream.frames, stream.windows))
 
 
 def test_the_projector_of_a_stream_without_frames_has_zero_gradients(recipe: Recipe, bundle: ModelBundle) -> None:
     split, builder = (
         open_split(recipe.data, recipe.streams, "dev"),
-        ExampleBuilder(bundle.prompts, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude),
+        ExampleBuilder(
+            bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        ),
     )
     clip = split.clips[0]
     streams = {"mae": split.read(clip)["mae"]}
-    widths = {name: stream.width for name, stream in recipe.streams.items()}
     example = builder.build(clip.id, streams, translation_instruction(recipe.tasks, clip.translation), [])
     model = bundle.model
-    model(collate_examples([example], widths, bundle.pad_id, "right"))[0].backward()
+    model(collate_examples([example], recipe.streams, bundle.pad_id, "right"))[0].backward()
     for name, parameter in model.projectors["sign2vec"].named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() == 0
@@ -191,9 +197,9 @@ def test_the_projector_of_a_stream_without_frames_has_zero_gradients(recipe: Rec
 @pytest.mark.parametrize("normalize_output", [False, True])
 def test_initial_embeddings_have_the_standard_deviation_of_the_table(kind: str, normalize_output: bool) -> None:
     config = Stream(width=48, projector=kind, normalize_output=normalize_output)
-    projector = Projector(config, 192, 0.136, torch.Generator().manual_seed(0))
+    projector = Projector(ProjectorInput("mae", {"mae": config}), 192, 0.136, torch.Generator().manual_seed(0))
     frames = 5 + 3 * torch.randn(400, 48, generator=torch.Generator().manual_seed(1))
-    assert 0.8 < float(projector.embed(frames).detach().std()) / 0.136 < 1.2
+    assert 0.8 < float(projector.embed_clip(frames).detach().std()) / 0.136 < 1.2
     assert sum(isinstance(layer, torch.nn.Linear) for layer in projector.layers) == (
         1 if kind == "linear" else int(kind[3])
     )

@@ -169,6 +169,7 @@ def test_truncation_agrees_with_training(
     split = open_split(recipe.data, recipe.streams, "dev")
     builder = ExampleBuilder(
         PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks),
+        recipe.streams,
         recipe.data.max_seq_len,
         recipe.data.min_frames,
         recipe.context.prelude,

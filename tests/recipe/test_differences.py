@@ -46,12 +46,17 @@ def test_a_recipe_file_is_compared_with_the_nearest_shipped_recipe(tmp_path: Pat
 
 
 def test_streams_that_are_removed_added_or_changed_are_a_line_each() -> None:
-    changes = ["streams.pose=null", "streams.hands={width: 99, stride: 2}", "streams.mae.stride=3", "lora.r=8"]
+    changes = [
+        "streams.pose=null",
+        "streams.hands={width: 99, conv: {kernel: 5}}",
+        "streams.mae.stride=3",
+        "lora.r=8",
+    ]
     assert recipe_differences(read_recipe("finetune", changes)) == (
         "finetune",
         [
             "lora.r: 8 (64)",
-            'streams.hands: {"width": 99, "stride": 2} (new)',
+            'streams.hands: {"width": 99, "conv": {"kernel": 5, "stride": 2, "layers": 1}} (new)',
             "streams.mae.stride: 3 (1)",
             "streams.pose: removed",
         ],

@@ -54,6 +54,37 @@ def test_contradictions_are_errors(settings: dict[str, object], key: str) -> Non
         build_recipe(settings)
 
 
+def test_all_errors_of_stack_conv_and_join_are_reported_at_once() -> None:
+    streams: dict[str, dict[str, object]] = {
+        "mae": {"width": 8, "stack": 2, "conv": {"kernel": 2, "stride": 3}},
+        "left": {"width": 8, "join": "mae", "stack": 4, "projector": "linear"},
+        "right": {"width": 4, "join": "mae", "normalize_output": False},
+    }
+    with pytest.raises(UserError, match="recipe has 7 errors") as error:
+        build_recipe({"streams": streams})
+    for line in (
+        "streams.mae.stack: cannot be combined with streams.mae.conv; remove one of them",
+        "streams.mae.conv.kernel: 2 is less than streams.mae.conv.stride (3), so frames would be skipped; raise it",
+        "streams.left.join: mae is the name of a stream; choose another name",
+        "streams.right.join: mae is the name of a stream; choose another name",
+        "streams.right.projector: must be that of streams.left.projector, because join=mae gives both one projector",
+        "streams.right.normalize_output: must be that of streams.left.normalize_output",
+        "streams.right.stack: must be that of streams.left.stack",
+    ):
+        assert line in str(error.value)
+    with pytest.raises(UserError) as error:
+        build_recipe(
+            {"streams": {"mae": {"width": 8, "stack": 0, "join": "a.b", "conv": {"kernl": 3, "layers": 99}}}}
+        )
+    for line in (
+        "streams.mae.stack: input should be greater than 0, got 0",
+        "streams.mae.join: string should match pattern",
+        "streams.mae.conv.kernl: unknown key; did you mean `kernel`?",
+        "streams.mae.conv.layers: input should be less than 10, got 99",
+    ):
+        assert line in str(error.value)
+
+
 def test_null_epochs_hint_at_max_steps() -> None:
     with pytest.raises(UserError, match=r"train\.num_train_epochs: .*null.* train\.max_steps"):
         read_recipe("pretrain", ["train.num_train_epochs=null"])

@@ -12,6 +12,7 @@ from signllava_cli.errors import UserError, format_count, require_extra
 
 if TYPE_CHECKING:
     from signllava_cli.prepare.describe import Description, Histogram
+    from signllava_cli.prepare.sequence_lengths import RecipeStatistics
 
 SPLITS_PER_ROW, BAR_CHARS = 3, 13  # histograms side by side, and characters of a bar: they fit into 80 columns
 UNKNOWN = "-"
@@ -155,6 +156,7 @@ def _print_sequences(description: "Description") -> None:
     with_recipe = {name: split.with_recipe for name, split in description.statistics.items() if split.with_recipe}
     if not with_recipe:
         return
+    _print_embeddings(with_recipe)
     sequences = {name: split.sequences for name, split in with_recipe.items() if split.sequences}
     lengths = {}
     for name, split in with_recipe.items():
@@ -185,6 +187,31 @@ def _print_sequences(description: "Description") -> None:
                 f"{name}: training would stop at {count} too long "
                 f"({summarize_names(statistics.too_long)}); raise data.max_seq_len, or lower data.min_frames."
             )
+
+
+def _print_embeddings(with_recipe: "dict[str, RecipeStatistics]") -> None:
+    """What the projectors save: one row for each projector of a split, and one for all if there are several."""
+    rows = []
+    for split, statistics in with_recipe.items():
+        projectors = [
+            (name, each.architecture, each.frames, each.embeddings) for name, each in statistics.embeddings.items()
+        ]
+        if len(projectors) > 1:
+            *_, frames, embeddings = zip(*projectors, strict=True)
+            projectors.append(("all", "", sum(frames), sum(embeddings)))
+        rows += [
+            (
+                f"{name}, {split}",
+                architecture,
+                _round(frames, 1),
+                _round(embeddings, 1),
+                _percent(1 - embeddings / frames),
+            )
+            for name, architecture, frames, embeddings in projectors
+        ]
+    _print_rows(
+        "frames and their embeddings, mean per clip", ["", "projector", "frames", "embeddings", "saved"], rows
+    )
 
 
 def _print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

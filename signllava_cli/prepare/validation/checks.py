@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from signllava_cli.data.projector_inputs import MAX_CUT
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -172,10 +174,13 @@ _ALL_CHECKS = (
              f"The ratio of a clip's lengths in two streams differs from the median by a factor above "
              f"{MAX_LENGTH_RATIO:.0f}.",
              "Check that both were extracted from the same frames."),
+    _error("lengths-joined",
+           f"Streams that the recipe joins differ in a clip by more than {MAX_CUT} frames, after stride.",
+           "Set stride of the faster stream, extract its features again, or remove join from the recipe."),
     _warning("too-long",
              "A clip has more frames than fit into data.max_seq_len. Frames are subsampled here; other tools lose "
              "the answer.",
-             "Raise data.max_seq_len, or set stride or max_frames of a stream."),
+             "Raise data.max_seq_len, or set stack, stride or max_frames of a stream."),
     _warning("context-too-long",
              "With its context, a clip has no room for data.min_frames frames. Context sentences are removed.",
              "Raise data.max_seq_len, or lower context.window or context.prelude."),

@@ -10,6 +10,7 @@ from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.context import gold_context
 from signllava_cli.data.examples import BOUNDARY_VECTORS
 from signllava_cli.data.feature_stream import count_kept_frames
+from signllava_cli.data.projector_inputs import MAX_CUT, projector_inputs
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.prepare.validation.array_checks import ClipArrays
 from signllava_cli.prepare.validation.checks import MAX_LENGTH_RATIO
@@ -38,6 +39,17 @@ def check_agreement(split: str, arrays: Mapping[str, ClipArrays], findings: Find
             findings.add("lengths-disagree", [clip], split, f"{first}/{second}", detail)
 
 
+def check_joined(split: str, arrays: Mapping[str, ClipArrays], recipe: Recipe, findings: Findings) -> None:
+    """Add findings for clips in which joined streams differ in length by too many frames. `arrays`: by stream."""
+    for projector_input in projector_inputs(recipe.streams).values():
+        streams = {name: stream for name, stream in projector_input.streams.items() if name in arrays}
+        for clip in set.intersection(*(set(arrays[name]) for name in streams)) if len(streams) > 1 else ():
+            lengths = {name: -(-arrays[name][clip].frames // stream.stride) for name, stream in streams.items()}
+            if min(lengths.values()) and max(lengths.values()) - min(lengths.values()) > MAX_CUT:
+                detail = f"{clip}: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
+                findings.add("lengths-joined", [clip], split, "/".join(streams), detail)
+
+
 def check_fit(
     split: str,
     recordings: Sequence[Recording],
@@ -50,37 +62,53 @@ def check_fit(
 
     Training removes frames first, then context; a clip that still does not fit is an error.
     """
-    streams = {name: recipe.streams[name] for name in arrays if name in recipe.streams}
     max_seq_len, context = recipe.data.max_seq_len, recipe.context
     limit = f"the recipe has {max_seq_len}" if recipe.streams else f"a recipe has {max_seq_len} by default"
     prefix = "" if prompts else "about "
     for recording in recordings:
         for clip in recording.clips:
-            frames = [
-                int(count_kept_frames(np.array(stream_arrays[clip.id].frames), streams[name]))
-                if name in streams
-                else stream_arrays[clip.id].frames
+            frames = {
+                name: stream_arrays[clip.id].frames
                 for name, stream_arrays in arrays.items()
                 if clip.id in stream_arrays
-            ]
+            }
+            num_embeddings, min_embeddings, num_boundary_vectors = _count_stream_tokens(frames, recipe)
             sentences = gold_context(recording, clip.position, context.window, context.prelude)
-            num_text_tokens = _count_text_tokens(clip, sentences, recipe.tasks, prompts) + BOUNDARY_VECTORS * len(
-                frames
-            )
-            if num_text_tokens + sum(frames) <= max_seq_len:
+            num_text_tokens = _count_text_tokens(clip, sentences, recipe.tasks, prompts) + num_boundary_vectors
+            if num_text_tokens + num_embeddings <= max_seq_len:
                 continue
-            min_frames = sum(min(count, recipe.data.min_frames) for count in frames)
-            if num_text_tokens + min_frames <= max_seq_len:
+            num_question_tokens = _count_text_tokens(clip, [], recipe.tasks, prompts) + num_boundary_vectors
+            if num_text_tokens + min_embeddings <= max_seq_len:
                 name = "too-long"
-            elif (
-                _count_text_tokens(clip, [], recipe.tasks, prompts) + BOUNDARY_VECTORS * len(frames) + min_frames
-                <= max_seq_len
-            ):
+            elif num_question_tokens + min_embeddings <= max_seq_len:
                 name = "context-too-long"
             else:
                 name = "text-too-long"
-            detail = f"{clip.id}: {prefix}{num_text_tokens} tokens of text, {sum(frames)} frames; {limit}"
+            detail = f"{clip.id}: {prefix}{num_text_tokens} tokens of text, {num_embeddings} of frames; {limit}"
             findings.add(name, [clip.id], split, detail=detail)
+
+
+def _count_stream_tokens(frames: Mapping[str, int], recipe: Recipe) -> tuple[int, int, int]:
+    """The tokens of a clip's frames in a sequence: embeddings, the fewest that are kept, and boundary vectors.
+
+    Args:
+        frames: stream -> their number in the files.
+    """
+    if not recipe.streams:  # every stream of the dataset, as by default
+        fewest = sum(min(count, recipe.data.min_frames) for count in frames.values())
+        return sum(frames.values()), fewest, BOUNDARY_VECTORS * len(frames)
+    most, fewest, num_inputs = 0, 0, 0
+    for projector_input in projector_inputs(recipe.streams).values():
+        kept = [
+            int(count_kept_frames(np.array(frames[name]), stream))
+            for name, stream in projector_input.streams.items()
+            if name in frames
+        ]
+        if kept:
+            most += projector_input.count_embeddings(min(kept))
+            fewest += projector_input.count_embeddings(min(*kept, recipe.data.min_frames))
+            num_inputs += 1
+    return most, fewest, BOUNDARY_VECTORS * num_inputs
 
 
 def _count_text_tokens(clip: Clip, context: Sequence[str], tasks: Tasks, prompts: PromptBuilder | None) -> int:

@@ -23,7 +23,7 @@ from signllava_cli.prepare.validation.array_checks import (
     most_common_width,
 )
 from signllava_cli.prepare.validation.findings import Finding, Findings
-from signllava_cli.prepare.validation.length_checks import check_agreement, check_fit
+from signllava_cli.prepare.validation.length_checks import check_agreement, check_fit, check_joined
 from signllava_cli.prepare.validation.shard_reader import read_shards
 from signllava_cli.prepare.validation.split_checks import check_between_splits, check_context
 from signllava_cli.prepare.validation.stream_checks import StreamShards, check_leftovers, detect_streams, find_shards
@@ -100,6 +100,7 @@ def validate(request: ValidationRequest) -> ValidationResult:
     for split in splits.values():
         by_stream = {name: by_split[split.name] for name, by_split in arrays.items() if split.name in by_split}
         check_agreement(split.name, by_stream, findings)
+        check_joined(split.name, by_stream, recipe, findings)
         check_fit(split.name, split.recordings, by_stream, recipe, request.prompts, findings)
         _check_index(root, split.name, recipe.streams, findings)
     return ValidationResult(

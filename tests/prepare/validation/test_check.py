@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Ended, sets
+from conftest import SHORTENINGS, Ended, sets
 from corruption_cases import CORRUPTIONS, Corruption
 from corruptions import change_array, change_clip, change_shard, copy_part, write_file
 
@@ -98,7 +98,7 @@ def test_training_on_corrupt_data_trains_or_ends_with_a_one_line_error(
 
 
 def test_every_check_has_a_corruption() -> None:
-    tested_below = {"data-path", "streams-none"}
+    tested_below = {"data-path", "streams-none", "lengths-joined"}
     assert {corruption.finding for corruption in CORRUPTIONS} | tested_below == set(CHECKS)
 
 
@@ -344,14 +344,34 @@ def test_a_file_that_two_splits_share_has_no_extra_arrays(signllava: Command, da
     assert not names & {"features-extra", "features-missing"}
 
 
+def test_streams_that_cannot_be_joined_are_reported(signllava: Command, halved_corpus: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(halved_corpus, tmp_path / "data", ignore=shutil.ignore_patterns("index.*")))
+    recipe = ["-r", "toy/tiny_pretrain", *sets(SHORTENINGS["join"])]
+    names = {finding["name"] for finding in check(signllava, data, *recipe)[1]["findings"]}
+    assert "lengths-joined" not in names, "one frame less is cut"
+    with h5py.File(data / "left" / "left.train.0.h5", "r+") as shard:
+        frames = shard["train00"]["train00-03"][:]
+        del shard["train00"]["train00-03"]
+        shard["train00"]["train00-03"] = np.concatenate([frames] * 2)
+    result, report = check(signllava, data, *recipe)
+    [finding] = [finding for finding in report["findings"] if finding["name"] == "lengths-joined"]
+    assert result.code == 2
+    assert finding["names"] == ["train00/train00-03"]
+    assert f"left {2 * len(frames)}, right {len(frames)}" in json.dumps(finding)
+
+
+@pytest.mark.parametrize("shortening", [[], ["streams.mae.stack=3", "streams.sign2vec.conv.stride=2"]])
 def test_too_long_agrees_with_the_counts_of_describe(
-    corpus: Path, tiny_llm: Path, tmp_path: Path, signllava: Command
+    corpus: Path, tiny_llm: Path, tmp_path: Path, signllava: Command, shortening: list[str]
 ) -> None:
     """With the recipe's tokenizer tokens are counted, not estimated: as many clips as training would truncate."""
-    sets = ["--set", f"llm.path={tiny_llm}", "--set", "data.max_seq_len=72", "--set", "data.min_frames=1"]
+    max_seq_len = 64 if shortening else 72
+    settings = sets([f"llm.path={tiny_llm}", f"data.max_seq_len={max_seq_len}", "data.min_frames=1", *shortening])
     report, statistics = tmp_path / "check.json", tmp_path / "describe.json"
-    signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--report", report)
-    signllava("prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *sets, "--json", statistics)
+    signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *settings, "--report", report)
+    signllava(
+        "prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *settings, "--json", statistics
+    )
     counts = {finding["name"]: finding["count"] for finding in json.loads(report.read_text())["findings"]}
     sequences = json.loads(statistics.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
     assert 0 < counts["too-long"] < sequences["clips"]
