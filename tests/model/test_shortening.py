@@ -60,7 +60,7 @@ def slow_embeddings(projector: Projector, frames: Tensor) -> Tensor:
     else:
         padding = states.new_zeros(-len(states) % config.stack, WIDTH)
         states = torch.cat([states, padding]).reshape(-1, config.stack * WIDTH)
-    return projector.norm_out(projector.layers(states))  # type: ignore[no-any-return]
+    return projector.norm_out(projector.layers(states))
 
 
 def random_clips() -> list[Tensor]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,7 +25,7 @@ from signllava_cli.serving.videos import Videos
 
 Command = Callable[..., Ended]
 JOIN = [*SHORTENINGS["join"], "streams.sign2vec.stride=2"]
-DECODING = {"num_beams": 2, "max_new_tokens": 8}
+DECODING: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 8}
 QUICK = ["--split", "dev", "--beams", 2, "--max-new-tokens", 8, "--context-source", "none"]
 
 
@@ -113,6 +114,7 @@ def test_every_launcher_gives_the_same_losses(
     assert ended.code == 0, ended.err
     several, ended = pretrain("several", *common, f"launch.profile={launcher}", "launch.num_processes=2")
     assert ended.code == 0, ended.err
+    assert json.loads((several / "last" / "progress.json").read_text())["num_processes"] == 2
     assert metrics(several) == pytest.approx(metrics(single), rel=1e-4)
     weights = load_file(several / "last" / "projector.safetensors")
     for name, tensor in load_file(single / "last" / "projector.safetensors").items():
