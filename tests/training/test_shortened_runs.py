@@ -114,6 +114,7 @@ def test_every_launcher_gives_the_same_losses(
     assert ended.code == 0, ended.err
     several, ended = pretrain("several", *common, f"launch.profile={launcher}", "launch.num_processes=2")
     assert ended.code == 0, ended.err
+    assert json.loads((several / "last" / "progress.json").read_text())["num_processes"] == 2
     assert metrics(several) == pytest.approx(metrics(single), rel=1e-4)
     weights = load_file(several / "last" / "projector.safetensors")
     for name, tensor in load_file(single / "last" / "projector.safetensors").items():
