@@ -63,7 +63,7 @@ def render_chat_turns(tokenizer: Any, tasks: Tasks) -> ChatTurns:
             raise UserError(
                 f"The chat template of {name} {folded_error}; set llm.path to another instruct LLM."
             ) from None
-        info(f"The chat template of {name} {error}: tasks.system begins the user's turn instead")
+        info(f"tasks.system begins the user's turn, because the chat template of {name} {error}")
     encoder = TextEncoder(tokenizer)
     match = encoder.control.search(end)
     if match is None:

@@ -16,7 +16,7 @@ from signllava_cli.recipe import Tasks
 
 # Beginnings of answers. What a tokenizer makes of the text before all of them is the end of the prompt; a space that
 # it joins with the word behind it is part of the answer.
-ANSWER_STARTS = ("A", "a", "1", '"', "¿", "日")
+ANSWER_STARTS = ("A", "a", "1", "日")
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_a_system_text_that_the_template_refuses_begins_the_users_turn(
 ) -> None:
     prompts = PromptBuilder(BY_NAME[name].tokenizer(), TASKS)
     assert prompts.turns.before.endswith("Be good.\n\n")
-    assert capsys.readouterr().out.count("tasks.system begins the user's turn") == 1
+    assert capsys.readouterr().out.count("tasks.system begins the user's turn, because") == 1
     PromptBuilder(prompts.tokenizer, TASKS, prompts.turns)
     assert capsys.readouterr().out == ""
 
