@@ -34,8 +34,7 @@ class TextEncoder:
         start = 0
         for match in self.control.finditer(text):
             id, token = self._control_tokens[match[0]]
-            before = text[start : match.start()]
-            parts += [before.rstrip() if token.lstrip else before, id]
+            parts += [text[start : match.start()], id]
             start = match.end()
             while token.rstrip and text[start : start + 1].isspace():
                 start += 1

@@ -31,7 +31,8 @@ class Family:
 
     `answer_prefix`: the end of the text before an answer. `end`: the token of the end of turn. `is_folded`: whether
     the system text begins the user's turn. `in_prompt`: whether it is the prompt that shows the text before an
-    answer, and not the dialogue. `has_control`: whether the template's markers are tokens.
+    answer, and not the dialogue. `has_control`: whether the template's markers are tokens. `rstrip`: whether these
+    tokens contain the spaces and line breaks behind them, as some revisions of Phi-3 have them.
     """
 
     template: str
@@ -42,17 +43,22 @@ class Family:
     is_folded: bool = False
     in_prompt: bool = False
     has_control: bool = True
+    rstrip: bool = False
 
     def tokenizer(self, kind: str = KINDS[0]) -> Any:
         """A tokenizer that splits text as the LLMs named in `KINDS` do, with the family's tokens and template."""
         template = (TEMPLATES / f"{self.template}.jinja").read_text()
         found = sorted(set(CONTROL.findall(template))) if self.has_control else []
-        special = [token for token in found if token not in REASONING]
+        special = [
+            AddedToken(token, rstrip=self.rstrip, normalized=False, special=True)
+            for token in (self.end, *found)
+            if token not in REASONING
+        ]
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(trained_tokenizer(kind)),
             bos_token=self.bos,
             eos_token=self.eos,
-            additional_special_tokens=["<streams>", self.end, *special],
+            additional_special_tokens=["<streams>", *special],
             chat_template=template,
             clean_up_tokenization_spaces=False,
         )

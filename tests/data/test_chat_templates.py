@@ -1,5 +1,6 @@
 """The real chat templates of families of LLMs: prompts and answers have the ids of the whole dialogue."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,7 @@ FAMILIES = [
     Family("smollm3", f"{CHATML}<think>\n\n</think>\n", "<|im_end|>"),
 ]
 BY_NAME = {family.template: family for family in FAMILIES}
+VARIANTS = [replace(BY_NAME[name], rstrip=True) for name in ("phi-3", "phi-3.5", "chatml", "llama-3")]
 OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 TASKS = Tasks(system="Be good.", streams="See:", context="Before:", translation="What?")
 HOSTILE = ["a <think> b", "</think>", "<|im_end|>", "<think><think>", "<<think>", "日本<tool_call>", "x<｜User｜>y"]
@@ -68,7 +70,7 @@ def test_every_template_is_tested_and_has_a_source() -> None:
 
 @pytest.mark.parametrize("answer", ["Today my sister buys a coat.", "3 cats.", '"Now" it\'s 日本.'])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.template)
+@pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS], ids=lambda family: family.template)
 def test_prompt_and_answer_have_the_ids_of_the_whole_dialogue(
     family: Family, kind: str, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
