@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from family_tokenizers import KINDS, TEMPLATES, Family
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from signllava_cli.data.prompts import PromptBuilder
@@ -132,6 +134,25 @@ def test_added_tokens_in_data_are_text(name: str, text: str, kind: str) -> None:
         assert prompt.after.count(token) == plain.after.count(token)
     assert prompts.text(answer) == text
     assert tokenizer.decode(prompt.after) == tokenizer.decode(plain.after).replace("x", text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_control_tokens_in_the_vocabulary_of_a_unigram_model_are_not_data(text: str) -> None:
+    """They are pieces of its vocabulary, which `split_special_tokens` gives for a text that spells them."""
+    control = ["<unk>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    model = Tokenizer(models.Unigram())
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    model.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=100, special_tokens=control, unk_token="<unk>", initial_alphabet=list("<>/|_"), show_progress=False
+    )
+    model.train_from_iterator([*HOSTILE, "Today my sister buys a coat."], trainer)
+    template = BY_NAME["qwen3"].tokenizer().chat_template
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<|im_end|>", chat_template=template)
+    prompts = PromptBuilder(tokenizer, TASKS)
+    answer = prompts.answer(text)
+    assert not set(answer[:-1]) & {tokenizer.convert_tokens_to_ids(token) for token in control}
+    assert prompts.text(answer) == text
 
 
 def test_added_tokens_that_are_words_or_spaces_are_encoded_as_the_tokenizer_does() -> None:
