@@ -1,17 +1,22 @@
 """The text around the streams, as token ids.
 
-The chat template of the LLM's tokenizer is rendered with a placeholder for the user's turn, and again with one for
-the answer. Text of the template is tokenized with special tokens; text of the data (context sentences, answers) is
-tokenized as plain text, so a sentence that spells a special token remains a sentence. The pieces are concatenated as
-ids, so the positions of the targets are known without searching for them. Training and generation share this file.
+The text of a prompt is cut where the streams stand, and between the prompt and the answer. Each part has the ids that
+the tokenizer gives it in the whole dialogue, and data is encoded as text, so a sentence that spells a special token
+remains a sentence. The positions of the targets are known without searching for them. Training and generation share
+this file.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from signllava_cli.errors import UserError
-from signllava_cli.recipe import PLACEHOLDER, Tasks
+from signllava_cli.data.chat_turns import ChatTurns, render_chat_turns
+from signllava_cli.data.text_encoder import TextEncoder
+from signllava_cli.recipe import Tasks
+
+# Beginnings of answers. What a tokenizer makes of the text before all of them is the end of the prompt; a space that
+# it joins with the word behind it is part of the answer.
+ANSWER_STARTS = ("A", "a", "1", "日")
 
 
 @dataclass(frozen=True)
@@ -20,19 +25,6 @@ class Prompt:
 
     before: tuple[int, ...]
     after: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ChatTurns:
-    """The chat template's text before and after the user's turn, and the token that ends the assistant's turn.
-
-    Stored in every checkpoint: a template may print the date, or be edited, but generation must use the prompt of
-    training.
-    """
-
-    before: str
-    after: str
-    end_of_turn: int
 
 
 class PromptBuilder:
@@ -51,10 +43,17 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: Any, tasks: Tasks, turns: ChatTurns | None = None) -> None:
         self.tokenizer, self.tasks = tokenizer, tasks
-        self.turns = turns or render_chat_turns(tokenizer, tasks.system)
+        self.turns = turns or render_chat_turns(tokenizer, tasks)
         self.end_of_turn = self.turns.end_of_turn
-        self.before_streams = self._with_special_tokens(self.turns.before) + self._plain(f"{tasks.streams}\n")
-        self._after_user = self._with_special_tokens(self.turns.after)
+        self._encoder = TextEncoder(tokenizer)
+        *before, last = self._encoder.split(self.turns.before)
+        self.before_streams = self._join([*before, f"{last}{tasks.streams}\n"], is_start=True)
+        self._after_user, *after = self._encoder.split(self.turns.after)
+        self._last_text = str(after.pop() if after else self._after_user)
+        starts = [self._encoder.encode(self._last_text + start) for start in ANSWER_STARTS]
+        self._last_ids = _common_prefix(starts)
+        self._start_len = len(starts[0]) - len(self._last_ids)
+        self._assistant = (*self._join(after), *self._last_ids) if after else ()
 
     def prompt(self, context: Sequence[str], question: str | None = None) -> Prompt:
         """The prompt with the sentences `context`; if there are none, without the heading of the context.
@@ -64,11 +63,19 @@ class PromptBuilder:
         """
         lines = [self.tasks.context, *context] if context else []
         text = "\n".join(["", *lines, question or self.tasks.translation])
-        return Prompt(before=self.before_streams, after=self._plain(text) + self._after_user)
+        text += str(self._after_user)
+        if self._assistant:
+            after = self._encoder.encode(text) + self._assistant
+        else:  # no control token between the user's words and the answer
+            after = self._encoder.encode(text + ANSWER_STARTS[0])[: -self._start_len]
+        return Prompt(before=self.before_streams, after=after)
 
     def answer(self, text: str) -> tuple[int, ...]:
         """The target ids of `text`: its tokens and the end-of-turn token."""
-        return (*self._plain(text), self.end_of_turn)
+        text += self.turns.before_end
+        ids, num_last = self._encoder.encode(self._last_text + text), len(self._last_ids)
+        is_continued = ids[:num_last] == self._last_ids
+        return (*(ids[num_last:] if is_continued else self._encoder.encode(text)), self.end_of_turn)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of generated ids up to the end-of-turn token."""
@@ -77,37 +84,20 @@ class PromptBuilder:
             ids = ids[: ids.index(self.end_of_turn)]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    def _join(self, parts: Sequence[str | int], is_start: bool = False) -> tuple[int, ...]:
+        """The ids of texts and control tokens, at the start of a sequence or behind a stream."""
+        ids: tuple[int, ...] = ()
+        for part in parts:
+            if isinstance(part, int):
+                ids += (part,)
+            else:
+                ids += self._encoder.encode_start(part) if is_start and not ids else self._encoder.encode(part)
+        return ids
 
-    def _with_special_tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-
-def render_chat_turns(tokenizer: Any, system: str) -> ChatTurns:
-    """The turns of the tokenizer's chat template with this system text.
-
-    Raises:
-        UserError: it has no chat template, or one without a system turn or an end of turn.
-    """
-    name = tokenizer.name_or_path
-    if not tokenizer.chat_template:
-        raise UserError(f"The tokenizer of {name} has no chat template; set llm.path to an instruct LLM.")
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": PLACEHOLDER}]
-    turns_with_answer = [*turns, {"role": "assistant", "content": PLACEHOLDER}]
-    try:
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        dialogue = tokenizer.apply_chat_template(turns_with_answer, tokenize=False)
-    except Exception as error:  # a template is a program that may raise anything
-        raise UserError(
-            f"The chat template of {name} fails: {error}; set llm.path to an LLM whose template has a system turn."
-        ) from None
-    before, after = prompt.split(PLACEHOLDER)
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    for token in tokenizer(dialogue.split(PLACEHOLDER)[-1], add_special_tokens=False).input_ids:
-        if token in special:
-            return ChatTurns(before, after, int(token))
-    raise UserError(
-        f"The chat template of {name} does not end the assistant's turn with a special token, so generation could "
-        "not stop; set llm.path to another instruct LLM."
-    )
+def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The ids with which all sequences begin."""
+    length = 0
+    while len({sequence[: length + 1] for sequence in sequences}) == 1:
+        length += 1
+    return sequences[0][:length]

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from signllava_cli._version import __version__
+from signllava_cli.data.chat_turns import ChatTurns
 from signllava_cli.data.projector_inputs import ProjectorInput
-from signllava_cli.data.prompts import ChatTurns
 from signllava_cli.errors import UserError
 from signllava_cli.files import read_json, read_link, write_json, write_text
 from signllava_cli.model.llm import (

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.model import checkpoint as checkpoints
 from signllava_cli.model.llm import add_lora, llm_identity, load_llm, load_tokenizer, require_same_llm
@@ -56,7 +57,13 @@ def load_model_bundle(
     if recipe.init.projector and trained is None:
         file = checkpoints.find_projector(recipe.init.projector)
         if (file.parent / checkpoints.CONFIG).is_file():
-            require_same_llm(checkpoints.read_config(file.parent).llm, identity, file.parent)
+            config = checkpoints.read_config(file.parent)
+            require_same_llm(config.llm, identity, file.parent)
+            if config.turns != prompts.turns:
+                warning(
+                    f"{file.parent} was trained with other turns: tasks.system, tasks.chat_template_kwargs or the "
+                    "chat template of the LLM has changed"
+                )
         checkpoints.load_projectors(model, file)
     return ModelBundle(model, prompts, identity)
 

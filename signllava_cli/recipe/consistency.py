@@ -96,7 +96,8 @@ def find_contradictions(recipe: Recipe) -> list[str]:
             except (KeyError, ValueError, IndexError):
                 errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
     errors += _shortening_errors(recipe.streams)
-    for key, text in recipe.tasks.texts().items():
+    variables = {f"chat_template_kwargs.{key}": str(it) for key, it in recipe.tasks.chat_template_kwargs.items()}
+    for key, text in {**recipe.tasks.texts(), **variables}.items():
         if not is_unicode(text) or PLACEHOLDER in text:
             errors.append(
                 f"tasks.{key}: contains half a surrogate pair or {PLACEHOLDER!r}, which a prompt must not contain"

@@ -3,12 +3,21 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from signllava_cli.recipe.setting_types import Count, Positive, Probability, Share, Weight, section
 
-# prompts.py splits a chat template at this text, so no text of a prompt may hold it.
+# chat_turns.py splits a chat template at this text, so no text of a prompt may hold it.
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}mark\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+def _require_scalar(value: object) -> object:
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be a text, a number, true or false (a date in quotes is a text)")
+    return value
+
+
+TemplateVariable = Annotated[str | int | float | bool, BeforeValidator(_require_scalar)]
 
 
 @section
@@ -57,7 +66,7 @@ class Tasks:
     """The texts of the prompt, and how often each task is trained. Every checkpoint stores the texts."""
 
     system: str = "You are a skilled interpreter who translates sign language into text."
-    """System text of the prompt."""
+    """System text of the prompt. It begins the user's turn if the chat template of the LLM has no system turn."""
     streams: str = "The signing of one sentence:"
     """Text before the streams."""
     context: str = "Sentences signed before it:"
@@ -74,6 +83,10 @@ class Tasks:
     """Positive answer to a question."""
     no: str = "no"
     """Negative answer to a question."""
+    chat_template_kwargs: dict[str, TemplateVariable] = dataclasses.field(default_factory=dict)
+    """Variables of the LLM's chat template. Templates that know them are given `enable_thinking: false` and
+    `date_string: 26 Jul 2024`, the date of those that print today's, unless these are set here. In transformers:
+    `chat_template_kwargs`."""
     max_words: Annotated[int, Field(ge=2, le=100)] = 5
     """Words in one multi_word_present question at most. In Sign_LLaVA: `max_num_words`."""
     paraphrases: Share = 0.0

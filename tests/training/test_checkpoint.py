@@ -1,8 +1,11 @@
 """A checkpoint holds the trained tensors, all of them and no others, in formats that other tools read."""
 
 import json
+import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,10 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.utils import chat_template_utils
 
-from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
+from signllava_cli.data.chat_turns import ChatTurns
+from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint, read_config
 from signllava_cli.model.loading import load_checkpoint_bundle, load_model_bundle
 from signllava_cli.recipe import read_recipe
 
@@ -90,6 +95,51 @@ def test_finetune_starts_from_the_pretrained_projector(
         model = load_model_bundle(recipe, torch.device("cpu")).model
         for name, tensor in model.projectors.state_dict().items():
             assert torch.equal(tensor, expected[name])
+
+
+def test_the_date_in_the_prompt_stays_that_of_the_pretrained_projector(
+    signllava: Command, settings: list[str], tmp_path: Path, tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And other turns are a warning."""
+
+    def run_on(day: int, command: str, *more: str) -> tuple[ChatTurns, str]:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> "Clock":
+                return cls(2026, 11, day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+        run = tmp_path / command
+        common = [*settings, f"llm.path={llm}", f"run.output_dir={run}", "train.max_steps=1", "train.eval_steps=1"]
+        ended = signllava(command, "-r", f"toy/tiny_{command}", *sets([*common, *more]))
+        assert ended.code == 0, ended.err
+        return read_config(find_checkpoint(run)).turns, ended.out
+
+    llm = tmp_path / "llm"
+    shutil.copytree(tiny_llm, llm)
+    template = llm / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %B %Y') }} " + template.read_text())
+
+    pretrained, _ = run_on(1, "pretrain")
+    finetuned, out = run_on(2, "finetune", f"init.projector={tmp_path / 'pretrain'}")
+    assert pretrained.before.startswith("26 July 2024 ")
+    assert finetuned == pretrained
+    assert "trained with other turns" not in out
+
+    shutil.rmtree(tmp_path / "finetune")
+    more = [f"init.projector={tmp_path / 'pretrain'}", "tasks.chat_template_kwargs.date_string=27 Jul 2024"]
+    finetuned, out = run_on(2, "finetune", *more)
+    assert finetuned.before.startswith("27 July 2024 ")
+    assert out.count("trained with other turns: tasks.system, tasks.chat_template_kwargs or") == 1
+
+
+def test_a_checkpoint_that_stores_no_text_before_the_end_of_turn_is_read(pretrained: Path) -> None:
+    file = find_checkpoint(pretrained) / "config.json"
+    config = json.loads(file.read_text())
+    assert config["turns"].pop("before_end") == ""
+    turns = read_config(file.parent).turns
+    file.write_text(json.dumps(config))
+    assert read_config(file.parent).turns == turns
 
 
 def test_peft_reads_the_adapter(finetuned: Path, tiny_llm: Path) -> None:
