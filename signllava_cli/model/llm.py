@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
 from signllava_cli.model.hub_access import hub_options
+from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
 from signllava_cli.model.partitioning import gathered
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -34,6 +35,19 @@ def load_tokenizer(config: recipes.LLM) -> Any:
         return AutoTokenizer.from_pretrained(location, revision=config.revision, **options)
 
 
+def require_causal(config: recipes.LLM) -> None:
+    """Check that the model is a causal LLM, before anything but its config.json is read.
+
+    Raises:
+        UserError: it is not, or the path is neither a Hugging Face folder nor an available hub id.
+    """
+    from transformers import AutoConfig
+
+    location = _resolve_path(config)
+    with _as_user_error(config), hub_options(location) as options:
+        require_causal_lm(AutoConfig.from_pretrained(location, revision=config.revision, **options), config.path)
+
+
 def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     """The frozen causal LLM on `device`, in eval mode, in the precision of the recipe.
 
@@ -41,13 +55,14 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     make all later activations float32.
 
     Raises:
-        UserError: the path is neither a Hugging Face folder nor an available hub id.
+        UserError: the path is neither a Hugging Face folder nor an available hub id; its model is not a causal LLM,
+            or its weights are not those of its config.
     """
     from transformers import AutoModelForCausalLM
 
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
-        llm = AutoModelForCausalLM.from_pretrained(
+        llm, loading_info = AutoModelForCausalLM.from_pretrained(
             location,
             revision=config.revision,
             dtype=dtype,
@@ -57,8 +72,11 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             device_map={"": device} if config.bits in (4, 8) else None,
             # transformers also looks for an adapter in the same repository
             adapter_kwargs={"local_files_only": options["local_files_only"]},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported instead, with their shapes
             **options,
         )
+        require_all_weights(llm, loading_info, config.path)
     if config.bits in (16, 32):
         llm.to(device)
     llm.requires_grad_(False)
@@ -263,6 +281,10 @@ def _as_user_error(config: recipes.LLM) -> Iterator[None]:
             yield
     except UserError as error:
         raise UserError(f"llm.path: {error}") from None
+    except RuntimeError as error:
+        if (misfit := describe_misfit(error)) is None:
+            raise
+        raise UserError(f"llm.path: {config.path}: {misfit}") from None
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"llm.path: {config.path} cannot be loaded: {first_line}") from None
