@@ -1,4 +1,4 @@
-"""Loads the LLM in 32, 16, 8 or 4 bits, its tokenizer, and its LoRA adapter."""
+"""Loads the LLM in 32, 16, 8 or 4 bits, and its tokenizer."""
 
 import contextlib
 import logging
@@ -16,9 +16,9 @@ from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
+from signllava_cli.model.llm_memory import outline_llm, require_memory
 from signllava_cli.model.partitioning import gathered
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBE_ROWS, PROBE_COLUMNS = 16, 4  # of the embedding table: the values by which an LLM is recognized
 
 
@@ -56,10 +56,12 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
 
     Raises:
         UserError: the path is neither a Hugging Face folder nor an available hub id; its model is not a causal LLM,
-            or its weights are not those of its config.
+            its weights are not those of its config, or it does not fit into the memory of its GPU.
     """
     from transformers import AutoModelForCausalLM
 
+    if device.type == "cuda":
+        require_memory(outline(config), device, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
         llm, loading_info = AutoModelForCausalLM.from_pretrained(
@@ -81,6 +83,16 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
         llm.to(device)
     llm.requires_grad_(False)
     return llm.eval()
+
+
+def outline(config: recipes.LLM) -> Any:
+    """The LLM of a recipe on the device `meta` (`outline_llm`): shares and memory without loading it."""
+    from transformers import AutoConfig
+
+    dtype, location = getattr(torch, config.dtype), _resolve_path(config)
+    with _as_user_error(config), hub_options(location) as options:
+        llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
+        return outline_llm(llm_config, dtype, _quantization_config(config, dtype))
 
 
 @contextlib.contextmanager
@@ -116,43 +128,6 @@ def _quantization_config(config: recipes.LLM, dtype: torch.dtype) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     return None
-
-
-def add_lora(llm: Any, config: recipes.Lora) -> Any:
-    """The LLM as a PeftModel with a new adapter, whose float32 weights are its only trainable parameters."""
-    from peft import LoraConfig, get_peft_model
-
-    lora_config = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(llm, lora_config)
-    except ValueError as error:
-        raise UserError(f"lora.target_modules: {error}") from None
-
-
-def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the adapter in PEFT's format: its `weights`, by their names in `llm`, and its config."""
-    # "auto" would request the hub to check whether the vocabulary was resized; it never is
-    llm.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
-
-
-def load_adapter(llm: Any, folder: Path) -> None:
-    """Load the adapter in `folder` into a PeftModel of `add_lora`, strictly.
-
-    Raises:
-        UserError: the names or shapes in the file are not exactly those of the adapter.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    weights = read_tensors(folder / ADAPTER_WEIGHTS)
-    expected = get_peft_model_state_dict(llm, save_embedding_layers=False)
-    require_same_tensors(weights, expected, folder / ADAPTER_WEIGHTS)
-    set_peft_model_state_dict(llm, weights)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

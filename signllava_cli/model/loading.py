@@ -8,7 +8,8 @@ import torch
 
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.model import checkpoint as checkpoints
-from signllava_cli.model.llm import add_lora, llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
+from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
+from signllava_cli.model.lora import add_lora
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
 

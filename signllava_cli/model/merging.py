@@ -21,8 +21,9 @@ from signllava_cli.model.checkpoint import (
     write_checkpoint,
 )
 from signllava_cli.model.hub_access import hub_options
-from signllava_cli.model.llm import add_lora, llm_identity, load_adapter, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_same_llm
 from signllava_cli.model.llm_folder import require_empty_folder
+from signllava_cli.model.lora import add_lora, load_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import LLM, Recipe, build_recipe
 

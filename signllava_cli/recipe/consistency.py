@@ -119,6 +119,11 @@ def find_contradictions(recipe: Recipe) -> list[str]:
             f"train.batch_size: {train.batch_size} is not a multiple of "
             f"train.micro_batch_size ({train.micro_batch_size})"
         )
+    if recipe.lora.target_parameters and recipe.lora.lora_dropout:
+        errors.append(
+            f"lora.lora_dropout: {recipe.lora.lora_dropout:g} is not possible with lora.target_parameters, whose "
+            "adapter PEFT adds to the parameter; set lora.lora_dropout=0"
+        )
     errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
     errors += _launch_errors(recipe.launch)
     return [*errors, *_generate_errors(recipe)]
