@@ -95,8 +95,8 @@ class Lora:
     includes them in `all-linear`, for others they are `lora.target_parameters`. In PEFT: `target_modules`."""
     target_parameters: list[str] = dataclasses.field(default_factory=list)
     """Names of parameters outside of linear layers that get an adapter, such as experts. Those of GPT-OSS are
-    `[experts.gate_up_proj, experts.down_proj]`. They need `lora.lora_dropout: 0`, because PEFT adds the adapter to the
-    parameter, not to the output of a layer. In PEFT: `target_parameters`."""
+    `[experts.gate_up_proj, experts.down_proj]`. They need `lora.lora_dropout: 0`, because PEFT adds the adapter to
+    the parameter, not to the output of a layer. In PEFT: `target_parameters`."""
 
 
 @section
