@@ -16,7 +16,7 @@ from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
-from signllava_cli.model.llm_memory import outline_llm, require_memory
+from signllava_cli.model.llm_memory import free_memory, outline_llm, require_memory
 from signllava_cli.model.partitioning import gathered
 
 PROBE_ROWS, PROBE_COLUMNS = 16, 4  # of the embedding table: the values by which an LLM is recognized
@@ -41,11 +41,16 @@ def require_causal(config: recipes.LLM) -> None:
     Raises:
         UserError: it is not, or the path is neither a Hugging Face folder nor an available hub id.
     """
+    require_causal_lm(_read_llm_config(config), f"llm.path: {config.path}")
+
+
+def _read_llm_config(config: recipes.LLM) -> Any:
+    """The config.json of the LLM, as the config class of its architecture."""
     from transformers import AutoConfig
 
     location = _resolve_path(config)
     with _as_user_error(config), hub_options(location) as options:
-        require_causal_lm(AutoConfig.from_pretrained(location, revision=config.revision, **options), config.path)
+        return AutoConfig.from_pretrained(location, revision=config.revision, **options)
 
 
 def load_llm(config: recipes.LLM, device: torch.device) -> Any:
@@ -60,16 +65,18 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    if device.type == "cuda":
-        require_memory(outline(config), device, f"llm.path: {config.path}")
+    llm_config, free = _read_llm_config(config), free_memory(device)
+    if free is not None and not hasattr(llm_config, "quantization_config"):
+        require_memory(outline(config), free, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
+    quantization_config = _quantization_config(config, llm_config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
         llm, loading_info = AutoModelForCausalLM.from_pretrained(
             location,
             revision=config.revision,
             dtype=dtype,
             attn_implementation=config.attn_implementation,
-            quantization_config=_quantization_config(config, dtype),
+            quantization_config=quantization_config,
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if config.bits in (4, 8) else None,
             # transformers also looks for an adapter in the same repository
@@ -87,12 +94,10 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
 
 def outline(config: recipes.LLM) -> Any:
     """The LLM of a recipe on the device `meta` (`outline_llm`): shares and memory without loading it."""
-    from transformers import AutoConfig
-
-    dtype, location = getattr(torch, config.dtype), _resolve_path(config)
-    with _as_user_error(config), hub_options(location) as options:
-        llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
-        return outline_llm(llm_config, dtype, _quantization_config(config, dtype))
+    llm_config = _read_llm_config(config)
+    quantization_config = _quantization_config(config, llm_config)
+    with _as_user_error(config):
+        return outline_llm(llm_config, getattr(torch, config.dtype), quantization_config)
 
 
 @contextlib.contextmanager
@@ -115,19 +120,22 @@ def _zero3_dtype(dtype: torch.dtype) -> Iterator[None]:
         del deepspeed["bf16"]
 
 
-def _quantization_config(config: recipes.LLM, dtype: torch.dtype) -> Any:
+def _quantization_config(config: recipes.LLM, llm_config: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
+    if config.bits not in (4, 8):
+        return None
+    # Gemma-3n clamps the weights of its AltUp layers when it is trained, which is not possible in 4 or 8 bits
+    skipped = ["lm_head", r".*\.altup"] if llm_config.model_type in ("gemma3n", "gemma3n_text") else None
     if config.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if config.bits == 4:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return None
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+        llm_int8_skip_modules=skipped,
+    )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

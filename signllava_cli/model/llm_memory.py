@@ -31,26 +31,28 @@ def outline_llm(llm_config: Any, dtype: torch.dtype, quantization_config: Any) -
     return llm.requires_grad_(False)
 
 
-def require_memory(llm: Any, device: torch.device, path: str) -> None:
-    """Check that an outlined LLM fits into the free memory of its GPU, before it is loaded.
+def require_memory(llm: Any, free: int, path: str) -> None:
+    """Check that an outlined LLM fits into `free` bytes, before it is loaded.
 
     Raises:
         UserError: it does not.
     """
-    free, needed = free_memory(device), weights_memory(llm)
-    if free is None or needed <= free:
-        return
-    share = quantized_share(layer_weights(llm))
-    reason = f" with {format_share(share)} of the layers' weights quantized" if share else ""
-    raise UserError(
-        f"{path} takes {_gib(needed)}{reason}, but {device} has {_gib(free)} free; use a smaller LLM, fewer "
-        "llm.bits, or a GPU with more memory."
-    )
+    needed, share = weights_memory(llm), quantized_share(layer_weights(llm))
+    if needed > free:
+        reason = f", because only {format_share(share)} of the layers' weights are quantized" if share else ""
+        raise UserError(
+            f"{path} takes {format_bytes(needed)}{reason}, but the GPU has {format_bytes(free)} free; use a smaller "
+            "LLM, fewer llm.bits, or a GPU with more memory."
+        )
 
 
 def free_memory(device: torch.device) -> int | None:
-    """The free memory of a GPU in bytes; None for a CPU, which can swap."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """The free memory of a GPU in bytes; None for a CPU, and under ZeRO-3, which divides the weights."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    if device.type != "cuda" or is_deepspeed_zero3_enabled():
+        return None
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def print_quantized_share(llm: Any, bits: int) -> None:
@@ -60,12 +62,13 @@ def print_quantized_share(llm: Any, bits: int) -> None:
     if bits not in (4, 8) or share >= EXPECTED_SHARE:
         return
     names = ", ".join(dict.fromkeys(weight.name for weight in weights if not weight.is_quantized))
-    kept = sum(weight.num_bytes for weight in weights if not weight.is_quantized)
+    kept = format_bytes(sum(weight.num_bytes for weight in weights if not weight.is_quantized))
     info(
         f"llm.bits={bits}: {format_share(share)} of the layers' weights are quantized; bitsandbytes quantizes linear "
-        f"layers only, so {names} keep llm.dtype and take {_gib(kept)} of the {_gib(weights_memory(llm))} of the LLM"
+        f"layers only, so {names} keep llm.dtype and take {kept} of the {format_bytes(weights_memory(llm))} of the LLM"
     )
 
 
-def _gib(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
+    """A size as `15.21 GiB` or `1.02 MiB`."""
     return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.2f} MiB"

@@ -9,16 +9,12 @@ from torch import Tensor
 from signllava_cli import recipe as recipes
 from signllava_cli.console import info, warning
 from signllava_cli.errors import UserError
-from signllava_cli.model.layer_weights import LayerWeight, adapter_share, format_share, layer_weights
+from signllava_cli.model.layer_weights import UNCALLED_LAYERS, LayerWeight, adapter_share, format_share, layer_weights
 from signllava_cli.model.llm import read_tensors, require_same_tensors
 from signllava_cli.recipe import ALL_LINEAR
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 EXPECTED_SHARE = 0.9  # of the layers' weights; below it, an adapter misses what is not small
-# A linear layer whose weight the kernels of these models (model_type) read without calling it, so that its adapter
-# would not be trained. PEFT refuses it for most of them (_check_lora_target_modules_mamba in its tuners_utils.py).
-NOT_CALLED = "out_proj"
-WITH_KERNELS = {"bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "mamba", "mamba2", "nemotron_h", "zamba2"}
 
 
 def add_lora(llm: Any, config: recipes.Lora) -> Any:
@@ -30,14 +26,14 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     before = layer_weights(llm)
-    excludes = config.target_modules == ALL_LINEAR and llm.config.model_type in WITH_KERNELS
+    uncalled = UNCALLED_LAYERS.get(llm.config.model_type) if config.target_modules == ALL_LINEAR else None
     lora_config = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=config.target_modules,
         target_parameters=config.target_parameters or None,
-        exclude_modules=[NOT_CALLED] if excludes else None,
+        exclude_modules=[uncalled] if uncalled else None,
         task_type="CAUSAL_LM",
     )
     try:

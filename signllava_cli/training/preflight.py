@@ -17,6 +17,8 @@ from signllava_cli.data.batches import Batch
 from signllava_cli.data.training_set import longest_batch
 from signllava_cli.errors import UserError
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
+from signllava_cli.model.layer_weights import weights_memory
+from signllava_cli.model.llm_memory import format_bytes
 from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.session import Session
 from signllava_cli.training.snapshot import require_read_back, write_snapshot
@@ -95,6 +97,7 @@ def dry_run(session: Session) -> None:
     evaluation_seconds = num_evaluations * dev_batches * checked.dev_seconds
     rows = [
         ["longest batch", f"{checked.num_clips} clips, {checked.num_tokens:,} tokens"],
+        ["weights of the LLM", format_bytes(weights_memory(session.bundle.model.llm))],
         ["peak memory of rank 0", f"{checked.peak_memory / 2**30:.2f} GiB"],
         ["checkpoint", f"{checked.checkpoint_size / 2**20:.1f} MiB"],
         ["optimizer steps", f"{num_steps:,}"],

@@ -8,8 +8,7 @@ import torch
 from conftest import Ended, sets
 from families import write_family
 
-from signllava_cli.errors import UserError
-from signllava_cli.model import llm_memory
+from signllava_cli.model import llm
 from signllava_cli.model.layer_weights import layer_weights, quantized_share, weights_memory
 from signllava_cli.model.llm import load_llm, outline
 from signllava_cli.recipe import LLM
@@ -56,11 +55,31 @@ def test_a_run_prints_what_4_bits_leave_unquantized(signllava: Command, corpus: 
 
 
 def test_an_llm_that_does_not_fit_is_refused_before_it_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signllava: Command, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU is simulated by its free memory: half of what the LLM takes, enough if all of it were in 4 bits."""
-    mixtral, llama = (outline(in_4_bits(write_family(name, tmp_path / name))) for name in ("mixtral", "llama"))
-    monkeypatch.setattr(llm_memory, "free_memory", lambda device: weights_memory(mixtral) / 2)
-    llm_memory.require_memory(llama, CPU, "llama")
-    with pytest.raises(UserError, match=r"mixtral takes .* MiB with 11 % of the layers' weights quantized, but"):
-        llm_memory.require_memory(mixtral, CPU, "mixtral")
+    """A GPU is simulated by its free memory, which would be enough if all of Mixtral's layers were in 4 bits."""
+    memory = weights_memory(outline(in_4_bits(write_family("mixtral", tmp_path / "llm"))))
+    settings = [f"llm.path={tmp_path / 'llm'}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
+    settings += ["llm.bits=4", "llm.dtype=float32", "train.max_steps=1", "train.preflight=false"]
+    command = ["pretrain", "-r", "toy/tiny_pretrain", *sets(settings)]
+    monkeypatch.setattr(llm, "free_memory", lambda device: memory / 2)
+    ended = signllava(*command)
+    assert ended.code == 2, ended.out
+    assert len(ended.err.strip().splitlines()) == 1
+    assert "because only 11 % of the layers' weights are quantized, but the GPU has" in ended.err
+    monkeypatch.setattr(llm, "free_memory", lambda device: memory)
+    assert signllava(*command).code == 0
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_gemma_3n_is_trained_in_4_and_8_bits(bits: int, signllava: Command, corpus: Path, tmp_path: Path) -> None:
+    """It clamps the weights of small layers in training, which therefore stay unquantized."""
+    folder = write_family("gemma3n", tmp_path / "llm")
+    settings = [f"llm.path={folder}", f"llm.bits={bits}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
+    settings += [f"train.{key}" for key in ("max_steps=1", "batch_size=4", "micro_batch_size=4")]
+    settings += ["init.projector=null", "generate.max_new_tokens=3"]
+    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets(settings))
+    assert ended.code == 0, ended.err
+    assert "llm.bits=" not in ended.out.replace("llm.bits: ", "")
+    ended = signllava("generate", "-c", tmp_path / "run", "--split", "dev")
+    assert ended.code == 0, ended.err

@@ -1,11 +1,12 @@
 """The adapter covers the layers of every architecture, or the run says what it leaves out."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Ended, sets
+from conftest import Ended, sets, subprocess_command
 from families import make_llm, write_family
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
@@ -177,3 +178,26 @@ def test_the_share_is_that_of_peft_itself() -> None:
     total = sum(weight.numel() for name, weight in llm.named_parameters() if "_proj" in name and "lora_" not in name)
     wrapped = sum(weight.numel() for name, weight in llm.named_parameters() if "base_layer" in name)
     assert adapter_share(layer_weights(llm)) == wrapped / total
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("profile", ["multi_cpu", "zero3_cpu"])
+def test_adapted_experts_have_the_same_losses_under_every_launcher(
+    profile: str, finetune: Callable[..., Ended], corpus: Path, tmp_path: Path
+) -> None:
+    settings = ["lora.lora_dropout=0", "track.logging_steps=1", "train.batch_size=8"]
+    assert finetune("mixtral", *settings).code == 0
+    expected = losses(tmp_path / "run")
+    common = [f"llm.path={tmp_path / 'mixtral'}", f"data.root={corpus}", f"run.output_dir={tmp_path / profile}"]
+    common += ["init.projector=null", "llm.bits=32", "llm.dtype=float32", *settings]
+    train = ["max_steps=2", "micro_batch_size=4", "preflight=false", "learning_rate=0.05", "warmup_ratio=0"]
+    options = sets([*common, *(f"train.{setting}" for setting in train)])
+    process = subprocess_command("finetune", "-r", "toy/tiny_finetune", "--launch", profile, *options)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert losses(tmp_path / profile) == pytest.approx(expected, rel=1e-4)
+
+
+def losses(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
