@@ -65,7 +65,7 @@ def print_quantized_share(llm: Any, bits: int) -> None:
     kept = format_bytes(sum(weight.num_bytes for weight in weights if not weight.is_quantized))
     info(
         f"llm.bits={bits}: {format_share(share)} of the layers' weights are quantized; bitsandbytes quantizes linear "
-        f"layers only, so {names} keep llm.dtype and take {kept} of the {format_bytes(weights_memory(llm))} of the LLM"
+        f"layers only, so {names} keep llm.dtype and take {kept} of the LLM's {format_bytes(weights_memory(llm))}"
     )
 
 
