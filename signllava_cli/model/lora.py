@@ -94,7 +94,7 @@ def print_adapter_coverage(llm: Any, config: recipes.Lora) -> None:
         return
     missed = [weight for weight in weights if not weight.has_adapter]
     advice = ""
-    if config.target_modules != ALL_LINEAR:
+    if config.target_modules != ALL_LINEAR and _names(missed, "linear"):
         advice = f"; lora.target_modules={ALL_LINEAR} covers every linear layer"
     elif stacks := _names(missed, "stack", ","):
         advice = f"; lora.target_parameters=[{stacks}] and lora.lora_dropout=0 cover the experts"

@@ -138,6 +138,18 @@ def test_a_run_warns_if_its_adapter_covers_less_than_90_percent(finetune: Callab
     assert "all-linear" in line
 
 
+def test_the_warning_names_the_experts_that_a_list_of_modules_leaves_out(finetune: Callable[..., Ended]) -> None:
+    attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    ended = finetune("mixtral", f"lora.target_modules={attention}")
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("warning: the adapter")]
+    assert line.endswith(
+        "lora.target_parameters=[experts.gate_up_proj,experts.down_proj] and lora.lora_dropout=0 cover the experts"
+    )
+    experts = ["experts.gate_up_proj", "experts.down_proj"]
+    assert lora_share("mixtral", target_modules=attention, target_parameters=experts) > 0.99
+
+
 def test_experts_are_adapted_without_dropout_only(finetune: Callable[..., Ended], tmp_path: Path) -> None:
     ended = finetune("mixtral")
     assert ended.code == 2
