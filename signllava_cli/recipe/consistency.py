@@ -67,7 +67,8 @@ def format_error(error: Any) -> str:
         return f"{key}: must be a number, not null; for a number of steps, remove it and set train.max_steps"
     if error["type"] == "dataclass_type":
         return f"{key or 'recipe'}: expected a section with keys, got {error['input']!r}"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
 def _sibling_keys(location: tuple[Any, ...]) -> list[str]:

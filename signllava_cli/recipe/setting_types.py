@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, 
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 Stage = Literal["pretrain", "finetune"]
 Task = Literal["translation", "one_word_present", "multi_word_present", "is_reversed"]
@@ -22,7 +21,7 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 def _require_list_or_keyword(value: Any) -> Any:
     if isinstance(value, list) or value == ALL_LINEAR:
         return value
-    raise PydanticCustomError("modules", f"Expected {ALL_LINEAR} or a list of module names")
+    raise ValueError(f"expected {ALL_LINEAR} or a list of module names")
 
 
 Modules = Annotated[list[str] | Literal["all-linear"], BeforeValidator(_require_list_or_keyword)]
