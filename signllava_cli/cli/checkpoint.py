@@ -75,7 +75,9 @@ def _summary(inspection: "Inspection") -> list[tuple[str, str]]:
         ("context", ", ".join(f"{key} {value}" for key, value in vars(context).items() if value is not None)),
     ]
     if lora.enabled:
-        lines.append(("LoRA", f"r {lora.r}, alpha {lora.lora_alpha:g}, {', '.join(lora.target_modules)}"))
+        modules = [lora.target_modules] if isinstance(lora.target_modules, str) else lora.target_modules
+        targets = ", ".join([*modules, *lora.target_parameters])
+        lines.append(("LoRA", f"r {lora.r}, alpha {lora.lora_alpha:g}, {targets}"))
     return [
         *lines,
         ("data", config.data[:64]),

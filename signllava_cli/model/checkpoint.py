@@ -25,13 +25,8 @@ from signllava_cli.data.chat_turns import ChatTurns
 from signllava_cli.data.projector_inputs import ProjectorInput
 from signllava_cli.errors import UserError
 from signllava_cli.files import read_json, read_link, write_json, write_text
-from signllava_cli.model.llm import (
-    ADAPTER_WEIGHTS,
-    load_adapter,
-    read_tensors,
-    require_same_tensors,
-    save_adapter,
-)
+from signllava_cli.model.llm import read_tensors, require_same_tensors
+from signllava_cli.model.lora import ADAPTER_WEIGHTS, load_adapter, save_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe, read_recipe
 

@@ -24,7 +24,7 @@ from signllava_cli.model.llm_folder import require_empty_folder
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.sign_llava_file import read_sign_llava
 from signllava_cli.model.sign_llava_tensors import LORA, SignLlavaParts, parse_tensors
-from signllava_cli.recipe import Recipe, build_recipe
+from signllava_cli.recipe import ALL_LINEAR, Recipe, build_recipe
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def _fit_recipe(recipe: Recipe, parts: SignLlavaParts, streams: Sequence[str]) -
         if not parts.adapter:
             raise UserError("lora.enabled: the file has no adapter; use a pretrain recipe, or set it to false.")
         values["lora"]["r"] = parts.adapter_rank
-        if set(parts.adapter_targets) != set(recipe.lora.target_modules):
+        targets = recipe.lora.target_modules
+        if targets == ALL_LINEAR or set(parts.adapter_targets) != set(targets):
             values["lora"]["target_modules"] = parts.adapter_targets
     return build_recipe(values)
 

@@ -1,4 +1,4 @@
-"""Loads the LLM in 32, 16, 8 or 4 bits, its tokenizer, and its LoRA adapter."""
+"""Loads the LLM in 32, 16, 8 or 4 bits, and its tokenizer."""
 
 import contextlib
 import logging
@@ -16,9 +16,10 @@ from signllava_cli import recipe as recipes
 from signllava_cli.errors import UserError
 from signllava_cli.model.attention import supported_attention
 from signllava_cli.model.hub_access import hub_options
+from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
+from signllava_cli.model.llm_memory import free_memory, outline_llm, require_memory
 from signllava_cli.model.partitioning import gathered
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBE_ROWS, PROBE_COLUMNS = 16, 4  # of the embedding table: the values by which an LLM is recognized
 
 
@@ -35,6 +36,24 @@ def load_tokenizer(config: recipes.LLM) -> Any:
         return AutoTokenizer.from_pretrained(location, revision=config.revision, **options)
 
 
+def require_causal(config: recipes.LLM) -> None:
+    """Check that the model is a causal LLM, before anything but its config.json is read.
+
+    Raises:
+        UserError: it is not, or the path is neither a Hugging Face folder nor an available hub id.
+    """
+    require_causal_lm(_read_llm_config(config), f"llm.path: {config.path}")
+
+
+def _read_llm_config(config: recipes.LLM) -> Any:
+    """The config.json of the LLM, as the config class of its architecture."""
+    from transformers import AutoConfig
+
+    location = _resolve_path(config)
+    with _as_user_error(config), hub_options(location) as options:
+        return AutoConfig.from_pretrained(location, revision=config.revision, **options)
+
+
 def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     """The frozen causal LLM on `device`, in eval mode, in the precision of the recipe.
 
@@ -42,28 +61,44 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     make all later activations float32.
 
     Raises:
-        UserError: the path is neither a Hugging Face folder nor an available hub id.
+        UserError: the path is neither a Hugging Face folder nor an available hub id; its model is not a causal LLM,
+            its weights are not those of its config, or it does not fit into the memory of its GPU.
     """
     from transformers import AutoModelForCausalLM
 
+    llm_config, free = _read_llm_config(config), free_memory(device)
+    if free is not None and not hasattr(llm_config, "quantization_config"):
+        require_memory(outline(config), free, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
+    quantization_config = _quantization_config(config, llm_config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
-        llm = AutoModelForCausalLM.from_pretrained(
+        llm, loading_info = AutoModelForCausalLM.from_pretrained(
             location,
             revision=config.revision,
             dtype=dtype,
             attn_implementation=supported_attention(config, location, options),
-            quantization_config=_quantization_config(config, dtype),
+            quantization_config=quantization_config,
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if config.bits in (4, 8) else None,
             # transformers also looks for an adapter in the same repository
             adapter_kwargs={"local_files_only": options["local_files_only"]},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported instead, with their shapes
             **options,
         )
+        require_all_weights(llm, loading_info, config.path)
     if config.bits in (16, 32):
         llm.to(device)
     llm.requires_grad_(False)
     return llm.eval()
+
+
+def outline(config: recipes.LLM) -> Any:
+    """The LLM of a recipe on the device `meta` (`outline_llm`): shares and memory without loading it."""
+    llm_config = _read_llm_config(config)
+    quantization_config = _quantization_config(config, llm_config)
+    with _as_user_error(config):
+        return outline_llm(llm_config, getattr(torch, config.dtype), quantization_config)
 
 
 @contextlib.contextmanager
@@ -86,56 +121,22 @@ def _zero3_dtype(dtype: torch.dtype) -> Iterator[None]:
         del deepspeed["bf16"]
 
 
-def _quantization_config(config: recipes.LLM, dtype: torch.dtype) -> Any:
+def _quantization_config(config: recipes.LLM, llm_config: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
+    if config.bits not in (4, 8):
+        return None
+    # Gemma-3n clamps the weights of its AltUp layers when it is trained, which is not possible in 4 or 8 bits
+    skipped = ["lm_head", r".*\.altup"] if llm_config.model_type in ("gemma3n", "gemma3n_text") else None
     if config.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if config.bits == 4:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return None
-
-
-def add_lora(llm: Any, config: recipes.Lora) -> Any:
-    """The LLM as a PeftModel with a new adapter, whose float32 weights are its only trainable parameters."""
-    from peft import LoraConfig, get_peft_model
-
-    lora_config = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
-        task_type="CAUSAL_LM",
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+        llm_int8_skip_modules=skipped,
     )
-    try:
-        return get_peft_model(llm, lora_config)
-    except ValueError as error:
-        raise UserError(f"lora.target_modules: {error}") from None
-
-
-def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Write the adapter in PEFT's format: its `weights`, by their names in `llm`, and its config."""
-    # "auto" would request the hub to check whether the vocabulary was resized; it never is
-    llm.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
-
-
-def load_adapter(llm: Any, folder: Path) -> None:
-    """Load the adapter in `folder` into a PeftModel of `add_lora`, strictly.
-
-    Raises:
-        UserError: the names or shapes in the file are not exactly those of the adapter.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    weights = read_tensors(folder / ADAPTER_WEIGHTS)
-    expected = get_peft_model_state_dict(llm, save_embedding_layers=False)
-    require_same_tensors(weights, expected, folder / ADAPTER_WEIGHTS)
-    set_peft_model_state_dict(llm, weights)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -252,6 +253,10 @@ def _as_user_error(config: recipes.LLM) -> Iterator[None]:
             yield
     except UserError as error:
         raise UserError(f"llm.path: {error}") from None
+    except RuntimeError as error:
+        if (misfit := describe_misfit(error)) is None:
+            raise
+        raise UserError(f"llm.path: {config.path}: {misfit}") from None
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"llm.path: {config.path} cannot be loaded: {first_line}") from None

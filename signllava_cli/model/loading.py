@@ -9,7 +9,8 @@ import torch
 from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.model import checkpoint as checkpoints
-from signllava_cli.model.llm import add_lora, llm_identity, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
+from signllava_cli.model.lora import add_lora
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
 
@@ -46,6 +47,7 @@ def load_model_bundle(
     Raises:
         UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
     """
+    require_causal(recipe.llm)
     tokenizer = load_tokenizer(recipe.llm)
     prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
     llm = load_llm(recipe.llm, device)

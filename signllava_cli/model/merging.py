@@ -21,10 +21,11 @@ from signllava_cli.model.checkpoint import (
     write_checkpoint,
 )
 from signllava_cli.model.hub_access import hub_options
-from signllava_cli.model.llm import add_lora, llm_identity, load_adapter, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_same_llm
 from signllava_cli.model.llm_folder import require_empty_folder
+from signllava_cli.model.lora import add_lora, load_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
-from signllava_cli.recipe import LLM, Recipe, build_recipe
+from signllava_cli.recipe import ALL_LINEAR, LLM, Recipe, build_recipe
 
 MERGED_LLM = "llm"
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def merge(checkpoint: Path, recipe: Recipe, out: Path, dtype: str) -> None:
 def merge_adapter(llm: Any, dtype: torch.dtype) -> Any:
     """The LLM of a PeftModel in `dtype`, with the adapter added to its weights.
 
-    Each sum is computed in float32, one layer at a time, and rounded once.
+    Each sum is computed in float32, one layer (or the experts of one layer) at a time, and rounded once.
 
     Raises:
         UserError: a weight is not finite in `dtype`.
@@ -98,7 +99,7 @@ def merge_adapter(llm: Any, dtype: torch.dtype) -> Any:
 
     for layer in llm.modules():
         if isinstance(layer, LoraLayer):
-            weight = layer.get_base_layer().weight
+            weight = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))  # or of experts
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
@@ -135,7 +136,8 @@ def _require_mergeable(llm: Any, recipe: Recipe) -> None:
         raise UserError(
             f"llm.path: {recipe.llm.path} is stored quantized; set it to the 16-bit LLM from which it was made."
         )
-    tied = {"lm_head", "embed_tokens"} & set(recipe.lora.target_modules)
+    modules = recipe.lora.target_modules
+    tied = {"lm_head", "embed_tokens"} & set([] if modules == ALL_LINEAR else modules)
     if llm.config.tie_word_embeddings and tied:
         raise UserError(
             f"lora.target_modules: {recipe.llm.path} has tied word embeddings, so an adapter of {min(tied)} alone "

@@ -15,11 +15,12 @@ from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
 from signllava_cli.recipe.reading import build_recipe, read_recipe
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe
-from signllava_cli.recipe.setting_types import TASKS, Stage, Task
+from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
 from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_recipes
 from signllava_cli.recipe.training_sections import Run, Track, Train
 
 __all__ = [
+    "ALL_LINEAR",
     "LLM",
     "PLACEHOLDER",
     "SCHEMA_FILE",

@@ -68,7 +68,8 @@ def format_error(error: Any) -> str:
         return f"{key}: must be a number, not null; for a number of steps, remove it and set train.max_steps"
     if error["type"] == "dataclass_type":
         return f"{key or 'recipe'}: expected a section with keys, got {error['input']!r}"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
 def _sibling_keys(location: tuple[Any, ...]) -> list[str]:
@@ -122,6 +123,11 @@ def find_contradictions(recipe: Recipe) -> list[str]:
         errors.append(
             f"train.batch_size: {train.batch_size} is not a multiple of "
             f"train.micro_batch_size ({train.micro_batch_size})"
+        )
+    if recipe.lora.target_parameters and recipe.lora.lora_dropout:
+        errors.append(
+            f"lora.lora_dropout: {recipe.lora.lora_dropout:g} is not possible with lora.target_parameters, whose "
+            "adapter PEFT adds to the parameter; set lora.lora_dropout=0"
         )
     errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
     errors += _launch_errors(recipe.launch)

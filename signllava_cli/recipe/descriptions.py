@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import types
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -36,6 +37,7 @@ class ValueType:
         bounds: among `ge`, `gt`, `le`, `lt`; those of integers have `ge` instead of `gt`.
         pattern: the regular expression that a text must match.
         is_optional: whether null is allowed.
+        keywords: texts that are allowed instead of a value of `base`.
     """
 
     base: type
@@ -43,6 +45,7 @@ class ValueType:
     bounds: dict[str, float] = dataclasses.field(default_factory=dict)
     pattern: str | None = None
     is_optional: bool = False
+    keywords: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """In words, such as `integer, at least 1, or null`."""
@@ -57,6 +60,7 @@ class ValueType:
                 text += f", {words} {bound:g}"
         if self.pattern:
             text += f" that matches `{self.pattern}`"
+        text = " or ".join([*self.keywords, f"a {text}" if self.keywords else text])
         return f"{text}, or null" if self.is_optional else text
 
 
@@ -129,9 +133,12 @@ def _describe_setting(key: str, field: FieldInfo) -> Setting:
 def _value_type(field: FieldInfo) -> ValueType:
     """The values that a field takes, from its annotation and its constraints."""
     annotation, metadata, is_optional = field.annotation, list(field.metadata), False
+    keywords: tuple[str, ...] = ()
     if get_origin(annotation) in (Union, types.UnionType):
-        (annotation,) = (member for member in get_args(annotation) if member is not type(None))
-        is_optional = True
+        members = get_args(annotation)
+        is_optional = type(None) in members
+        annotation, *literals = (member for member in members if member is not type(None))
+        keywords = tuple(itertools.chain.from_iterable(map(get_args, literals)))
     if get_origin(annotation) is Annotated:
         annotation, *constraints = get_args(annotation)
         metadata += [item for constraint in constraints for item in constraint.metadata]
@@ -150,7 +157,7 @@ def _value_type(field: FieldInfo) -> ValueType:
     base: Any = origin or annotation
     if base is int and "gt" in bounds:
         bounds["ge"] = bounds.pop("gt") + 1
-    return ValueType(base, (), bounds, pattern, is_optional)
+    return ValueType(base, (), bounds, pattern, is_optional, keywords)
 
 
 @cache

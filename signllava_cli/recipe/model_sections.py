@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from signllava_cli.recipe.setting_types import Positive, Probability, Rate, section
+from signllava_cli.recipe.setting_types import ALL_LINEAR, Modules, Positive, Probability, Rate, section
 
 
 @section
@@ -124,13 +124,17 @@ class Lora:
     """Scale of the adapter: its output is multiplied by `lora_alpha / r`. 16 is that of QLoRA and Sign_LLaVA. In PEFT
     and Sign_LLaVA: `lora_alpha`."""
     lora_dropout: Probability = 0.05
-    """Dropout probability on the adapter's input. 0.05 is that of Sign_LLaVA. In PEFT and Sign_LLaVA:
-    `lora_dropout`."""
-    target_modules: list[str] = dataclasses.field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )
-    """Names of the LLM's modules that get an adapter. The default is every linear layer of a Llama block, which QLoRA
-    found necessary to match full finetuning. In PEFT: `target_modules`."""
+    """Dropout probability on the adapter's input. 0.05 is that of Sign_LLaVA; it must be 0 if parameters get an
+    adapter, such as the experts of a mixture of experts. In PEFT and Sign_LLaVA: `lora_dropout`."""
+    target_modules: Modules = ALL_LINEAR
+    """Names of the LLM's modules that get an adapter. `all-linear` is every linear layer except the LM head, which
+    QLoRA found necessary to match full finetuning, and is what Sign_LLaVA adapts. The run prints the share of the
+    layers' weights that is adapted. Experts of a mixture of experts are parameters, not modules: for some LLMs PEFT
+    includes them in `all-linear`, for others they are `lora.target_parameters`. In PEFT: `target_modules`."""
+    target_parameters: list[str] = dataclasses.field(default_factory=list)
+    """Names of parameters outside of linear layers that get an adapter, such as experts. Those of GPT-OSS are
+    `[experts.gate_up_proj, experts.down_proj]`. They need `lora.lora_dropout: 0`, because PEFT adds the adapter to
+    the parameter, not to the output of a layer. In PEFT: `target_parameters`."""
 
 
 @section

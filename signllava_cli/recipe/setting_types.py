@@ -1,8 +1,8 @@
 """The types that settings of a recipe share, and the decorator of its sections."""
 
-from typing import Annotated, Literal, TypeVar, cast, dataclass_transform, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 Stage = Literal["pretrain", "finetune"]
@@ -14,6 +14,17 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
+
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+def _require_list_or_keyword(value: Any) -> Any:
+    if isinstance(value, list) or value == ALL_LINEAR:
+        return value
+    raise ValueError(f"expected {ALL_LINEAR} or a list of module names")
+
+
+Modules = Annotated[list[str] | Literal["all-linear"], BeforeValidator(_require_list_or_keyword)]
 
 SectionType = TypeVar("SectionType")
 

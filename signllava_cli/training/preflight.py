@@ -18,6 +18,8 @@ from signllava_cli.data.training_set import longest_batch
 from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
 from signllava_cli.generation.trial import try_decoding
+from signllava_cli.model.layer_weights import weights_memory
+from signllava_cli.model.llm_memory import format_bytes
 from signllava_cli.prepare.sequence_lengths import measure_embeddings
 from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.session import Session
@@ -99,6 +101,7 @@ def dry_run(session: Session) -> None:
     evaluation_seconds = num_evaluations * dev_batches * checked.dev_seconds
     rows = [
         ["longest batch", f"{format_count(checked.num_clips, 'clip')}, {checked.num_tokens:,} tokens"],
+        ["weights of the LLM", format_bytes(weights_memory(session.bundle.model.llm))],
         ["peak memory of rank 0", f"{checked.peak_memory / 2**30:.2f} GiB"],
         ["checkpoint", f"{checked.checkpoint_size / 2**20:.1f} MiB"],
         ["optimizer steps", f"{num_steps:,}"],

@@ -19,8 +19,10 @@ from signllava_cli.generation.context_source import hash_sentences, read_prepare
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import require_same_llm
+from signllava_cli.model.llm_memory import print_quantized_share
 from signllava_cli.model.llm_parts import compile_layers
 from signllava_cli.model.loading import load_model_bundle
+from signllava_cli.model.lora import print_adapter_coverage
 from signllava_cli.model.partitioning import full_numel
 from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, Stage, recipe_differences
@@ -199,6 +201,9 @@ def _print_run(session: Session, has_prefix: bool) -> None:
     if has_prefix:
         prefix_len = len(session.bundle.prompts.before_streams)
         info(f"prefix cache: the {prefix_len} tokens of text before the streams are computed once")
+    print_quantized_share(session.bundle.model.llm, recipe.llm.bits)
+    if recipe.lora.enabled:
+        print_adapter_coverage(session.bundle.model.llm, recipe.lora)
     print_table("Parameters", ["part", "trained", "frozen, as stored"], _parameter_rows(session))
 
 

@@ -15,7 +15,8 @@ from signllava_cli.model.checkpoint import (
     CheckpointConfig,
     write_checkpoint,
 )
-from signllava_cli.model.llm import ADAPTER_WEIGHTS, read_tensors
+from signllava_cli.model.llm import read_tensors
+from signllava_cli.model.lora import ADAPTER_WEIGHTS
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
 from signllava_cli.training.optimizer import write_optimizer_state

@@ -47,6 +47,7 @@ def test_descriptions_name_the_keys_of_sign_llava_that_are_imported_under_them()
         ("track.report_to", "list of tensorboard, wandb, mlflow or trackio; default []"),
         ("streams.NAME.width", "integer, at least 1; no default"),
         ("streams.NAME.conv.stride", "integer, at least 1; default 2"),
+        ("lora.target_modules", "all-linear or a list of texts; default all-linear"),
         ("tasks.yes", "text; default 'yes'"),
     ],
 )
@@ -62,7 +63,8 @@ def test_explain_prints_a_setting_a_section_or_all(signllava: Command) -> None:
     section = signllava("recipes", "explain", "lora").out
     assert section.startswith("lora\n")
     assert [line.split()[0] for line in section.splitlines() if line.startswith("lora.")] == [
-        f"lora.{name}" for name in ("enabled", "r", "lora_alpha", "lora_dropout", "target_modules")
+        f"lora.{name}"
+        for name in ("enabled", "r", "lora_alpha", "lora_dropout", "target_modules", "target_parameters")
     ]
     assert "tasks.train.translation" in signllava("recipes", "explain", "tasks").out
     everything = signllava("recipes", "explain").out

@@ -57,7 +57,14 @@ def test_a_dry_run_prints_memory_and_hours_and_leaves_no_files(
 ) -> None:
     ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--dry-run", *sets(settings))
     assert ended.code == 0, ended.err
-    for label in ("peak memory of rank 0", "tokens per step, expected", "training", "dev losses", "checkpoint"):
+    for label in (
+        "weights of the LLM",
+        "peak memory of rank 0",
+        "tokens per step, expected",
+        "training",
+        "dev losses",
+        "checkpoint",
+    ):
         assert label in ended.out
     assert not (tmp_path / "run").exists()
 
