@@ -187,8 +187,9 @@ _ALL = [
     }, "linear position biases"),
     _sized("opt", "opt", "learned positions; dropout",
            ffn_dim=128, word_embed_proj_dim=HIDDEN, init_std=0.15, dropout=0.1),
-    Family("falcon", "falcon", _without(SIZES, "head_dim", "num_key_value_heads"),
-           "one key head; fused projections"),
+    Family("falcon", "falcon", _without(SIZES, "head_dim", "num_key_value_heads") | {
+        "hidden_dropout": 0.1, "attention_dropout": 0.1,
+    }, "one key head; fused projections; dropout"),
     _sized("falcon_h1", "falcon_h1", "embedding scaled for ids alone; scaled logits; Mamba in every layer",
            embedding_multiplier=5.0, lm_head_multiplier=0.3, **MAMBA_SIZES),
     _sized("bamba", "bamba", "Mamba layers", attn_layer_indices=[1], **MAMBA_SIZES),
@@ -244,8 +245,10 @@ def _multimodal(model_type: str, vision: dict[str, Any], **config: Any) -> Famil
 FAMILIES: dict[str, Family] = _TEXT | {
     family.name: family
     for family in [
-        _multimodal("gemma3", {}, mm_tokens_per_image=4, tie_word_embeddings=True),
-        _multimodal("gemma4", {}, tie_word_embeddings=True),
+        _multimodal("gemma3", {}, mm_tokens_per_image=4, tie_word_embeddings=True, image_token_index=500),
+        _multimodal(
+            "gemma4", {}, tie_word_embeddings=True, image_token_id=500, video_token_id=501, audio_token_id=502
+        ),
         _multimodal("llama4", {"projector_input_dim": HIDDEN, "projector_output_dim": HIDDEN}),
     ]
 }
