@@ -25,12 +25,12 @@ def require_causal_lm(llm_config: Any, path: str) -> None:
 
     name, kind = next(iter(llm_config.architectures or [llm_config.model_type])), llm_config.model_type
     if getattr(llm_config, "is_encoder_decoder", False):
-        raise UserError(f"{path}: {name} is an encoder-decoder model; set llm.path to a causal LLM (...ForCausalLM).")
+        raise UserError(f"{path}: {name} is an encoder-decoder model; choose a causal LLM (...ForCausalLM).")
     is_masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind in BIDIRECTIONAL
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (is_masked and not getattr(llm_config, "is_decoder", False)):
         raise UserError(
             f"{path}: {name} is not a causal LLM, in which a token attends to earlier tokens only; "
-            "set llm.path to one (...ForCausalLM)."
+            "choose one (...ForCausalLM)."
         )
 
 
@@ -51,7 +51,7 @@ def require_all_weights(llm: Any, loading_info: dict[str, Any], path: str) -> No
     if missing:
         raise UserError(
             f"{path} lacks {_count(missing)} of {name}, such as {missing[0]}, which would be random; copy the folder "
-            "again, or set llm.path to a complete one."
+            "again, or choose a complete one."
         )
     mismatched = sorted([*loading_info["mismatched_keys"], *_mismatched_quantized(llm)])
     if mismatched:

