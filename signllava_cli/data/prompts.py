@@ -38,7 +38,7 @@ class PromptBuilder:
         turns: of a checkpoint.
 
     Raises:
-        UserError: the tokenizer has no chat template, or one without a system turn or an end of turn.
+        UserError: the tokenizer has no chat template, or one that is refused (`render_chat_turns`).
     """
 
     def __init__(self, tokenizer: Any, tasks: Tasks, turns: ChatTurns | None = None) -> None:

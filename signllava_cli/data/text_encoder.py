@@ -42,14 +42,15 @@ class TextEncoder:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text behind a control token or a stream; it has no control tokens, whatever it spells."""
-        if not self.control.search(text):
+        match = self.control.search(text)
+        if match is None:
             # SentencePiece marks the start of a sequence with a space, which is absent after a control token
             return self.encode_start(self._anchor + text)[1 if self._anchor else 0 :]
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         if self._control_ids.isdisjoint(ids):
             return tuple(ids)
         # `split_special_tokens` is about special tokens only: the others are cut behind their first character
-        cut = next(match.start() for match in self.control.finditer(text)) + 1
+        cut = match.start() + 1
         line_break, rest = self.encode("\n"), self.encode("\n" + text[cut:])
         is_continued = rest[: len(line_break)] == line_break
         return self.encode(text[:cut]) + (rest[len(line_break) :] if is_continued else self.encode(text[cut:]))

@@ -48,7 +48,10 @@ FAMILIES = [
     Family("smollm3", f"{CHATML}<think>\n\n</think>\n", "<|im_end|>"),
 ]
 BY_NAME = {family.template: family for family in FAMILIES}
-VARIANTS = [replace(BY_NAME[name], rstrip=True) for name in ("phi-3", "phi-3.5", "chatml", "llama-3")]
+VARIANTS = [
+    *(replace(BY_NAME[name], rstrip=True) for name in ("phi-3", "phi-3.5", "chatml", "llama-3")),
+    *(replace(BY_NAME[name], has_control=False) for name in ("phi-3", "qwen3", "granite-4.0", "gpt-oss")),
+]
 OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 TASKS = Tasks(system="Be good.", streams="See:", context="Before:", translation="What?")
 HOSTILE = ["a <think> b", "</think>", "<|im_end|>", "<think><think>", "<<think>", "日本<tool_call>", "x<｜User｜>y"]

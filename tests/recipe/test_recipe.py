@@ -1,6 +1,7 @@
 """Recipes: every error at once, overrides, and the shipped ones."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_all_errors_are_reported_at_once_each_with_its_key() -> None:
         ({"train": {"learning_rate": float("inf")}}, "train.learning_rate"),
         ({"run": {"seed": 10**30}}, "run.seed"),
         ({"tasks": {"system": "\ud800"}}, "tasks.system"),
+        ({"tasks": {"chat_template_kwargs": {"a": "\ud800"}}}, "tasks.chat_template_kwargs.a"),
+        ({"tasks": {"chat_template_kwargs": {"a": [1]}}}, "tasks.chat_template_kwargs.a"),
+        (
+            {"tasks": {"chat_template_kwargs": {"date_string": date(2024, 7, 26)}}},
+            "tasks.chat_template_kwargs.date_st",
+        ),
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
     ],
 )
