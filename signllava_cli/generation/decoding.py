@@ -22,7 +22,7 @@ from signllava_cli.model.loading import ModelBundle
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, build_prefix_cache, longest_window
 from signllava_cli.recipe import Generate, Recipe
 
-SLOWDOWN = "about 4"  # measured, see docs/llms.md
+SLOWDOWN = "up to 4"  # measured, see docs/llms.md
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from signllava_cli.model.attention import Scores, visible_keys
-from signllava_cli.model.llm_forward import LLMForward
+from signllava_cli.model.llm_forward import LLMForward, nearly_equal
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, TOLERANCE, PrefixCache
 
 GROWTH_TOKENS = 16  # tokens by which the tensors of generated tokens grow
@@ -194,5 +194,5 @@ def matches_reference(forward: LLMForward, prefix: PrefixCache, num_tokens: int)
         token = text[:, index : index + 1].expand(2, -1, -1)  # (2, 1, hidden)
         hidden.append(decoder(inputs_embeds=token, use_cache=False, **cache.arguments()).last_hidden_state)
         cache.advance(None)
-    expected = reference[:, prompt_len:].float()
-    return bool((torch.cat(hidden, dim=1).float() - expected).abs().max() <= TOLERANCE * expected.std())
+    expected = reference[:, prompt_len:].expand(2, -1, -1)
+    return nearly_equal(torch.cat(hidden, dim=1), expected, TOLERANCE)

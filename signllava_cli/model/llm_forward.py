@@ -109,37 +109,50 @@ def divide_forward(llm: Any) -> LLMForward:
         UserError: the parts give other logits than the LLM, or the class takes no input embeddings.
     """
     causal_lm, decoder = base_llm(llm), text_decoder(llm)
-    table = causal_lm.get_input_embeddings()
+    table, refusal = causal_lm.get_input_embeddings(), f"llm.path: {type(causal_lm).__name__} does not compute logits"
     with gathered(table.weight):
         num_tokens = len(table.weight)
         rows = torch.linspace(0, num_tokens - 1, PROBE_TOKENS, device=table.weight.device).long()[None]  # (1, N)
         probed, std = table.weight[rows], float(table.weight.float().std())
-    with eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)), _refusing_errors(causal_lm):
+    with eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)):
         vectors = table(rows)  # (1, N, hidden)
-        expected = causal_lm(input_ids=rows, use_cache=False).logits
-        if not expected.isfinite().all():
-            raise UserError(
-                f"llm.path: the logits of {type(causal_lm).__name__} are not finite; check its weights and llm.dtype."
-            )
-        embedding_scale = next(
-            (scale for scale in _scales(causal_lm) if nearly_equal(_logits(causal_lm, vectors * scale), expected)),
-            None,
-        )
-        if embedding_scale is None:
-            raise UserError(
-                f"llm.path: {type(causal_lm).__name__} computes more from token ids than input embeddings (such as "
-                "per-layer inputs), which frames cannot have; use another LLM."
-            )
-        words = vectors * embedding_scale
-        noise = torch.randn(words.shape, generator=torch.Generator().manual_seed(0)).to(words)
-        inputs = torch.cat([words, noise * words.float().std().to(words)], dim=1)  # (1, 2 N, hidden)
-        head = _choose_head(causal_lm, decoder, inputs)
+        with _refusing_errors(refusal):
+            expected = causal_lm(input_ids=rows, use_cache=False).logits
+        with _refusing_errors(f"{refusal} from input embeddings alone"):
+            embedding_scale = _find_scale(causal_lm, vectors, expected)
+            words = vectors * embedding_scale
+            head = _choose_head(causal_lm, decoder, words)
     spread = std * float(words.float().std() / probed.float().std())
     return LLMForward(table, embedding_scale, decoder, head, num_tokens, words.shape[-1], spread)
 
 
-def _choose_head(causal_lm: Any, decoder: nn.Module, inputs: Tensor) -> nn.Module:
-    """The LM head if its logits are exactly those of the LLM, else the class's own way to logits."""
+def _find_scale(causal_lm: Any, vectors: Tensor, expected: Tensor) -> float:
+    """By what the class multiplies the `vectors` of tokens, whose logits are `expected` when it is given their ids.
+
+    It is 1, or a number of the config that is named after it.
+    """
+    if not expected.isfinite().all():
+        raise UserError(
+            f"llm.path: the logits of {type(causal_lm).__name__} are not finite; check its weights and llm.dtype."
+        )
+    config = causal_lm.config.get_text_config().to_dict()
+    names = [name for name in config if "emb" in name and ("mult" in name or "scal" in name)]
+    for scale in (1.0, *(float(config[name]) for name in names if isinstance(config[name], int | float))):
+        if nearly_equal(_logits(causal_lm, vectors * scale), expected):
+            return scale
+    raise UserError(
+        f"llm.path: {type(causal_lm).__name__} computes more from token ids than input embeddings (such as per-layer "
+        "inputs), which frames cannot have; use another LLM."
+    )
+
+
+def _choose_head(causal_lm: Any, decoder: nn.Module, words: Tensor) -> nn.Module:
+    """The LM head if its logits are exactly those of the LLM, else the class's own way to logits.
+
+    Compared for input embeddings of tokens, `words` (1, N, hidden), and as many random ones, as frames are.
+    """
+    noise = torch.randn(words.shape, generator=torch.Generator().manual_seed(0)).to(words)
+    inputs = torch.cat([words, noise * words.float().std().to(words)], dim=1)  # (1, 2 N, hidden)
     expected = _logits(causal_lm, inputs)
     hidden = decoder(inputs_embeds=inputs, use_cache=False).last_hidden_state
     linear = causal_lm.get_output_embeddings()
@@ -159,31 +172,21 @@ def _logits(causal_lm: Any, embeddings: Tensor) -> Tensor:
     return logits
 
 
-def _scales(causal_lm: Any) -> list[float]:
-    """By what the class may multiply the vectors of tokens: 1, or a number of the config that is named after it."""
-    config = causal_lm.config.get_text_config().to_dict()
-    names = [name for name in config if "emb" in name and ("mult" in name or "scal" in name)]
-    return [1.0, *(float(config[name]) for name in names if isinstance(config[name], int | float))]
-
-
-def nearly_equal(values: Tensor, expected: Tensor) -> bool:
-    """Whether the root mean square of the difference is within the tolerance."""
+def nearly_equal(values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Whether the root mean square of the difference is at most `tolerance` times that of the expected values."""
     if values.shape != expected.shape:
         return False
     difference = (values.float() - expected.float()).pow(2).mean().sqrt()
-    return bool(difference <= TOLERANCE * expected.float().pow(2).mean().sqrt())
+    return bool(difference <= tolerance * expected.float().pow(2).mean().sqrt())
 
 
 @contextlib.contextmanager
-def _refusing_errors(causal_lm: nn.Module) -> Iterator[None]:
-    """Turn the errors of a class that does not take input embeddings into a UserError."""
+def _refusing_errors(refusal: str) -> Iterator[None]:
+    """Turn the errors of a class into a UserError that begins with `refusal`."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"llm.path: {type(causal_lm).__name__} does not compute logits from input embeddings alone, which frames "
-            f"need ({first_line}); use another LLM."
-        ) from error
+        raise UserError(f"{refusal} ({first_line}); use another LLM, or other llm.bits.") from error

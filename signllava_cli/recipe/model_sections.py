@@ -13,8 +13,8 @@ class LLM:
     """The language model: where it is, and the precision that its weights are held in."""
 
     path: str = "meta-llama/Meta-Llama-3-8B-Instruct"
-    """Folder or Hugging Face hub id of the LLM. The default is the LLM of Sign_LLaVA. In Sign_LLaVA:
-    `model_name_or_path` in training, `model_base` in generation."""
+    """Folder or Hugging Face hub id of the LLM; docs/llms.md lists what was tried. The default is the LLM of
+    Sign_LLaVA. In Sign_LLaVA: `model_name_or_path` in training, `model_base` in generation."""
     revision: str | None = None
     """Branch, tag or commit of the LLM on the hub. `null`: the main branch. Name a commit to be able to repeat a run
     exactly. In transformers: `revision` of `from_pretrained`."""
@@ -36,8 +36,8 @@ class LLM:
     `double_quant`."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel of the LLM. `sdpa` is PyTorch's own and the only one with which the constant text of a prompt
-    is computed once (`train.reuse_prefix`) and clips are decoded in one running batch. In transformers:
-    `attn_implementation`."""
+    is computed once (`train.reuse_prefix`) and clips are decoded in one running batch. Classes that lack it (such as
+    GPT-OSS, Gemma-2, BLOOM) get `eager`, which is printed. In transformers: `attn_implementation`."""
 
 
 @section

@@ -3,26 +3,27 @@
 The models are tiny and random (families.py). The dozen that differ most run in `make test`, the others as drills.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from conftest import sets
 from families import FAMILIES, write_family
-from torch.nn.functional import cross_entropy
+from family_checks import family_recipe, make_batch, make_examples, own_loss
 
-from signllava_cli.data.batches import Batch, collate_examples
-from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
-from signllava_cli.data.tasks import translation_instruction
+from signllava_cli.data.batches import Batch
+from signllava_cli.data.examples import Truncation
 from signllava_cli.errors import UserError
 from signllava_cli.generation.decoding import decode_all, generate_batch, open_decoder
 from signllava_cli.generation.trial import try_decoding
 from signllava_cli.model import attention
 from signllava_cli.model.llm_parts import compile_layers, decoder_layers
-from signllava_cli.model.loading import ModelBundle, load_model_bundle
+from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.signllava_model import SignLlavaModel
-from signllava_cli.recipe import Recipe, read_recipe
 
 CPU = torch.device("cpu")
 TYPICAL = [
@@ -63,45 +64,11 @@ def folder_of(made_once: MadeOnce) -> Callable[[str], Path]:
     return lambda name: made_once(f"family_{name}", lambda folder: write_family(name, folder))
 
 
-def family_recipe(folder: Path, *settings: str) -> Recipe:
-    return read_recipe("toy/tiny_pretrain", [f"llm.path={folder}", "generate.max_new_tokens=8", *settings])
-
-
-def make_examples(bundle: ModelBundle, recipe: Recipe, with_answer: bool) -> list[Example]:
-    """Clips of different lengths with random frames."""
-    builder = ExampleBuilder(bundle.prompts, recipe.streams, recipe.data.max_seq_len, 1, 2)
-    rng = np.random.default_rng(0)
-    return [
-        builder.build(
-            f"recording/{clip}",
-            {
-                name: rng.normal(size=(length, stream.width)).astype("float16")
-                for name, stream in recipe.streams.items()
-            },
-            translation_instruction(recipe.tasks, "The cat sits."),
-            ["The cat sits."] * (clip % 2),
-            with_answer=with_answer,
-        )
-        for clip, length in enumerate((9, 4, 14))
-    ]
-
-
-def make_batch(bundle: ModelBundle, recipe: Recipe) -> Batch:
-    examples = make_examples(bundle, recipe, with_answer=True)
-    return collate_examples(examples, recipe.streams, bundle.pad_id, "right")
-
-
 def text_batch(ids: torch.Tensor) -> Batch:
     """A batch (B, L) without streams, in which every token but the first is a target."""
     indices = torch.arange(ids.numel()).view(ids.shape)[:, :-1]
     mask = torch.ones_like(ids)
     return Batch(("",), ids, mask, ids[:, 1:].flatten(), indices.flatten(), {}, Truncation())
-
-
-def own_loss(bundle: ModelBundle, batch: Batch) -> torch.Tensor:
-    """The loss of the class's own forward for the same input embeddings, on all its logits."""
-    logits = bundle.model.llm(inputs_embeds=bundle.model.embed(batch), use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1)[batch.logit_indices].float(), batch.targets, reduction="sum")
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -139,20 +106,6 @@ def test_hypotheses_are_those_of_generate(name: str, folder_of: Callable[[str], 
             assert [text for text, _ in hypothesis.n_best] == [text for text, _ in reference.n_best]
 
 
-def greedy_text(bundle: ModelBundle, recipe: Recipe, example: Example) -> str:
-    """The greedy hypothesis, with the class's own forward on the whole sequence for each token."""
-    sequence = bundle.model.embed(
-        collate_examples([example], recipe.streams, bundle.pad_id, "right")
-    )  # (1, L, hidden)
-    ids: list[int] = []
-    while len(ids) < recipe.generate.max_new_tokens and bundle.prompts.end_of_turn not in ids:
-        logits = bundle.model.llm(inputs_embeds=sequence, use_cache=False).logits
-        ids.append(int(logits[0, -1].argmax()))
-        next_embedding = bundle.model.llm_forward.embed(torch.tensor([ids[-1:]]))
-        sequence = torch.cat([sequence, next_embedding], dim=1)
-    return bundle.prompts.text(ids)
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_right_is_refused_in_one_line(name: str, folder_of: Callable[[str], Path]) -> None:
     with pytest.raises(UserError, match=REFUSED[name]) as refused:
@@ -165,10 +118,8 @@ def test_a_prefix_cache_changes_neither_loss_nor_gradients(name: str, folder_of:
     """Also where the text is longer than the window of a layer."""
     recipe = family_recipe(folder_of(name))
     bundle = load_model_bundle(recipe, CPU)
-    model, examples = bundle.model, make_examples(bundle, recipe, with_answer=True)
-    full, omitted = (
-        collate_examples(examples, recipe.streams, bundle.pad_id, "right", omit) for omit in (False, True)
-    )
+    model = bundle.model
+    full, omitted = make_batch(bundle, recipe), make_batch(bundle, recipe, omit_prefix=True)
     parameters = list(model.projectors.parameters())
     expected = model(full)[0]
     assert model.reuse_prefix(bundle.prompts.before_streams, recipe.data.max_seq_len)
@@ -298,3 +249,36 @@ def test_the_reason_why_an_llm_does_not_sample_is_named(folder_of: Callable[[str
     recipe = family_recipe(folder_of("llama"), "generate.temperature=0.5", "llm.attn_implementation=eager")
     with pytest.raises(UserError, match="is eager; set it to sdpa"):
         open_decoder(load_model_bundle(recipe, CPU), recipe)
+
+
+@pytest.mark.drill
+def test_the_table_of_the_docs_is_current() -> None:
+    """The script that makes it fills every row again."""
+    script = Path(__file__).parents[2] / "benchmarks" / "families.py"
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    page = (Path(__file__).parents[2] / "docs" / "llms.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert [line for line in ended.stdout.splitlines() if line.startswith("| ")] == table
+
+
+@pytest.mark.parametrize("name", ["granite", "nanochat"])
+def test_a_class_is_trained_and_decoded_by_the_commands(
+    name: str, signllava: Callable[..., Any], folder_of: Callable[[str], Path], corpus: Path, tmp_path: Path
+) -> None:
+    """From the first step to predictions: a class that scales logits, and one whose norms have no weights."""
+    settings = [f"llm.path={folder_of(name)}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
+    settings += ["train.max_steps=2", "train.eval_steps=2", "train.save_steps=2", "generate.max_new_tokens=3"]
+    ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(settings))
+    assert ended.code == 0, ended.err
+    ended = signllava("generate", "-c", tmp_path / "run", "--split", "dev", "--set", "generate.num_beams=2")
+    assert ended.code == 0, ended.err
+
+
+def test_a_class_that_is_refused_ends_the_command_with_one_line(
+    signllava: Callable[..., Any], folder_of: Callable[[str], Path], corpus: Path, tmp_path: Path
+) -> None:
+    settings = [f"llm.path={folder_of('gemma3n')}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
+    ended = signllava("pretrain", "--recipe", "toy/tiny_pretrain", *sets(settings))
+    assert ended.code == 2
+    assert ended.err.startswith("error: llm.path: Gemma3nForCausalLM computes more from token ids")
+    assert ended.err.count("\n") == 1
