@@ -69,17 +69,3 @@ def test_an_llm_that_does_not_fit_is_refused_before_it_is_loaded(
     assert "because only 11 % of the layers' weights are quantized, but the GPU has" in ended.err
     monkeypatch.setattr(llm, "free_memory", lambda device: memory)
     assert signllava(*command).code == 0
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_gemma_3n_is_trained_in_4_and_8_bits(bits: int, signllava: Command, corpus: Path, tmp_path: Path) -> None:
-    """It clamps the weights of small layers in training, which therefore stay unquantized."""
-    folder = write_family("gemma3n", tmp_path / "llm")
-    settings = [f"llm.path={folder}", f"llm.bits={bits}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
-    settings += [f"train.{key}" for key in ("max_steps=1", "batch_size=4", "micro_batch_size=4")]
-    settings += ["init.projector=null", "generate.max_new_tokens=3"]
-    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets(settings))
-    assert ended.code == 0, ended.err
-    assert "llm.bits=" not in ended.out.replace("llm.bits: ", "")
-    ended = signllava("generate", "-c", tmp_path / "run", "--split", "dev")
-    assert ended.code == 0, ended.err
