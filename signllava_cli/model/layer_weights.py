@@ -12,12 +12,11 @@ from signllava_cli.model.partitioning import full_numel
 # a byte per block and a float32 per 256 blocks; 8-bit rows have a float32 each, which is not worth counting.
 BYTES_PER_QUANTIZED_WEIGHT = {"nested": 0.5 + 1 / 64 + 4 / (64 * 256), "4 bits": 0.5 + 4 / 64, "8 bits": 1.0}
 # model_type -> a linear layer whose weight the model reads without calling it, so that an adapter of it would not be
-# trained: the kernels of Mamba layers (PEFT refuses most of these: _check_lora_target_modules_mamba in its
+# trained: the kernels of Mamba layers. PEFT refuses most of these (_check_lora_target_modules_mamba in its
 # tuners_utils.py).
-UNCALLED_LAYERS = {
-    **dict.fromkeys(("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "mamba"), "out_proj"),
-    **dict.fromkeys(("mamba2", "nemotron_h", "zamba2"), "out_proj"),
-}
+UNCALLED_LAYERS = dict.fromkeys(
+    ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "mamba", "mamba2", "nemotron_h", "zamba2"), "out_proj"
+)
 
 
 @dataclass(frozen=True)

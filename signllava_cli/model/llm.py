@@ -66,18 +66,17 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    llm_config, free = _read_llm_config(config), free_memory(device)
-    if free is not None and not hasattr(llm_config, "quantization_config"):
+    free = free_memory(device)
+    if free is not None and not hasattr(_read_llm_config(config), "quantization_config"):
         require_memory(outline(config), free, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
-    quantization_config = _quantization_config(config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
         llm, loading_info = AutoModelForCausalLM.from_pretrained(
             location,
             revision=config.revision,
             dtype=dtype,
             attn_implementation=supported_attention(config, location, options),
-            quantization_config=quantization_config,
+            quantization_config=_quantization_config(config, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if config.bits in (4, 8) else None,
             # transformers also looks for an adapter in the same repository
@@ -95,10 +94,9 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
 
 def outline(config: recipes.LLM) -> Any:
     """The LLM of a recipe on the device `meta` (`outline_llm`): shares and memory without loading it."""
-    llm_config = _read_llm_config(config)
-    quantization_config = _quantization_config(config)
+    llm_config, dtype = _read_llm_config(config), getattr(torch, config.dtype)
     with _as_user_error(config):
-        return outline_llm(llm_config, getattr(torch, config.dtype), quantization_config)
+        return outline_llm(llm_config, dtype, _quantization_config(config, dtype))
 
 
 @contextlib.contextmanager
@@ -121,19 +119,19 @@ def _zero3_dtype(dtype: torch.dtype) -> Iterator[None]:
         del deepspeed["bf16"]
 
 
-def _quantization_config(config: recipes.LLM) -> Any:
+def _quantization_config(config: recipes.LLM, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if config.bits not in (4, 8):
-        return None
     if config.bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=config.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
-    )
+    if config.bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return None
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -69,14 +69,3 @@ def test_an_llm_that_does_not_fit_is_refused_before_it_is_loaded(
     assert "because only 11 % of the layers' weights are quantized, but the GPU has" in ended.err
     monkeypatch.setattr(llm, "free_memory", lambda device: memory)
     assert signllava(*command).code == 0
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_gemma_3n_is_refused_before_training(bits: int, signllava: Command, corpus: Path, tmp_path: Path) -> None:
-    """It adds vectors to each layer that are looked up by token id, which frames do not have."""
-    folder = write_family("gemma3n", tmp_path / "llm")
-    settings = [f"llm.path={folder}", f"llm.bits={bits}", f"data.root={corpus}", f"run.output_dir={tmp_path / 'run'}"]
-    ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*settings, "init.projector=null"]))
-    assert ended.code == 2
-    assert "Gemma3nForCausalLM computes more from token ids than input embeddings" in ended.err
-    assert len(ended.err.strip().splitlines()) == 1
