@@ -3,6 +3,7 @@
 The models are tiny and random (families.py). The dozen that differ most run in `make test`, the others as drills.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import sets
+from conftest import sets, subprocess_command
 from families import FAMILIES, write_family
 from family_checks import family_recipe, make_batch, make_examples, own_loss
 
@@ -25,6 +26,7 @@ from signllava_cli.model.llm_parts import compile_layers, decoder_layers
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.signllava_model import SignLlavaModel
 
+pytestmark = pytest.mark.command
 CPU = torch.device("cpu")
 TYPICAL = [
     "llama",
@@ -282,3 +284,22 @@ def test_a_class_that_is_refused_ends_the_command_with_one_line(
     assert ended.code == 2
     assert ended.err.startswith("error: llm.path: Gemma3nForCausalLM computes more from token ids")
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("name", ["granite", "gemma3"])
+def test_partitioned_weights_give_the_losses_of_whole_ones(
+    name: str, folder_of: Callable[[str], Path], corpus: Path, tmp_path: Path
+) -> None:
+    """Under ZeRO-3 all ranks compare the parts of the forward pass, with the weights of one layer at a time."""
+    losses = []
+    for run_name, launch in (("whole", []), ("partitioned", ["--launch", "zero3_cpu", "--num-processes", "2"])):
+        settings = [f"llm.path={folder_of(name)}", f"data.root={corpus}", f"run.output_dir={tmp_path / run_name}"]
+        settings += ["train.max_steps=2", "train.eval_steps=2", "train.save_steps=2", "track.logging_steps=1"]
+        process = subprocess_command("pretrain", "--recipe", "toy/tiny_pretrain", *launch, *sets(settings))
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        rows = [json.loads(line) for line in (tmp_path / run_name / "metrics.jsonl").read_text().splitlines()]
+        losses.append([row[key] for row in rows for key in ("loss", "dev_loss") if key in row])
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
