@@ -26,7 +26,9 @@ from family_checks import family_recipe, greedy_text, make_batch, make_examples,
 
 from signllava_cli.errors import UserError  # noqa: E402
 from signllava_cli.generation.decoding import GenerateDecoder, decode_all, open_decoder  # noqa: E402
+from signllava_cli.model.layer_weights import adapter_share, format_share, layer_weights, quantized_share  # noqa: E402
 from signllava_cli.model.loading import ModelBundle, load_model_bundle  # noqa: E402
+from signllava_cli.model.merging import merge_adapter  # noqa: E402
 from signllava_cli.recipe import Recipe  # noqa: E402
 
 PAGE = ROOT / "docs" / "llms.md"
@@ -80,7 +82,62 @@ def decoder(opened: Opened) -> str:
     return "`generate`" if decoder.has_batches else "`generate`, one clip at a time"
 
 
-COLUMNS: dict[str, Callable[[Opened], str]] = {"loss": loss, "pretrain": pretrain, "decoder": decoder}
+def lora(opened: Opened) -> str:
+    """The shares of the layers' weights that an adapter of all linear layers covers, and that 4 bits quantize."""
+    settings = ("lora.enabled=true", "lora.lora_dropout=0", "llm.bits=4")
+    llm = load_model_bundle(family_recipe(opened.folder, *settings), torch.device("cpu")).model.llm
+    weights = layer_weights(llm)
+    return f"{format_share(adapter_share(weights))}, {format_share(quantized_share(weights))}"
+
+
+@torch.no_grad()
+def merge(opened: Opened) -> str:
+    """Whether the merged LLM has the logits of the LLM with an adapter of random weights."""
+    settings = ("lora.enabled=true", "lora.lora_dropout=0")
+    llm = load_model_bundle(family_recipe(opened.folder, *settings), torch.device("cpu")).model.llm
+    generator, ids = torch.Generator().manual_seed(0), torch.arange(3, 35)[None]
+    before = llm(ids).logits
+    for name, weight in llm.named_parameters():
+        if "lora_B" in name:
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    adapted = llm(ids).logits
+    assert not torch.allclose(adapted, before, rtol=1e-2, atol=1e-2)
+    merged = merge_adapter(llm, torch.float32)(ids).logits
+    difference = float((merged - adapted).norm() / adapted.norm())
+    return "equal" if difference <= 1e-4 else f"differs by {difference:.0e}"
+
+
+COLUMNS: dict[str, Callable[[Opened], str]] = {
+    "loss": loss,
+    "pretrain": pretrain,
+    "LoRA, 4 bits": lora,
+    "decoder": decoder,
+    "merge": merge,
+}
+# family -> the real chat template of its LLMs in tests/data/chat_templates, whose prompts
+# tests/data/test_chat_templates.py compares with the whole dialogue
+TEMPLATES = {
+    "llama": "llama-3.1",
+    "qwen2": "qwen2.5",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3-2507",
+    "qwen3_5": "qwen3.5",
+    "mistral": "mistral-0.3",
+    "ministral": "mistral-small-3.2",
+    "phi3": "phi-3.5",
+    "smollm3": "smollm3",
+    "gemma": "gemma-2",
+    "gemma2": "gemma-2",
+    "gemma3": "gemma-3",
+    "gemma4": "gemma-4-31b",
+    "cohere": "command-r",
+    "cohere2": "command-r7b",
+    "granite": "granite-3.3",
+    "granitemoehybrid": "granite-4.0",
+    "gpt_oss": "gpt-oss",
+    "gemma3_multimodal": "gemma-3",
+    "gemma4_multimodal": "gemma-4-31b",
+}
 
 
 def row(name: str, folder: Path) -> list[str]:
@@ -90,9 +147,24 @@ def row(name: str, folder: Path) -> list[str]:
     try:
         opened = Opened(folder, recipe, load_model_bundle(recipe, torch.device("cpu")))
     except UserError:
-        return [name, llm_class, *["refused"] * len(COLUMNS), family.notes]
+        return [name, llm_class, *["refused"] * len(COLUMNS), template(name), family.notes]
     opened.bundle.model.eval()
-    return [name, llm_class, *(column(opened) for column in COLUMNS.values()), family.notes]
+    return [name, llm_class, *(_cell(column, opened) for column in COLUMNS.values()), template(name), family.notes]
+
+
+def _cell(column: Callable[[Opened], str], opened: Opened) -> str:
+    try:
+        return column(opened)
+    except UserError:
+        return "refused"
+
+
+def template(name: str) -> str:
+    """The real chat template of a family, if the tests have it."""
+    if name not in TEMPLATES:
+        return ""
+    assert (ROOT / "tests" / "data" / "chat_templates" / f"{TEMPLATES[name]}.jinja").is_file()
+    return TEMPLATES[name]
 
 
 def type_name(name: str) -> str:
@@ -110,7 +182,7 @@ def rows(names: list[str]) -> Iterator[list[str]]:
 
 def markdown(cells: list[list[str]]) -> str:
     """A Markdown table of all rows."""
-    head = ["family", "class", *COLUMNS, "what is special"]
+    head = ["family", "class", *COLUMNS, "template", "what is special"]
     lines = [head, ["---"] * len(head), *cells]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
