@@ -45,8 +45,17 @@ class LayerWeight:
 
 
 def layer_weights(llm: Any) -> list[LayerWeight]:
-    """The weights of the layers of a causal LLM, or of a PeftModel of one, in the order of its modules."""
-    return list(_weights_below(llm, llm.get_output_embeddings(), "", frozenset()))
+    """The weights of the layers of a causal LLM, or of a PeftModel of one, in the order of its modules.
+
+    Of a model with other parts than text, such as a vision tower, they are those of its text decoder.
+    """
+    return list(_weights_below(llm.get_decoder(), llm.get_output_embeddings(), "", frozenset()))
+
+
+def linear_layers_of_other_parts(llm: Any) -> list[str]:
+    """The names of the linear layers outside of the text decoder, without the LM head: text never reaches them."""
+    text = {*llm.get_decoder().modules(), llm.get_output_embeddings()}
+    return [name for name, module in llm.named_modules() if is_linear(module) and module not in text]
 
 
 def adapter_share(weights: Iterable[LayerWeight]) -> float:

@@ -9,7 +9,14 @@ from torch import Tensor
 from signllava_cli import recipe as recipes
 from signllava_cli.console import info, warning
 from signllava_cli.errors import UserError
-from signllava_cli.model.layer_weights import UNCALLED_LAYERS, LayerWeight, adapter_share, format_share, layer_weights
+from signllava_cli.model.layer_weights import (
+    UNCALLED_LAYERS,
+    LayerWeight,
+    adapter_share,
+    format_share,
+    layer_weights,
+    linear_layers_of_other_parts,
+)
 from signllava_cli.model.llm import read_tensors, require_same_tensors
 from signllava_cli.recipe import ALL_LINEAR
 
@@ -26,14 +33,16 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     before = layer_weights(llm)
-    uncalled = UNCALLED_LAYERS.get(llm.config.model_type) if config.target_modules == ALL_LINEAR else None
+    excluded = linear_layers_of_other_parts(llm)
+    if config.target_modules == ALL_LINEAR and llm.config.model_type in UNCALLED_LAYERS:
+        excluded.append(UNCALLED_LAYERS[llm.config.model_type])
     lora_config = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=config.target_modules,
         target_parameters=config.target_parameters or None,
-        exclude_modules=[uncalled] if uncalled else None,
+        exclude_modules=excluded or None,
         task_type="CAUSAL_LM",
     )
     try:

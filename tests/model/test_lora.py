@@ -66,6 +66,16 @@ def test_all_linear_skips_what_kernels_read_without_a_call() -> None:
     assert 0.5 < lora_share("falcon_h1") < 0.95
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "k_proj", "v_proj"]])
+def test_a_vision_tower_gets_no_adapter(targets: str | list[str]) -> None:
+    """No text reaches it, so its adapter would never have a gradient."""
+    llm = add_lora(make_llm("gemma3_multimodal"), Lora(enabled=True, r=4, target_modules=targets))  # type: ignore[arg-type]
+    adapted = [name for name, weight in llm.named_parameters() if weight.requires_grad]
+    assert adapted
+    assert all("language_model" in name for name in adapted)
+    assert adapter_share(layer_weights(llm)) == (1.0 if targets == "all-linear" else pytest.approx(0.22, abs=0.01))
+
+
 def test_all_linear_has_the_initial_weights_of_the_list_of_llama() -> None:
     """PEFT draws the weights of the modules in their order in the LLM, not in that of the list."""
     adapters = []
