@@ -1,6 +1,6 @@
 """What shorter sequences save in embeddings, and cost in BLEU: projectors of the tiny LLM on the toy corpus.
 
-    python benchmarks/shortening.py --seeds 2
+    python benchmarks/shortening.py --seeds 3
 
 Each row is the shipped recipe toy/tiny_pretrain with other settings of its streams. For `join`, the numbers of mae
 are split into two streams of equal rate, `left` and `right`. BLEU is that of greedy hypotheses of the test split with
@@ -50,6 +50,7 @@ ROWS: dict[str, list[str]] = {
     "left, right": halves(""),
     "left, right, join": halves(", join: halves"),
     "left, right, join, stack 2": halves(", join: halves, stack: 2"),
+    "mae": ["streams.sign2vec=null"],
 }
 
 
@@ -82,7 +83,7 @@ def measure(folder: Path, number: int, seed: int, overrides: list[str]) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each row")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row")
     parser.add_argument("--folder", type=Path, help="keep corpus, LLM and runs here; a second call continues")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -150,6 +150,19 @@ def test_a_checkpoint_is_refused_for_other_settings_also_of_the_same_shapes(
     assert "\n" not in str(refused.value)
 
 
+def test_joined_halves_of_a_stream_give_the_loss_of_the_stream(settings: list[str], halved_corpus: Path) -> None:
+    """Without the layer norm of the input, which is that of each half; numbers and weights are the same."""
+    half = "{width: 32, join: mae, normalize_input: false}"
+    halves = f"streams={{left: {half}, right: {half}}}"
+    losses = []
+    for streams in ("streams={mae: {width: 64, normalize_input: false}}", halves):
+        recipe = read_recipe("toy/tiny_pretrain", [*settings, f"data.root={halved_corpus}", streams])
+        bundle = load_model_bundle(recipe, CPU)
+        examples = build_examples(recipe, bundle, 5)[1:]  # the first clip has a shorter half
+        losses.append(bundle.model(collate_examples(examples, recipe.streams, bundle.pad_id, "right"))[0])
+    assert torch.equal(*losses)
+
+
 @pytest.fixture(params=SHORTENINGS)
 def shortened(request: pytest.FixtureRequest, settings: list[str], halved_corpus: Path) -> Recipe:
     return read_recipe("toy/tiny_pretrain", [*settings, f"data.root={halved_corpus}", *SHORTENINGS[request.param]])
