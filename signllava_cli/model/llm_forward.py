@@ -176,11 +176,14 @@ def _logits(causal_lm: Any, embeddings: Tensor) -> Tensor:
 
 
 def nearly_equal(values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Whether the root mean square of the difference is at most `tolerance` times that of the expected values."""
-    if values.shape != expected.shape:
-        return False
+    """Whether both have one shape, and a relative difference of at most `tolerance`."""
+    return values.shape == expected.shape and relative_difference(values, expected) <= tolerance
+
+
+def relative_difference(values: Tensor, expected: Tensor) -> float:
+    """The root mean square of the difference, divided by that of the expected values."""
     difference = (values.float() - expected.float()).pow(2).mean().sqrt()
-    return bool(difference <= tolerance * expected.float().pow(2).mean().sqrt())
+    return float(difference / expected.float().pow(2).mean().sqrt())
 
 
 @contextlib.contextmanager
