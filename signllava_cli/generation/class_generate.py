@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from signllava_cli.errors import UserError
-from signllava_cli.model.llm_forward import LLMForward, nearly_equal
+from signllava_cli.model.llm_forward import LLMForward, nearly_equal, relative_difference
 from signllava_cli.model.llm_parts import base_llm
 
 PROBE_TOKENS = 6  # of the shorter of two prompts
-TOLERANCE = 0.05  # relative RMS of logits: 8 bits and padding round otherwise
+TOLERANCE = 0.05  # relative RMS of logits: with a cache, 8 bits round otherwise
+PADDING_TOLERANCE, PADDING_FACTOR = 0.005, 3.0  # relative RMS of logits, and in terms of the effect of other rows
 
 
 def embeddings_to_tokens(llm: Any, embeddings: Tensor, attention_mask: Tensor, **options: Any) -> Any:
@@ -53,10 +54,13 @@ def decodes_batches(llm: Any, forward: LLMForward, device: torch.device) -> bool
             f"llm.path: `generate` of {type(base_llm(llm)).__name__} gives other logits than its forward pass; use "
             "another LLM."
         )
+    beside = _next_logits(llm, torch.cat([short, long[:, :PROBE_TOKENS]]), mask[:, :PROBE_TOKENS].expand(2, -1))[:1]
     padding = torch.zeros_like(long[:, : 2 * PROBE_TOKENS])
     padded_mask = mask.index_fill(1, torch.arange(2 * PROBE_TOKENS, device=device), 0)
     batch = torch.cat([long, torch.cat([padding, short], dim=1)])  # (2, L, hidden)
-    return nearly_equal(_next_logits(llm, batch, torch.cat([mask, padded_mask]))[1:], expected, TOLERANCE)
+    padded = _next_logits(llm, batch, torch.cat([mask, padded_mask]))[1:]
+    tolerance = max(PADDING_TOLERANCE, PADDING_FACTOR * relative_difference(beside, alone))
+    return nearly_equal(padded, alone, tolerance)
 
 
 def _next_logits(llm: Any, embeddings: Tensor, mask: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from signllava_cli.errors import UserError
 from signllava_cli.model.llm_mode import eval_mode
-from signllava_cli.model.llm_parts import base_llm, decoder_layers, inner_model, text_decoder
-from signllava_cli.model.partitioning import gathered, gathered_by_module
+from signllava_cli.model.llm_parts import base_llm, inner_model, text_decoder
+from signllava_cli.model.partitioning import gathered, gathered_by_module, is_partitioned
 
 PROBE_TOKENS = 12  # tokens, and as many vectors that are none, whose logits are compared
 TOLERANCE = 0.01  # relative RMS: the same operations in another order, in bfloat16
@@ -109,16 +109,19 @@ def divide_forward(llm: Any) -> LLMForward:
         UserError: the parts give other logits than the LLM, or the class takes no input embeddings.
     """
     causal_lm, decoder = base_llm(llm), text_decoder(llm)
-    table, refusal = causal_lm.get_input_embeddings(), f"llm.path: {type(causal_lm).__name__} does not compute logits"
+    table = causal_lm.get_input_embeddings()
+    is_zero3 = is_partitioned(table.weight)
+    refusal = f"llm.path: {type(causal_lm).__name__} does not compute logits" + (" under ZeRO-3" if is_zero3 else "")
+    advice = "use ZeRO-2, or another LLM" if is_zero3 else "use another LLM, or other llm.bits"
     with gathered(table.weight):
         num_tokens = len(table.weight)
         rows = torch.linspace(0, num_tokens - 1, PROBE_TOKENS, device=table.weight.device).long()[None]  # (1, N)
         probed, std = table.weight[rows], float(table.weight.float().std())
-    with eval_mode(causal_lm), gathered_by_module(causal_lm, decoder_layers(llm)):
+    with eval_mode(causal_lm), gathered_by_module(causal_lm):
         vectors = table(rows)  # (1, N, hidden)
-        with _refusing_errors(refusal):
+        with _refusing_errors(refusal, advice):
             expected = causal_lm(input_ids=rows, use_cache=False).logits
-        with _refusing_errors(f"{refusal} from input embeddings alone"):
+        with _refusing_errors(f"{refusal} from input embeddings alone", advice):
             embedding_scale = _find_scale(causal_lm, vectors, expected)
             words = vectors * embedding_scale
             head = _choose_head(causal_lm, decoder, words)
@@ -173,20 +176,23 @@ def _logits(causal_lm: Any, embeddings: Tensor) -> Tensor:
 
 
 def nearly_equal(values: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Whether the root mean square of the difference is at most `tolerance` times that of the expected values."""
-    if values.shape != expected.shape:
-        return False
+    """Whether both have one shape, and a relative difference of at most `tolerance`."""
+    return values.shape == expected.shape and relative_difference(values, expected) <= tolerance
+
+
+def relative_difference(values: Tensor, expected: Tensor) -> float:
+    """The root mean square of the difference, divided by that of the expected values."""
     difference = (values.float() - expected.float()).pow(2).mean().sqrt()
-    return bool(difference <= tolerance * expected.float().pow(2).mean().sqrt())
+    return float(difference / expected.float().pow(2).mean().sqrt())
 
 
 @contextlib.contextmanager
-def _refusing_errors(refusal: str) -> Iterator[None]:
-    """Turn the errors of a class into a UserError that begins with `refusal`."""
+def _refusing_errors(refusal: str, advice: str) -> Iterator[None]:
+    """Turn the errors of a class into a UserError that begins with `refusal` and ends with `advice`."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{refusal} ({first_line}); use another LLM, or other llm.bits.") from error
+        raise UserError(f"{refusal} ({first_line}); {advice}.") from error

@@ -1,7 +1,7 @@
 """Access to parameters that DeepSpeed's ZeRO-3 partitions over the ranks."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -30,30 +30,25 @@ def full_numel(parameter: nn.Parameter) -> int:
 
 
 @contextlib.contextmanager
-def gathered_by_module(model: nn.Module, layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Lets `model` run inside the block: the parameters of each layer are gathered while it runs, and so are those of
-    the modules outside `layers`. All ranks must enter the block and run the same. A no-op without ZeRO-3.
+def gathered_by_module(model: nn.Module) -> Iterator[None]:
+    """Gathers the own parameters of each module of `model` while it runs, inside the block, as DeepSpeed does.
+
+    All ranks must enter the block and run the same. A no-op without ZeRO-3.
     """
-    parameters = list(model.parameters())
-    if not any(is_partitioned(parameter) for parameter in parameters):
-        yield
-        return
-    layers = list(layers)
-    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     contexts: list[contextlib.AbstractContextManager[None]] = []
 
     def enter(module: nn.Module, args: object) -> None:
-        contexts.append(gathered(*module.parameters()))
+        contexts.append(gathered(*module.parameters(recurse=False)))
         contexts[-1].__enter__()
 
     def leave(module: nn.Module, args: object, output: object) -> None:
         contexts.pop().__exit__(None, None, None)
 
-    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
-    hooks += [layer.register_forward_hook(leave, always_call=True) for layer in layers]
+    owners = [part for part in model.modules() if any(map(is_partitioned, part.parameters(recurse=False)))]
+    hooks = [owner.register_forward_pre_hook(enter) for owner in owners]
+    hooks += [owner.register_forward_hook(leave, always_call=True) for owner in owners]
     try:
-        with gathered(*(parameter for parameter in parameters if id(parameter) not in inside)):
-            yield
+        yield
     finally:
         for hook in hooks:
             hook.remove()

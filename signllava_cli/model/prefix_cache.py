@@ -69,7 +69,7 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     if original_attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
         return None
     decoder = forward.decoder
-    num_probed = min(max_seq_len - len(ids), longest_window(llm.config)) + PROBE_TOKENS
+    num_probed = max(0, min(max_seq_len - len(ids), longest_window(llm.config))) + PROBE_TOKENS
     probe_ids = torch.arange(num_probed, device=ids.device) % forward.num_tokens
     text, probe = forward.embed(ids[None]), forward.embed(probe_ids[None])  # (1, P, hidden), (1, N, hidden)
     full = torch.cat([text, probe], dim=1)
