@@ -11,12 +11,14 @@ from signllava_cli.model.partitioning import full_numel
 # Bytes per weight in bitsandbytes, with its constants: a float32 per block of 64 weights, or with double quantization
 # a byte per block and a float32 per 256 blocks; 8-bit rows have a float32 each, which is not worth counting.
 BYTES_PER_QUANTIZED_WEIGHT = {"nested": 0.5 + 1 / 64 + 4 / (64 * 256), "4 bits": 0.5 + 4 / 64, "8 bits": 1.0}
-# model_type -> a linear layer whose weight the model reads without calling it, so that an adapter of it would not be
-# trained: the kernels of Mamba layers. PEFT refuses most of these (_check_lora_target_modules_mamba in its
-# tuners_utils.py).
-UNCALLED_LAYERS = dict.fromkeys(
-    ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "mamba", "mamba2", "nemotron_h", "zamba2"), "out_proj"
-)
+# model_type -> linear layers of Mamba whose weights the model reads without calling the layer, so that an adapter of
+# them would not be trained: `out_proj` by the kernels of Mamba-2, `dt_proj` by classes of Mamba-1. PEFT refuses only
+# some of these (_check_lora_target_modules_mamba in its tuners_utils.py).
+UNCALLED_LAYERS = {
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), ("out_proj",)),
+    **dict.fromkeys(("falcon_mamba", "mamba"), ("dt_proj", "out_proj")),
+    "jamba": ("dt_proj",),
+}
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,14 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     before = layer_weights(llm)
-    excluded = linear_layers_of_other_parts(llm)
-    if config.target_modules == ALL_LINEAR and llm.config.model_type in UNCALLED_LAYERS:
-        excluded.append(UNCALLED_LAYERS[llm.config.model_type])
+    excluded, uncalled = linear_layers_of_other_parts(llm), UNCALLED_LAYERS.get(llm.config.model_type, ())
+    if config.target_modules == ALL_LINEAR:
+        excluded += uncalled
+    elif untrained := sorted(set(config.target_modules) & set(uncalled)):
+        raise UserError(
+            f"lora.target_modules: {llm.config.model_type} reads the weights of {untrained[0]} without calling this "
+            f"layer, so an adapter of it would not be trained; remove it, or use {ALL_LINEAR}."
+        )
     lora_config = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,

@@ -66,6 +66,16 @@ def test_all_linear_skips_what_kernels_read_without_a_call() -> None:
     assert 0.5 < lora_share("falcon_h1") < 0.95
 
 
+@pytest.mark.parametrize(("family", "layer"), [("jamba", "dt_proj"), ("falcon_h1", "out_proj")])
+def test_a_layer_that_is_read_without_a_call_has_no_adapter(family: str, layer: str) -> None:
+    """Its adapter would have no gradient, and a merged LLM would have other logits."""
+    with pytest.raises(UserError, match=f"reads the weights of {layer} without calling this layer"):
+        add_lora(make_llm(family), Lora(enabled=True, target_modules=["q_proj", layer]))
+    llm = add_lora(make_llm(family), Lora(enabled=True, r=4, lora_dropout=0.0))
+    llm(input_ids=torch.arange(3, 35)[None]).logits.sum().backward()
+    assert all(weight.grad is not None for name, weight in llm.named_parameters() if "lora_B" in name)
+
+
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "k_proj", "v_proj"]])
 def test_a_vision_tower_gets_no_adapter(targets: str | list[str]) -> None:
     """No text reaches it, so its adapter would never have a gradient."""
