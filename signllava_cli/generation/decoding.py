@@ -89,7 +89,7 @@ def _slow_reason(llm: Any) -> str:
     attention = llm.config._attn_implementation
     if attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
         return f"llm.attn_implementation is {attention}; set it to sdpa"
-    return f"{type(llm).__name__} has layers without attention, or with attention of another kind; use another LLM"
+    return f"{type(llm).__name__} has layers without attention, or with attention of another kind"
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:

@@ -54,10 +54,18 @@ def layer_weights(llm: Any) -> list[LayerWeight]:
     return list(_weights_below(llm.get_decoder(), llm.get_output_embeddings(), "", frozenset()))
 
 
-def linear_layers_of_other_parts(llm: Any) -> list[str]:
-    """The names of the linear layers outside of the text decoder, without the LM head: text never reaches them."""
+def linear_layers_without_adapter(llm: Any) -> list[str]:
+    """The names of linear layers that `all-linear` leaves out, beside the LM head.
+
+    They are outside of the text decoder, where text never reaches them, or routers of experts (of Llama 4 and
+    PhiMoE), which return indices too.
+    """
     text = {*llm.get_decoder().modules(), llm.get_output_embeddings()}
-    return [name for name, module in llm.named_modules() if is_linear(module) and module not in text]
+    return [
+        name
+        for name, module in llm.named_modules()
+        if is_linear(module) and (module not in text or type(module).__name__.endswith("Router"))
+    ]
 
 
 def adapter_share(weights: Iterable[LayerWeight]) -> float:

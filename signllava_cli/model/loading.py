@@ -8,6 +8,7 @@ import torch
 
 from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.errors import UserError
 from signllava_cli.model import checkpoint as checkpoints
 from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
 from signllava_cli.model.lora import add_lora
@@ -56,6 +57,7 @@ def load_model_bundle(
         torch.manual_seed(recipe.run.seed)  # PEFT initializes the adapter from the global generator
         llm = add_lora(llm, recipe.lora)
     model = SignLlavaModel(llm, recipe.streams, recipe.run.seed)
+    _require_embeddings(prompts, model.llm_forward.num_tokens, recipe.llm.path)
     if recipe.init.projector and trained is None:
         file = checkpoints.find_projector(recipe.init.projector)
         if (file.parent / checkpoints.CONFIG).is_file():
@@ -68,6 +70,20 @@ def load_model_bundle(
                 )
         checkpoints.load_projectors(model, file)
     return ModelBundle(model, prompts, identity)
+
+
+def _require_embeddings(prompts: PromptBuilder, num_tokens: int, path: str) -> None:
+    """Check that the LLM has an embedding for every token of a text and of the prompt.
+
+    Added tokens may have none: texts never contain them, and padding is masked.
+    """
+    prompt = prompts.prompt([])
+    largest_id = max(prompts.tokenizer.vocab_size - 1, prompts.end_of_turn, *prompt.before, *prompt.after)
+    if largest_id >= num_tokens:
+        raise UserError(
+            f"llm.path: the tokenizer of {path} has a token {largest_id}, but the LLM has embeddings for "
+            f"{num_tokens} tokens only; copy both from the same LLM."
+        )
 
 
 def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.device) -> ModelBundle:

@@ -1,6 +1,7 @@
 """The LoRA adapter of an LLM: which of its weights it covers, and its files in PEFT's format."""
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from signllava_cli.model.layer_weights import (
     adapter_share,
     format_share,
     layer_weights,
-    linear_layers_of_other_parts,
+    linear_layers_without_adapter,
 )
 from signllava_cli.model.llm import read_tensors, require_same_tensors
 from signllava_cli.recipe import ALL_LINEAR
@@ -33,14 +34,11 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     before = layer_weights(llm)
-    excluded, uncalled = linear_layers_of_other_parts(llm), UNCALLED_LAYERS.get(llm.config.model_type, ())
+    excluded, uncalled = linear_layers_without_adapter(llm), UNCALLED_LAYERS.get(llm.config.model_type, ())
     if config.target_modules == ALL_LINEAR:
         excluded += uncalled
-    elif untrained := sorted(set(config.target_modules) & set(uncalled)):
-        raise UserError(
-            f"lora.target_modules: {llm.config.model_type} reads the weights of {untrained[0]} without calling this "
-            f"layer, so an adapter of it would not be trained; remove it, or use {ALL_LINEAR}."
-        )
+    else:
+        _require_trained_layers(llm, config.target_modules, uncalled)
     lora_config = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -63,9 +61,27 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
             ) from None
         if "not found in the base model" in str(error) or "No `target_modules` passed" in str(error):
             raise _missing_target("target_modules", config.target_modules, llm, before) from None
-        raise UserError(f"lora.target_modules: {error}") from None
+        raise UserError(f"lora.target_modules: {' '.join(str(error).split())}") from None
     _require_targets(adapted, config, before)
     return adapted
+
+
+def _require_trained_layers(llm: Any, targets: Iterable[str], uncalled: Iterable[str]) -> None:
+    """Check that no target is the embedding, the LM head or a layer of `UNCALLED_LAYERS`."""
+    others = (llm.get_input_embeddings(), llm.get_output_embeddings())
+    names = {name.rpartition(".")[2] for name, module in llm.named_modules() if module in others}
+    for target in targets:
+        name = target.rpartition(".")[2]
+        if name in names:
+            raise UserError(
+                f"lora.target_modules: {name} is not a linear layer of the decoder, and only these are adapted; "
+                f"remove it, or use {ALL_LINEAR}."
+            )
+        if name in uncalled:
+            raise UserError(
+                f"lora.target_modules: {llm.config.model_type} reads the weights of {name} without calling this "
+                f"layer, so an adapter of it would not be trained; remove it, or use {ALL_LINEAR}."
+            )
 
 
 def _require_targets(llm: Any, config: recipes.Lora, before: list[LayerWeight]) -> None:

@@ -35,9 +35,10 @@ class LLM:
     measurable loss (QLoRA), hence the default. In transformers: `bnb_4bit_use_double_quant`; in Sign_LLaVA:
     `double_quant`."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the LLM. `sdpa` is PyTorch's own and the only one with which the constant text of a prompt
-    is computed once (`train.reuse_prefix`) and clips are decoded in one running batch. Classes that lack it (such as
-    GPT-OSS, Gemma-2, BLOOM) get `eager`, which is printed. In transformers: `attn_implementation`."""
+    """Attention kernel of the LLM. `sdpa` is PyTorch's own. For a class that has it, only with `sdpa` is the constant
+    text of a prompt computed once (`train.reuse_prefix`) and are clips decoded in one running batch.
+    Classes that lack it (such as GPT-OSS, Gemma-2, BLOOM) get `eager`, which is printed. In transformers:
+    `attn_implementation`."""
 
 
 @section

@@ -119,6 +119,14 @@ def test_a_tied_head_is_not_missing(
     assert pretrain(signllava, settings, llm).code == 0
 
 
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(
+    signllava: Command, settings: list[str], save_llm: Callable[[PreTrainedModel], Path]
+) -> None:
+    """In training, a text with such a token would end in an IndexError, or in an assertion on a GPU."""
+    folder = save_llm(LlamaForCausalLM(LlamaConfig(**SIZES | {"vocab_size": 64})))
+    assert_refused(pretrain(signllava, settings, folder), "has a token", "embeddings for 64 tokens only")
+
+
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("name", [UP, "model.embed_tokens.weight"])
 def test_weights_of_another_shape_than_the_config_says_are_an_error(

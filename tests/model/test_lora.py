@@ -76,6 +76,20 @@ def test_a_layer_that_is_read_without_a_call_has_no_adapter(family: str, layer: 
     assert all(weight.grad is not None for name, weight in llm.named_parameters() if "lora_B" in name)
 
 
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_embedding_and_lm_head_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is not a linear layer of the decoder"):
+        add_lora(make_llm("llama"), Lora(enabled=True, target_modules=["q_proj", name]))
+
+
+@pytest.mark.parametrize("family", ["llama4", "phimoe"])
+def test_a_router_has_no_adapter(family: str) -> None:
+    """It is a linear layer by its class, but returns the indices of experts too."""
+    llm = add_lora(make_llm(family), Lora(enabled=True, r=4, lora_dropout=0.0))
+    llm(input_ids=torch.arange(3, 35)[None])
+    assert not any("router" in name for name, weight in llm.named_parameters() if weight.requires_grad)
+
+
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "k_proj", "v_proj"]])
 def test_a_vision_tower_gets_no_adapter(targets: str | list[str]) -> None:
     """No text reaches it, so its adapter would never have a gradient."""

@@ -13,7 +13,7 @@ from conftest import Ended, sets
 from signllava_cli.data.split import Split
 
 Command = Callable[..., Ended]
-SECONDS = 0.3  # minimum time to read a micro-batch
+SECONDS = 0.6  # minimum time to read a micro-batch
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str]
     assert line["data_wait_seconds"] >= 2 * SECONDS  # two micro-batches
     assert state["tokens"] / line["tokens_per_second"] > line["data_wait_seconds"]
     assert state["seconds"] > state["data_wait_seconds"] >= 2 * SECONDS
-    assert re.search(r"after 1 steps and [0-9]+ s of steps, [0-9]+ s of them waiting for data", ended.out)
+    assert re.search(r"after 1 step and [0-9]+ s of steps, [0-9]+ s of them waiting for data", ended.out)
 
 
 @pytest.mark.usefixtures("slow_disk")

@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 from corruptions import (
     Corrupt,
     change_annotation,
@@ -50,6 +52,19 @@ class Corruption:
     def exit_code(self) -> int:
         """The exit code of a training that reads the clip."""
         return 0 if self.finding in TRAINABLE else 2
+
+
+def one_per_finding(corruptions: list[Corruption]) -> list[Any]:
+    """The parameters of a test of these corruptions: the first of each finding, and the others as drills."""
+    findings = [corruption.finding for corruption in corruptions]
+    return [
+        pytest.param(
+            corruption,
+            id=f"{corruption.finding}-{index}",
+            marks=[pytest.mark.drill] if corruption.finding in findings[:index] else [],
+        )
+        for index, corruption in enumerate(corruptions)
+    ]
 
 
 TRAIN, DEV, CLIP = "annotation.train.json", "annotation.dev.json", "train00/train00-01"

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import SHORTENINGS, Ended, sets
-from corruption_cases import CORRUPTIONS, Corruption
+from corruption_cases import CORRUPTIONS, Corruption, one_per_finding
 from corruptions import change_array, change_clip, change_shard, copy_part, write_file
 
 from signllava_cli.data.training_set import ORDER
@@ -24,14 +24,7 @@ from signllava_cli.prepare.validation.checks import CHECKS
 from signllava_cli.prepare.validation.shard_reader import ShardFacts, read_shard
 
 Command = Callable[..., Ended]
-IDS = [f"{corruption.finding}-{index}" for index, corruption in enumerate(CORRUPTIONS)]
-FINDINGS = [corruption.finding for corruption in CORRUPTIONS]
-ONE_PER_FINDING = [  # the first corruption of each finding; the others are drills
-    pytest.param(
-        corruption, id=IDS[index], marks=[pytest.mark.drill] if corruption.finding in FINDINGS[:index] else []
-    )
-    for index, corruption in enumerate(CORRUPTIONS)
-]
+ONE_PER_FINDING = one_per_finding(CORRUPTIONS)
 
 
 @pytest.fixture
@@ -63,7 +56,7 @@ def severities(report: dict[str, Any]) -> set[str]:
     return {finding["severity"] for finding in report["findings"]}
 
 
-@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=IDS)
+@pytest.mark.parametrize("corruption", ONE_PER_FINDING)
 def test_a_corruption_is_reported_with_its_name(signllava: Command, part: Path, corruption: Corruption) -> None:
     corruption.corrupt(part)
     result, report = check(signllava, part, "--recipe", "toy/tiny_pretrain")

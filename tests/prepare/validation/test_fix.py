@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import Ended, sets
-from corruption_cases import CORRUPTIONS, Corruption
+from corruption_cases import CORRUPTIONS, Corruption, one_per_finding
 from corruptions import (
     change_annotation,
     change_array,
@@ -49,9 +49,7 @@ def check_names(signllava: Command, data: Path) -> set[str]:
     return {finding["name"] for finding in json.loads(report.read_text())["findings"]}
 
 
-@pytest.mark.parametrize(
-    "corruption", FIXABLE, ids=[f"{corruption.finding}-{index}" for index, corruption in enumerate(FIXABLE)]
-)
+@pytest.mark.parametrize("corruption", one_per_finding(FIXABLE))
 def test_a_fixed_file_passes_the_check(signllava: Command, data: Path, corruption: Corruption) -> None:
     corruption.corrupt(data)
     before = (data / TRAIN).read_bytes()
