@@ -19,6 +19,7 @@ from signllava_cli.recipe import PLACEHOLDER, Tasks
 # What is given to every template that has the variable, unless the recipe says otherwise.
 TEMPLATE_DEFAULTS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 DATE_FORMAT = "%d %b %Y"  # of date_string in the templates of Llama 3
+OWN_VARIABLES = {"messages", "add_generation_prompt", "chat_template", "tokenize"}
 CLOCK = "strftime_now"  # the function of transformers with which a template prints today's date
 MARKER = re.compile(r"(<[^<>]+>|\[[^\[\]]+\])")  # what looks like a control token, in any tokenizer
 Turns = list[dict[str, str]]
@@ -46,7 +47,8 @@ def render_chat_turns(tokenizer: Any, tasks: Tasks) -> ChatTurns:
 
     Raises:
         UserError: there is no chat template; it fails; its prompt and its dialogue contradict each other; it has no
-            end of turn; or `tasks.chat_template_kwargs` names a variable that it does not have.
+            end of turn; or `tasks.chat_template_kwargs` names a variable that it does not have, or one that is set
+            here.
     """
     name = tokenizer.name_or_path
     if not tokenizer.chat_template:
@@ -88,6 +90,8 @@ def _renderer(tokenizer: Any, tasks: Tasks) -> Callable[[Turns, bool], str]:
     variables = {**TEMPLATE_DEFAULTS, **tasks.chat_template_kwargs}
     has_clock = CLOCK in template
     unused = {key for key in variables if not re.search(rf"\b{re.escape(key)}\b", template)}
+    if own := sorted(OWN_VARIABLES & tasks.chat_template_kwargs.keys()):
+        raise UserError(f"tasks.chat_template_kwargs.{own[0]}: signllava sets this variable itself; remove it.")
     if unknown := sorted(unused & tasks.chat_template_kwargs.keys() - ({"date_string"} if has_clock else set())):
         raise UserError(
             f"tasks.chat_template_kwargs.{unknown[0]}: the chat template of {name} has no such variable; remove it."

@@ -113,9 +113,10 @@ def _require_same_inputs(model: SignLlavaModel, file: Path) -> None:
     trained, expected = json.loads(metadata["signllava"]).get("inputs", {}), _input_settings(model)
     for name in sorted(trained.keys() | expected.keys()):
         if trained.get(name) != expected.get(name):
+            here = _format_settings(expected.get(name)) if name in model.projectors else "no such projector"
             raise UserError(
                 f"{file}: the projector of {name} was trained with {_format_settings(trained.get(name))}, but this "
-                f"recipe has {_format_settings(expected.get(name))}; use the stack, conv and join of its training."
+                f"recipe has {here}; use the stack, conv and join of its training."
             )
 
 

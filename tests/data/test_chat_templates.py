@@ -185,6 +185,8 @@ def test_the_variables_of_the_recipe_are_given_to_the_template() -> None:
     assert "Reasoning: low" in PromptBuilder(tokenizer, tasks).turns.before
     with pytest.raises(UserError, match=r"tasks\.chat_template_kwargs\.reasoning_effrt: .*no such variable"):
         PromptBuilder(tokenizer, Tasks(chat_template_kwargs={"reasoning_effrt": "low"}))
+    with pytest.raises(UserError, match="add_generation_prompt: signllava sets this variable itself"):
+        PromptBuilder(tokenizer, Tasks(chat_template_kwargs={"add_generation_prompt": True}))
 
 
 def test_a_date_that_the_template_cannot_print_is_refused() -> None:

@@ -256,6 +256,10 @@ def test_a_checkpoint_shows_keeps_and_requires_its_settings(
         "the projector of halves was trained with stack=2, join=['left', 'right'], but this recipe has stack=4"
         in ended.err
     )
+    overrides = [f"data.root={joined.data.root}", "streams.left.join=null", "streams.right.join=null"]
+    ended = signllava("generate", "-c", saved, *QUICK, *sets(overrides))
+    assert ended.code == 2
+    assert "but this recipe has no such projector" in ended.err
 
 
 @pytest.mark.drill
