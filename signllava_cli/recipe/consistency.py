@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,7 +119,8 @@ def find_contradictions(recipe: Recipe) -> list[str]:
         errors.append(f"context.source: expected gold, predicted:FILE or mixed:FILE, got {context.source!r}")
     llm, train = recipe.llm, recipe.train
     if (llm.bits == 32) != (llm.dtype == "float32") and llm.bits >= 16:
-        errors.append(f"llm.dtype: {llm.dtype} is not a data type of llm.bits={llm.bits}")
+        advice = "llm.dtype=float32" if llm.bits == 32 else "llm.bits=32, or llm.dtype=bfloat16"
+        errors.append(f"llm.dtype: {llm.dtype} is not a data type of llm.bits={llm.bits}; set {advice}")
     if train.max_tokens_per_batch is None and train.batch_size % train.micro_batch_size:
         errors.append(
             f"train.batch_size: {train.batch_size} is not a multiple of "
@@ -157,6 +159,12 @@ def _shortening_errors(streams: Mapping[str, Stream]) -> list[str]:
                     f"streams.{name}.{key}: must be that of streams.{first}.{key}, because join={stream.join} gives "
                     "both one projector"
                 )
+    members = Counter(stream.join for stream in streams.values() if stream.join is not None)
+    errors += [
+        f"streams.{first}.join: no other stream has join={join}; correct the name, or remove it"
+        for join, first in first_of_join.items()
+        if members[join] == 1
+    ]
     return errors
 
 

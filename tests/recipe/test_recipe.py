@@ -66,8 +66,9 @@ def test_all_errors_of_stack_conv_and_join_are_reported_at_once() -> None:
         "mae": {"width": 8, "stack": 2, "conv": {"kernel": 2, "stride": 3}},
         "left": {"width": 8, "join": "mae", "stack": 4, "projector": "linear"},
         "right": {"width": 4, "join": "mae", "normalize_output": False},
+        "face": {"width": 4, "join": "mea"},
     }
-    with pytest.raises(UserError, match="recipe has 7 errors") as error:
+    with pytest.raises(UserError, match="recipe has 8 errors") as error:
         build_recipe({"streams": streams})
     for line in (
         "streams.mae.stack: cannot be combined with streams.mae.conv; remove one of them",
@@ -77,6 +78,7 @@ def test_all_errors_of_stack_conv_and_join_are_reported_at_once() -> None:
         "streams.right.projector: must be that of streams.left.projector, because join=mae gives both one projector",
         "streams.right.normalize_output: must be that of streams.left.normalize_output",
         "streams.right.stack: must be that of streams.left.stack",
+        "streams.face.join: no other stream has join=mea; correct the name, or remove it",
     ):
         assert line in str(error.value)
     with pytest.raises(UserError) as error:
