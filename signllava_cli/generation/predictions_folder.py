@@ -138,8 +138,10 @@ class PredictionsFolder:
                 folder / PARTS_FOLDER / f"{part}.lock",
                 f"Another process is writing to {folder}; wait for it, or choose another folder.",
             )
+            # listed before the meta file is looked for: processes that start at the same time write theirs later
+            old = [file for file in (self.file, *self._parts()) if file.exists()]
             if overwrite or not self._has_predictions(meta):
-                for file in [self.file, *self._parts()]:
+                for file in old:
                     file.unlink(missing_ok=True)  # before the new meta file, which must never describe old lines
                 write_json(self.meta_file, meta, is_shared=True)
             _truncate_partial_line(self._part)
