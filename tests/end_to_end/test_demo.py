@@ -94,12 +94,9 @@ def test_the_demo_on_the_tiny_llm(tmp_path: Path) -> None:
     assert again["stages"] == summary["stages"]
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
-    ("number", "to_group"),
-    [
-        pytest.param(signal.SIGTERM, False, id="SIGTERM to it", marks=pytest.mark.drill),
-        pytest.param(signal.SIGINT, True, id="Ctrl-C"),
-    ],
+    ("number", "to_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM to it", "Ctrl-C"]
 )
 def test_a_signal_stops_the_command_that_the_demo_runs_with_its_state_saved(
     tmp_path: Path, corpus: Path, tiny_llm: Path, number: signal.Signals, to_group: bool

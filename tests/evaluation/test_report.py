@@ -102,7 +102,7 @@ def test_the_page_sorts_filters_and_searches_and_escapes_hostile_text(report: Pa
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (380, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1100, "light", marks=pytest.mark.drill), (380, "dark")])
 def test_the_page_is_accessible_on_a_desktop_and_on_a_phone(report: Path, width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
