@@ -26,7 +26,7 @@ install: .venv/.installed ## Make .venv, with the versions of constraints.txt
 demo: install ## Run the whole job on a real LLM and the toy corpus; DEMO="--llm tiny" is faster
 	$(BIN)/signllava demo $(DEMO)
 
-lint: install ## ruff, and mypy over the package and the tests
+lint: install ## ruff, and mypy over package, tests and benchmarks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

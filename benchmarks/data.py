@@ -146,7 +146,7 @@ def main() -> None:
         plain_rate = clips_per_second(read_sequentially(root), options.read)
         split = open_split(recipe.data, recipe.streams, "train")
         loaders = {
-            workers: DataLoader(RandomFrames(split), BATCH, collate_fn=list, num_workers=workers)  # type: ignore[arg-type]
+            workers: DataLoader(RandomFrames(split), BATCH, collate_fn=list, num_workers=workers)
             for workers in (0, 2)
         }
         rates = {workers: clips_per_second(loader, options.read) for workers, loader in loaders.items()}

@@ -23,8 +23,10 @@ from typer.main import get_command
 
 from signllava_cli.cli.main import app
 from signllava_cli.data.annotations import Clip, Recording
-from signllava_cli.evaluation.metrics.text_metrics import TEXT_METRICS, Ter
-from signllava_cli.evaluation.resampling import ResamplingUnits, bootstrap_intervals
+from signllava_cli.evaluation.metrics.all_metrics import METRICS
+from signllava_cli.evaluation.metrics.base import MetricStatistics, TextMetric
+from signllava_cli.evaluation.metrics.text_metrics import Ter
+from signllava_cli.evaluation.resampling import ResamplingUnits, compute_bootstrap_intervals
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.dataset_writer import write_annotations
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
@@ -81,7 +83,7 @@ def long_ter() -> Iterator[Row]:
     for vocabulary in (50, 5000):
         rng = np.random.default_rng(0)
         pair = [" ".join(map(str, rng.integers(vocabulary, size=2000))) for _ in range(2)]
-        seconds = cpu_seconds(lambda pair=pair: Ter().counts(pair[:1], pair[1:]), 10)  # type: ignore[misc]
+        seconds = cpu_seconds(lambda pair=pair: Ter().extract_statistics(pair[:1], pair[1:]), 10)  # type: ignore[misc]
         yield f"TER of 2,000 random words, vocabulary {vocabulary:,}", seconds, 10
 
 
@@ -94,9 +96,11 @@ def resampling() -> Iterator[Row]:
     units = ResamplingUnits([f"r{number // 12}" for number in range(TEST_SET_CLIPS)])
 
     def resample() -> None:
-        for kind in TEXT_METRICS:
-            metric = kind()
-            bootstrap_intervals(metric, metric.counts(hypotheses, references), units, 1000)
+        for entry in METRICS.values():
+            if entry.option is None and entry.input_kind == "translations" and issubclass(entry.metric, TextMetric):
+                metric = entry.metric()
+                statistics = MetricStatistics(metric, metric.extract_statistics(hypotheses, references))
+                compute_bootstrap_intervals(statistics, units, 1000)
 
     yield f"1,000 resamples of {TEST_SET_CLIPS:,} clips, every metric of texts", cpu_seconds(resample, 10), 10
 

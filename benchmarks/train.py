@@ -68,7 +68,7 @@ def write_corpus(root: Path) -> None:
                 recording.name: {clip.name: rng.normal(size=(next(lengths), width)) for clip in recording.clips}
                 for recording in recordings
             }
-            write_stream(root, split, stream, frames, shards=2)
+            write_stream(root, split, stream, frames, num_shards=2)
 
 
 def write_llm(folder: Path, tokenizer: Any, vocabulary: int) -> None:

@@ -256,7 +256,7 @@ def test_the_reason_why_an_llm_does_not_sample_is_named(folder_of: Callable[[str
 @pytest.mark.drill
 def test_the_table_of_the_docs_is_current() -> None:
     """The script that makes it fills every row again."""
-    script = Path(__file__).parents[2] / "benchmarks" / "families.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "llms.py"
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     page = (Path(__file__).parents[2] / "docs" / "llms.md").read_text()
     table = [line for line in page.splitlines() if line.startswith("| ")]

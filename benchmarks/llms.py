@@ -1,8 +1,8 @@
 """What works with which architecture class: one row for each, from a tiny random model of the real class.
 
-    python benchmarks/families.py                 # print the table
-    python benchmarks/families.py --write         # put it into docs/llms.md
-    python benchmarks/families.py gemma3 granite  # print some rows
+    python benchmarks/llms.py                 # print the table
+    python benchmarks/llms.py --write         # put it into docs/llms.md
+    python benchmarks/llms.py gemma3 granite  # print some rows
 
 Each cell is measured: nothing is taken from a list.
 """
@@ -32,7 +32,7 @@ from signllava_cli.model.merging import merge_adapter  # noqa: E402
 from signllava_cli.recipe import Recipe  # noqa: E402
 
 PAGE = ROOT / "docs" / "llms.md"
-START, END = "<!-- table: python benchmarks/families.py --write -->\n", "<!-- end of table -->\n"
+START, END = "<!-- table: python benchmarks/llms.py --write -->\n", "<!-- end of table -->\n"
 LEARNING_RATE, STEPS = 1e-2, 5
 
 
