@@ -254,6 +254,25 @@ def subprocess_command(*words: object, **options: object) -> subprocess.Popen[st
     )
 
 
+def run_script(script: str, folder: Path, programs: Path, **variables: str) -> str:
+    """What a bash script prints in `folder`; each of its commands must end with exit code 0.
+
+    `programs`: the folder whose programs come first. `variables`: of the environment.
+    """
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
 def interrupted(pattern: str, count: int, number: int, event: str = "append") -> dict[str, str]:
     """The environment of a command whose processes get the signal right before their `count`-th such event.
 

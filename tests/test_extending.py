@@ -4,15 +4,14 @@ A block of the page that begins with `# FILE` is a new file, one that begins wit
 blocks hold commands.
 """
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import run_script
 
 from signllava_cli.errors import UserError
 from signllava_cli.recipe import Launch
@@ -75,18 +74,9 @@ class Checkout:
 
     def shell(self, script: str) -> str:
         """What `script` prints; each of its commands must end with exit code 0."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        ended = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(self.folder), "COLUMNS": "200"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+        return run_script(
+            script, self.folder, Path(sys.executable).parent, PYTHONPATH=str(self.folder), COLUMNS="200"
         )
-        assert ended.returncode == 0, ended.stdout
-        return ended.stdout
 
     def commands(self, example: str, number: int = 0) -> str:
         """Run the `number`-th block of commands of an example; what they print."""

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from signllava_cli.api.model_card import HUB_ID, model_card
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.files import atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
 from signllava_cli.model.llm import read_tensors
@@ -38,7 +38,7 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
         )
     except Exception as error:  # of the hub, or of the HTTP library that it uses
         raise UserError(
-            f"{name} is not a local folder, and cannot be downloaded from the hub: {_first_line(error)}"
+            f"{name} is not a local folder, and cannot be downloaded from the hub: {first_line(error)}"
         ) from None
     return find_checkpoint(folder)
 
@@ -124,8 +124,4 @@ def _as_user_error(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the hub, or of the HTTP library that it uses
-        raise UserError(f"{repo_id} was not uploaded: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{repo_id} was not uploaded: {first_line(error)}") from None

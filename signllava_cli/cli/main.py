@@ -21,7 +21,7 @@ from signllava_cli.cli import (
     recipes,
     serve,
 )
-from signllava_cli.errors import RunStopped, UserError, is_out_of_memory
+from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
 
 app = typer.Typer(
@@ -69,10 +69,9 @@ def run() -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         console.error(
-            f"out of memory ({first_line}); lower train.micro_batch_size or train.max_tokens_per_batch in training, "
-            "generate.batch_size or generate.max_tokens_per_batch in generation."
+            f"out of memory ({first_line(error)}); lower train.micro_batch_size or train.max_tokens_per_batch in "
+            "training, generate.batch_size or generate.max_tokens_per_batch in generation."
         )
         code = UserError.exit_code
     except RunStopped as stop:

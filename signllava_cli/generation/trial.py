@@ -9,7 +9,7 @@ import torch
 
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.tasks import translation_instruction
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.generation.decoding import decode_all, open_decoder
 from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.llm_parts import base_llm
@@ -42,9 +42,9 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"llm.path: {type(llm).__name__} could be trained, but not decoded ({first_line}); use another LLM."
+            f"llm.path: {type(llm).__name__} could be trained, but not decoded ({first_line(error)}); use another "
+            "LLM."
         ) from error
 
 

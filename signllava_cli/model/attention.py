@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -160,9 +160,8 @@ AttentionInterface.register(ATTENTION, _attention_forward)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def supported_attention(config: LLM, location: str, options: dict[str, Any]) -> str:
-    """The attention kernel for the LLM at `location`: that of the recipe, or eager if the class lacks sdpa."""
-    llm_config = AutoConfig.from_pretrained(location, revision=config.revision, **options)
+def supported_attention(config: LLM, llm_config: Any) -> str:
+    """The attention kernel for the LLM of a transformers config: that of the recipe, or eager if it lacks sdpa."""
     llm_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(llm_config), None)
     if config.attn_implementation != "sdpa" or llm_class is None or llm_class._supports_sdpa:
         return config.attn_implementation

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.model.attention import supported_attention
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
@@ -66,8 +66,8 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    free = free_memory(device)
-    if free is not None and not hasattr(_read_llm_config(config), "quantization_config"):
+    llm_config, free = _read_llm_config(config), free_memory(device)
+    if free is not None and not hasattr(llm_config, "quantization_config"):
         require_memory(outline(config), free, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
     with _as_user_error(config), hub_options(location) as options, _zero3_dtype(dtype):
@@ -75,7 +75,7 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             location,
             revision=config.revision,
             dtype=dtype,
-            attn_implementation=supported_attention(config, location, options),
+            attn_implementation=supported_attention(config, llm_config),
             quantization_config=_quantization_config(config, dtype),
             # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
             device_map={"": device} if config.bits in (4, 8) else None,
@@ -253,5 +253,4 @@ def _as_user_error(config: recipes.LLM) -> Iterator[None]:
             raise
         raise UserError(f"llm.path: {config.path}: {misfit}") from None
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"llm.path: {config.path} cannot be loaded: {first_line}") from None
+        raise UserError(f"llm.path: {config.path} cannot be loaded: {first_line(error)}") from None

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from signllava_cli.console import warning
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 
 # Their attention sees later tokens, although transformers offers a class with an LM head for them
 BIDIRECTIONAL = ("bert-generation", "xlm", "xlnet")
@@ -50,25 +50,25 @@ def require_all_weights(llm: Any, loading_info: dict[str, Any], path: str) -> No
     name, missing = type(llm).__name__, sorted(loading_info["missing_keys"])
     if missing:
         raise UserError(
-            f"{path} lacks {_count(missing)} of {name}, such as {missing[0]}, which would be random; copy the folder "
-            "again, or choose a complete one."
+            f"{path} lacks {format_count(len(missing), 'weight')} of {name}, such as {missing[0]}, which would be "
+            "random; copy the folder again, or choose a complete one."
         )
     mismatched = sorted([*loading_info["mismatched_keys"], *_mismatched_quantized(llm)])
     if mismatched:
         key, stored, expected = mismatched[0]
         raise UserError(
-            f"{path}: config.json does not fit {_count(mismatched)}: {key} has shape {tuple(stored)}, but the config "
-            f"says {tuple(expected)}; copy both files again."
+            f"{path}: config.json does not fit {format_count(len(mismatched), 'weight')}: {key} has shape "
+            f"{tuple(stored)}, but the config says {tuple(expected)}; copy both files again."
         )
     unused = sorted(loading_info["unexpected_keys"])
     misfit = [key for key in unused if _belongs_to_layers(llm, key)]
     if misfit:
         raise UserError(
-            f"{path}: config.json does not fit {_count(misfit)}: {name} of this config has no {misfit[0]}; copy both "
-            "files again."
+            f"{path}: config.json does not fit {format_count(len(misfit), 'weight')}: {name} of this config has no "
+            f"{misfit[0]}; copy both files again."
         )
     if unused:
-        warning(f"{path} has {_count(unused)} that {name} does not use, such as {unused[0]}")
+        warning(f"{path} has {format_count(len(unused), 'weight')} that {name} does not use, such as {unused[0]}")
 
 
 def describe_misfit(error: RuntimeError) -> str | None:
@@ -83,10 +83,6 @@ def describe_misfit(error: RuntimeError) -> str | None:
     if "conversion of the weights" in text:
         return "config.json does not fit the experts: some are missing, or of another shape; copy both files again."
     return None
-
-
-def _count(names: list[Any]) -> str:
-    return f"{len(names)} weight{'s' if len(names) > 1 else ''}"
 
 
 def _mismatched_quantized(llm: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.llm_parts import base_llm, inner_model, text_decoder
 from signllava_cli.model.partitioning import gathered, gathered_by_module, is_partitioned
@@ -194,5 +194,4 @@ def _refusing_errors(refusal: str, advice: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{refusal} ({first_line}); {advice}.") from error
+        raise UserError(f"{refusal} ({first_line(error)}); {advice}.") from error

@@ -25,7 +25,7 @@ from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, requ
 from signllava_cli.model.llm_folder import require_empty_folder
 from signllava_cli.model.lora import add_lora, load_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
-from signllava_cli.recipe import ALL_LINEAR, LLM, Recipe, build_recipe
+from signllava_cli.recipe import LLM, Recipe, build_recipe
 
 MERGED_LLM = "llm"
 CPU = torch.device("cpu")
@@ -135,13 +135,6 @@ def _require_mergeable(llm: Any, recipe: Recipe) -> None:
     if getattr(llm, "is_quantized", False):
         raise UserError(
             f"llm.path: {recipe.llm.path} is stored quantized; set it to the 16-bit LLM from which it was made."
-        )
-    modules = recipe.lora.target_modules
-    tied = {"lm_head", "embed_tokens"} & set([] if modules == ALL_LINEAR else modules)
-    if llm.config.tie_word_embeddings and tied:
-        raise UserError(
-            f"lora.target_modules: {recipe.llm.path} has tied word embeddings, so an adapter of {min(tied)} alone "
-            "cannot be merged into it; generate with the unmerged checkpoint."
         )
 
 

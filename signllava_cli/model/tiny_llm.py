@@ -54,7 +54,7 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
             f"with `signllava prepare toy --out {corpus}`."
         )
     recordings = _limit_clips(read_annotations(corpus, "train"), seed)
-    tokenizer = _train_tokenizer(recordings, tasks)
+    tokenizer = train_tokenizer(_tokenizer_texts(recordings, tasks))
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(
         LlamaConfig(
@@ -92,13 +92,17 @@ def _limit_clips(recordings: Sequence[Recording], seed: int) -> list[Recording]:
     return [selected[index] for index in sorted(selected)]
 
 
-def _train_tokenizer(recordings: Sequence[Recording], tasks: Tasks) -> Any:
+def _tokenizer_texts(recordings: Sequence[Recording], tasks: Tasks) -> list[str]:
+    texts = [clip.translation for recording in recordings for clip in recording.clips]
+    texts += [text.lower() for text in texts] + [" tool point"] * len(texts)
+    return [*texts, *["system\n user\n assistant\n", *tasks.texts().values()] * len(recordings)]
+
+
+def train_tokenizer(texts: Sequence[str]) -> Any:
+    """A byte-level tokenizer of at most `VOCABULARY` tokens with a chat template; ids 0, 1 and 2 are special."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    texts = [clip.translation for recording in recordings for clip in recording.clips]
-    texts += [text.lower() for text in texts] + [" tool point"] * len(texts)
-    texts += ["system\n user\n assistant\n", *tasks.texts().values()] * len(recordings)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -5,9 +5,7 @@ Only sizes differ: a wrapper of the `signllava` command brings training and deco
 
 import csv
 import json
-import os
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_script
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = {"sign2vec": 768, "mae": 768, "dino": 1152, "pose": 208}
@@ -60,18 +59,7 @@ class Lab:
 
     def shell(self, script: str) -> str:
         """What `script` prints; each of its commands must end with exit code 0."""
-        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        ended = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stdout
-        return ended.stdout
+        return run_script(script, self.folder, self.folder / "bin", PYTHONPATH=str(ROOT))
 
     def results(self) -> dict[str, Any]:
         """What the commands made, but for times and dates."""

@@ -253,39 +253,16 @@ FAMILIES: dict[str, Family] = _TEXT | {
     ]
 }
 
-PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|begin|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|begin|>assistant\n' }}{% endif %}"
-)
 TEXT = (
     "system\n user\n assistant\n You translate sign language videos. Translate the video into English. The cat sits."
 )
 
 
 def make_tokenizer() -> Any:
-    """A byte-level tokenizer of `VOCABULARY` tokens or fewer, with a chat template; ids 0, 1, 2 are special."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    """The tokenizer of the tiny LLM, of other texts."""
+    from signllava_cli.model.tiny_llm import train_tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, BEGIN, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([TEXT] * 10, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        additional_special_tokens=[BEGIN],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return train_tokenizer([TEXT] * 10)
 
 
 def make_llm(name: str) -> Any:
