@@ -1,7 +1,8 @@
 """The decoder: takes in examples and gives hypotheses. A finished clip frees its slot for the next one."""
 
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from signllava_cli.generation.cuda_graphs import CudaGraphs
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, padded_rows, require_equal_decoding
+from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.model.partitioning import is_partitioned
@@ -73,7 +75,7 @@ class Decoder(Protocol):
 
 
 def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
-    """The decoder for a model and the recipe's section `generate`.
+    """The decoder for a model and the recipe's section `generate`; the LLM then needs no gradients.
 
     Raises:
         UserError: the LLM needs `GenerateDecoder`, which does not sample, or cannot be decoded at all.
@@ -94,11 +96,32 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     if recipe.generate.temperature:
         raise UserError(f"generate.temperature: sampling is not possible with {recipe.llm.path}: {reason}.")
     has_batches = decodes_batches(bundle.model.llm, llm_forward, bundle.device)
-    one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
-    info(
-        f"decoding with transformers' generate{one_by_one}, {SLOWDOWN} times slower than with our KV cache: {reason}"
-    )
     return GenerateDecoder(bundle, recipe, reason, has_batches)
+
+
+@contextlib.contextmanager
+def decoder_in_training(bundle: ModelBundle, recipe: Recipe) -> Iterator[Decoder]:
+    """The decoder for the present weights of a model that is trained; the model is afterwards as before.
+
+    Raises:
+        UserError: as `open_decoder`.
+    """
+    llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
+    attention = llm.config._attn_implementation
+    try:
+        # layers that were compiled for training would be compiled again for each step of decoding
+        with eval_mode(bundle.model), torch.compiler.set_stance("force_eager"):
+            yield open_decoder(bundle, recipe)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        llm.set_attn_implementation(attention)
+
+
+def print_slow_decoder(decoder: Decoder) -> None:
+    """Say so if the decoder is not the fast one, and why."""
+    if isinstance(decoder, GenerateDecoder):
+        info(f"decoding {SLOWDOWN} times slower than with our KV cache, with {decoder.description}")
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
@@ -219,14 +242,15 @@ def _fill_gaps(is_open: Sequence[bool]) -> list[int]:
 
 
 class GenerateDecoder:
-    """Decodes whole batches with transformers' `generate`: for LLMs that cannot use our KV cache, for a `reason`.
+    """Decodes whole batches with transformers' `generate`, because (`reason`) our KV cache cannot be used.
 
     Without `has_batches`, each example is decoded alone.
     """
 
     def __init__(self, bundle: ModelBundle, recipe: Recipe, reason: str, has_batches: bool = True) -> None:
         self.bundle, self.recipe, self.has_batches = bundle, recipe, has_batches
-        self.description = f"transformers' generate: {reason}"
+        one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
+        self.description = f"transformers' generate{one_by_one}, because {reason}"
         self.active: list[Example] = []
 
     def admit(self, examples: Sequence[Example]) -> None:

@@ -10,6 +10,7 @@ from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.model import checkpoint as checkpoints
+from signllava_cli.model.decoding_weights import prepare_decoding_weights
 from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
 from signllava_cli.model.lora import add_lora
 from signllava_cli.model.signllava_model import SignLlavaModel
@@ -97,4 +98,11 @@ def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.devic
     require_same_llm(config.llm, bundle.llm_identity, checkpoint)
     checkpoints.load_weights(bundle.model, checkpoint, with_adapter=recipe.lora.enabled)
     bundle.model.eval()
+    return bundle
+
+
+def load_for_decoding(checkpoint: Path, recipe: Recipe, device: torch.device) -> ModelBundle:
+    """As `load_checkpoint_bundle`, for a model that is only decoded: see `prepare_decoding_weights`."""
+    bundle = load_checkpoint_bundle(checkpoint, recipe, device)
+    prepare_decoding_weights(bundle.model, getattr(torch, recipe.llm.dtype))
     return bundle
