@@ -12,7 +12,8 @@ from gpu_run import Run, Values, count_gpu_work, host_peak_gb, make_recipe, open
 from signllava_cli.data.examples import Example
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.generation.decoding import Decoder, open_decoder
-from signllava_cli.model import llm_forward
+from signllava_cli.model import kv_cache, llm_forward, prefix_cache
+from signllava_cli.model.decoding_weights import prepare_decoding_weights
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.recipe import Recipe
@@ -66,6 +67,18 @@ def _decode(run: Run, label: str, bits: int, lora: bool) -> None:
     for clips in run.size.clips:
         name = f"{label}, {clips} clips x {BEAMS} beams"
         run.attempt(name, 15, lambda: measure_decoding(run, bundle, recipe(clips), clips))  # noqa: B023
+    if bits == 4 and run.has_gpu:
+        run.attempt("dequantize", 5, lambda: dequantize(run, bundle))
+        for clips in run.size.clips:
+            name = f"{label}, dequantized, {clips} clips x {BEAMS} beams"
+            run.attempt(name, 15, lambda: measure_decoding(run, bundle, recipe(clips), clips))  # noqa: B023
+
+
+def dequantize(run: Run, bundle: ModelBundle) -> Values:
+    """Convert the weights as the command `generate` does."""
+    run.reset_peak()
+    seconds = run.time_ms(lambda: prepare_decoding_weights(bundle.model, torch.bfloat16)) / 1e3
+    return {"figure": f"{seconds:.1f} s, peak {run.peak_gb()} GB", "seconds_taken": round(seconds, 2)}
 
 
 def randomize_adapter(bundle: ModelBundle) -> None:
@@ -87,11 +100,14 @@ def recorded_differences() -> Iterator[list[float]]:
         differences.append(float(f"{difference:.3g}"))
         return difference
 
-    llm_forward.relative_difference = record
+    modules: tuple[Any, ...] = (llm_forward, prefix_cache, kv_cache)
+    for module in modules:
+        module.relative_difference = record
     try:
         yield differences
     finally:
-        llm_forward.relative_difference = original
+        for module in modules:
+            module.relative_difference = original
 
 
 def try_caches(run: Run, bundle: ModelBundle, recipe: Recipe) -> Values:

@@ -7,6 +7,7 @@ from torch import nn
 
 from signllava_cli.console import info
 from signllava_cli.model.llm_memory import format_bytes, free_memory
+from signllava_cli.model.lora import cast_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
 
 MEMORY_SHARE = 0.6  # of the free memory of the GPU; the rest is for the KV cache
@@ -16,8 +17,8 @@ def prepare_decoding_weights(model: SignLlavaModel, dtype: torch.dtype) -> None:
     """Make the weights of a model on a GPU faster to decode; it can then be neither trained nor saved.
 
     Weights of 4 bits become `dtype` if these fit into the memory: bitsandbytes would do so for each product, which
-    reads and writes more memory than the product itself. The adapter becomes `dtype` too, as in training, where
-    autocast converts it. The products have the same values.
+    reads and writes more memory than the product itself. The adapter becomes `dtype` too, in which it is also
+    multiplied in training. The products have the same values.
     """
     free = free_memory(model.llm.device)
     if free is None or dtype == torch.float32:
@@ -26,9 +27,7 @@ def prepare_decoding_weights(model: SignLlavaModel, dtype: torch.dtype) -> None:
     if 0 < size <= free * MEMORY_SHARE:
         dequantize_layers(model.llm, dtype)
         info(f"4-bit weights: converted to {str(dtype).removeprefix('torch.')} ({format_bytes(size)}) for decoding")
-    for name, parameter in model.llm.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.to(dtype)
+    cast_adapter(model.llm, dtype)
 
 
 def quantized_weights(llm: Any) -> list[Any]:
