@@ -33,7 +33,7 @@ from signllava_cli.model.prefix_cache import (
 from signllava_cli.recipe import Generate, Recipe
 
 SLOWDOWN = "up to 4"  # measured, see docs/llms.md
-KEYS_MULTIPLE = 128  # of the keys that a step reads on a GPU
+KEYS_MULTIPLE = 64  # of the keys that a step reads on a GPU
 
 
 @dataclass(frozen=True)
