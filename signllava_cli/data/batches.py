@@ -31,14 +31,14 @@ class StreamBatch:
     start_indices: Tensor
     end_indices: Tensor
 
-    def to(self, device: torch.device) -> "StreamBatch":
-        """The same frames and indices on `device`."""
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "StreamBatch":
+        """The batch with `function` of each tensor in its place."""
         return StreamBatch(
-            self.frames.to(device, non_blocking=True),
-            tuple(indices.to(device, non_blocking=True) for indices in self.windows),
-            self.embedding_indices.to(device, non_blocking=True),
-            self.start_indices.to(device, non_blocking=True),
-            self.end_indices.to(device, non_blocking=True),
+            function(self.frames),
+            tuple(map(function, self.windows)),
+            function(self.embedding_indices),
+            function(self.start_indices),
+            function(self.end_indices),
         )
 
 
@@ -74,14 +74,21 @@ class Batch:
         return self.attention_mask.numel() - int(self.attention_mask.sum())
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; frames are transferred as float16."""
+        """The same batch on `device`; frames are transferred as float16. The CPU waits only for unpinned memory."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory. torch's DataLoader calls this."""
+        return self._map_tensors(Tensor.pin_memory)
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            logit_indices=self.logit_indices.to(device, non_blocking=True),
-            streams={name: stream.to(device) for name, stream in self.streams.items()},
+            input_ids=function(self.input_ids),
+            attention_mask=function(self.attention_mask),
+            targets=function(self.targets),
+            logit_indices=function(self.logit_indices),
+            streams={name: stream.map_tensors(function) for name, stream in self.streams.items()},
         )
 
 

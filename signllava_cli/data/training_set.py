@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from itertools import chain
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from signllava_cli.data.annotations import Clip
@@ -104,7 +105,7 @@ class TrainingSet(Dataset[Example]):
 def training_steps(
     recipe: Recipe, examples: TrainingSet, first: int, last: int, collate: Collate, rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
-    """Yields the micro-batches of `rank` for each optimizer step in [first, last)."""
+    """Yields the micro-batches of `rank` for each optimizer step in [first, last), in pinned memory for a GPU."""
     positions_of_step = partial(examples.micro_batches, rank=rank, ranks=ranks)
     positions_of_step(first)  # computes the cached order and lengths once, before the workers are forked
     loader = DataLoader(
@@ -112,6 +113,7 @@ def training_steps(
         batch_sampler=chain.from_iterable(map(positions_of_step, range(first, last))),
         num_workers=recipe.data.num_workers,
         collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_signals,
     )
     batches = iter(loader)

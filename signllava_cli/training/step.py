@@ -60,10 +60,10 @@ def optimizer_step(
     for number, batch in enumerate(micro_batches, start=1):
         on_device = batch.to(accelerator.device)
         loss_sum += engine.forward_backward(on_device, label_smoothing, scale, is_last=number == len(micro_batches))
-    loss = float(accelerator.reduce(loss_sum, "sum")) / num_targets
-    gradient_norm = engine.step()
+    total_loss = accelerator.reduce(loss_sum, "sum")
+    gradient_norm = engine.step()  # waits for the device, and so does float()
     return StepResult(
-        loss=loss,
+        loss=float(total_loss) / num_targets,
         num_targets=num_targets,
         num_tokens=num_tokens,
         num_padding=num_padding,
@@ -91,20 +91,18 @@ def _count_batches(
     micro_batches: list[Batch], accelerator: Accelerator, data_wait_seconds: float
 ) -> tuple[int, int, int, Truncation, float]:
     """The targets, tokens, padding and truncation of all ranks, and the longest wait of a rank in seconds."""
-    counts = torch.zeros(6, dtype=torch.float64, device=accelerator.device)
-    for batch in micro_batches:
-        counts[:5] += torch.tensor(
-            [
-                len(batch.targets),
-                batch.num_tokens,
-                batch.num_padding,
-                batch.truncation.frames,
-                batch.truncation.sentences,
-            ],
-            dtype=counts.dtype,
-            device=counts.device,
-        )
-    counts[5] = data_wait_seconds
-    by_rank = accelerator.gather(counts[None])  # (ranks, 6)
-    num_targets, num_tokens, num_padding, frames, sentences = map(int, by_rank[:, :5].sum(0).tolist())
-    return num_targets, num_tokens, num_padding, Truncation(frames, sentences), float(by_rank[:, 5].max())
+    truncation = sum((batch.truncation for batch in micro_batches), Truncation())
+    counts = [
+        sum(len(batch.targets) for batch in micro_batches),
+        sum(batch.num_tokens for batch in micro_batches),
+        sum(batch.num_padding for batch in micro_batches),
+        truncation.frames,
+        truncation.sentences,
+    ]
+    if accelerator.num_processes > 1:
+        own = torch.tensor([[*counts, data_wait_seconds]], dtype=torch.float64, device=accelerator.device)
+        by_rank = accelerator.gather(own).cpu()  # (ranks, 6)
+        counts = [int(count) for count in by_rank[:, :5].sum(0).tolist()]
+        data_wait_seconds = float(by_rank[:, 5].max())
+    num_targets, num_tokens, num_padding, frames, sentences = counts
+    return num_targets, num_tokens, num_padding, Truncation(frames, sentences), data_wait_seconds
