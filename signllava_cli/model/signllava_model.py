@@ -9,7 +9,7 @@ from signllava_cli.console import info
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.model.llm_forward import divide_forward
-from signllava_cli.model.llm_mode import set_frozen_mode, unpacked_sequences
+from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
 from signllava_cli.model.prefix_cache import CacheError, PrefixCache, build_prefix_cache
 from signllava_cli.model.projector import Projector
@@ -87,8 +87,7 @@ class SignLlavaModel(nn.Module):
         decoder, head = self.llm_forward.decoder, self.llm_forward.head
         embeddings = self.embed(batch)
         prefix_arguments = self.prefix.arguments(embeddings) if batch.prefix_len and self.prefix else {}
-        with unpacked_sequences():
-            hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state
+        hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state
         states = hidden.reshape(-1, hidden.shape[-1])[batch.logit_indices]  # (N, hidden)
         return summed_loss(head, states, batch.targets, label_smoothing), len(batch.targets)
 
