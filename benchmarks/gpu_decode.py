@@ -12,7 +12,7 @@ from gpu_run import Run, Values, count_gpu_work, host_peak_gb, make_recipe, open
 from signllava_cli.data.examples import Example
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.generation.decoding import Decoder, open_decoder
-from signllava_cli.model import kv_cache, llm_forward, prefix_cache
+from signllava_cli.model import llm_forward, prefix_cache
 from signllava_cli.model.decoding_weights import prepare_decoding_weights
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
@@ -100,7 +100,7 @@ def recorded_differences() -> Iterator[list[float]]:
         differences.append(float(f"{difference:.3g}"))
         return difference
 
-    modules: tuple[Any, ...] = (llm_forward, prefix_cache, kv_cache)
+    modules: tuple[Any, ...] = (llm_forward, prefix_cache)
     for module in modules:
         module.relative_difference = record
     try:

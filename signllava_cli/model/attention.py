@@ -113,7 +113,7 @@ def _attention_forward(
     """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, value width)."""
     scores = Scores.of_layer(query, kwargs)
     if kv_cache is not None:
-        return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
+        return _attend(module, kv_cache, query, key, value, scores), None
     if mask_check is not None:
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         mask_check.see(layer, attention_mask, scores.sliding_window, query.shape[2], query.device)
@@ -154,6 +154,14 @@ def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor)
     Not compiled: the layer's index would be a constant of the graph, so each layer would be compiled separately.
     """
     return prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+
+
+@torch.compiler.disable
+def _attend(
+    module: nn.Module, kv_cache: DecodingKV, query: Tensor, key: Tensor, value: Tensor, scores: Scores
+) -> Tensor:
+    """`kv_cache.attend` for the layer of this attention module; not compiled, for the same reason."""
+    return kv_cache.attend(int(module.layer_idx), query, key, value, scores)  # type: ignore[arg-type]
 
 
 AttentionInterface.register(ATTENTION, _attention_forward)

@@ -97,6 +97,7 @@ def test_outliers_in_hidden_states_are_no_reason_for_the_slow_decoder(dtype: tor
         def arguments(self, embeddings: Tensor) -> dict[str, Any]:
             return prefix.arguments(embeddings)
 
-    broken = BrokenCache(prefix.keys, {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()})
+    rolled = {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()}
+    broken = BrokenCache(prefix.keys, rolled, prefix.tolerance)
     with pytest.raises(CacheError, match=r"with the KV cache, hidden states differ by 0\.\d+, relative, at most 0.05"):
         require_equal_decoding(forward, broken, 64)
