@@ -111,10 +111,13 @@ class _Training:
         }
         if self.run.has_gpu:
             values["reserved_gb"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
-            values["synchronizations"], values["synchronizing"] = self._synchronizations(last)
-            values |= count_gpu_work(lambda: self._step(last))
+            values["synchronizations"], values["synchronizing"] = self._synchronizations(last)  # of the step
+            values |= count_gpu_work(lambda: self._step(last[:1]))  # of one micro-batch
         share = f", MFU {values['mfu']:.0%}" if measured else ""
         figure = f"{values['tokens_per_second']:,} tokens/s, {tflops:.1f} TFLOP/s{share}, peak {peak} GB"
+        if "launches" in values:
+            waits = values["synchronizations"] / len(last)
+            figure += f", {values['launches']:,} launches and {waits:.1f} waits a micro-batch"
         return {"figure": figure, "limit": f"{measured} TFLOP/s" if measured else "", **values}
 
     def measure_compiled(self) -> Values:
