@@ -108,6 +108,8 @@ class _Training:
             "mfu": round(tflops / measured, 4) if measured else None,
             "mfu_datasheet": round(tflops / DATASHEET_TFLOPS, 4),
             "peak_gb": peak,
+            "loss": round(self.last_result.loss, 4),
+            "is_finite": self.last_result.is_finite,
         }
         if self.run.has_gpu:
             values["reserved_gb"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
@@ -143,8 +145,7 @@ class _Training:
         return [micro_batches[: MICRO_BATCHES[budget]] for micro_batches in steps]
 
     def _step(self, micro_batches: list[Batch]) -> None:
-        result = optimizer_step(self.engine, micro_batches, 0.1, self.accelerator)
-        assert result.is_finite, f"loss {result.loss}, gradient norm {result.gradient_norm}"
+        self.last_result = optimizer_step(self.engine, micro_batches, 0.1, self.accelerator)
 
     def _synchronizations(self, micro_batches: list[Batch]) -> tuple[int, list[Any]]:
         """How often a step waits for the GPU, and where."""

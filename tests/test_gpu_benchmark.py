@@ -31,6 +31,7 @@ def test_every_stage_measures(tmp_path: Path) -> None:
     speeds = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
     assert len(speeds) == 4
     assert all(speed > 0 for speed in speeds)
+    assert all(record["is_finite"] for record in records if "is_finite" in record)
     steps = [record for record in records if "step_ms" in record]
     assert [(record["decoder"], record["steps"]) for record in steps] == [("SharedPrefixDecoder", 2)] * 2
     assert all(0 < record["bound_ms"] < record["step_ms"] for record in steps)
