@@ -172,14 +172,13 @@ class StageProcess:
         if self.process is None:
             return
         out, log = self.options.out, self.log
-        try:
-            self.process.wait(timeout=max(5, self.deadline + 15 - time.time()))
-        except subprocess.TimeoutExpired:
-            report(out, self.name, error="ended at its time limit")
+        error = "ended at its time limit"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            error = f"exit code {self.process.wait(timeout=max(5, self.deadline + 15 - time.time()))}"
         self.end()
         text = log.read_text(errors="replace")
-        if self.process.returncode > 0:
-            report(out, self.name, error=f"exit code {self.process.returncode}", output=text.splitlines()[-12:])
+        if error != "exit code 0":
+            report(out, self.name, error=error, output=text.splitlines()[-12:])
         with out.with_suffix(".log").open("a") as file:
             file.write(f"=== {self.name}\n{text}\n")
 

@@ -148,7 +148,10 @@ def measure_decoding(run: Run, bundle: ModelBundle, recipe: Recipe, clips: int) 
     examples = read_examples(bundle, recipe, clips)
     run.reset_peak()
     decoder = open_decoder(bundle, recipe)
-    values: Values = {"decoder": type(decoder).__name__}
+    values: Values = {
+        "decoder": type(decoder).__name__,
+        "cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled(),
+    }
     first = run.time_ms(lambda: decode(decoder, examples)) / 1e3
     prefill_ms = run.time_ms(lambda: decoder.admit(examples))
     steps: list[float] = []
@@ -187,9 +190,11 @@ def measure_decoding(run: Run, bundle: ModelBundle, recipe: Recipe, clips: int) 
         values["bound_bf16_ms"] = round((bytes_bf16 + bytes_kv) / copy / 1e9, 2)
         values["share_of_bound"] = round(values["bound_ms"] / per_token_ms, 3)
         values["share_of_bf16_bound"] = round(values["bound_bf16_ms"] / per_token_ms, 3)
+    parts = [f"{step_ms:.1f} ms a step", f"prefill {prefill_ms:.0f} ms", f"peak {peak} GB", values["decoder"]]
+    parts += [f"{values['launches']:,} launches a step"] if "launches" in values else []
+    parts += [f"test split {values['test_split_minutes']} min"]
     limit = f"{values['bound_ms']} ms ({values['bound_bf16_ms']} in bf16)" if copy else ""
-    figure = f"{step_ms:.1f} ms a step, prefill {prefill_ms:.0f} ms, peak {peak} GB, {values['decoder']}, "
-    return {"figure": figure + f"test split {values['test_split_minutes']} min", "limit": limit, **values}
+    return {"figure": ", ".join(parts), "limit": limit, **values}
 
 
 def decode(decoder: Decoder, examples: list[Example]) -> None:
