@@ -121,11 +121,38 @@ def _attention_forward(
         key, value = _prepend_kv(module, prefix, key, value)
     mask = attention_mask
     if prefix_mask is not None:
+        if _is_causal(scores, key.shape[2]) and _has_flash_attention(query, value):
+            return _flash_attention(query, key, value, scores.scaling), None
         mask = prefix_mask if scores.sliding_window is None else _limit(prefix_mask, scores.sliding_window)
     if scores.is_plain:
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         return attended
     return _explicit_attention(query, key, value, mask, scores), None
+
+
+def _is_causal(scores: Scores, num_keys: int) -> bool:
+    """Whether each query sees all keys before its own, with scores that sdpa can compute."""
+    return scores.is_plain and (scores.sliding_window is None or scores.sliding_window >= num_keys)
+
+
+def _has_flash_attention(query: Tensor, value: Tensor) -> bool:
+    """Whether flash attention can compute this: on a GPU, in 16 bits, and widths as torch's sdpa requires."""
+    width = query.shape[-1]
+    is_supported = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and width == value.shape[-1]
+    return is_supported and width % 8 == 0 and width <= 256 and torch.backends.cuda.flash_sdp_enabled()
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Causal attention (B, L, heads, value width) where the last of L queries sees all of K >= L keys.
+
+    sdpa has no argument for this and would need a mask, which only slower kernels take. The kernel that it calls has
+    it, and shares key-value heads without copies (as torch.nn.attention.bias.causal_lower_right uses it). The
+    self-test of the prefix cache compares it with sdpa.
+    """
+    attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, is_causal=True, scale=scaling
+    )[0]
+    return attended.transpose(1, 2)
 
 
 def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
