@@ -34,7 +34,7 @@ def test_every_stage_measures(tmp_path: Path) -> None:
     assert all(record["is_finite"] for record in records if "is_finite" in record)
     steps = [record for record in records if "step_ms" in record]
     assert [(record["decoder"], record["steps"]) for record in steps] == [("SharedPrefixDecoder", 2)] * 2
-    assert all(0 < record["bound_ms"] < record["step_ms"] for record in steps)
+    assert all(0 < record["memory_bound_ms"] < record["step_ms"] for record in steps)
 
 
 @pytest.mark.parametrize("lora", [False, True])
