@@ -10,8 +10,9 @@ from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.model import checkpoint as checkpoints
+from signllava_cli.model.cuda_settings import configure_cuda
 from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
-from signllava_cli.model.lora import add_lora
+from signllava_cli.model.lora import add_lora, cast_adapter, compute_in_input_dtype
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
 
@@ -48,6 +49,7 @@ def load_model_bundle(
     Raises:
         UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
     """
+    configure_cuda()
     require_causal(recipe.llm)
     tokenizer = load_tokenizer(recipe.llm)
     prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
@@ -56,6 +58,8 @@ def load_model_bundle(
     if recipe.lora.enabled:
         torch.manual_seed(recipe.run.seed)  # PEFT initializes the adapter from the global generator
         llm = add_lora(llm, recipe.lora)
+        if device.type == "cuda":
+            compute_in_input_dtype(llm)
     model = SignLlavaModel(llm, recipe.streams, recipe.run.seed)
     _require_embeddings(prompts, model.llm_forward.num_tokens, recipe.llm.path)
     if recipe.init.projector and trained is None:
@@ -96,5 +100,7 @@ def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.devic
     bundle = load_model_bundle(recipe, device, config)
     require_same_llm(config.llm, bundle.llm_identity, checkpoint)
     checkpoints.load_weights(bundle.model, checkpoint, with_adapter=recipe.lora.enabled)
+    if recipe.lora.enabled and device.type == "cuda":
+        cast_adapter(bundle.model.llm, getattr(torch, recipe.llm.dtype))
     bundle.model.eval()
     return bundle
