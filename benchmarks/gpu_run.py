@@ -95,6 +95,7 @@ class Run:
     stage: str
     device: torch.device
     is_tiny: bool
+    is_quick: bool
     folder: Path
     out: Path
     deadline: float

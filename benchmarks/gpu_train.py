@@ -45,7 +45,8 @@ def _train(run: Run, label: str, bits: int, lora: bool) -> None:
     if not run.attempt(f"load {label}", 20, open_training):
         return
     training = session[0]
-    for budget, checkpointing in itertools.product(reversed(run.size.budgets), (False, True)):
+    settings = itertools.product(reversed(run.size.budgets), (False, True))
+    for budget, checkpointing in itertools.islice(settings, 1 if run.is_quick else None):
         name = f"{label}, {budget} tokens, checkpointing {'on' if checkpointing else 'off'}"
         run.attempt(name, 15, lambda: training.measure(budget, checkpointing))  # noqa: B023
     if run.has_gpu:  # a CPU compiles for minutes

@@ -128,6 +128,6 @@ def test_outliers_in_hidden_states_are_no_reason_for_the_slow_decoder(dtype: tor
             return prefix.arguments(embeddings)
 
     rolled = {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()}
-    broken = BrokenCache(prefix.keys, rolled, prefix.tolerance)
+    broken = BrokenCache(prefix.keys, rolled, tolerance=prefix.tolerance)
     with pytest.raises(CacheError, match=r"with the KV cache, hidden states differ by 0\.\d+, relative, at most 0.05"):
         require_equal_decoding(forward, broken, 64)
