@@ -14,7 +14,7 @@ from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.generation.decoding import Decoder, SharedPrefixDecoder, open_decoder
 from signllava_cli.model import llm_forward, prefix_cache
 from signllava_cli.model.decoding_weights import prepare_decoding_weights
-from signllava_cli.model.llm_parts import base_llm, compile_layers
+from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.recipe import Recipe
 
@@ -74,9 +74,6 @@ def _decode(run: Run, label: str, bits: int, lora: bool) -> None:
     if run.has_gpu and bits == 4:
         run.attempt("dequantize", 5, lambda: dequantize(run, bundle))
         measure_all(", dequantized", run.size.clips)
-    if run.has_gpu:  # a CPU compiles for minutes
-        compile_layers(bundle.model.llm)
-        measure_all(", torch.compile", run.size.clips)
 
 
 def dequantize(run: Run, bundle: ModelBundle) -> Values:
@@ -132,10 +129,12 @@ def try_caches(run: Run, bundle: ModelBundle, recipe: Recipe) -> Values:
 
 
 def read_examples(bundle: ModelBundle, recipe: Recipe, count: int) -> list[Example]:
-    """The first clips of the corpus as examples of generation."""
+    """The clips of the corpus around the median length, as examples of generation, which sorts clips by length."""
     training_set = open_examples(bundle, recipe)
     split, builder = training_set.split, training_set.builder
-    clips = [split.clips[index % len(split.clips)] for index in range(count)]
+    by_length = sorted(range(len(split.clips)), key=lambda index: training_set.lengths[index])
+    first = max(0, (len(by_length) - count) // 2)
+    clips = [split.clips[by_length[(first + index) % len(by_length)]] for index in range(count)]
     return [
         builder.build(
             clip.id,

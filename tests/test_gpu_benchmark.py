@@ -47,7 +47,7 @@ def test_model_flops_are_those_that_torch_counts(tmp_path: Path, lora: bool) -> 
     from signllava_cli.data.batches import training_collator
     from signllava_cli.model.loading import load_model_bundle
 
-    run = Run("test", torch.device("cpu"), True, tmp_path, tmp_path / "out.jsonl", time.time() + 600)
+    run = Run("test", torch.device("cpu"), True, False, tmp_path, tmp_path / "out.jsonl", time.time() + 600)
     write_llm_and_corpus(run)
     recipe = make_recipe(run, 16, lora)
     bundle = load_model_bundle(recipe, run.device)

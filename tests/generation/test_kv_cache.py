@@ -64,16 +64,6 @@ def test_padding_to_few_shapes_does_not_change_hypotheses(
     assert len(steps.shapes) < 12
 
 
-@pytest.mark.drill  # compiles for a minute
-def test_compiled_layers_give_the_same_hypotheses(run: Path) -> None:
-    hypotheses = []
-    for compiles in ("false", "true"):
-        recipe, bundle, split = open_run(run, f"generate.torch_compile={compiles}")
-        examples = gold_examples(recipe, bundle, split, 6)
-        hypotheses.append(decode_all(open_decoder(bundle, recipe), examples, 3))
-    assert [hypothesis.text for hypothesis in hypotheses[0]] == [hypothesis.text for hypothesis in hypotheses[1]]
-
-
 def test_weights_of_4_bits_are_converted_to_the_values_that_are_multiplied(
     settings: list[str],
 ) -> None:
