@@ -1,8 +1,10 @@
 """The attention function that is registered with transformers: sdpa, with an optional prefix cache or KV cache.
 
 transformers passes a registered attention function every keyword argument of the decoder. `prefix` has the keys and
-values of the constant text (prefix_cache.py), `kv_cache` those of all tokens before the next one in decoding
-(kv_cache.py). Without either, the function is sdpa, with the windows, soft caps and sinks that a layer asks for.
+values of the constant text (prefix_cache.py). In training each attention module has its own, in `PREFIX_KEY` and
+`PREFIX_VALUE`, so that all layers are the same to torch.compile. `kv_cache` has those of all tokens before the next
+one in decoding (kv_cache.py). Without any of these, the function is sdpa, with the windows, soft caps and sinks that
+a layer asks for.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from signllava_cli.console import info
 from signllava_cli.recipe import LLM
 
 ATTENTION = "attention_with_prefix"
+PREFIX_KEY, PREFIX_VALUE = "prefix_key", "prefix_value"  # attributes of an attention module
 
 
 class PrefixKV(Protocol):
@@ -72,20 +75,25 @@ class DecodingKV(Protocol):
 
 @dataclass
 class MaskCheck:
-    """Compares the mask of each layer with the one that `visible_keys` gives for its window."""
+    """Compares the mask of each layer with the one that `visible_keys` gives for its window.
 
-    layers: set[int] = field(default_factory=set)
+    `modules`: by layer, the attention modules that were called.
+    """
+
+    modules: dict[int, nn.Module] = field(default_factory=dict)
     is_equal: bool = True
 
-    def see(self, layer: int, mask: Tensor | None, window: int | None, length: int, device: torch.device) -> None:
-        """Compare the `mask` of a layer: (1, 1, L, L), bool or added to the scores; None is causal."""
+    def see(
+        self, module: nn.Module, mask: Tensor | None, window: int | None, length: int, device: torch.device
+    ) -> None:
+        """Compare the `mask` of a module: (1, 1, L, L), bool or added to the scores; None is causal."""
         positions = torch.arange(length, device=device)
         expected = visible_keys(positions, positions, window)  # (L, L)
         if mask is None:
             seen = visible_keys(positions, positions, None)
         else:
             seen = (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
-        self.layers.add(layer)
+        self.modules[int(module.layer_idx)] = module  # type: ignore[arg-type]
         self.is_equal = self.is_equal and torch.equal(seen, expected)
 
 
@@ -115,10 +123,11 @@ def _attention_forward(
     if kv_cache is not None:
         return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
     if mask_check is not None:
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
-        mask_check.see(layer, attention_mask, scores.sliding_window, query.shape[2], query.device)
+        mask_check.see(module, attention_mask, scores.sliding_window, query.shape[2], query.device)
     if prefix is not None:
         key, value = _prepend_kv(module, prefix, key, value)
+    elif prefix_mask is not None:
+        key, value = prepend(getattr(module, PREFIX_KEY), key), prepend(getattr(module, PREFIX_VALUE), value)
     mask = attention_mask
     if prefix_mask is not None:
         mask = prefix_mask if scores.sliding_window is None else _limit(prefix_mask, scores.sliding_window)
@@ -145,6 +154,11 @@ def _limit(mask: Tensor, window: int) -> Tensor:
     num_queries, num_keys = mask.shape[-2:]
     keys = torch.arange(num_keys, device=mask.device)
     return mask & visible_keys(keys[num_keys - num_queries :], keys, window)
+
+
+def prepend(prefix: Tensor, sequence: Tensor) -> Tensor:
+    """`prefix` (1, heads, P, width) before each `sequence` (B, heads, L, width): (B, heads, P + L, width)."""
+    return torch.cat([prefix.expand(len(sequence), -1, -1, -1), sequence], dim=2)
 
 
 @torch.compiler.disable

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from signllava_cli.model.llm_parts import base_llm, decoder_layers
@@ -30,12 +31,19 @@ def set_frozen_mode(llm: Any) -> None:
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing."""
+    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing.
+
+    Compiled layers run uncompiled. In decoding each layer has other arguments, so it would be compiled separately,
+    and torch stops compiling a function, training included, after a few such variants (`recompile_limit`).
+    """
     modules = [module for module in model.modules() if module.training and not _keeps_training_mode(module)]
+    is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    uncompiled = torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext()
     for module in modules:
         module.training = False
     try:
-        yield
+        with uncompiled:
+            yield
     finally:
         for module in modules:
             module.training = True

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from signllava_cli.model.attention import ATTENTION, MaskCheck
+from signllava_cli.model.attention import ATTENTION, PREFIX_KEY, PREFIX_VALUE, MaskCheck, prepend
 from signllava_cli.model.llm_forward import LLMForward, nearly_equal
 
 PROBE_TOKENS = 8  # tokens after the prefix whose hidden states are compared with and without the cache
@@ -20,10 +20,15 @@ TOLERANCE = 0.05  # relative RMS: 4 bits and 8 bits reach 0.013, values of anoth
 
 @dataclass
 class PrefixCache:
-    """Keys and values (1, heads, P, head width) of the P tokens of the constant text, by layer."""
+    """Keys and values (1, heads, P, head width) of the P tokens of the constant text, by layer.
+
+    `modules`: by layer, the attention modules of the LLM.
+    """
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
+    modules: dict[int, nn.Module] = field(default_factory=dict)
+    is_attached: bool = False
 
     @property
     def length(self) -> int:
@@ -32,16 +37,27 @@ class PrefixCache:
 
     def prepend_kv(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """`key` and `value` (B, heads, L, head width) of a layer with those of the prefix before them: P + L."""
-        size = (len(key), -1, -1, -1)
-        prefix_key, prefix_value = self.keys[layer].expand(size), self.values[layer].expand(size)  # (B, heads, P, _)
-        return torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
+        return prepend(self.keys[layer], key), prepend(self.values[layer], value)
+
+    def attach(self) -> None:
+        """Give each attention module its keys and values, for training; another attached cache is replaced.
+
+        Then no layer looks them up by its number, which torch.compile would make a constant of the layer's graph.
+        """
+        for layer, module in self.modules.items():
+            setattr(module, PREFIX_KEY, self.keys[layer])
+            setattr(module, PREFIX_VALUE, self.values[layer])
+        self.is_attached = True
 
     def arguments(self, embeddings: Tensor) -> dict[str, Any]:
         """The keyword arguments of a decoder whose input `embeddings` (B, L, hidden) follow this prefix."""
         end = self.length + embeddings.shape[1]
         position_ids = torch.arange(self.length, end, device=embeddings.device)  # (L,)
-        mask = torch.arange(end, device=embeddings.device) <= position_ids[:, None]  # (L, P + L), causal
-        return {"position_ids": position_ids[None], "prefix": self, "prefix_mask": mask[None, None]}
+        mask = torch.arange(end, device=embeddings.device) <= position_ids.view(
+            1, 1, -1, 1
+        )  # causal, (1, 1, L, P + L)
+        arguments = {"position_ids": position_ids[None], "prefix_mask": mask}
+        return arguments if self.is_attached else {**arguments, "prefix": self}
 
 
 class _PrefixRecorder(PrefixCache):
@@ -77,9 +93,9 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     llm.set_attn_implementation(ATTENTION)
     check, recorder = MaskCheck(), _PrefixRecorder()
     decoder(inputs_embeds=full, use_cache=False, mask_check=check)
-    if check.is_equal and len(check.layers) == llm.config.get_text_config().num_hidden_layers:
+    if check.is_equal and len(check.modules) == llm.config.get_text_config().num_hidden_layers:
         decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
-        prefix = PrefixCache(recorder.keys, recorder.values)
+        prefix = PrefixCache(recorder.keys, recorder.values, check.modules)
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
         if nearly_equal(hidden, expected, TOLERANCE):
             return prefix

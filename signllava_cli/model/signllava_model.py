@@ -55,7 +55,10 @@ class SignLlavaModel(nn.Module):
         device = next(self.projectors.parameters()).device
         ids_on_device = torch.tensor(ids, device=device)
         self.prefix = build_prefix_cache(self.llm, self.llm_forward, ids_on_device, max_seq_len)
-        return self.prefix is not None
+        if self.prefix is None:
+            return False
+        self.prefix.attach()
+        return True
 
     def embed(self, batch: Batch) -> Tensor:
         """The input embeddings (B, L, hidden): of tokens from the LLM's table, of frames from the projectors.
@@ -63,15 +66,16 @@ class SignLlavaModel(nn.Module):
         The projector of a stream without frames in this batch runs too, on no frames, so that every rank has a
         gradient for every projector.
         """
-        words = self.llm_forward.embed(batch.input_ids)  # (B, L, hidden)
-        rows = words.reshape(-1, words.shape[-1])  # (B * L, hidden)
+        embeddings = self.llm_forward.embed(batch.input_ids)  # (B, L, hidden)
+        dtype, length = embeddings.dtype, embeddings.shape[1]
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
-            with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
+            with torch.autocast("cuda", dtype, enabled=embeddings.is_cuda and dtype != torch.float32):
                 projected = projector(stream.frames, stream.windows, len(stream.start_indices))  # (E + 2 C, hidden)
             indices = torch.cat([stream.embedding_indices, stream.start_indices, stream.end_indices])
-            rows = rows.index_copy(0, indices, projected.to(rows.dtype))
-        return rows.view_as(words)
+            # not a view of (B * L, hidden), for which torch.compile would compile the first layer separately
+            embeddings = embeddings.index_put((indices // length, indices % length), projected.to(dtype))
+        return embeddings
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
         """The cross-entropy summed over the batch's targets (float32 scalar), and the number of targets.
