@@ -1,9 +1,10 @@
 """The attention function that is registered with transformers: sdpa, with an optional prefix cache or KV cache.
 
 transformers passes a registered attention function every keyword argument of the decoder. `prefix` has the keys and
-values of the constant text (prefix_cache.py); in training, each attention module has its own in `PREFIX_KEY` and
-`PREFIX_VALUE` instead, so that all layers are the same to torch.compile. `kv_cache` has those of all tokens before the
-next one in decoding (kv_cache.py). Without any of these, the function is sdpa, with the windows, soft caps and sinks that a layer asks for.
+values of the constant text (prefix_cache.py). In training each attention module has its own, in `PREFIX_KEY` and
+`PREFIX_VALUE`, so that all layers are the same to torch.compile. `kv_cache` has those of all tokens before the next
+one in decoding (kv_cache.py). Without any of these, the function is sdpa, with the windows, soft caps and sinks that
+a layer asks for.
 """
 
 from dataclasses import dataclass, field

@@ -33,8 +33,8 @@ def set_frozen_mode(llm: Any) -> None:
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing.
 
-    Compiled layers run uncompiled. In decoding each layer has other arguments, so it would be compiled separately, and
-    torch stops compiling a function, training included, after a few such variants (`recompile_limit`).
+    Compiled layers run uncompiled. In decoding each layer has other arguments, so it would be compiled separately,
+    and torch stops compiling a function, training included, after a few such variants (`recompile_limit`).
     """
     modules = [module for module in model.modules() if module.training and not _keeps_training_mode(module)]
     is_compiled = any(module._compiled_call_impl is not None for module in model.modules())

@@ -76,7 +76,7 @@ class SignLlavaModel(nn.Module):
             with torch.autocast("cuda", dtype, enabled=embeddings.is_cuda and dtype != torch.float32):
                 projected = projector(stream.frames, stream.windows, len(stream.start_indices))  # (E + 2 C, hidden)
             indices = torch.cat([stream.embedding_indices, stream.start_indices, stream.end_indices])
-            # no view, unlike `index_copy` into (B * L, hidden): torch.compile would compile the first layer separately
+            # not a view of (B * L, hidden), for which torch.compile would compile the first layer separately
             embeddings = embeddings.index_put((indices // length, indices % length), projected.to(dtype))
         return embeddings
 

@@ -17,7 +17,6 @@ from signllava_cli.model.llm_mode import eval_mode, set_frozen_mode
 from signllava_cli.model.llm_parts import compile_layers
 from signllava_cli.model.prefix_cache import build_prefix_cache
 
-
 Command = Callable[..., Ended]
 NUM_LAYERS = torch._dynamo.config.recompile_limit + 2  # torch stops compiling at the limit
 
