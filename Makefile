@@ -6,7 +6,11 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install demo lint check test test-all format wheel clean
+# On a machine without a package index, GPU_PYTHON=python3 takes the torch that is there: see benchmarks/README.md.
+GPU_PYTHON ?= $(BIN)/python
+GPU_OUT ?= gpu
+
+.PHONY: help install demo lint check test test-all gpu format wheel clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +43,13 @@ test: lint ## ruff, mypy, and all tests but drills; PYTEST="-k resume" chooses s
 
 test-all: lint ## ruff, mypy, and all tests, the costly drills too
 	$(PYTEST_COMMAND) $(PYTEST)
+
+gpu: ## On a CUDA device: its tests and the benchmark of an 8B LLM, into gpu/; GPU_PYTHON=python3 without .venv
+	mkdir -p $(GPU_OUT)
+	status=0; \
+	$(GPU_PYTHON) benchmarks/gpu.py --out $(GPU_OUT)/gpu.jsonl $(GPU) 2>&1 | tee $(GPU_OUT)/gpu.txt; \
+	$(GPU_PYTHON) -m pytest -q -p no:cacheprovider tests/gpu 2>&1 | tee $(GPU_OUT)/tests.txt || status=1; \
+	! grep -qE "^(FAILED|ERROR)" $(GPU_OUT)/tests.txt
 
 format: install ## Apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .

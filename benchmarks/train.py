@@ -56,14 +56,14 @@ COMPARED_CLIPS, WARMUP_STEPS = 16, 1
 TRAINERS = ("reference", "engine")
 
 
-def write_corpus(root: Path) -> None:
-    """Write the sentences of the toy corpus, with features of log-normal length."""
+def write_corpus(root: Path, widths: dict[str, int] = WIDTHS, num_frames: int = FRAMES) -> None:
+    """Write the sentences of the toy corpus, with features of log-normal length, `num_frames` in the median."""
     write_toy_corpus(root)
     rng = np.random.default_rng(0)
     for split in ("train", "dev"):
         recordings = read_annotations(root, split)
-        for stream, width in WIDTHS.items():
-            lengths = iter(lambda: int(np.clip(rng.lognormal(np.log(FRAMES), SPREAD), 4, 400)), None)
+        for stream, width in widths.items():
+            lengths = iter(lambda: int(np.clip(rng.lognormal(np.log(num_frames), SPREAD), 4, 400)), None)
             frames = {
                 recording.name: {clip.name: rng.normal(size=(next(lengths), width)) for clip in recording.clips}
                 for recording in recordings

@@ -20,7 +20,7 @@ from signllava_cli.data.projector_inputs import join_all, projector_inputs
 from signllava_cli.data.tasks import Instruction, translation_instruction
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.checkpoint import checkpoint_recipe, read_config
-from signllava_cli.model.loading import ModelBundle, load_checkpoint_bundle
+from signllava_cli.model.loading import ModelBundle, load_for_decoding
 from signllava_cli.recipe import Recipe
 
 Features = Mapping[str, Any]
@@ -120,7 +120,7 @@ class SignLlava:
         recipe = checkpoint_recipe(checkpoint, overrides)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(checkpoint, recipe, load_checkpoint_bundle(checkpoint, recipe, torch.device(device)))
+        return cls(checkpoint, recipe, load_for_decoding(checkpoint, recipe, torch.device(device)))
 
     @property
     def streams(self) -> dict[str, int]:

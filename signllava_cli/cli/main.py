@@ -24,6 +24,8 @@ from signllava_cli.cli import (
 from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
 
+CUDA_ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+
 app = typer.Typer(
     name="signllava",
     help="Sign-language translation with a large language model: prepare, pretrain, finetune, generate, eval.",
@@ -54,9 +56,20 @@ def version(
         raise typer.Exit
 
 
+def _set_cuda_allocator() -> None:
+    """Let torch's CUDA allocator grow its segments, for this process and its ranks, unless the user has set it up.
+
+    Batches of ever other lengths would otherwise leave memory in pieces that no later batch fits into. torch reads
+    the variable when CUDA starts; torch 2.8 knows only the second name and ignores the first.
+    """
+    if not any(variable in os.environ for variable in CUDA_ALLOCATOR_VARIABLES):
+        os.environ[CUDA_ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
+
+
 def run() -> None:
     """Run the command line, and exit with one of the codes of `signllava_cli.errors`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenizing
+    _set_cuda_allocator()
     console.quiet_libraries()
     try:
         code = app(standalone_mode=False)

@@ -1,28 +1,39 @@
 """The decoder: takes in examples and gives hypotheses. A finished clip frees its slot for the next one."""
 
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from signllava_cli.console import info
 from signllava_cli.data.batches import collate_examples
 from signllava_cli.data.examples import Example
 from signllava_cli.errors import UserError
 from signllava_cli.generation.class_generate import decodes_batches, embeddings_to_tokens
+from signllava_cli.generation.cuda_graphs import CudaGraphs
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
-from signllava_cli.model.attention import ATTENTION
-from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, matches_reference
+from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, padded_rows, require_equal_decoding
+from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
-from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, build_prefix_cache, longest_window
+from signllava_cli.model.partitioning import is_partitioned
+from signllava_cli.model.prefix_cache import (
+    PROBE_TOKENS,
+    CacheError,
+    PrefixCache,
+    build_prefix_cache,
+    longest_window,
+)
 from signllava_cli.recipe import Generate, Recipe
 
 SLOWDOWN = "up to 4"  # measured, see docs/llms.md
+KEYS_MULTIPLE = 128  # of the keys that a step reads on a GPU
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,13 @@ class Decoder(Protocol):
     def active(self) -> list[Example]:
         """The examples that are being decoded."""
 
+    @property
+    def description(self) -> str:
+        """How it decodes, and why in this way if that is the slower one."""
+
 
 def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
-    """The decoder for a model and the recipe's section `generate`.
+    """The decoder for a model and the recipe's section `generate`; the LLM then needs no gradients.
 
     Raises:
         UserError: the LLM needs `GenerateDecoder`, which does not sample, or cannot be decoded at all.
@@ -69,27 +84,44 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     llm_forward = bundle.model.llm_forward
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
     llm, max_seq_len = base_llm(bundle.model.llm), recipe.data.max_seq_len
-    prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
-    num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
-    if prefix is not None and matches_reference(llm_forward, prefix, num_probed):
+    try:
+        if is_partitioned(llm_forward.table.weight):
+            raise CacheError("under ZeRO-3 all ranks must decode the same number of tokens")
+        prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
+        num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
+        require_equal_decoding(llm_forward, prefix, num_probed)
         return SharedPrefixDecoder(bundle, recipe, prefix)
-    reason = _slow_reason(llm)
+    except CacheError as error:
+        reason = str(error)
     if recipe.generate.temperature:
         raise UserError(f"generate.temperature: sampling is not possible with {recipe.llm.path}: {reason}.")
     has_batches = decodes_batches(bundle.model.llm, llm_forward, bundle.device)
-    one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
-    info(
-        f"decoding with transformers' generate{one_by_one}, {SLOWDOWN} times slower than with our KV cache: {reason}"
-    )
-    return GenerateDecoder(bundle, recipe, has_batches)
+    return GenerateDecoder(bundle, recipe, reason, has_batches)
 
 
-def _slow_reason(llm: Any) -> str:
-    """Why our KV cache is not used, and what to do."""
+@contextlib.contextmanager
+def decoder_in_training(bundle: ModelBundle, recipe: Recipe) -> Iterator[Decoder]:
+    """The decoder for the present weights of a model that is trained; the model is afterwards as before.
+
+    Raises:
+        UserError: as `open_decoder`.
+    """
+    llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
     attention = llm.config._attn_implementation
-    if attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
-        return f"llm.attn_implementation is {attention}; set it to sdpa"
-    return f"{type(llm).__name__} has layers without attention, or with attention of another kind"
+    try:
+        # layers that were compiled for training would be compiled again for each step of decoding
+        with eval_mode(bundle.model), torch.compiler.set_stance("force_eager"):
+            yield open_decoder(bundle, recipe)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        llm.set_attn_implementation(attention)
+
+
+def print_slow_decoder(decoder: Decoder) -> None:
+    """Say so if the decoder is not the fast one, and why."""
+    if isinstance(decoder, GenerateDecoder):
+        info(f"decoding {SLOWDOWN} times slower than with our KV cache, with {decoder.description}")
 
 
 def decode_all(decoder: Decoder, examples: Sequence[Example], batch_size: int) -> list[Hypothesis]:
@@ -117,82 +149,108 @@ class SharedPrefixDecoder:
     not change while this object lives: it holds the keys and values of the constant text before the streams.
     """
 
+    description = "KV cache"
+
     def __init__(self, bundle: ModelBundle, recipe: Recipe, prefix: PrefixCache) -> None:
         self.bundle, self.config, self.prefix = bundle, recipe.generate, prefix
         self.search_config = SearchConfig(recipe.generate, bundle.prompts.end_of_turn)
         self.streams = recipe.streams
         self.llm_forward = bundle.model.llm_forward
         self.active: list[Example] = []
-        self._cache: KVCache | None = None
         self._search: Search | None = None
+        self._cache = KVCache(self.search_config.num_hypotheses, bundle.device)
+        self._graphs = CudaGraphs(self._next_logits) if bundle.device.type == "cuda" else None
+        self._num_allocations = 0  # of the cache, when its graphs were recorded
 
     @torch.no_grad()
     def admit(self, examples: Sequence[Example]) -> None:
         """Read the prompts of `examples` and choose the first tokens of their hypotheses."""
         batch = collate_examples(examples, self.streams, self.bundle.pad_id, "right", omit_prefix=True)
+        lengths = batch.attention_mask.sum(1)  # (C,)
         batch = batch.to(self.bundle.device)
         embeddings = self.bundle.model.embed(batch)  # (C, L, hidden), without the prefix
         recorder = PrefillRecorder(self.prefix)
         hidden = self.llm_forward.decoder(
             inputs_embeds=embeddings, use_cache=False, **recorder.arguments(embeddings)
         ).last_hidden_state  # (C, L, hidden)
-        lengths = batch.attention_mask.sum(1)  # (C,)
-        last = hidden[torch.arange(len(examples), device=hidden.device), lengths - 1]  # (C, hidden)
+        last = hidden[torch.arange(len(examples)), lengths - 1]  # (C, hidden)
+        self._cache.add(recorder, (lengths + self.prefix.length).tolist())
         search = init_search(self.search_config, batch.clips, hidden.device)
-        cache = KVCache.from_prompts(recorder, lengths + self.prefix.length, self.search_config.num_hypotheses)
-        search.advance(self._logits(last)[:, None].expand(-1, self.search_config.num_hypotheses, -1))
-        if self._search is None or self._cache is None:
-            self._search, self._cache = search, cache
+        logits = self.llm_forward.head(last).float()  # (C, vocabulary)
+        search.advance(logits[:, None].expand(-1, self.search_config.num_hypotheses, -1))
+        if self._search is None:
+            self._search = search
         else:
             self._search.join(search)
-            self._cache.join(cache)
         self.active += examples
 
     @torch.no_grad()
     def step(self) -> list[DecodedExample]:
         """Choose one more token for every active hypothesis; return and remove the clips whose search has ended."""
         finished = self._take_finished()
-        if finished or self._search is None or self._cache is None:
+        if finished or self._search is None:
             return finished
-        embeddings = self.llm_forward.embed(self._search.tokens.flatten()[:, None])
-        hidden = self.llm_forward.decoder(
-            inputs_embeds=embeddings, use_cache=False, **self._cache.arguments()
-        ).last_hidden_state  # (C * W, 1, hidden)
-        logits = self._logits(hidden[:, 0])  # (C * W, vocabulary)
-        logits = logits.view(len(self.active), self.search_config.num_hypotheses, -1)  # (C, W, vocabulary)
-        self._cache.advance(self._search.advance(logits))
+        ids, num_keys = self._search.tokens, self._cache.num_keys  # (C, W)
+        if self._graphs is None:
+            logits = self._next_logits(ids, num_keys)
+        else:
+            logits = self._graphed_logits(self._graphs, ids, num_keys)[: len(ids)]
+        self._cache.advance(self._search.advance(logits.float()))
         return self._take_finished()
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.llm_forward.head(hidden).float()
-        return logits
+    def _next_logits(self, ids: Tensor, num_keys: int) -> Tensor:
+        """The logits (rows, W, vocabulary) after the next token of each hypothesis, `ids` (rows, W)."""
+        embeddings = self.llm_forward.embed(ids.flatten()[:, None])
+        hidden = self.llm_forward.decoder(
+            inputs_embeds=embeddings, use_cache=False, **self._cache.arguments(len(ids), num_keys)
+        ).last_hidden_state  # (rows * W, 1, hidden)
+        logits: Tensor = self.llm_forward.head(hidden[:, 0])
+        return logits.view(*ids.shape, -1)
+
+    def _graphed_logits(self, graphs: CudaGraphs, ids: Tensor, num_keys: int) -> Tensor:
+        """As `_next_logits`, with few shapes: all rows for which the cache has space, and a multiple of its keys."""
+        if self._num_allocations != self._cache.num_allocations:
+            graphs.clear()
+            self._num_allocations = self._cache.num_allocations
+        num_rows = min(padded_rows(len(ids), ids.device), self._cache.max_rows)
+        num_keys = min(num_keys + -num_keys % KEYS_MULTIPLE, self._cache.max_keys)
+        return graphs.run(pad(ids, (0, 0, 0, num_rows - len(ids))), num_keys)
 
     def _take_finished(self) -> list[DecodedExample]:
-        if self._search is None or self._cache is None or bool(self._search.is_open.all()):
+        if self._search is None or all(is_open := self._search.is_open.tolist()):
             return []
-        finished = (~self._search.is_open).nonzero().flatten().tolist()
+        finished = [clip for clip, clip_is_open in enumerate(is_open) if not clip_is_open]
         decoded = [(self.active[clip], self._choose(self._search.candidates(clip))) for clip in finished]
-        unfinished = self._search.is_open.nonzero().flatten()
-        self.active = [self.active[clip] for clip in unfinished.tolist()]
-        if self.active:
-            self._search.keep(unfinished)
-            self._cache.keep(unfinished)
+        kept = _fill_gaps(is_open)
+        self.active = [self.active[clip] for clip in kept]
+        self._cache.keep(kept)
+        if kept:
+            self._search.keep(torch.tensor(kept, device=self.bundle.device))
         else:
-            self._search = self._cache = None
+            self._search = None
         return decoded
 
     def _choose(self, candidates: list[Candidate]) -> Hypothesis:
         return choose_hypothesis(candidates, self.bundle, self.config)
 
 
+def _fill_gaps(is_open: Sequence[bool]) -> list[int]:
+    """The indices of the open clips; the last ones take the places of those that are not, so that few are moved."""
+    open_clips = [clip for clip, clip_is_open in enumerate(is_open) if clip_is_open]
+    last = iter(reversed(open_clips))
+    return [clip if is_open[clip] else next(last) for clip in range(len(open_clips))]
+
+
 class GenerateDecoder:
-    """Decodes whole batches with transformers' `generate`: for LLMs whose attention cannot use our KV cache.
+    """Decodes whole batches with transformers' `generate`, because (`reason`) our KV cache cannot be used.
 
     Without `has_batches`, each example is decoded alone.
     """
 
-    def __init__(self, bundle: ModelBundle, recipe: Recipe, has_batches: bool = True) -> None:
+    def __init__(self, bundle: ModelBundle, recipe: Recipe, reason: str, has_batches: bool = True) -> None:
         self.bundle, self.recipe, self.has_batches = bundle, recipe, has_batches
+        one_by_one = "" if has_batches else ", one clip at a time, since padding changes what it computes"
+        self.description = f"transformers' generate{one_by_one}, because {reason}"
         self.active: list[Example] = []
 
     def admit(self, examples: Sequence[Example]) -> None:

@@ -13,11 +13,11 @@ from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.distributed import main_process_first, rank_device
 from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
-from signllava_cli.generation.predictions_folder import PredictionsFolder, choose_folder, hash_ids
+from signllava_cli.generation.predictions_folder import DECODER, PredictionsFolder, choose_folder, hash_ids
 from signllava_cli.generation.scheduling import DecodedClip, DecodingJob, DecodingQueue, WorkShard
 from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
 from signllava_cli.model.layouts import require_layouts
-from signllava_cli.model.loading import load_checkpoint_bundle
+from signllava_cli.model.loading import load_for_decoding
 from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe
@@ -56,7 +56,7 @@ def generate(
         split = open_split(recipe.data, recipe.streams, recipe.generate.split)
     require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
     sources_by_label = _open_sources(recipe, split, sources)
-    job = DecodingJob.open(recipe, split, load_checkpoint_bundle(checkpoint, recipe, rank_device()))
+    job = DecodingJob.open(recipe, split, load_for_decoding(checkpoint, recipe, rank_device()))
     folders = []
     for label, source in sources_by_label.items():
         name = f"{checkpoint.name}.{split.name}.{_settings_label(job)}{label}"
@@ -64,7 +64,7 @@ def generate(
         if out and len(sources_by_label) > 1:
             folder = out / label
         with main_process_first() as is_main_process:
-            meta = _metadata(recipe, checkpoint, split, source)
+            meta = _metadata(recipe, checkpoint, split, source) | {DECODER: job.decoder.description}
             folder = choose_folder(folder, meta) if keep_others else folder
             folders.append(PredictionsFolder(folder, meta, str(work_shard), overwrite and is_main_process))
     with StopRequest().handle_signals() as stop_request:

@@ -24,7 +24,7 @@ from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
 
 PREDICTIONS_FILE, META_FILE, PARTS_FOLDER = "predictions.jsonl", "predictions.meta.json", "parts"
-SECONDS = "seconds"  # the only entry of the meta file that hypotheses do not depend on
+SECONDS, DECODER = "seconds", "decoder"  # the entries of the meta file that hypotheses do not depend on
 LINE = TypeAdapter(Prediction)
 
 
@@ -94,7 +94,7 @@ def _flatten_settings(meta: Mapping[str, Any], prefix: str = "") -> dict[str, An
     """The settings of a meta file by their dotted keys; those of `decoding` have the keys of the recipe."""
     settings: dict[str, Any] = {}
     for key, value in meta.items():
-        if key == SECONDS:
+        if key in (SECONDS, DECODER):
             continue
         name = prefix + ("generate" if key == "decoding" else key)
         settings |= _flatten_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}

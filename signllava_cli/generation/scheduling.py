@@ -18,7 +18,7 @@ from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import ContextSource
-from signllava_cli.generation.decoding import Decoder, Hypothesis, open_decoder, should_admit
+from signllava_cli.generation.decoding import Decoder, Hypothesis, open_decoder, print_slow_decoder, should_admit
 from signllava_cli.generation.feature_controls import FrameSource
 from signllava_cli.generation.instructions import Instructions
 from signllava_cli.model.loading import ModelBundle
@@ -156,9 +156,9 @@ class DecodingJob:
             bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
         frames, instructions = FrameSource(split, recipe.generate), Instructions(recipe, split)
-        return cls(
-            recipe, split, num_embeddings.tolist(), frames, instructions, builder, open_decoder(bundle, recipe)
-        )
+        decoder = open_decoder(bundle, recipe)
+        print_slow_decoder(decoder)
+        return cls(recipe, split, num_embeddings.tolist(), frames, instructions, builder, decoder)
 
 
 @dataclass(frozen=True)

@@ -228,16 +228,20 @@ class BeamSearch(Search):
         log_probabilities = logits.log_softmax(-1)  # (C, W, V)
         adjusted = self.config.adjust_scores(log_probabilities, self.ids, self.lengths)
         totals = adjusted + self.beam_scores[..., None]
-        scores, indices = totals.flatten(1).topk(2 * width)  # (C, 2W): W are left even if W of them end
-        parents, tokens = indices // logits.shape[-1], indices % logits.shape[-1]
-        sums = self.sums.gather(1, parents) + log_probabilities.flatten(1).gather(1, indices)
-        ids = self.ids[torch.arange(len(parents), device=parents.device)[:, None], parents]  # (C, 2W, max_new_tokens)
+        # 2W continuations: W are left even if W of them end. Those of each hypothesis first, which is faster
+        count = min(2 * width, totals.shape[-1])
+        best_scores, best_tokens = totals.topk(count)  # (C, W, 2W)
+        scores, indices = best_scores.flatten(1).topk(2 * width)  # (C, 2W)
+        parents, tokens = indices // count, best_tokens.flatten(1).gather(1, indices)
+        clips = torch.arange(len(parents), device=parents.device)[:, None]
+        sums = self.sums.gather(1, parents) + log_probabilities[clips, parents, tokens]
+        ids = self.ids[clips, parents]  # (C, 2W, max_new_tokens)
         self._append(ids, tokens)
         self.lengths = self.lengths + 1
         is_end = (tokens == end_of_turn) | (self.lengths >= config.max_new_tokens)[:, None]
         self._store_ended(ids, sums, scores, tokens == end_of_turn, is_end)
         self.beam_scores, best = (scores + is_end * MIN_SCORE).topk(width)
-        self.ids = ids[torch.arange(len(ids), device=ids.device)[:, None], best]
+        self.ids = ids[clips, best]
         self.sums = sums.gather(1, best)
         self.is_open = self._can_improve() & (self.lengths < config.max_new_tokens)
         return parents.gather(1, best)

@@ -1,7 +1,5 @@
 """A trial of decoding before training, so that nobody trains an LLM that cannot be decoded."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +8,7 @@ import torch
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError, first_line
-from signllava_cli.generation.decoding import decode_all, open_decoder
-from signllava_cli.model.llm_mode import eval_mode
+from signllava_cli.generation.decoding import decode_all, decoder_in_training, print_slow_decoder
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe
@@ -37,8 +34,9 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
         examples.append(builder.build("preflight", streams, instruction, [], with_answer=False))
     llm = base_llm(bundle.model.llm)
     try:
-        with eval_mode(bundle.model), _restored(bundle):
-            decode_all(open_decoder(bundle, recipe), examples, len(examples))
+        with decoder_in_training(bundle, recipe) as decoder:
+            print_slow_decoder(decoder)
+            decode_all(decoder, examples, len(examples))
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -47,15 +45,3 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
             "LLM."
         ) from error
 
-
-@contextlib.contextmanager
-def _restored(bundle: ModelBundle) -> Iterator[None]:
-    """Undo inside this block what a decoder changes: no gradients, another attention function."""
-    llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
-    attention = llm.config._attn_implementation
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        llm.set_attn_implementation(attention)

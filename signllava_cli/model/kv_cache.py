@@ -1,24 +1,22 @@
 """The KV cache of decoding: the keys and values of the tokens before the next one, for several hypotheses per clip.
 
-The hypotheses of a clip (beams or samples) share its prompt. Its keys and values are stored once per clip, and each
-layer reads them once for all hypotheses; the caches of transformers store and compute a prompt once per beam. Clips
-are added and removed between steps, so a batch stays full when some of its clips finish.
+The hypotheses of a clip (beams or samples) share its prompt, whose keys and values are stored and read once. Generated
+tokens are stored where they were computed and never move: when a hypothesis continues another one, only the table of
+its ancestors changes, and a mask hides all other tokens from it. So a layer is one call of sdpa, and beams cost no
+copies; the caches of transformers store a prompt once per beam, and reorder all keys and values at each step.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import scaled_dot_product_attention
 
 from signllava_cli.model.attention import Scores, visible_keys
-from signllava_cli.model.llm_forward import LLMForward, nearly_equal
-from signllava_cli.model.prefix_cache import PROBE_TOKENS, TOLERANCE, PrefixCache
+from signllava_cli.model.llm_forward import LLMForward, relative_difference
+from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, require_equal
 
-GROWTH_TOKENS = 16  # tokens by which the tensors of generated tokens grow
-
-LayerKV = tuple[Tensor, Tensor]  # the keys and the values of one layer
+GROWTH_STEPS = 32  # for the tokens of so many steps, space is reserved at a time
 
 
 class PrefillRecorder(PrefixCache):
@@ -37,162 +35,226 @@ class PrefillRecorder(PrefixCache):
         return key, value
 
 
-@dataclass
 class KVCache:
-    """The keys and values of C clips, each with H = `num_hypotheses` hypotheses: row c * H + h is hypothesis h of
-    clip c.
+    """The keys and values of C clips, each with H = `num_hypotheses` hypotheses.
 
-    `prompts`: for each layer, the keys and values (C, heads, L, head width) of the prompts; only the first
-    `prompt_lengths` (C,) of the L tokens are the clip's. `tokens`: for each layer, the keys and values
-    (C * H, heads, T, head width) of the generated tokens; only the first `lengths` (C,) of the T tokens are.
+    Clip c has row c of each layer's `keys` and `values` (rows, heads, S, head width): first the tokens of its prompt,
+    then, for each step, one token of each hypothesis. These tensors may have more rows than clips, and more tokens
+    than are used.
+
+    `prompt_lengths`: int64 (rows,). `steps`: int64 (rows,), the tokens that each hypothesis has generated.
+    `ancestors`: int64 (rows, H, steps), which of the H tokens of a step belongs to a hypothesis.
     """
 
-    num_hypotheses: int
-    prompts: list[LayerKV]
-    prompt_lengths: Tensor
-    tokens: list[LayerKV]
-    lengths: Tensor
+    def __init__(self, num_hypotheses: int, device: torch.device) -> None:
+        self.num_hypotheses, self.device = num_hypotheses, device
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.prompt_lengths = torch.empty(0, dtype=torch.int64, device=device)
+        self.steps = torch.empty(0, dtype=torch.int64, device=device)
+        self.ancestors = torch.empty(0, num_hypotheses, 0, dtype=torch.int64, device=device)
+        self.num_allocations = 0  # of new tensors: addresses change
+        self._known: list[tuple[int, int]] = []  # prompt length and steps of each clip, for the CPU
 
-    @classmethod
-    def from_prompts(cls, recorder: PrefillRecorder, lengths: Tensor, num_hypotheses: int) -> "KVCache":
-        """The cache of C prompts of `lengths` (C,) tokens, the prefix included, without generated tokens."""
-        prompts = list(zip(recorder.all_keys, recorder.all_values, strict=True))
+    @property
+    def num_clips(self) -> int:
+        """C, the number of clips."""
+        return len(self._known)
 
-        def empty(tensor: Tensor) -> Tensor:
-            clips, heads, _, head_width = tensor.shape
-            return tensor.new_zeros(clips * num_hypotheses, heads, GROWTH_TOKENS, head_width)  # (C * H, heads, T, _)
+    @property
+    def num_keys(self) -> int:
+        """The stored tokens of a clip, at most, those of the next step included."""
+        return max(length + (steps + 1) * self.num_hypotheses for length, steps in self._known)
 
-        tokens = [(empty(keys), empty(values)) for keys, values in prompts]
-        return cls(num_hypotheses, prompts, lengths, tokens, torch.zeros_like(lengths))
+    @property
+    def max_rows(self) -> int:
+        """The number of clips for which there is space."""
+        return len(self.steps)
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the decoder for the next token (C * H, 1, hidden) of each hypothesis."""
-        num_tokens = int(self.lengths.max()) + 1
-        if num_tokens > self.tokens[0][0].shape[2]:
-            self.tokens = [
-                (_pad_length(keys, GROWTH_TOKENS), _pad_length(values, GROWTH_TOKENS)) for keys, values in self.tokens
-            ]
-        self._is_visible: dict[int | None, Tensor] = {}  # by window
-        self._rows = torch.arange(len(self.lengths) * self.num_hypotheses, device=self.lengths.device)
-        self._indices, self._num_tokens = self._per_row(self.lengths), num_tokens  # of the next token, (C * H,)
-        return {"position_ids": self._per_row(self.prompt_lengths + self.lengths)[:, None], "kv_cache": self}
+    @property
+    def max_keys(self) -> int:
+        """S, the number of tokens for which there is space."""
+        return self.keys[0].shape[2] if self.keys else 0
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        """The attention (R, 1, heads, value width) of one token in each of R = C * H rows to all tokens before it.
+    def add(self, recorder: PrefillRecorder, lengths: list[int]) -> None:
+        """Append clips without generated tokens, whose prompts have `lengths` tokens, the prefix included."""
+        if not self.keys:
+            self.keys, self.values = (
+                [tensor.new_empty(0, tensor.shape[1], 0, tensor.shape[3]) for tensor in recorded]
+                for recorded in (recorder.all_keys, recorder.all_values)
+            )
+        first = self.num_clips
+        self._known += [(length, 0) for length in lengths]
+        self._reserve()
+        rows = slice(first, self.num_clips)
+        for stored, recorded in ((self.keys, recorder.all_keys), (self.values, recorder.all_values)):
+            for tensor, new in zip(stored, recorded, strict=True):
+                tensor[rows, :, : new.shape[2]] = new
+        self.prompt_lengths[rows] = torch.tensor(lengths, device=self.device)
+        self.steps[rows] = 0
 
-        `query` (R, heads, 1, head width); `key` (R, key-value heads, 1, head width) and `value` (R, key-value heads,
-        1, value width) are stored.
+    def keep(self, clips: list[int]) -> None:
+        """Remove all clips but those of the indices `clips`, which become clips 0, 1, ... in this order.
+
+        Only clips whose index changes are copied.
         """
-        (prompt_keys, prompt_values), (token_keys, token_values) = self.prompts[layer], self.tokens[layer]
-        token_keys[self._rows, :, self._indices] = key[:, :, 0]
-        token_values[self._rows, :, self._indices] = value[:, :, 0]
-        rows, heads, _, head_width = query.shape
-        kv_heads, prompt_len = key.shape[1], prompt_keys.shape[2]
-        query = query.view(rows, kv_heads, heads // kv_heads, head_width)
-        token_keys, token_values = token_keys[:, :, : self._num_tokens], token_values[:, :, : self._num_tokens]
-        prompt_products = self._by_row(self._by_clip(query) @ prompt_keys.mT)  # (R, kv_heads, groups, L)
-        products = torch.cat([prompt_products, query @ token_keys.mT], dim=-1)  # (R, kv_heads, groups, L + T)
-        weights = scores.weights(
-            products.view(rows, heads, 1, -1), self._visible(prompt_len, scores.sliding_window)
-        ).to(value.dtype)
-        weights = weights.view(products.shape)
-        from_prompts = self._by_row(self._by_clip(weights[..., :prompt_len]) @ prompt_values)
-        attended = from_prompts + weights[..., prompt_len:] @ token_values  # (R, kv_heads, groups, value width)
-        return attended.reshape(rows, 1, heads, value.shape[-1])
-
-    def _visible(self, prompt_len: int, window: int | None) -> Tensor:
-        """Which of the L = `prompt_len` and T stored tokens the next token sees, bool (C * H, 1, 1, L + T)."""
-        if window not in self._is_visible:
-            index = torch.arange(prompt_len, device=self.lengths.device).expand(len(self.lengths), -1)  # (C, L)
-            lengths, last = self.prompt_lengths[:, None], (self.prompt_lengths + self.lengths)[:, None]  # (C, 1)
-            tokens = lengths + torch.arange(self._num_tokens, device=self.lengths.device)  # (C, T), positions
-            beyond = torch.full_like(index, torch.iinfo(index.dtype).max)  # not in the prompt of this clip
-            keys = torch.cat([torch.where(index < lengths, index, beyond), tokens], dim=1)  # (C, L + T)
-            is_visible = visible_keys(last, keys, window)  # (C, 1, L + T)
-            self._is_visible[window] = self._per_row(is_visible)[:, None]
-        return self._is_visible[window]
+        moved = [(new, old) for new, old in enumerate(clips) if new != old]
+        if moved:
+            new, old = torch.tensor(moved, device=self.device).T  # (moved,), (moved,)
+            for tensor in (*self.keys, *self.values, self.prompt_lengths, self.steps, self.ancestors):
+                tensor[new] = tensor[old]
+        self._known = [self._known[clip] for clip in clips]
+        self._reset_rows()
 
     def advance(self, parents: Tensor | None) -> None:
         """Count the token that every hypothesis has added; then hypothesis h of clip c continues `parents[c, h]`.
 
         `parents`: int64 (C, H), or None where every hypothesis continues itself.
         """
-        self.lengths = self.lengths + 1
+        clips, hypotheses = self.num_clips, self.num_hypotheses
+        ancestors, steps = self.ancestors[:clips], self.steps[:clips]
+        own = torch.arange(hypotheses, device=self.device).expand(clips, -1)[..., None]  # (C, H, 1)
+        ancestors.scatter_(2, steps[:, None, None].expand_as(own), own)
         if parents is not None:
-            clips = torch.arange(len(parents), device=parents.device)[:, None]
-            rows = (clips * self.num_hypotheses + parents).flatten()
-            self.tokens = [(keys[rows], values[rows]) for keys, values in self.tokens]
+            ancestors.copy_(ancestors.gather(1, parents[..., None].expand_as(ancestors)))
+        steps += 1
+        self._known = [(length, known_steps + 1) for length, known_steps in self._known]
+        self._reserve()
 
-    def keep(self, clips: Tensor) -> None:
-        """Remove all clips but those of the indices `clips` (int64)."""
-        rows = (
-            clips[:, None] * self.num_hypotheses + torch.arange(self.num_hypotheses, device=clips.device)
-        ).flatten()
-        self.prompt_lengths, self.lengths = self.prompt_lengths[clips], self.lengths[clips]
-        max_len = int(self.prompt_lengths.max())
-        self.prompts = [(keys[clips, :, :max_len], values[clips, :, :max_len]) for keys, values in self.prompts]
-        self.tokens = [(keys[rows], values[rows]) for keys, values in self.tokens]
+    def arguments(self, num_rows: int | None = None, num_keys: int | None = None) -> dict[str, Any]:
+        """The keyword arguments of the decoder for the next token (rows * H, 1, hidden) of each hypothesis.
 
-    def join(self, other: "KVCache") -> None:
-        """Append the clips of another cache."""
-        self.prompts = _concatenate(self.prompts, other.prompts)
-        self.tokens = _concatenate(self.tokens, other.tokens)
-        self.prompt_lengths = torch.cat([self.prompt_lengths, other.prompt_lengths])
-        self.lengths = torch.cat([self.lengths, other.lengths])
+        Args:
+            num_rows: of the cache; default: those of the C clips.
+            num_keys: stored tokens that are read; default: as many as necessary.
+        """
+        rows, self._num_keys = num_rows or self.num_clips, num_keys or self.num_keys
+        prompt_lengths, steps = self.prompt_lengths[:rows, None], self.steps[:rows, None]  # (rows, 1)
+        own = torch.arange(self.num_hypotheses, device=self.device)  # (H,)
+        self._rows = torch.arange(rows, device=self.device)[:, None]
+        self._columns = prompt_lengths + steps * self.num_hypotheses + own  # (rows, H), where next tokens are stored
+        self._positions = prompt_lengths + steps  # (rows, 1), of the next tokens
+        self._key_positions, self._is_visible = self._see(prompt_lengths, steps, own)
+        self._biases: dict[tuple[int, int | None], Tensor] = {}  # by groups and window
+        position_ids = self._positions.expand(-1, self.num_hypotheses).reshape(-1, 1)
+        return {"position_ids": position_ids, "kv_cache": self}
 
-    def _per_row(self, per_clip: Tensor) -> Tensor:
-        return per_clip.repeat_interleave(self.num_hypotheses, dim=0)
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """The attention (R, 1, heads, value width) of one token in each of R = rows * H rows to all tokens before it.
 
-    def _by_clip(self, tensor: Tensor) -> Tensor:
-        """(C * H, heads, groups, N) -> (C, heads, H * groups, N), for one matrix product per clip and head."""
-        rows, heads, groups, size = tensor.shape
-        clips = tensor.view(rows // self.num_hypotheses, self.num_hypotheses, heads, groups, size)
-        return clips.transpose(1, 2).reshape(rows // self.num_hypotheses, heads, self.num_hypotheses * groups, size)
+        `query` (R, heads, 1, head width); `key` (R, key-value heads, 1, head width) and `value` (R, key-value heads,
+        1, value width) are stored.
+        """
+        rows, hypotheses, kv_heads = len(self._rows), self.num_hypotheses, key.shape[1]
+        groups = query.shape[1] // kv_heads
+        for stored, new in ((self.keys[layer], key), (self.values[layer], value)):
+            stored[self._rows, :, self._columns] = new.view(rows, hypotheses, kv_heads, -1)
+        keys, values = (stored[layer][:rows, :, : self._num_keys] for stored in (self.keys, self.values))
+        # the H * groups queries of a clip and key-value head, together
+        query = query.view(rows, hypotheses, kv_heads, groups, -1).transpose(1, 2).flatten(2, 3)
+        if scores.is_plain:
+            bias = self._bias(groups, scores.sliding_window, query.dtype)
+            attended = scaled_dot_product_attention(query, keys, values, bias, scale=scores.scaling)
+        else:
+            products = (query.float() @ keys.float().mT).view(rows, kv_heads, hypotheses, groups, -1)
+            products = products.transpose(1, 2).reshape(rows * hypotheses, kv_heads * groups, 1, -1)
+            is_visible = self._visible(scores.sliding_window).flatten(0, 1)[:, None, None]  # (R, 1, 1, S)
+            weights = scores.weights(products, is_visible).to(value.dtype)  # (R, heads, 1, S)
+            weights = weights.view(rows, hypotheses, kv_heads, groups, -1).transpose(1, 2).flatten(2, 3)
+            attended = weights @ values
+        attended = attended.view(rows, kv_heads, hypotheses, groups, -1).transpose(1, 2)
+        return attended.reshape(rows * hypotheses, 1, kv_heads * groups, -1)
 
-    def _by_row(self, tensor: Tensor) -> Tensor:
-        """(C, heads, H * groups, N) -> (C * H, heads, groups, N): the inverse of `_by_clip`."""
-        clips, heads, queries, size = tensor.shape
-        groups = queries // self.num_hypotheses
-        rows = tensor.view(clips, heads, self.num_hypotheses, groups, size).transpose(1, 2)
-        return rows.reshape(clips * self.num_hypotheses, heads, groups, size)
+    def _see(self, prompt_lengths: Tensor, steps: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The position of each stored token, int64 (rows, S), and which a hypothesis sees, bool (rows, H, S)."""
+        generated = torch.arange(self._num_keys, device=self.device) - prompt_lengths  # (rows, S); negative: prompt
+        step = generated.div(self.num_hypotheses, rounding_mode="floor")  # (rows, S), in which it was generated
+        creator = (generated - step * self.num_hypotheses)[:, None]  # (rows, 1, S), the hypothesis that generated it
+        index = step.clamp(0, self.ancestors.shape[2] - 1)[:, None].expand(-1, self.num_hypotheses, -1)
+        is_ancestor = self.ancestors[: len(steps)].gather(2, index) == creator  # (rows, H, S)
+        is_own = (step == steps)[:, None] & (creator == own[:, None])
+        is_visible = (generated < 0)[:, None] | ((step < steps)[:, None] & is_ancestor) | is_own
+        return prompt_lengths + torch.where(generated < 0, generated, step), is_visible
+
+    def _visible(self, window: int | None) -> Tensor:
+        """Which stored tokens a hypothesis sees in a layer with this window, bool (rows, H, S)."""
+        if window is None:
+            return self._is_visible
+        return self._is_visible & visible_keys(self._positions, self._key_positions, window)
+
+    def _bias(self, groups: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        """What is added to the scores (rows, 1, H * groups, S): 0, or -inf where a token is not visible."""
+        if (groups, window) not in self._biases:
+            hidden = ~self._visible(window)[:, :, None].expand(-1, -1, groups, -1).flatten(1, 2)[:, None]
+            self._biases[groups, window] = torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -torch.inf)
+        return self._biases[groups, window]
+
+    def _reserve(self) -> None:
+        """Make space for the clips and their next step, in new tensors that are as small as this allows."""
+        max_steps = max(steps + 1 for _, steps in self._known)
+        has_steps = max_steps <= self.ancestors.shape[2]
+        if self.num_clips <= self.max_rows and self.num_keys <= self.max_keys and has_steps:
+            return
+        self.num_allocations += 1
+        max_rows = padded_rows(self.num_clips, self.device)
+        max_steps += -max_steps % GROWTH_STEPS
+        max_keys = max(length for length, _ in self._known) + max_steps * self.num_hypotheses
+        max_keys += -max_keys % GROWTH_STEPS
+        for layers in (self.keys, self.values):
+            for layer, tensor in enumerate(layers):
+                layers[layer] = _resized(tensor, max_rows, max_keys, dim=2)
+        self.ancestors = _resized(self.ancestors, max_rows, max_steps, dim=2)
+        self.prompt_lengths, self.steps = (
+            _resized(tensor, max_rows, max_rows, dim=0) for tensor in (self.prompt_lengths, self.steps)
+        )
+        self._reset_rows()
+
+    def _reset_rows(self) -> None:
+        """Give the rows without a clip one token, so that what is computed for them is finite."""
+        self.prompt_lengths[self.num_clips :] = 1
+        self.steps[self.num_clips :] = 0
 
 
-def _pad_length(tensor: Tensor, count: int) -> Tensor:
-    """(..., N, D) -> (..., N + count, D), with zeros."""
-    return pad(tensor, (0, 0, 0, count))
+def padded_rows(num_clips: int, device: torch.device) -> int:
+    """The rows of a cache for so many clips: on a GPU the next number of the form 2^n or 3 * 2^n, for few shapes."""
+    if device.type == "cpu":
+        return num_clips
+    power = 1 << (num_clips - 1).bit_length()
+    return power * 3 // 4 if num_clips <= power * 3 // 4 else power
 
 
-def _concatenate(first: list[LayerKV], second: list[LayerKV]) -> list[LayerKV]:
-    """Concatenates the rows of each layer; the shorter tensors are padded with zeros."""
-    length = max(first[0][0].shape[2], second[0][0].shape[2])
-
-    def concatenate(*tensors: Tensor) -> Tensor:
-        return torch.cat([_pad_length(tensor, length - tensor.shape[2]) for tensor in tensors])
-
-    return [
-        (concatenate(first_keys, second_keys), concatenate(first_values, second_values))
-        for (first_keys, first_values), (second_keys, second_values) in zip(first, second, strict=True)
-    ]
+def _resized(tensor: Tensor, rows: int, size: int, dim: int) -> Tensor:
+    """A copy with so many `rows` (dimension 0), and `size` in dimension `dim`: cut, or filled with zeros."""
+    shape = list(tensor.shape)
+    shape[0], shape[dim] = rows, size
+    resized = tensor.new_zeros(shape)
+    kept_rows, kept = min(rows, tensor.shape[0]), min(size, tensor.shape[dim])
+    resized[:kept_rows].narrow(dim, 0, kept).copy_(tensor[:kept_rows].narrow(dim, 0, kept))
+    return resized
 
 
 @torch.no_grad()
-def matches_reference(forward: LLMForward, prefix: PrefixCache, num_tokens: int) -> bool:
-    """Whether the hidden states of token-by-token decoding with a KVCache equal those of one forward pass.
+def require_equal_decoding(forward: LLMForward, prefix: PrefixCache, num_tokens: int) -> None:
+    """Check that the hidden states of decoding with a KVCache are those of one forward pass.
 
     Tested on `num_tokens` tokens after the prefix, of which the last ones are decoded, because nothing in an LLM's
     config says whether its attention is fully replaceable.
+
+    Raises:
+        CacheError: they are not.
     """
     decoder, device, prompt_len = forward.decoder, prefix.keys[0].device, num_tokens - PROBE_TOKENS
     text = forward.embed(torch.linspace(0, forward.num_tokens - 1, num_tokens, device=device).long())[None]
     reference = decoder(inputs_embeds=text, use_cache=False, **prefix.arguments(text)).last_hidden_state
     recorder, prompt = PrefillRecorder(prefix), text[:, :prompt_len]
     decoder(inputs_embeds=prompt, use_cache=False, **recorder.arguments(prompt))
-    prompt_lengths = torch.tensor([prefix.length + prompt_len], device=device)
-    cache = KVCache.from_prompts(recorder, prompt_lengths, num_hypotheses=2)
+    cache = KVCache(num_hypotheses=2, device=device)
+    cache.add(recorder, [prefix.length + prompt_len])
+    swap = torch.tensor([[1, 0]], device=device)  # both hypotheses have the same tokens
     hidden = []
     for index in range(prompt_len, num_tokens):
         token = text[:, index : index + 1].expand(2, -1, -1)  # (2, 1, hidden)
         hidden.append(decoder(inputs_embeds=token, use_cache=False, **cache.arguments()).last_hidden_state)
-        cache.advance(None)
+        cache.advance(swap)
     expected = reference[:, prompt_len:].expand(2, -1, -1)
-    return nearly_equal(torch.cat(hidden, dim=1), expected, TOLERANCE)
+    require_equal(relative_difference(torch.cat(hidden, dim=1), expected), "KV cache")

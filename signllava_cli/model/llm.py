@@ -65,7 +65,9 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             its weights are not those of its config, or it does not fit into the memory of its GPU.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+    is_zero3 = is_deepspeed_zero3_enabled()
     llm_config, free = _read_llm_config(config), free_memory(device)
     if free is not None and not hasattr(llm_config, "quantization_config"):
         require_memory(outline(config), free, f"llm.path: {config.path}")
@@ -77,8 +79,9 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             dtype=dtype,
             attn_implementation=supported_attention(config, llm_config),
             quantization_config=_quantization_config(config, dtype),
-            # One device per process, never "auto": https://github.com/huggingface/accelerate/issues/1515
-            device_map={"": device} if config.bits in (4, 8) else None,
+            # Weights go straight to the device. One device per process, never "auto":
+            # https://github.com/huggingface/accelerate/issues/1515. ZeRO-3 distributes the weights itself.
+            device_map=None if is_zero3 else {"": device},
             # transformers also looks for an adapter in the same repository
             adapter_kwargs={"local_files_only": options["local_files_only"]},
             output_loading_info=True,
@@ -86,7 +89,7 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
             **options,
         )
         require_all_weights(llm, loading_info, config.path)
-    if config.bits in (16, 32):
+    if is_zero3:
         llm.to(device)
     llm.requires_grad_(False)
     return llm.eval()

@@ -10,8 +10,10 @@ from signllava_cli.console import warning
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.errors import UserError
 from signllava_cli.model import checkpoint as checkpoints
+from signllava_cli.model.cuda_settings import configure_cuda
+from signllava_cli.model.decoding_weights import prepare_decoding_weights
 from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
-from signllava_cli.model.lora import add_lora
+from signllava_cli.model.lora import add_lora, compute_in_input_dtype
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
 
@@ -48,6 +50,7 @@ def load_model_bundle(
     Raises:
         UserError: the LLM cannot be loaded, or `init.projector` does not fit it or the streams.
     """
+    configure_cuda()
     require_causal(recipe.llm)
     tokenizer = load_tokenizer(recipe.llm)
     prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
@@ -56,6 +59,8 @@ def load_model_bundle(
     if recipe.lora.enabled:
         torch.manual_seed(recipe.run.seed)  # PEFT initializes the adapter from the global generator
         llm = add_lora(llm, recipe.lora)
+        if device.type == "cuda":
+            compute_in_input_dtype(llm)
     model = SignLlavaModel(llm, recipe.streams, recipe.run.seed)
     _require_embeddings(prompts, model.llm_forward.num_tokens, recipe.llm.path)
     if recipe.init.projector and trained is None:
@@ -97,4 +102,11 @@ def load_checkpoint_bundle(checkpoint: Path, recipe: Recipe, device: torch.devic
     require_same_llm(config.llm, bundle.llm_identity, checkpoint)
     checkpoints.load_weights(bundle.model, checkpoint, with_adapter=recipe.lora.enabled)
     bundle.model.eval()
+    return bundle
+
+
+def load_for_decoding(checkpoint: Path, recipe: Recipe, device: torch.device) -> ModelBundle:
+    """As `load_checkpoint_bundle`, for a model that is only decoded: see `prepare_decoding_weights`."""
+    bundle = load_checkpoint_bundle(checkpoint, recipe, device)
+    prepare_decoding_weights(bundle.model, getattr(torch, recipe.llm.dtype))
     return bundle

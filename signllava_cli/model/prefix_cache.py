@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from signllava_cli.model.attention import ATTENTION, MaskCheck
-from signllava_cli.model.llm_forward import LLMForward, nearly_equal
+from signllava_cli.model.llm_forward import LLMForward, relative_difference
 
 PROBE_TOKENS = 8  # tokens after the prefix whose hidden states are compared with and without the cache
 TOLERANCE = 0.05  # relative RMS: 4 bits and 8 bits reach 0.013, values of another token 0.25
@@ -58,16 +58,33 @@ def longest_window(config: Any) -> int:
     return max(size or 0 for size in sizes)
 
 
+class CacheError(Exception):
+    """An LLM that gives other hidden states with our caches; the message is why, and what to do if anything."""
+
+
+def require_equal(difference: float, cache: str) -> None:
+    """Check the relative difference of hidden states with and without a cache.
+
+    Raises:
+        CacheError: it is above `TOLERANCE`.
+    """
+    if not difference <= TOLERANCE:  # NaN too
+        raise CacheError(f"with the {cache}, hidden states differ by {difference:.2g}, relative, at most {TOLERANCE}")
+
+
 @torch.no_grad()
-def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: int) -> PrefixCache | None:
-    """The prefix cache of the constant text `ids` (P,), or None if this LLM gives other hidden states with it.
+def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: int) -> PrefixCache:
+    """The prefix cache of the constant text `ids` (P,).
 
     Nothing in a config says whether the attention of an LLM is what it says, so this is tested: every layer's mask on
     a sequence longer than the longest window (up to `max_seq_len`), and its hidden states with and without the cache.
+
+    Raises:
+        CacheError: this LLM gives other hidden states with it.
     """
     original_attention = llm.config._attn_implementation
     if original_attention not in ("sdpa", ATTENTION) and llm._supports_sdpa:
-        return None
+        raise CacheError(f"llm.attn_implementation is {original_attention}; set it to sdpa")
     decoder = forward.decoder
     num_probed = max(0, min(max_seq_len - len(ids), longest_window(llm.config))) + PROBE_TOKENS
     probe_ids = torch.arange(num_probed, device=ids.device) % forward.num_tokens
@@ -75,13 +92,16 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     full = torch.cat([text, probe], dim=1)
     expected = decoder(inputs_embeds=full, use_cache=False).last_hidden_state[:, len(ids) :]
     llm.set_attn_implementation(ATTENTION)
-    check, recorder = MaskCheck(), _PrefixRecorder()
-    decoder(inputs_embeds=full, use_cache=False, mask_check=check)
-    if check.is_equal and len(check.layers) == llm.config.get_text_config().num_hidden_layers:
+    try:
+        check, recorder = MaskCheck(), _PrefixRecorder()
+        decoder(inputs_embeds=full, use_cache=False, mask_check=check)
+        if not check.is_equal or len(check.layers) < llm.config.get_text_config().num_hidden_layers:
+            raise CacheError(f"{type(llm).__name__} has layers without attention, or with attention of another kind")
         decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
         prefix = PrefixCache(recorder.keys, recorder.values)
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
-        if nearly_equal(hidden, expected, TOLERANCE):
-            return prefix
-    llm.set_attn_implementation(original_attention)
-    return None
+        require_equal(relative_difference(hidden, expected), "prefix cache")
+    except CacheError:
+        llm.set_attn_implementation(original_attention)
+        raise
+    return prefix

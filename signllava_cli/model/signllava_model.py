@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signllava_cli.console import info
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.model.llm_forward import divide_forward
 from signllava_cli.model.llm_mode import set_frozen_mode, unpacked_sequences
 from signllava_cli.model.loss import summed_loss
-from signllava_cli.model.prefix_cache import PrefixCache, build_prefix_cache
+from signllava_cli.model.prefix_cache import CacheError, PrefixCache, build_prefix_cache
 from signllava_cli.model.projector import Projector
 from signllava_cli.recipe import Stream
 
@@ -54,8 +55,12 @@ class SignLlavaModel(nn.Module):
             return False
         device = next(self.projectors.parameters()).device
         ids_on_device = torch.tensor(ids, device=device)
-        self.prefix = build_prefix_cache(self.llm, self.llm_forward, ids_on_device, max_seq_len)
-        return self.prefix is not None
+        try:
+            self.prefix = build_prefix_cache(self.llm, self.llm_forward, ids_on_device, max_seq_len)
+        except CacheError as error:
+            info(f"no prefix cache, the constant text is computed in each step: {error}")
+            return False
+        return True
 
     def embed(self, batch: Batch) -> Tensor:
         """The input embeddings (B, L, hidden): of tokens from the LLM's table, of frames from the projectors.

@@ -11,8 +11,7 @@ from signllava_cli.console import progress
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.batches import Collate
 from signllava_cli.data.labeled_clips import LabeledClips
-from signllava_cli.generation.class_generate import decodes_batches
-from signllava_cli.generation.decoding import generate_batch
+from signllava_cli.generation.decoding import decode_all, decoder_in_training
 from signllava_cli.model.llm_mode import eval_mode
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe
@@ -74,17 +73,16 @@ def dev_bleu(
     num_clips = min(recipe.train.dev_clips or len(all_clips), len(all_clips))
     indices = np.linspace(0, len(all_clips) - 1, num_clips).round().astype(int)  # (num_clips,)
     selected = [all_clips[index] for index in indices.tolist()]
-    with eval_mode(bundle.model):
-        has_batches = decodes_batches(bundle.model.llm, bundle.model.llm_forward, bundle.device)
-    batches = list(_rank_batches(selected, recipe.generate.batch_size if has_batches else 1, accelerator))
+    batch_size = recipe.generate.batch_size
+    batches = list(_rank_batches(selected, batch_size, accelerator))
     pairs: list[tuple[str, str]] = []  # hypothesis, reference
-    with eval_mode(bundle.model), progress("dev BLEU", len(batches)) as bar:
+    with decoder_in_training(bundle, recipe) as decoder, progress("dev BLEU", len(batches)) as bar:
         for clips, is_counted in batches:
             if should_stop():
                 return None
             bar.advance()
             examples = dev_set.prompts_only(clips, reserve=recipe.generate.max_new_tokens)
-            hypotheses = generate_batch(bundle, examples, recipe)
+            hypotheses = decode_all(decoder, examples, batch_size)
             if is_counted:
                 pairs += [
                     (hypothesis.abstained or hypothesis.text, clip.translation)

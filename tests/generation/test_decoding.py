@@ -22,7 +22,7 @@ from signllava_cli.generation.decoding import (
 )
 from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Search, SearchConfig
-from signllava_cli.model.kv_cache import matches_reference
+from signllava_cli.model.kv_cache import require_equal_decoding
 from signllava_cli.model.llm_forward import divide_forward
 from signllava_cli.model.prefix_cache import build_prefix_cache
 from signllava_cli.recipe import Generate
@@ -72,8 +72,7 @@ def test_text_is_read_through_the_kv_cache_as_without_it(kind: str) -> None:
     llm = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**sizes)).eval()
     forward = divide_forward(llm)
     prefix = build_prefix_cache(llm, forward, torch.arange(7), max_seq_len=64)
-    assert prefix is not None
-    assert matches_reference(forward, prefix, 16)
+    require_equal_decoding(forward, prefix, 16)
     prefix.values[1] = prefix.values[1].roll(1, dims=2)
     assert not matches_uncached(llm, forward.decoder, prefix)
 
