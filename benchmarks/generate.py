@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.generation.context_source import ContextSource
@@ -34,7 +36,6 @@ from signllava_cli.recipe import Recipe, build_recipe
 
 SOURCES, BATCH_SIZES = ("none", "gold", "predicted"), (1, 4, 16, 32)
 BEAMS, NEW_TOKENS, CLIPS_PER_RECORDING = 5, 20, 4
-Texts = dict[str, str]
 
 
 def make_recipe(folder: Path, vocabulary: int) -> Recipe:
@@ -52,26 +53,27 @@ def make_recipe(folder: Path, vocabulary: int) -> Recipe:
 
 def decode_one_at_a_time(
     recipe: Recipe, bundle: ModelBundle, split: Split, source: ContextSource, clips: list[Clip]
-) -> Texts:
+) -> Sentences:
     """Decode with transformers' generate, in signing order."""
     builder = ExampleBuilder(
         bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
     )
-    instruction, texts = translation_instruction(recipe.tasks), Texts()
+    instruction, texts = translation_instruction(recipe.tasks), Sentences(len(split.index))
     for clip in clips:
         context = source.sentences(clip, split, texts)
         example = builder.build(
             clip.id, split.read(clip), instruction, context, reserve=NEW_TOKENS, with_answer=False
         )
-        texts[clip.id] = generate_batch(bundle, [example], recipe)[0].text
+        texts[clip.row] = generate_batch(bundle, [example], recipe)[0].text
     return texts
 
 
-def decode_in_batches(job: DecodingJob, source: ContextSource, clips: list[Clip]) -> Texts:
+def decode_in_batches(job: DecodingJob, source: ContextSource, clips: list[Clip]) -> Sentences:
     """Decode with our decoder, as the command `generate` does."""
-    queue = DecodingQueue(job, source, clips, {})
-    while len(queue.hypotheses) < len(clips):
-        queue.step()
+    rows, num_decoded = np.array([clip.row for clip in clips]), 0
+    queue = DecodingQueue(job, source, rows, Sentences(len(job.split.index)))
+    while num_decoded < len(clips):
+        num_decoded += len(queue.step())
     return queue.hypotheses
 
 
@@ -115,7 +117,7 @@ def measure(recipe: Recipe, recordings: int, table: Table) -> None:
             start_time = time.perf_counter()
             texts = decode_in_batches(job, source, clips)
             rate = len(clips) / (time.perf_counter() - start_time)
-            num_different = sum(texts[id_] != text for id_, text in expected.items())
+            num_different = sum(texts[clip.row] != expected[clip.row] for clip in clips)
             table.add_row(
                 name, str(size), f"{rate:.2f}", f"{rate / reference_rate:.2f}", f"{num_different} of {len(clips)}"
             )

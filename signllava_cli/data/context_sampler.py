@@ -4,13 +4,12 @@ A model that is trained with gold context only relies on it too much, since in g
 own hypotheses, which are worse. So an example may have the hypotheses of an earlier model, fewer sentences, or none.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.index import Index
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.recipe import Context
 
 
@@ -19,10 +18,10 @@ class ContextSampler:
 
     Args:
         config: the section `context` of the recipe.
-        hypotheses: clip id -> hypothesis, for every clip in `index`, if `config.source` is `predicted` or `mixed`.
+        hypotheses: of every clip in `index`, if `config.source` is `predicted` or `mixed`.
     """
 
-    def __init__(self, config: Context, index: Index, hypotheses: Mapping[str, str]) -> None:
+    def __init__(self, config: Context, index: Index, hypotheses: Sentences | None) -> None:
         self.config, self.index, self.hypotheses = config, index, hypotheses
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> tuple[list[str], int]:
@@ -45,7 +44,10 @@ class ContextSampler:
 
     def _sentence(self, row: int, is_predicted: bool) -> str:
         """The hypothesis or reference of the clip in `row`; a clip without features has an empty hypothesis."""
-        return self.hypotheses[self.index.id(row)] if is_predicted else self.index.translation(row)
+        if not is_predicted:
+            return self.index.translation(row)
+        assert self.hypotheses is not None
+        return self.hypotheses[row]
 
 
 def _sample_size(minimum: int | None, maximum: int, rng: np.random.Generator) -> int:

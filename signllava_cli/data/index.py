@@ -15,6 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from signllava_cli.data.annotations import Clip, ContextBound, annotation_file
 from signllava_cli.data.stream_files import StreamLocation, find_metadata
@@ -86,6 +87,11 @@ class Index:
         """`recording/clip` of the clip in `row`."""
         return f"{self._value('recording', row)}/{self._value('clip', row)}"
 
+    def ids(self) -> Any:
+        """`recording/clip` of every clip, as a pyarrow.ChunkedArray of large strings."""
+        separator = pa.scalar("/", pa.large_string())
+        return pc.binary_join_element_wise(self.column("recording"), self.column("clip"), separator)
+
     def translation(self, row: int) -> str:
         """The reference translation of the clip in `row`."""
         return str(self._value("translation", row))
@@ -98,6 +104,11 @@ class Index:
     def positions(self) -> np.ndarray:
         """The position of each clip in its recording, int32 (clips,)."""
         return self._numbers("position")
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """The number of each clip's recording, counted from 0 in dataset order, int64 (clips,)."""
+        return np.cumsum(self.positions == 0) - 1
 
     @cached_property
     def text_bytes(self) -> np.ndarray:

@@ -6,7 +6,7 @@ however they are divided into micro-batches and distributed over ranks.
 """
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain
 
@@ -21,6 +21,7 @@ from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.expected_lengths import expected_lengths
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.length_grouping import group_by_length, group_into_batches, largest_batch
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError
@@ -33,14 +34,14 @@ class TrainingSet(Dataset[Example]):
     """`TrainingSet(...)[p]` is the example at position p of the training sequence.
 
     Args:
-        hypotheses: clip id -> hypothesis, if `context.source` is `predicted` or `mixed`.
+        hypotheses: of all clips, if `context.source` is `predicted` or `mixed`.
     """
 
     def __init__(
-        self, recipe: Recipe, split: Split, builder: ExampleBuilder, hypotheses: Mapping[str, str] | None = None
+        self, recipe: Recipe, split: Split, builder: ExampleBuilder, hypotheses: Sentences | None = None
     ) -> None:
         self.split, self.seed = split, recipe.run.seed
-        self.contexts = ContextSampler(recipe.context, split.index, hypotheses or {})
+        self.contexts = ContextSampler(recipe.context, split.index, hypotheses)
         self.labeled = LabeledClips(recipe, split, builder, recipe.tasks.train)
         self.recipe, self.builder = recipe, builder
         self._orders: dict[int, np.ndarray] = {}

@@ -1,34 +1,43 @@
 """Where the context sentences of a clip come from: nowhere, the references, or hypotheses."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context_splits import CrossSplitContext
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError, format_count, summarize_names
-from signllava_cli.generation.predictions_folder import find_predictions, read_predictions
+from signllava_cli.generation.predictions_folder import find_predictions, iterate_predictions, read_predictions
 from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS
 
 PREPARED = "prepared:"
+ROWS_PER_BATCH = 10_000  # of a predictions file, whose Python objects are in memory at one time
 
 
 @dataclass(frozen=True)
 class ContextSource:
     """One context source; make it with `open`.
 
-    `name`: `none`, `gold`, `predicted`, or `prepared:FILE`, whose hypotheses are `prepared` (clip id -> text). Gold
-    context from several splits is named `gold:SPLIT,SPLIT...`. `window`, `prelude`: how many of the last and of the
-    first sentences a clip sees. `gold_if_missing`: a clip without features, which has no hypothesis, is represented
-    by its reference instead of nothing. `splits`: gold context from several splits; None: from the translated split.
+    `name`: `none`, `gold`, `predicted`, or `prepared:FILE`, whose hypotheses are `prepared` and have the hash
+    `prepared_hash`. Gold context from several splits is named `gold:SPLIT,SPLIT...`. `window`, `prelude`: how many of
+    the last and of the first sentences a clip sees. `gold_if_missing`: a clip without features, which has no
+    hypothesis, is represented by its reference instead of nothing. `splits`: gold context from several splits; None:
+    from the translated split.
     """
 
     name: str
     window: int
     prelude: int
-    prepared: Mapping[str, str]
+    prepared: Sentences | None = None
+    prepared_hash: str | None = None
     gold_if_missing: bool = False
     splits: CrossSplitContext | None = None
 
@@ -50,18 +59,20 @@ class ContextSource:
         Raises:
             UserError: an unknown name, a prepared file that does not fit `split`, or splits that share no recording.
         """
-        prepared: dict[str, str] = {}
+        prepared = prepared_hash = None
         if name.startswith(PREPARED):
-            prepared = read_prepared_context(name.removeprefix(PREPARED), split, f"--context-source {name}")
+            prepared, prepared_hash = read_prepared_context(
+                name.removeprefix(PREPARED), split, f"--context-source {name}"
+            )
         elif name not in ("none", "gold", "predicted"):
             raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
-            return cls("none", 0, 0, {})
+            return cls("none", 0, 0)
         other_splits = sorted({*context_from} - {split.name})
         if name == "gold" and other_splits:
             splits = CrossSplitContext(split.root, split.name, other_splits)
-            return cls(f"gold:{','.join(sorted(splits.splits))}", window, prelude, {}, splits=splits)
-        return cls(name, window, prelude, prepared, gold_if_missing)
+            return cls(f"gold:{','.join(sorted(splits.splits))}", window, prelude, splits=splits)
+        return cls(name, window, prelude, prepared, prepared_hash, gold_if_missing)
 
     @property
     def kind(self) -> str:
@@ -69,33 +80,28 @@ class ContextSource:
         return self.name.partition(":")[0]
 
     @property
-    def prepared_hash(self) -> str | None:
-        """A hash of the prepared sentences, if there are any."""
-        return hash_sentences(self.prepared) if self.prepared else None
-
-    @property
     def is_sequential(self) -> bool:
         """Whether a clip can only be decoded after those before it in its recording."""
         return self.name == "predicted"
 
-    def sentences(self, clip: Clip, split: Split, hypotheses: Mapping[str, str]) -> list[str]:
+    def sentences(self, clip: Clip, split: Split, hypotheses: Sentences) -> list[str]:
         """The context sentences of `clip`, in signing order. An empty hypothesis adds no sentence.
 
         Args:
-            hypotheses: clip id -> text, of the clips that are decoded.
+            hypotheses: of the clips that are decoded.
         """
         if self.splits:
             return self.splits.sentences(clip, self.window, self.prelude)
-        texts = self.prepared if self.prepared else hypotheses
+        texts = hypotheses if self.prepared is None else self.prepared
         sentences = []
         for row in split.context_rows(clip, self.window, self.prelude):
             is_gold = self.kind == "gold" or (self.gold_if_missing and not split.has_features[row])
-            sentences.append(split.index.translation(row) if is_gold else texts.get(split.index.id(row), ""))
+            sentences.append(split.index.translation(row) if is_gold else texts[row])
         return [sentence for sentence in sentences if sentence]
 
 
-def read_prepared_context(file: str, split: Split, setting: str) -> dict[str, str]:
-    """Clip id -> hypothesis, from the predictions file or folder `file`, for every clip of `split` with features.
+def read_prepared_context(file: str, split: Split, setting: str) -> tuple[Sentences, str]:
+    """The hypotheses of the clips of `split` in the predictions file or folder `file`, and a hash of all in the file.
 
     Args:
         setting: the option or recipe key that names the file, for the messages.
@@ -104,26 +110,61 @@ def read_prepared_context(file: str, split: Split, setting: str) -> dict[str, st
         UserError: the file is missing, it lacks clips of the split, or its references differ from those of the split
             (empty ones are not compared).
     """
-    rows = {row.id: row for row in read_predictions(find_predictions(Path(file).expanduser()))}
+    table, index = _read_columns(find_predictions(Path(file).expanduser())), split.index
+    lines = pc.index_in(index.ids(), value_set=table["id"].combine_chunks())  # of each clip; null without one
     fix = f"run `signllava generate --split {split.name}` to its end, on this data"
-    missing = [clip.id for clip in split.clips if clip.id not in rows or rows[clip.id].missing == NO_HYPOTHESIS]
+    has_none = pc.fill_null(pc.take(table["is_missing"], lines), True)
+    missing = _clip_ids(split, pc.and_(has_none, pa.array(split.has_features)))
     if missing:
         raise UserError(
             f"{setting}: the file lacks {format_count(len(missing), 'sentence')} of split {split.name} "
             f"({summarize_names(missing)}); {fix}."
         )
-    shared = ((clip, rows[clip.id]) for clip in split.annotated if clip.id in rows)
-    different = [clip.id for clip, row in shared if row.reference not in ("", clip.translation)]
+    references = pc.take(table["reference"], lines)
+    is_other = pc.and_(pc.not_equal(references, ""), pc.not_equal(references, index.column("translation")))
+    different = _clip_ids(split, pc.fill_null(is_other, False))
     if different:
         count = format_count(len(different), f"clip of split {split.name} has", f"clips of split {split.name} have")
         raise UserError(
             f"{setting}: the file is of other data: {count} another reference in it ({summarize_names(different)}); "
             f"{fix}."
         )
-    return {id_: row.hypothesis for id_, row in rows.items()}
+    sentences = Sentences(len(index))
+    for row, text in enumerate(pc.take(table["hypothesis"], lines)):
+        if text.is_valid:
+            sentences[row] = text.as_py()
+    return sentences, _hash_sentences(table)
 
 
-def hash_sentences(sentences: Mapping[str, str]) -> str:
-    """The first 16 hex digits of the SHA-256 of `sentences`, sorted by clip id."""
-    lines = "\n".join(f"{clip}\t{text}" for clip, text in sorted(sentences.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+def _clip_ids(split: Split, is_selected: Any) -> list[str]:
+    """The ids of the clips where `is_selected` (clips,) of pyarrow is true."""
+    return [split.index.id(row) for row in pc.indices_nonzero(is_selected).to_pylist()]
+
+
+def _read_columns(file: Path) -> Any:
+    """A pyarrow.Table with the columns `id`, `hypothesis`, `reference` and `is_missing` of a predictions file.
+
+    Raises:
+        UserError: as `read_predictions`.
+    """
+    text = pa.large_string()
+    schema = pa.schema({"id": text, "hypothesis": text, "reference": text, "is_missing": pa.bool_()})
+    rows = (
+        (row.id, row.hypothesis, row.reference, row.missing == NO_HYPOTHESIS) for row in iterate_predictions(file)
+    )
+    batches = []
+    while chunk := list(itertools.islice(rows, ROWS_PER_BATCH)):
+        batches.append(pa.record_batch([*map(list, zip(*chunk, strict=True))], schema=schema))
+    table = pa.Table.from_batches(batches, schema)
+    if pc.count_distinct(table["id"]).as_py() < len(table):
+        read_predictions(file)  # names the clip that has two lines
+    return table
+
+
+def _hash_sentences(table: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of all hypotheses of the file, sorted by clip id."""
+    ordered, digest, separator = table.take(pc.sort_indices(table["id"])), hashlib.sha256(), ""
+    for clip, text in zip(ordered["id"], ordered["hypothesis"], strict=True):
+        digest.update(f"{separator}{clip.as_py()}\t{text.as_py()}".encode())
+        separator = "\n"
+    return digest.hexdigest()[:16]

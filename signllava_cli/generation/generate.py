@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip
+from signllava_cli.data.index import Index
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.generation.context_source import ContextSource
@@ -81,18 +85,18 @@ def _decode_source(
     stop_request: StopRequest,
 ) -> None:
     """Decode the clips of the shard that have no prediction yet; join the parts if that completes the split."""
-    split, start_time = job.split, time.monotonic()
-    shard_clips = shard.select(split.annotated, job.num_embeddings, source.is_sequential)
-    remaining = [clip for clip in shard_clips if clip.id not in predictions.rows]
-    if num_done := len(shard_clips) - len(remaining):
-        info(f"{predictions.folder}: {format_count(num_done, 'clip was', 'clips were')} done before")
-    skip_reasons = {clip.id: reason for clip in remaining if (reason := _skip_reason(job, clip))}
-    predictions.append(
-        [_empty_prediction(job, source, clip, skip_reasons[clip.id]) for clip in remaining if clip.id in skip_reasons]
-    )
-    clips = [clip for clip in remaining if clip.id not in skip_reasons]
-    queue = DecodingQueue(job, source, clips, {id_: row.hypothesis for id_, row in predictions.rows.items()})
-    with progress(f"translate, {source.name} context", len(clips)) as line:
+    index, start_time = job.split.index, time.monotonic()
+    shard_rows = shard.select(job.num_embeddings, index.recordings if source.is_sequential else None)
+    is_done = np.fromiter((index.id(int(row)) in predictions.rows for row in shard_rows), bool, len(shard_rows))
+    remaining = shard_rows[~is_done]
+    if is_done.any():
+        info(f"{predictions.folder}: {format_count(int(is_done.sum()), 'clip was', 'clips were')} done before")
+    reasons = ((int(row), _skip_reason(job, index.clip(int(row)))) for row in remaining)
+    skipped = {row: reason for row, reason in reasons if reason}
+    predictions.append([_empty_prediction(job, source, index.clip(row), skipped[row]) for row in skipped])
+    rows = np.setdiff1d(remaining, [*skipped])
+    queue = DecodingQueue(job, source, rows, _read_hypotheses(index, predictions))
+    with progress(f"translate, {source.name} context", len(rows)) as line:
         while line.done < line.total:
             decoded = queue.step()
             predictions.append([_make_prediction(job, source, decoded_clip) for decoded_clip in decoded])
@@ -103,16 +107,25 @@ def _decode_source(
                     f"{format_count(len(predictions.rows), 'clip is', 'clips are')} in {predictions.folder}. "
                     "Run the same command again to continue."
                 )
-    seconds = time.monotonic() - start_time if clips else 0.0
-    has_joined = predictions.join_parts([clip.id for clip in split.annotated], seconds)
-    if has_joined or not clips:
-        summary = f"{format_count(len(clips), 'clip')} in {seconds:.1f} s, {source.name} context"
+    seconds = time.monotonic() - start_time if len(rows) else 0.0
+    has_joined = predictions.join_parts(index.ids().to_pylist(), seconds)
+    if has_joined or not len(rows):
+        summary = f"{format_count(len(rows), 'clip')} in {seconds:.1f} s, {source.name} context"
         _print_result(predictions, summary, all_ranks=has_joined)
-    num_missing = len(split.annotated) - len(predictions.rows)
+    num_missing = len(index) - len(predictions.rows)
     if num_missing:
-        done = format_count(len(shard_clips), "clip is", "clips are")
+        done = format_count(len(shard_rows), "clip is", "clips are")
         left = format_count(num_missing, "clip is", "clips are")
         info(f"shard {shard}: {done} done; {left} left to other processes; the last one writes the predictions file")
+
+
+def _read_hypotheses(index: Index, predictions: PredictionsFolder) -> Sentences:
+    """The hypotheses that are in the predictions folder."""
+    hypotheses = Sentences(len(index))
+    for row in range(len(index)) if predictions.rows else ():
+        if prediction := predictions.rows.get(index.id(row)):
+            hypotheses[row] = prediction.hypothesis
+    return hypotheses
 
 
 def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,21 +47,28 @@ def read_predictions(file: Path) -> list[Prediction]:
     Raises:
         UserError: the file is missing, a line is not a prediction, or a clip has two lines.
     """
+    return list(_by_id(file, iterate_predictions(file)).values())
+
+
+def iterate_predictions(file: Path) -> Iterator[Prediction]:
+    """Yield the lines of a predictions file, one at a time: a clip may have two of them.
+
+    Raises:
+        UserError: the file is missing, or a line is not a prediction.
+    """
     if file.suffix == ".json":
-        return read_sign_llava_json(file).rows
+        yield from read_sign_llava_json(file).rows
+        return
     try:
-        lines = (
-            file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-        )  # splitlines() also splits at Unicode separators
+        with open(file, encoding="utf-8-sig") as lines:  # splitlines() would also split at Unicode separators
+            yield from _parse_lines(file, (line.removesuffix("\n") for line in lines))
     except (OSError, UnicodeDecodeError) as error:
         is_unfinished = (file.parent / PARTS_FOLDER).is_dir() and not file.exists()
         fix = "; it is not finished: run `signllava generate` again" if is_unfinished else ""
         raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}{fix}.") from None
-    return _parse_lines(file, lines if lines != [""] else [])
 
 
-def _parse_lines(file: Path, lines: Sequence[str]) -> list[Prediction]:
-    rows: dict[str, Prediction] = {}
+def _parse_lines(file: Path, lines: Iterable[str]) -> Iterator[Prediction]:
     for number, line in enumerate(lines, start=1):
         try:
             row = LINE.validate_json(line, strict=True)
@@ -69,10 +76,21 @@ def _parse_lines(file: Path, lines: Sequence[str]) -> list[Prediction]:
             first_error = invalid.errors()[0]
             key = ".".join(str(part) for part in first_error["loc"])
             raise UserError(f"{file}, line {number}: not a prediction ({key} {first_error['msg']}).") from None
-        if row.id in rows:
+        yield row
+
+
+def _by_id(file: Path, rows: Iterable[Prediction]) -> dict[str, Prediction]:
+    """The `rows` of `file`, one for each line, by clip id.
+
+    Raises:
+        UserError: a clip has two lines.
+    """
+    by_id: dict[str, Prediction] = {}
+    for number, row in enumerate(rows, start=1):
+        if row.id in by_id:
             raise UserError(f"{file}, line {number}: clip {row.id} is already in an earlier line.")
-        rows[row.id] = row
-    return list(rows.values())
+        by_id[row.id] = row
+    return by_id
 
 
 def hash_ids(ids: Iterable[str]) -> str:
@@ -202,7 +220,10 @@ class PredictionsFolder:
         The parts are read first: another process removes them after it has written the file.
         """
         files = [*self._parts(), self.file]
-        return {row.id: row for file in files for row in _parse_lines(file, _complete_lines(file))}
+        rows: dict[str, Prediction] = {}
+        for file in files:
+            rows |= _by_id(file, _parse_lines(file, _complete_lines(file)))
+        return rows
 
 
 def _format_line(row: Prediction) -> str:

@@ -8,13 +8,14 @@ import heapq
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import Example, ExampleBuilder
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import ContextSource
@@ -53,92 +54,83 @@ class WorkShard:
     def __str__(self) -> str:
         return f"{self.index + 1}-of-{self.count}"
 
-    def select(self, clips: Sequence[Clip], num_embeddings: Sequence[int], is_sequential: bool) -> list[Clip]:
-        """The clips of this shard, in their order. Every clip is in one shard; all shards have about equal work.
+    def select(self, num_embeddings: np.ndarray, recordings: np.ndarray | None) -> np.ndarray:
+        """The rows of the clips of this shard, ascending. Every clip is in one shard; all have about equal work.
 
-        Recordings stay whole if `is_sequential`. The groups with the most work are assigned first, each to the shard
-        with the least work so far.
+        The groups with the most work are assigned first, each to the shard with the least work so far.
 
         Args:
-            num_embeddings: of each clip.
+            num_embeddings: of each clip of the split, (clips,).
+            recordings: the number of each clip's recording, (clips,), if recordings stay whole.
         """
-        if self.count == 1:
-            return list(clips)
-        groups: dict[str, list[int]] = {}  # recording or clip id -> indices of clips
-        for index, clip in enumerate(clips):
-            groups.setdefault(clip.recording if is_sequential else clip.id, []).append(index)
-        work = {
-            name: sum(num_embeddings[index] + TEXT_TOKENS_PER_CLIP for index in indices)
-            for name, indices in groups.items()
-        }
-        loads = np.zeros(self.count)
-        selected: list[int] = []
-        for name in sorted(groups, key=lambda name: -work[name]):
-            shard_index = int(loads.argmin())
-            loads[shard_index] += work[name]
-            if shard_index == self.index:
-                selected += groups[name]
-        return [clips[index] for index in sorted(selected)]
+        groups = np.arange(len(num_embeddings)) if recordings is None else recordings
+        work = np.bincount(groups, num_embeddings + TEXT_TOKENS_PER_CLIP)  # (groups,)
+        loads, shards = np.zeros(self.count), np.zeros(len(work), np.int64)  # of the shards; of the groups
+        for group in np.argsort(-work, kind="stable"):
+            shards[group] = loads.argmin()
+            loads[shards[group]] += work[group]
+        return np.flatnonzero(shards[groups] == self.index)
 
 
 class ReadyQueue:
-    """The clips that are not decoded yet.
+    """The rows of the clips that are not decoded yet, in arrays: a split may have a million clips.
 
-    Unless `is_sequential`, all clips are ready and the longest come first: prompts of similar length are read
-    together, and the last batch is short.
+    Without `recordings`, all clips are ready and the longest come first: prompts of similar length are read together,
+    and the last batch is short.
 
-    If `is_sequential`, a clip is ready when the one before it in its recording is decoded, and recordings with the
+    With `recordings`, a clip is ready when the one before it in its recording is decoded, and recordings with the
     most clips left come first: this keeps batches full as long as possible.
 
     Args:
-        clips: in dataset order.
-        num_embeddings: of each clip.
+        rows: of the clips, ascending, (N,).
+        num_embeddings: of these clips, (N,).
+        recordings: the number of the recording of each of these clips, (N,), if they are decoded in order.
     """
 
-    def __init__(self, clips: Sequence[Clip], num_embeddings: Sequence[int], is_sequential: bool) -> None:
-        queues: dict[str, deque[Clip]] = {}
-        if is_sequential:
-            for clip in clips:
-                queues.setdefault(clip.recording, deque()).append(clip)
+    def __init__(self, rows: np.ndarray, num_embeddings: np.ndarray, recordings: np.ndarray | None = None) -> None:
+        self._is_sequential, self._num_taken = recordings is not None, 0
+        if recordings is None:
+            self._rows, starts = rows[np.argsort(-num_embeddings, kind="stable")], np.zeros(0, np.int64)
         else:
-            longest_first = sorted(range(len(clips)), key=lambda index: -num_embeddings[index])
-            queues = {clips[index].id: deque([clips[index]]) for index in longest_first}
-        self._queues = queues
-        self._order = {name: index for index, name in enumerate(queues)}
-        self._is_sequential = is_sequential
-        self._ready = [self._priority(name) for name in queues]
+            self._rows, starts = rows, np.flatnonzero(np.diff(recordings, prepend=-1))
+        self._first_rows = self._rows[starts]  # of each recording, (recordings,)
+        self._next, self._ends = starts, np.append(starts[1:], len(rows))  # indices in `_rows`, of each recording
+        self._ready = [self._priority(recording) for recording in range(len(starts))]
         heapq.heapify(self._ready)
 
     def __bool__(self) -> bool:
         """Whether clips are left, ready or not."""
-        return bool(self._queues)
+        return self._num_taken < len(self._rows)
 
-    def take(self, count: int) -> list[Clip]:
-        """Remove at most `count` of the ready clips and return them."""
-        clips: list[Clip] = []
-        while self._ready and len(clips) < count:
-            *_, name = heapq.heappop(self._ready)
-            clips.append(self._queues[name].popleft())
-            if not self._queues[name]:
-                del self._queues[name]
-        return clips
+    def take(self, count: int) -> list[int]:
+        """Remove at most `count` of the ready clips and return their rows."""
+        if not self._is_sequential:
+            rows = self._rows[self._num_taken : self._num_taken + count]
+        else:
+            recordings = [heapq.heappop(self._ready) % len(self._ends) for _ in self._ready[:count]]
+            rows = self._rows[self._next[recordings]]
+            self._next[recordings] += 1
+        self._num_taken += len(rows)
+        return [int(row) for row in rows]
 
-    def mark_decoded(self, clip: Clip) -> None:
+    def mark_decoded(self, row: int) -> None:
         """Make the next clip of the recording ready."""
-        if self._is_sequential and clip.recording in self._queues:
-            heapq.heappush(self._ready, self._priority(clip.recording))
+        recording = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        if self._is_sequential and self._next[recording] < self._ends[recording]:
+            heapq.heappush(self._ready, self._priority(recording))
 
-    def _priority(self, name: str) -> tuple[int, int, str]:
-        return -len(self._queues[name]), self._order[name], name
+    def _priority(self, recording: int) -> int:
+        """A number that is lower for a recording with more clips left, and then for an earlier one."""
+        return int(self._next[recording] - self._ends[recording]) * len(self._ends) + recording
 
 
 @dataclass(frozen=True)
 class DecodingJob:
-    """What decoding needs under every context source. `num_embeddings`: of each clip of the split, in all."""
+    """What decoding needs under every context source. `num_embeddings`: of each clip of the split, int64 (clips,)."""
 
     recipe: Recipe
     split: Split
-    num_embeddings: list[int]
+    num_embeddings: np.ndarray
     frames: FrameSource
     instructions: Instructions
     builder: ExampleBuilder
@@ -158,7 +150,7 @@ class DecodingJob:
         frames, instructions = FrameSource(split, recipe.generate), Instructions(recipe, split)
         decoder = open_decoder(bundle, recipe)
         print_slow_decoder(decoder)
-        return cls(recipe, split, num_embeddings.tolist(), frames, instructions, builder, decoder)
+        return cls(recipe, split, num_embeddings, frames, instructions, builder, decoder)
 
 
 @dataclass(frozen=True)
@@ -173,31 +165,30 @@ class DecodedClip:
 class DecodingQueue:
     """Decodes clips under one context source.
 
-    `hypotheses`: clip id -> hypothesis of every decoded clip, the context of later clips under predicted context.
+    `hypotheses`: of every decoded clip, the context of later clips under predicted context.
 
     Args:
-        clips: in dataset order; each has features and an instruction.
+        rows: of the clips, ascending, (N,); each has features and an instruction.
         hypotheses: those of earlier runs.
     """
 
-    def __init__(
-        self, job: DecodingJob, source: ContextSource, clips: Sequence[Clip], hypotheses: Mapping[str, str]
-    ) -> None:
-        self.job, self.source, self.hypotheses = job, source, dict(hypotheses)
-        self._ready = ReadyQueue(clips, [job.num_embeddings[clip.row] for clip in clips], source.is_sequential)
-        self._clips = {clip.id: clip for clip in clips}
+    def __init__(self, job: DecodingJob, source: ContextSource, rows: np.ndarray, hypotheses: Sentences) -> None:
+        self.job, self.source, self.hypotheses = job, source, hypotheses
+        recordings = job.split.index.recordings[rows] if source.is_sequential else None
+        self._ready = ReadyQueue(rows, job.num_embeddings[rows], recordings)
+        self._clips: dict[str, Clip] = {}  # by id, those whose example is built
         self._examples: deque[Example] = deque()  # built, but not admitted yet
 
     def step(self) -> list[DecodedClip]:
         """Admit ready clips if the decoder has free slots, decode one more token, and return the finished clips."""
         self._admit()
         decoded = [
-            DecodedClip(self._clips[example.id], example, hypothesis)
+            DecodedClip(self._clips.pop(example.id), example, hypothesis)
             for example, hypothesis in self.job.decoder.step()
         ]
         for finished in decoded:
-            self.hypotheses[finished.clip.id] = finished.hypothesis.text
-            self._ready.mark_decoded(finished.clip)
+            self.hypotheses[finished.clip.row] = finished.hypothesis.text
+            self._ready.mark_decoded(finished.clip.row)
         return decoded
 
     def _admit(self) -> None:
@@ -223,7 +214,9 @@ class DecodingQueue:
         longest = max(example.seq_len for example in batch) + config.max_new_tokens
         return longest * len(batch) <= config.max_tokens_per_batch
 
-    def _build_examples(self, clips: list[Clip]) -> list[Example]:
+    def _build_examples(self, rows: list[int]) -> list[Example]:
+        clips = [self.job.split.index.clip(row) for row in rows]
+        self._clips |= {clip.id: clip for clip in clips}
         return [
             self._build_example(clip, streams)
             for clip, streams in zip(clips, self.job.frames.read_all(clips), strict=True)

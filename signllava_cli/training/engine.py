@@ -21,7 +21,14 @@ STEP = "step"
 
 
 class Engine(Protocol):
-    """What the training loop needs of a launcher. All ranks must call every method."""
+    """What the training loop needs of a launcher.
+
+    All ranks must call every method; without `is_partitioned`, one rank may get weights and optimizer state alone.
+
+    `is_partitioned`: whether ranks hold parts of the trained weights or of the optimizer state.
+    """
+
+    is_partitioned: bool
 
     def forward_backward(self, batch: Batch, label_smoothing: float, scale: float, is_last: bool) -> Tensor:
         """Forward and backward of a micro-batch; returns its loss, summed over its targets, a scalar tensor.
@@ -62,6 +69,8 @@ def open_engine(
 
 class PlainEngine:
     """One process, or several processes whose gradients DDP averages."""
+
+    is_partitioned = False
 
     def __init__(
         self,
@@ -118,6 +127,8 @@ class ZeroEngine:
     DeepSpeed copies the trained parameters into flat float32 tensors, of which each rank holds a partition, and
     AdamW updates these partitions instead of the parameters.
     """
+
+    is_partitioned = True
 
     def __init__(self, accelerator: Accelerator, model: SignLlavaModel, optimizer: torch.optim.AdamW) -> None:
         # torch's AdamW creates its state in the first step, but DeepSpeed's access functions need it before

@@ -60,7 +60,7 @@ def train(
 
 
 def _run_steps(session: Session, request: StopRequest) -> None:
-    """Step -> log -> save -> evaluate -> stop test, from the step of the train state to the end."""
+    """Step -> log -> save in background -> evaluate -> stop test, from the step of the train state to the end."""
     recipe, accelerator, state = session.recipe, session.accelerator, session.state
     rank, smoothing = accelerator.process_index, recipe.train.label_smoothing
 
@@ -98,6 +98,7 @@ def _run_steps(session: Session, request: StopRequest) -> None:
             is_save_step = is_eval_step or is_stopping or state.step % recipe.train.save_steps == 0
             is_log_step = is_save_step or state.step % recipe.track.logging_steps == 0
 
+            session.run_folder.check_save(is_end_awaited=is_save_step)
             state.eval_pending = is_eval_step
             if is_log_step:
                 session.log_step(result, rates)
@@ -107,4 +108,6 @@ def _run_steps(session: Session, request: StopRequest) -> None:
                 session.evaluate(should_stop)
                 is_stopping = state.eval_pending or (should_stop() and not session.is_finished)
             if is_stopping:
+                session.finish_save()
                 raise session.stop_error()
+    session.finish_save()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from signllava_cli.console import IS_MAIN_PROCESS, info, print_table
+from signllava_cli.console import info, print_table
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.training_set import longest_batch
 from signllava_cli.errors import UserError, format_count
@@ -160,7 +160,7 @@ def _zero_lr_step(session: Session, micro_batches: list[Batch], wait_seconds: fl
 def _check_checkpoint(session: Session) -> int:
     """Write a checkpoint as `Session.save` does, read it back, compare, and remove it; returns its size in bytes."""
     snapshot, size = session.snapshot(), 0
-    if IS_MAIN_PROCESS:
+    if snapshot is not None:
         folder = session.run_folder.path / PREFLIGHT_FOLDER
         try:
             with atomic_folder(folder) as temporary:

@@ -1,11 +1,13 @@
 """The folder of a run: checkpoints, the links `best` and `last`, recipe, metrics and log.
 
 Only the main process writes. A checkpoint is written as `step-*.tmp` and then renamed, so a `step-*` folder is
-complete unless the disk damaged it.
+complete unless the disk damaged it. It is written in the background, while training goes on.
 """
 
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from signllava_cli.model.checkpoint import (
     find_tensor_damage,
 )
 from signllava_cli.recipe import Recipe, read_recipe
+from signllava_cli.training.background import BackgroundTask
 from signllava_cli.training.metrics_log import METRICS
 from signllava_cli.training.snapshot import OPTIMIZER_FILE, RESUME_FOLDER, Snapshot, write_snapshot
 from signllava_cli.training.trackers import Trackers
@@ -67,6 +70,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self.metrics, self.log = self.path / METRICS, self.path / LOG
         self._trackers: Trackers | None = None
+        self._save = BackgroundTask()
         if IS_MAIN_PROCESS:
             self._lock = lock_folder(self.path)
 
@@ -141,17 +145,37 @@ class RunFolder:
             )
         return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed]
 
-    def save(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> Path:
-        """Write a checkpoint, link `last` to it, and remove old checkpoints; returns its folder."""
+    def save(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> None:
+        """Write a checkpoint in the background, link `last` to it, and remove old checkpoints.
+
+        Waits for the save before. `snapshot` must not change later; of `state` a copy is written.
+        """
+        self._save.start(partial(self._write, snapshot, replace(state), config, recipe))
+
+    def check_save(self, is_end_awaited: bool = False) -> None:
+        """Raise the error of the last save, if it has failed already.
+
+        Args:
+            is_end_awaited: wait for the end of the save before.
+        """
+        if is_end_awaited:
+            self._save.wait()
+        else:
+            self._save.raise_error()
+
+    def _write(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> None:
         checkpoint = self.path / f"step-{state.step:06d}"
         with atomic_folder(checkpoint) as folder:
             write_snapshot(folder, snapshot, state, config, recipe)
         write_link(self.path / "last", checkpoint.name)
         self._prune(recipe.train.save_total_limit)
-        return checkpoint
 
     def update_best_link(self, state: TrainState) -> None:
-        """Link `best` to the checkpoint of the best step, and write `state` into the checkpoint of its step."""
+        """Link `best` to the checkpoint of the best step, and write `state` into the checkpoint of its step.
+
+        Waits for the save of this checkpoint.
+        """
+        self._save.wait()
         if state.best_step is not None:
             write_link(self.path / "best", f"step-{state.best_step:06d}")
         state.write(self.path / f"step-{state.step:06d}" / PROGRESS)
@@ -176,7 +200,11 @@ class RunFolder:
                 self._trackers.log(**metrics)
 
     def close(self) -> None:
-        """End the trackers; remove the folder if it holds nothing but the lock file."""
+        """Wait for the last save, end the trackers, and remove the folder if it holds nothing but the lock file."""
+        try:
+            self._save.wait()
+        except UserError as failure:  # of a run that another error ends: otherwise `check_save` has raised it
+            warning(str(failure))
         if self._trackers is not None:
             self._trackers.end()
         if IS_MAIN_PROCESS and [path.name for path in self.path.iterdir()] == [Path(self._lock.name).name]:

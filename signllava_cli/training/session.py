@@ -126,15 +126,22 @@ class Session:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the current step."""
+        """Write a checkpoint of the current step, in the background and on the main process."""
         snapshot = self.snapshot()
-        if IS_MAIN_PROCESS:
+        if snapshot is not None:
             self.run_folder.save(snapshot, self.state, self.checkpoint_config(), self.recipe)
+
+    def finish_save(self) -> None:
+        """Wait on all ranks until the last save is complete: the first rank that exits ends the others."""
+        self.run_folder.check_save(is_end_awaited=True)
         self.accelerator.wait_for_everyone()
 
-    def snapshot(self) -> Snapshot:
-        """The trained weights and the optimizer state, gathered from all ranks."""
-        return Snapshot(self.bundle.model, self.engine.weights(), self.engine.optimizer_state())
+    def snapshot(self) -> Snapshot | None:
+        """A copy of the trained weights and the optimizer state, gathered from all ranks; None on the other ranks."""
+        if not IS_MAIN_PROCESS and not self.engine.is_partitioned:
+            return None
+        weights, optimizer_state = self.engine.weights(), self.engine.optimizer_state()
+        return Snapshot(self.bundle.model, weights, optimizer_state) if IS_MAIN_PROCESS else None
 
     def checkpoint_config(self) -> CheckpointConfig:
         """The config.json of a checkpoint of the current step."""

@@ -12,10 +12,11 @@ from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.batches import training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.labeled_clips import LabeledClips
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
 from signllava_cli.errors import UserError
-from signllava_cli.generation.context_source import hash_sentences, read_prepared_context
+from signllava_cli.generation.context_source import read_prepared_context
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import require_same_llm
@@ -148,13 +149,13 @@ def _require_same_layouts(recipe: Recipe, train_split: Split, dev_split: Split) 
             require_layouts(read_config(folder).layouts, train_split, str(folder))
 
 
-def _read_hypotheses(recipe: Recipe, split: Split) -> tuple[dict[str, str], str]:
-    """The hypotheses that training shows as context (clip id -> text), and the fingerprint of all training data."""
+def _read_hypotheses(recipe: Recipe, split: Split) -> tuple[Sentences | None, str]:
+    """The hypotheses that training shows as context, if any, and the fingerprint of all training data."""
     fingerprint, file = split.fingerprint(), recipe.context.predictions
     if file is None:
-        return {}, fingerprint
-    hypotheses = read_prepared_context(file, split, f"context.source: {recipe.context.source}")
-    return hypotheses, f"{fingerprint}+{hash_sentences(hypotheses)}"
+        return None, fingerprint
+    hypotheses, hypotheses_hash = read_prepared_context(file, split, f"context.source: {recipe.context.source}")
+    return hypotheses, f"{fingerprint}+{hypotheses_hash}"
 
 
 def total_steps(recipe: Recipe, num_clips: int) -> int:

@@ -18,6 +18,7 @@ from signllava_cli.data.batches import training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.prompts import PromptBuilder
+from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.training_set import CONTEXT, TrainingSet, training_steps
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import read_prepared_context
@@ -70,7 +71,10 @@ def make_training_set(settings: list[str]) -> Callable[..., TrainingSet]:
             recipe.data.min_frames,
             recipe.context.prelude,
         )
-        return TrainingSet(recipe, split, builder, {clip.id: fake_hypothesis(clip) for clip in split.annotated})
+        hypotheses = Sentences(len(split.index))
+        for clip in split.annotated:
+            hypotheses[clip.row] = fake_hypothesis(clip)
+        return TrainingSet(recipe, split, builder, hypotheses)
 
     return make
 
@@ -140,7 +144,7 @@ def test_empty_hypotheses_are_no_context(make_training_set: Callable[..., Traini
     """Both of clips without features and of clips for which the model generated nothing."""
     split = make_training_set().split
     rows = [prediction(clip, fake_hypothesis(clip) if clip.position % 3 else "", "mae") for clip in split.annotated]
-    hypotheses = read_prepared_context(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
+    hypotheses, _ = read_prepared_context(str(write_predictions(tmp_path / "f.jsonl", rows)), split, "context.source")
     examples = make_training_set("context.source=predicted:F", "context.window=3", "context.prelude=0")
     examples.contexts.hypotheses = hypotheses
     for p in range(len(split.clips)):

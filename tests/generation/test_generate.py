@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import psutil
 import pytest
 from conftest import Ended, interrupted, sets, subprocess_command
 from slow_reference import slow_predictions
 
-from signllava_cli.data.annotations import Clip, read_annotations
+from signllava_cli.data.annotations import read_annotations
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import read_predictions
 from signllava_cli.generation.scheduling import ReadyQueue
@@ -137,16 +138,18 @@ def test_prepared_context_is_read_from_the_file(signllava: Command, run: Path, t
 
 
 def test_under_predicted_context_batches_are_full_and_recordings_in_order() -> None:
-    clips = [Clip(f"r{r}", str(p), p, "") for r, length in enumerate((3, 5, 2)) for p in range(length)]
-    queue, batches = ReadyQueue(clips, [1] * 10, is_sequential=True), []
+    ids = [f"r{r}/{p}" for r, length in enumerate((3, 5, 2)) for p in range(length)]
+    rows = np.arange(10) + 5  # not all rows of the split
+    queue, batches = ReadyQueue(rows, np.ones(10), np.repeat([1, 3, 4], (3, 5, 2))), []
     while batch := queue.take(2):
-        batches.append([clip.id for clip in batch])
-        for clip in batch:
-            queue.mark_decoded(clip)
+        batches.append([ids[row - 5] for row in batch])
+        for row in batch:
+            queue.mark_decoded(row)
     assert batches == [["r1/0", "r0/0"], ["r1/1", "r0/1"], ["r1/2", "r2/0"], ["r1/3", "r0/2"], ["r1/4", "r2/1"]]
     assert not queue
-    queue = ReadyQueue(clips, list(range(10)), is_sequential=False)
-    assert [clip.id for clip in queue.take(20)] == [clip.id for clip in reversed(clips)]
+    queue = ReadyQueue(rows, np.arange(10))
+    assert queue.take(20) == rows[::-1].tolist()
+    assert not queue
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.drill)])

@@ -48,6 +48,8 @@ class Waits(TorchDispatchMode):
 class RecordingEngine:
     """An engine that appends its calls to `events`."""
 
+    is_partitioned = False
+
     def __init__(self, engine: Engine, events: list[str]) -> None:
         self.engine, self.events = engine, events
 
