@@ -57,8 +57,9 @@ class PrefixCache:
         """The keyword arguments of a decoder whose input `embeddings` (B, L, hidden) follow this prefix."""
         end = self.length + embeddings.shape[1]
         position_ids = torch.arange(self.length, end, device=embeddings.device)  # (L,)
-        causal = torch.arange(end, device=embeddings.device) <= position_ids[:, None]  # (L, P + L)
-        arguments = {"position_ids": position_ids[None], "prefix_mask": causal[None, None]}
+        last = position_ids.view(1, 1, -1, 1)
+        causal = torch.arange(end, device=embeddings.device) <= last  # (1, 1, L, P + L)
+        arguments = {"position_ids": position_ids[None], "prefix_mask": causal}
         return arguments if self.is_attached else {**arguments, "prefix": self}
 
 
