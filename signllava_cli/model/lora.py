@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from signllava_cli import recipe as recipes
 from signllava_cli.console import info, warning
@@ -64,6 +66,46 @@ def add_lora(llm: Any, config: recipes.Lora) -> Any:
         raise UserError(f"lora.target_modules: {' '.join(str(error).split())}") from None
     _require_targets(adapted, config, before)
     return adapted
+
+
+class InputDtypeLinear(nn.Linear):
+    """A linear layer without bias that computes in the dtype of its input, and whose weight keeps its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+def compute_in_input_dtype(llm: Any) -> None:
+    """Let the adapter of a PeftModel compute in the dtype of the activations, as autocast does, not in float32.
+
+    Its weights and their gradients stay float32. PEFT casts activations to float32 instead, which GPUs multiply some
+    ten times slower than bfloat16. Adapters of parameters (`lora.target_parameters`) are added to the parameter and
+    do not change.
+    """
+    for layer in _adapted_linear_layers(llm):
+        layer.cast_input_dtype_enabled = False
+        for matrix in _adapter_matrices(layer):
+            matrix.__class__ = InputDtypeLinear
+
+
+def cast_adapter(llm: Any, dtype: torch.dtype) -> None:
+    """Store the adapter of a PeftModel in `dtype`, for decoding, where each step would cast it to this dtype."""
+    for layer in _adapted_linear_layers(llm):
+        for matrix in _adapter_matrices(layer):
+            matrix.to(dtype)
+
+
+def _adapted_linear_layers(llm: Any) -> list[Any]:
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
+    layers = [module for module in llm.modules() if isinstance(module, LoraLayer)]
+    return [layer for layer in layers if not isinstance(layer, ParamWrapper)]
+
+
+def _adapter_matrices(layer: Any) -> list[nn.Module]:
+    """The linear layers A and B of an adapted layer."""
+    return [*layer.lora_A.values(), *layer.lora_B.values()]
 
 
 def _require_trained_layers(llm: Any, targets: Iterable[str], uncalled: Iterable[str]) -> None:
