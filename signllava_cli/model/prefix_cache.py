@@ -52,6 +52,13 @@ class _PrefixRecorder(PrefixCache):
         return key, value
 
 
+def record_prefix(decoder: Any, embeddings: Tensor) -> PrefixCache:
+    """The prefix cache of the tokens with these `embeddings` (1, P, hidden); the LLM must use `ATTENTION`."""
+    recorder = _PrefixRecorder()
+    decoder(inputs_embeds=embeddings, use_cache=False, prefix=recorder)
+    return PrefixCache(recorder.keys, recorder.values)
+
+
 def longest_window(config: Any) -> int:
     """The most tokens to which a layer with limited attention attends, by the config of the LLM; 0 without one."""
     sizes = [getattr(config.get_text_config(), key, None) for key in ("sliding_window", "attention_chunk_size")]
@@ -75,11 +82,10 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     full = torch.cat([text, probe], dim=1)
     expected = decoder(inputs_embeds=full, use_cache=False).last_hidden_state[:, len(ids) :]
     llm.set_attn_implementation(ATTENTION)
-    check, recorder = MaskCheck(), _PrefixRecorder()
+    check = MaskCheck()
     decoder(inputs_embeds=full, use_cache=False, mask_check=check)
     if check.is_equal and len(check.layers) == llm.config.get_text_config().num_hidden_layers:
-        decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
-        prefix = PrefixCache(recorder.keys, recorder.values)
+        prefix = record_prefix(decoder, text)
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
         if nearly_equal(hidden, expected, TOLERANCE):
             return prefix
