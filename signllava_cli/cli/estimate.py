@@ -1,7 +1,8 @@
 """The options `--estimate`, `--gpu` and `--json`, and how an estimate is printed."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,7 @@ JSONOption = Annotated[
     typer.Option("--json", help="With --estimate: print one JSON object, in bytes.", rich_help_panel=PANEL),
 ]
 GIB = 2**30
+CONSEQUENCE = "the tokens of texts are assumed"
 
 
 def require_estimate(estimate: bool, gpu: str | None, as_json: bool) -> None:
@@ -63,7 +65,8 @@ def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None, a
     chosen = find_gpu(gpu or DEFAULT_GPU)
     from signllava_cli.training.training_estimate import estimate_training
 
-    estimate = estimate_training(recipe, chosen, load_prompts(recipe, "the tokens of texts are assumed"))
+    with _only_json(as_json):
+        estimate = estimate_training(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:
         typer.echo(json.dumps(asdict(estimate), indent=2))
         return
@@ -81,11 +84,25 @@ def print_decoding_estimate(recipe: "Recipe", gpu: str | None, as_json: bool) ->
     chosen = find_gpu(gpu or DEFAULT_GPU)
     from signllava_cli.generation.decoding_estimate import estimate_decoding
 
-    estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, "the tokens of texts are assumed"))
+    with _only_json(as_json):
+        estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:
         typer.echo(json.dumps(asdict(estimate), indent=2))
         return
     _print_decoding(recipe, estimate)
+
+
+@contextlib.contextmanager
+def _only_json(is_quiet: bool) -> Iterator[None]:
+    """Without messages on stdout, which would stand before the JSON object."""
+    from signllava_cli.console import stdout_console
+
+    was_quiet = stdout_console.quiet
+    stdout_console.quiet = was_quiet or is_quiet
+    try:
+        yield
+    finally:
+        stdout_console.quiet = was_quiet
 
 
 def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:

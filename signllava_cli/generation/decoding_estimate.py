@@ -7,6 +7,7 @@ reads all weights and the KV cache once.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -98,10 +99,10 @@ def estimate_decoding(recipe: Recipe, gpu: GPU, prompts: PromptBuilder | None) -
         batch_clips = min(batch_clips, max(1, config.max_tokens_per_batch // clip_len))
     limit, num_processes = usable_memory(gpu), recipe.launch.num_processes or 1
     with fake_model(recipe) as model:
-        memory, cost = _memory(recipe, model, workload, batch_clips, prompt_len)
-        most = most_clips(
-            lambda count: _memory(recipe, model, workload, count, prompt_len)[0].peak, batch_clips, limit
-        )
+        memory_of = cache(lambda count: _memory(recipe, model, workload, count, prompt_len))
+        memory, cost = memory_of(batch_clips)
+        fixed = memory.llm + memory.trained
+        most = most_clips(lambda count: memory_of(count)[0].peak, batch_clips, fixed, limit)
         mean_prompt = max(1, workload.mean_len - workload.answer_len)
         prefill = prefill_cost(model, _shape(workload, 1, mean_prompt))
         head = model.llm_forward.head

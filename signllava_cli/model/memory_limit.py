@@ -1,8 +1,6 @@
 """How much of a GPU's memory a process can use, and the largest batch that fits into it."""
 
-import math
 from collections.abc import Callable
-from functools import cache
 
 from signllava_cli.model.gpus import GPU
 
@@ -15,18 +13,16 @@ def usable_memory(gpu: GPU) -> float:
     return max(0.0, USABLE_SHARE * (gpu.memory - CONTEXT_BYTES))
 
 
-def most_clips(memory: Callable[[int], float], known: int, limit: float) -> int:
+def most_clips(memory: Callable[[int], float], known: int, fixed: float, limit: float) -> int:
     """The most clips of a batch whose `memory` is at most `limit`; 0 if that of one clip is more.
 
-    The memory of a batch grows linearly with its clips but for small terms, so it is computed twice only: for
-    `known` clips and near the limit.
+    It grows linearly but for small terms, so it is computed twice only, for `known` clips and near the limit.
+
+    Args:
+        fixed: the memory that does not depend on the clips.
     """
-    memory = cache(memory)
-    first, second = known, max(known + 1, 2 * known)
-    for _ in range(2):
-        per_clip = (memory(second) - memory(first)) / (second - first)
-        result = math.floor(first + (limit - memory(first)) / per_clip)
-        if result < 1 or result in (first, second):
-            break
-        first, second = second, result
-    return max(0, result)
+    at_known = memory(known)
+    guess = max(1, int((limit - fixed) * known / (at_known - fixed)))
+    other = known + 1 if guess == known else guess
+    per_clip = (memory(other) - at_known) / (other - known)
+    return max(0, int(known + (limit - at_known) // per_clip))

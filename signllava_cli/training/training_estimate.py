@@ -6,6 +6,7 @@ share of the GPU free (`model/memory_limit.py`). Hours are FLOPs divided by an a
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -172,12 +173,13 @@ def _memory(
     buckets = trained if (recipe.launch.num_processes or 1) > 1 else 0.0
     fixed = model.llm_memory + 4 * trained + buckets
 
-    def peak(count: int) -> float:
-        return fixed + _cost(recipe, model, workload, count, workload.longest_len, checkpointing).peak
+    @cache
+    def cost_of(count: int, length: int) -> TrainingCost:
+        return _cost(recipe, model, workload, count, length, checkpointing)
 
-    cost = _cost(recipe, model, workload, num_clips, seq_len, checkpointing)
-    limit = usable_memory(gpu)
-    most = most_clips(peak, max(1, num_clips * seq_len // workload.longest_len), limit)
+    cost, limit, longest = cost_of(num_clips, seq_len), usable_memory(gpu), workload.longest_len
+    known = max(1, num_clips * seq_len // longest)
+    most = most_clips(lambda count: fixed + cost_of(count, longest).peak, known, fixed, limit)
     return TrainingMemory(
         gradient_checkpointing=checkpointing,
         llm=model.llm_memory,
@@ -191,7 +193,7 @@ def _memory(
         working=max(cost.logits, cost.backward),
         peak=fixed + cost.peak,
         fits=fixed + cost.peak <= limit,
-        max_tokens_per_batch=most * workload.longest_len,
+        max_tokens_per_batch=most * longest,
     )
 
 
