@@ -1,5 +1,12 @@
 """`signllava finetune`: train projectors and a LoRA adapter of the quantized LLM (QLoRA)."""
 
+from signllava_cli.cli.estimate import (
+    EstimateOption,
+    GPUOption,
+    JSONOption,
+    print_training_estimate,
+    require_estimate,
+)
 from signllava_cli.cli.options import DryRunOption, RecipeOption, ResumeOption
 from signllava_cli.cli.setting_options import LAUNCH_SETTINGS, SettingOption, setting_options
 
@@ -10,9 +17,17 @@ def finetune(
     overrides: list[str],
     resume: ResumeOption = "auto",
     dry_run: DryRunOption = False,
+    estimate: EstimateOption = False,
+    gpu: GPUOption = None,
+    as_json: JSONOption = False,
 ) -> None:
     """Train projectors and a LoRA adapter of the quantized LLM."""
-    from signllava_cli.launch import run_stage
     from signllava_cli.recipe import read_recipe
+
+    require_estimate(estimate, gpu, as_json)
+    if estimate:
+        print_training_estimate(read_recipe(recipe, overrides), "finetune", gpu, as_json)
+        return
+    from signllava_cli.launch import run_stage
 
     run_stage("finetune", read_recipe(recipe, overrides), resume, dry_run, recipe)

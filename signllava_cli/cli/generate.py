@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.estimate import (
+    EstimateOption,
+    GPUOption,
+    JSONOption,
+    print_decoding_estimate,
+    require_estimate,
+)
 from signllava_cli.cli.setting_options import LAUNCH_SETTINGS, SettingOption, setting_help, setting_options
 
 DECODING, CONTEXT, CONTROLS, LAUNCH = "Decoding", "Context", "Tasks and controls", "Many processes"
@@ -49,6 +56,9 @@ def generate(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="This is job I of an array of N.", rich_help_panel=LAUNCH)
     ] = None,
+    estimate: EstimateOption = False,
+    gpu: GPUOption = None,
+    as_json: JSONOption = False,
 ) -> None:
     """Translate a split, with no context, gold context, or the model's own predictions as context.
 
@@ -56,8 +66,12 @@ def generate(
     """
     from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
 
+    require_estimate(estimate, gpu, as_json)
     folder = find_checkpoint(checkpoint)
     recipe = checkpoint_recipe(folder, [*GENERATION_OVERRIDES, *overrides])
+    if estimate:
+        print_decoding_estimate(recipe, gpu, as_json)
+        return
 
     from signllava_cli.launch import run_or_launch
 

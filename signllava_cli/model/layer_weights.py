@@ -93,7 +93,7 @@ def weights_memory(llm: Any) -> float:
 
     The LLM may be on the device `meta`; under ZeRO-3 it is the memory over all ranks.
     """
-    quantized = {id(module.weight) for module in llm.modules() if _quantization(module)}
+    quantized = {id(module.weight) for module in llm.modules() if bnb_quantization(module)}
     return sum(weight.num_bytes for weight in layer_weights(llm) if weight.is_quantized) + sum(
         full_numel(parameter) * parameter.element_size()
         for parameter in llm.parameters()
@@ -139,7 +139,7 @@ def _describe_weight(
     shape = getattr(parameter, "ds_shape", parameter.shape)
     if len(shape) < 2:
         return None
-    quantization = _quantization(module)
+    quantization = bnb_quantization(module)
     if quantization:
         numel = module.in_features * module.out_features  # type: ignore[operator]
         num_bytes = numel * BYTES_PER_QUANTIZED_WEIGHT[quantization]
@@ -152,7 +152,7 @@ def _describe_weight(
     return LayerWeight(f"{name}.{parameter_name}", numel, kind, has_adapter, False, num_bytes)
 
 
-def _quantization(module: nn.Module) -> str:
+def bnb_quantization(module: nn.Module) -> str:
     """How bitsandbytes has quantized a module, as a key of BYTES_PER_QUANTIZED_WEIGHT, or an empty text."""
     weight = getattr(module, "weight", None)
     if type(weight).__name__ == "Params4bit":

@@ -71,6 +71,13 @@ class _PrefixRecorder(PrefixCache):
         return key, value
 
 
+def record_prefix(decoder: Any, embeddings: Tensor) -> PrefixCache:
+    """The prefix cache of the tokens with these `embeddings` (1, P, hidden); the LLM must use `ATTENTION`."""
+    recorder = _PrefixRecorder()
+    decoder(inputs_embeds=embeddings, use_cache=False, prefix=recorder)
+    return PrefixCache(recorder.keys, recorder.values)
+
+
 def longest_window(config: Any) -> int:
     """The most tokens to which a layer with limited attention attends, by the config of the LLM; 0 without one."""
     sizes = [getattr(config.get_text_config(), key, None) for key in ("sliding_window", "attention_chunk_size")]
@@ -129,12 +136,12 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     expected, tolerance = hidden_states[:, len(ids) :], rounding_tolerance(forward, full, hidden_states)
     llm.set_attn_implementation(ATTENTION)
     try:
-        check, recorder = MaskCheck(), _PrefixRecorder()
+        check = MaskCheck()
         decoder(inputs_embeds=full, use_cache=False, mask_check=check)
         if not check.is_equal or len(check.modules) < llm.config.get_text_config().num_hidden_layers:
             raise CacheError(f"{type(llm).__name__} has layers without attention, or with attention of another kind")
-        decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
-        prefix = PrefixCache(recorder.keys, recorder.values, check.modules, tolerance)
+        prefix = record_prefix(decoder, text)
+        prefix.modules, prefix.tolerance = check.modules, tolerance
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
         require_equal(hidden, expected, tolerance, "prefix cache")
     except CacheError:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from signllava_cli.console import info
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.projector_inputs import projector_inputs
-from signllava_cli.model.llm_forward import divide_forward
+from signllava_cli.model.llm_forward import LLMForward, divide_forward
 from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
 from signllava_cli.model.prefix_cache import CacheError, PrefixCache, build_prefix_cache
@@ -23,13 +23,16 @@ class SignLlavaModel(nn.Module):
         llm: a frozen causal LLM, or a PeftModel of one.
         streams: the recipe's streams, in the order of the sequence.
         seed: of the initial projectors.
+        llm_forward: the parts of the LLM, if they are known; by default they are found and compared with the whole.
     """
 
-    def __init__(self, llm: Any, streams: dict[str, Stream], seed: int) -> None:
+    def __init__(
+        self, llm: Any, streams: dict[str, Stream], seed: int, llm_forward: LLMForward | None = None
+    ) -> None:
         super().__init__()
         self.llm = llm
         self.prefix: PrefixCache | None = None
-        self.llm_forward = divide_forward(llm)
+        self.llm_forward = llm_forward or divide_forward(llm)
         hidden, spread = self.llm_forward.hidden, self.llm_forward.spread
         generator = torch.Generator().manual_seed(seed)
         self.projectors = nn.ModuleDict(

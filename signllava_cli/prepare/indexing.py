@@ -54,6 +54,17 @@ def open_index(root: Path, split: str, streams: Mapping[str, StreamLocation], wo
     return Index(file, root)
 
 
+def open_existing_index(root: Path, split: str, streams: Mapping[str, StreamLocation]) -> Index | None:
+    """The index of `split` if there is one and it is up to date; none is built.
+
+    Raises:
+        UserError: a source file of the index cannot be read.
+    """
+    file = index_file(root, split) if root.is_dir() else None
+    index = _open_if_valid(file, root) if file else None
+    return index if index and index.stale_reason(split, streams) is None else None
+
+
 def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
     """The split of the dataset `data.root` with these streams; its index is built first if needed.
 
