@@ -122,7 +122,7 @@ def forward_signals() -> Iterator[list[signal.Signals]]:
         name = signal.Signals(number)
         children = psutil.Process().children()
         if name == signal.SIGINT and (name in received or not children):
-            _kill(children)
+            kill_families(children)
             raise KeyboardInterrupt
         if not children:
             raise RunStopped(f"stopped by {name.name} before the first step. Run the same command again.")
@@ -141,7 +141,7 @@ def forward_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _kill(children: list[psutil.Process]) -> None:
+def kill_families(children: list[psutil.Process]) -> None:
     """Kill `children` and their descendants."""
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):

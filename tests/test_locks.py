@@ -81,6 +81,16 @@ def test_without_locks_a_command_runs_after_a_warning(signllava: Command, tmp_pa
 
 
 @pytest.mark.usefixtures("without_locks")
+def test_the_check_of_a_run_folder_names_missing_locks(signllava: Command, tmp_path: Path) -> None:
+    ended = signllava("env", "--gpu-check", "--only", "run-folder", "--run-folder", tmp_path)
+    assert ended.code == 2
+    assert "PROBLEM  locks: " in ended.out
+    assert "file system without locks (No locks available)" in ended.out
+    assert "ok       writing: " in ended.out
+    assert "locks" in ended.err
+
+
+@pytest.mark.usefixtures("without_locks")
 def test_processes_that_join_their_parts_at_the_same_time_need_no_lock(tmp_path: Path) -> None:
     ids, num_processes = [f"v/c{number}" for number in range(40)], 4
 

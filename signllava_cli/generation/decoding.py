@@ -162,6 +162,11 @@ class SharedPrefixDecoder:
         self._graphs = CudaGraphs(self._next_logits) if bundle.device.type == "cuda" else None
         self._num_allocations = 0  # of the cache, when its graphs were recorded
 
+    @property
+    def has_cuda_graphs(self) -> bool:
+        """Whether its steps are CUDA graphs."""
+        return self._graphs is not None and self._graphs.is_enabled
+
     @torch.no_grad()
     def admit(self, examples: Sequence[Example]) -> None:
         """Read the prompts of `examples` and choose the first tokens of their hypotheses."""

@@ -8,7 +8,7 @@ import torch
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import UserError, first_line
-from signllava_cli.generation.decoding import decode_all, decoder_in_training, print_slow_decoder
+from signllava_cli.generation.decoding import Decoder, decode_all, decoder_in_training, print_slow_decoder
 from signllava_cli.model.llm_parts import base_llm
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe
@@ -17,8 +17,8 @@ NUM_FRAMES = (2, 4)  # of the two clips, per stream
 NUM_TOKENS = 2
 
 
-def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
-    """Decode two tokens of two clips of zeros as `generate` would; the model is then as before.
+def try_decoding(bundle: ModelBundle, recipe: Recipe) -> Decoder:
+    """Decode two tokens of two clips of zeros as `generate` would, and return the decoder; the model is as before.
 
     Under ZeRO-3 all ranks must call this together.
 
@@ -37,6 +37,7 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
         with decoder_in_training(bundle, recipe) as decoder:
             print_slow_decoder(decoder)
             decode_all(decoder, examples, len(examples))
+        return decoder
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -44,4 +45,3 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
             f"llm.path: {type(llm).__name__} could be trained, but not decoded ({first_line(error)}); use another "
             "LLM."
         ) from error
-

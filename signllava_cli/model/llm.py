@@ -42,10 +42,10 @@ def require_causal(config: recipes.LLM) -> None:
     Raises:
         UserError: it is not, or the path is neither a Hugging Face folder nor an available hub id.
     """
-    require_causal_lm(_read_llm_config(config), f"llm.path: {config.path}")
+    require_causal_lm(read_llm_config(config), f"llm.path: {config.path}")
 
 
-def _read_llm_config(config: recipes.LLM) -> Any:
+def read_llm_config(config: recipes.LLM) -> Any:
     """The config.json of the LLM, as the config class of its architecture."""
     from transformers import AutoConfig
 
@@ -68,7 +68,7 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     is_zero3 = is_deepspeed_zero3_enabled()
-    llm_config, free = _read_llm_config(config), free_memory(device)
+    llm_config, free = read_llm_config(config), free_memory(device)
     if free is not None and not hasattr(llm_config, "quantization_config"):
         require_memory(outline(config), free, f"llm.path: {config.path}")
     dtype, location = getattr(torch, config.dtype), _resolve_path(config)
@@ -97,7 +97,7 @@ def load_llm(config: recipes.LLM, device: torch.device) -> Any:
 
 def outline(config: recipes.LLM) -> Any:
     """The LLM of a recipe on the device `meta` (`outline_llm`): shares and memory without loading it."""
-    llm_config, dtype = _read_llm_config(config), getattr(torch, config.dtype)
+    llm_config, dtype = read_llm_config(config), getattr(torch, config.dtype)
     with _as_user_error(config):
         return outline_llm(llm_config, dtype, _quantization_config(config, dtype))
 
