@@ -1,4 +1,4 @@
-"""Records a decoding step as CUDA graphs: all its kernels are then started by one call, without waiting for the CPU."""
+"""Records a decoding step as CUDA graphs: one call then starts all its kernels, which do not wait for the CPU."""
 
 from collections.abc import Callable
 

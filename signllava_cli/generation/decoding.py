@@ -85,7 +85,7 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
     ids = torch.tensor(bundle.prompts.before_streams, device=bundle.device)
     llm, max_seq_len = base_llm(bundle.model.llm), recipe.data.max_seq_len
     try:
-        if is_partitioned(llm_forward.table.weight):
+        if any(map(is_partitioned, llm_forward.table.parameters())):
             raise CacheError("under ZeRO-3 all ranks must decode the same number of tokens")
         prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
         num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))

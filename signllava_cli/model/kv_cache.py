@@ -1,9 +1,9 @@
 """The KV cache of decoding: the keys and values of the tokens before the next one, for several hypotheses per clip.
 
-The hypotheses of a clip (beams or samples) share its prompt, whose keys and values are stored and read once. Generated
-tokens are stored where they were computed and never move: when a hypothesis continues another one, only the table of
-its ancestors changes, and a mask hides all other tokens from it. So a layer is one call of sdpa, and beams cost no
-copies; the caches of transformers store a prompt once per beam, and reorder all keys and values at each step.
+The hypotheses of a clip (beams or samples) share its prompt, whose keys and values are stored and read once.
+Generated tokens are stored where they were computed and never move: when a hypothesis continues another one, only the
+table of its ancestors changes, and a mask hides all other tokens from it. So a layer is one call of sdpa, and beams
+cost no copies; the caches of transformers store a prompt once per beam, and reorder all keys and values at each step.
 """
 
 from typing import Any

@@ -46,7 +46,7 @@ class PreflightResult:
 
 
 def preflight(session: Session) -> PreflightResult:
-    """Decode some clips, take a step on the longest batch, score a dev batch, and write, read and remove a checkpoint.
+    """Decode some clips, take a step on the longest batch, score a dev batch; write, read and remove a checkpoint.
 
     Raises:
         UserError: an LLM that cannot be decoded, not enough memory or disk space, loss or gradients that are not

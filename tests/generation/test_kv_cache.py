@@ -82,7 +82,7 @@ def test_weights_of_4_bits_are_converted_to_the_values_that_are_multiplied(
 
 
 def llm_with_outliers(dtype: torch.dtype) -> Any:
-    """A Llama whose hidden states have four loud channels, and a first position with large ones, as real LLMs have."""
+    """A Llama whose hidden states have four loud channels, and are large at the first position, as in real LLMs."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         hidden_size=256,
@@ -119,5 +119,7 @@ def test_outliers_in_hidden_states_are_no_reason_for_the_slow_decoder(dtype: tor
 
     rolled = {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()}
     broken = BrokenCache(prefix.keys, rolled, tolerance=prefix.tolerance)
-    with pytest.raises(CacheError, match=r"with the KV cache, hidden states differ by 0\.\d+, relative, at most 0.05"):
+    with pytest.raises(
+        CacheError, match=r"with the KV cache, hidden states differ by 0\.\d+, relative, at most 0.05"
+    ):
         require_equal_decoding(forward, broken, 64)
