@@ -64,6 +64,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=540, help="time limit of all stages together")
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), help="file of the results, JSON lines")
     parser.add_argument("--tiny", action="store_true", help="a tiny LLM instead of one of 8B parameters")
+    parser.add_argument("--quick", action="store_true", help="only the most important sizes of each stage")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--folder", type=Path, help="folder for weights and corpora; kept, and used again")
     parser.add_argument("--in-process", action="store_true", help="run all stages in this process")
@@ -145,6 +146,7 @@ class StageProcess:
             "--folder",
             str(options.folder),
             *(["--tiny"] if options.tiny else []),
+            *(["--quick"] if options.quick else []),
         ]
         environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ, "HF_HUB_OFFLINE": "1"}
         root = str(Path(__file__).resolve().parent.parent)
@@ -172,14 +174,13 @@ class StageProcess:
         if self.process is None:
             return
         out, log = self.options.out, self.log
-        try:
-            self.process.wait(timeout=max(5, self.deadline + 15 - time.time()))
-        except subprocess.TimeoutExpired:
-            report(out, self.name, error="ended at its time limit")
+        error = "ended at its time limit"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            error = f"exit code {self.process.wait(timeout=max(5, self.deadline + 15 - time.time()))}"
         self.end()
         text = log.read_text(errors="replace")
-        if self.process.returncode > 0:
-            report(out, self.name, error=f"exit code {self.process.returncode}", output=text.splitlines()[-12:])
+        if error != "exit code 0":
+            report(out, self.name, error=error, output=text.splitlines()[-12:])
         with out.with_suffix(".log").open("a") as file:
             file.write(f"=== {self.name}\n{text}\n")
 
@@ -205,7 +206,8 @@ def run_stage(name: str, deadline: float, options: argparse.Namespace) -> None:
     from gpu_run import Run
 
     stage = STAGES[name]
-    run = Run(name, torch.device(options.device), options.tiny, options.folder, options.out, deadline)
+    sizes = options.tiny, options.quick
+    run = Run(name, torch.device(options.device), *sizes, options.folder, options.out, deadline)
     getattr(importlib.import_module(stage.module), stage.function)(run)
 
 

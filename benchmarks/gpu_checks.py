@@ -85,7 +85,16 @@ def measure_attention(run: Run) -> None:
         return
     for name, backend in BACKENDS.items():
         for case in ("training, causal", "training, mask", "decoding, mask"):
-            run.attempt(f"{name}: {case}", 5, lambda: _attention_times(run, backend, case))  # noqa: B023
+            run.attempt(f"{name}: {case}", 5, lambda: _try_attention(run, backend, case))  # noqa: B023
+
+
+def _try_attention(run: Run, backend: SDPBackend, case: str) -> Values:
+    try:
+        return _attention_times(run, backend, case)
+    except RuntimeError as error:
+        if "No available kernel" not in str(error):
+            raise
+        return {"figure": "does not compute this", "is_refused": True}
 
 
 def _attention_times(run: Run, backend: SDPBackend, case: str) -> Values:
@@ -195,6 +204,6 @@ def step_and_decode(recipe: Recipe, device: torch.device) -> tuple[float, dict[s
         gradients = {name: weight.grad.cpu() for name, weight in trained.items() if weight.grad is not None}
         model.eval()
         hypotheses = decode_all(open_decoder(bundle, recipe), examples(False), batch_size=4)
-        return float(loss) / targets, gradients, [hypothesis.text for hypothesis in hypotheses]
+        return float(loss.detach()) / targets, gradients, [hypothesis.text for hypothesis in hypotheses]
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed

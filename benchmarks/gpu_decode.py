@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from gpu_run import Run, Values, count_gpu_work, host_peak_gb, make_recipe, open
 
 from signllava_cli.data.examples import Example
 from signllava_cli.data.tasks import translation_instruction
-from signllava_cli.generation.decoding import Decoder, open_decoder
-from signllava_cli.model import kv_cache, llm_forward, prefix_cache
+from signllava_cli.generation.decoding import Decoder, SharedPrefixDecoder, open_decoder
+from signllava_cli.model import llm_forward, prefix_cache
 from signllava_cli.model.decoding_weights import prepare_decoding_weights
-from signllava_cli.model.llm_parts import base_llm
+from signllava_cli.model.llm_parts import base_llm, compile_layers
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.recipe import Recipe
 
@@ -64,14 +64,19 @@ def _decode(run: Run, label: str, bits: int, lora: bool) -> None:
         return
     bundle = loaded[0]
     run.attempt(f"self-test {label}", 5, lambda: try_caches(run, bundle, recipe(8)))
-    for clips in run.size.clips:
-        name = f"{label}, {clips} clips x {BEAMS} beams"
-        run.attempt(name, 15, lambda: measure_decoding(run, bundle, recipe(clips), clips))  # noqa: B023
-    if bits == 4 and run.has_gpu:
-        run.attempt("dequantize", 5, lambda: dequantize(run, bundle))
-        for clips in run.size.clips:
-            name = f"{label}, dequantized, {clips} clips x {BEAMS} beams"
+
+    def measure_all(variant: str, all_clips: Sequence[int]) -> None:
+        for clips in all_clips[-1:] if run.is_quick else all_clips:
+            name = f"{label}{variant}, {clips} clips x {BEAMS} beams"
             run.attempt(name, 15, lambda: measure_decoding(run, bundle, recipe(clips), clips))  # noqa: B023
+
+    measure_all("", run.size.clips if bits == 16 else run.size.clips[-1:])
+    if run.has_gpu and bits == 4:
+        run.attempt("dequantize", 5, lambda: dequantize(run, bundle))
+        measure_all(", dequantized", run.size.clips)
+    if run.has_gpu:  # a CPU compiles for minutes
+        compile_layers(bundle.model.llm)
+        measure_all(", torch.compile", run.size.clips)
 
 
 def dequantize(run: Run, bundle: ModelBundle) -> Values:
@@ -100,7 +105,7 @@ def recorded_differences() -> Iterator[list[float]]:
         differences.append(float(f"{difference:.3g}"))
         return difference
 
-    modules: tuple[Any, ...] = (llm_forward, prefix_cache, kv_cache)
+    modules: tuple[Any, ...] = (llm_forward, prefix_cache)
     for module in modules:
         module.relative_difference = record
     try:
@@ -115,10 +120,11 @@ def try_caches(run: Run, bundle: ModelBundle, recipe: Recipe) -> Values:
     chosen: list[Decoder] = []
     with recorded_differences() as differences:
         seconds = run.time_ms(lambda: chosen.append(open_decoder(bundle, recipe))) / 1e3
-    decoder = type(chosen[0]).__name__
+    decoder = chosen[0].description
+    tolerance = chosen[0].prefix.tolerance if isinstance(chosen[0], SharedPrefixDecoder) else None
     return {
         "figure": f"{decoder}, differences {', '.join(f'{each:.2g}' for each in differences)}",
-        "limit": "0.05",
+        "limit": f"{tolerance:.2g}" if tolerance else "",
         "decoder": decoder,
         "differences": differences,
         "open_seconds": round(seconds, 2),
@@ -148,7 +154,10 @@ def measure_decoding(run: Run, bundle: ModelBundle, recipe: Recipe, clips: int) 
     examples = read_examples(bundle, recipe, clips)
     run.reset_peak()
     decoder = open_decoder(bundle, recipe)
-    values: Values = {"decoder": type(decoder).__name__}
+    values: Values = {
+        "decoder": type(decoder).__name__,
+        "cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled(),
+    }
     first = run.time_ms(lambda: decode(decoder, examples)) / 1e3
     prefill_ms = run.time_ms(lambda: decoder.admit(examples))
     steps: list[float] = []
@@ -166,7 +175,7 @@ def measure_decoding(run: Run, bundle: ModelBundle, recipe: Recipe, clips: int) 
     prompts, batches = sum(example.seq_len for example in examples), TEST_CLIPS / clips
     bytes_stored, bytes_bf16 = weight_bytes(bundle)
     bytes_kv = kv_bytes(bundle, prompts, clips * BEAMS * recipe.generate.max_new_tokens / 2)
-    copy = run.limits().get("copy_tb_per_second")
+    copy, tflops = run.limits().get("copy_tb_per_second"), run.limits().get("tflops")
     values |= {
         "step_ms": round(step_ms, 2),
         "slowest_step_ms": round(max(steps), 2),
@@ -182,14 +191,15 @@ def measure_decoding(run: Run, bundle: ModelBundle, recipe: Recipe, clips: int) 
         # All batches of the split: so many steps each, and its prompts.
         "test_split_minutes": round(batches * (TEST_STEPS * per_token_ms + prefill_ms) / 6e4, 2),
     }
-    if copy:
-        values["bound_ms"] = round((bytes_stored + bytes_kv) / copy / 1e9, 2)
-        values["bound_bf16_ms"] = round((bytes_bf16 + bytes_kv) / copy / 1e9, 2)
-        values["share_of_bound"] = round(values["bound_ms"] / per_token_ms, 3)
-        values["share_of_bf16_bound"] = round(values["bound_bf16_ms"] / per_token_ms, 3)
-    limit = f"{values['bound_ms']} ms ({values['bound_bf16_ms']} in bf16)" if copy else ""
-    figure = f"{step_ms:.1f} ms a step, prefill {prefill_ms:.0f} ms, peak {peak} GB, {values['decoder']}, "
-    return {"figure": figure + f"test split {values['test_split_minutes']} min", "limit": limit, **values}
+    if copy and tflops:  # a step reads all weights and keys, and multiplies each weight once per hypothesis
+        memory_ms, compute_ms = (bytes_bf16 + bytes_kv) / copy / 1e9, bytes_bf16 * clips * BEAMS / tflops / 1e9
+        values |= {"memory_bound_ms": round(memory_ms, 2), "compute_bound_ms": round(compute_ms, 2)}
+        values["times_bound"] = round(per_token_ms / max(memory_ms, compute_ms), 2)
+    parts = [f"{step_ms:.1f} ms a step", f"prefill {prefill_ms:.0f} ms", f"peak {peak} GB", values["decoder"]]
+    parts += [f"{values['launches']:,} launches a step"] if "launches" in values else []
+    parts += [f"test split {values['test_split_minutes']} min"]
+    limit = f"{values['memory_bound_ms']} ms memory, {values['compute_bound_ms']} ms compute" if copy else ""
+    return {"figure": ", ".join(parts), "limit": limit, **values}
 
 
 def decode(decoder: Decoder, examples: list[Example]) -> None:

@@ -95,6 +95,7 @@ class Run:
     stage: str
     device: torch.device
     is_tiny: bool
+    is_quick: bool
     folder: Path
     out: Path
     deadline: float
@@ -302,7 +303,7 @@ def _count_gpu_work(function: Callable[[], object]) -> Values:
             by_name.setdefault(event.name[:80], []).append(duration)
         elif "Launch" in event.name:
             launches += 1
-    longest = sorted(by_name.items(), key=lambda item: -sum(item[1]))[:8]
+    longest = sorted(by_name.items(), key=lambda item: -sum(item[1]))[:20]
     return {
         "kernels": kernels,
         "copies": copies,

@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,7 +20,7 @@ from signllava_cli.generation.mbr import rank_by_agreement
 from signllava_cli.generation.search import Candidate, Search, SearchConfig, init_search
 from signllava_cli.model.kv_cache import KVCache, PrefillRecorder, padded_rows, require_equal_decoding
 from signllava_cli.model.llm_mode import eval_mode
-from signllava_cli.model.llm_parts import base_llm
+from signllava_cli.model.llm_parts import base_llm, compile_layers
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.model.partitioning import is_partitioned
 from signllava_cli.model.prefix_cache import (
@@ -33,7 +33,7 @@ from signllava_cli.model.prefix_cache import (
 from signllava_cli.recipe import Generate, Recipe
 
 SLOWDOWN = "up to 4"  # measured, see docs/llms.md
-KEYS_MULTIPLE = 128  # of the keys that a step reads on a GPU
+KEYS_MULTIPLE = 64  # of the keys that a step reads on a GPU
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
         prefix = build_prefix_cache(llm, llm_forward, ids, max_seq_len)
         num_probed = 2 * PROBE_TOKENS + min(max_seq_len, longest_window(llm.config))
         require_equal_decoding(llm_forward, prefix, num_probed)
+        if recipe.generate.torch_compile:
+            compile_layers(bundle.model.llm)
         return SharedPrefixDecoder(bundle, recipe, prefix)
     except CacheError as error:
         reason = str(error)
@@ -108,6 +110,7 @@ def decoder_in_training(bundle: ModelBundle, recipe: Recipe) -> Iterator[Decoder
     """
     llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
     attention = llm.config._attn_implementation
+    recipe = replace(recipe, generate=replace(recipe.generate, torch_compile=False))
     try:
         # layers that were compiled for training would be compiled again for each step of decoding
         with eval_mode(bundle.model), torch.compiler.set_stance("force_eager"):

@@ -249,7 +249,7 @@ def _metadata(recipe: Recipe, checkpoint: Path, split: Split, source: ContextSou
     ids = [clip.id for clip in split.annotated]
     config = recipe.to_dict()
     decoding = {**config["generate"], "context_source": source.kind}
-    _remove_keys(decoding, "split", "context_from", "batch_size", "max_tokens_per_batch")
+    _remove_keys(decoding, "split", "context_from", "batch_size", "max_tokens_per_batch", "torch_compile")
     _remove_keys(config["llm"], "path")
     _remove_keys(config["tasks"], "train", "dev", "paraphrases")
     for stream in config["streams"].values():

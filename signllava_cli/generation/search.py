@@ -227,11 +227,11 @@ class BeamSearch(Search):
         width, end_of_turn, config = self.config.num_hypotheses, self.config.end_of_turn, self.config.generate
         log_probabilities = logits.log_softmax(-1)  # (C, W, V)
         adjusted = self.config.adjust_scores(log_probabilities, self.ids, self.lengths)
-        totals = adjusted + self.beam_scores[..., None]
         # 2W continuations: W are left even if W of them end. Those of each hypothesis first, which is faster
-        count = min(2 * width, totals.shape[-1])
-        best_scores, best_tokens = totals.topk(count)  # (C, W, 2W)
-        scores, indices = best_scores.flatten(1).topk(2 * width)  # (C, 2W)
+        count = min(2 * width, adjusted.shape[-1])
+        best_scores, best_tokens = adjusted.topk(count)  # (C, W, 2W)
+        totals = best_scores + self.beam_scores[..., None]
+        scores, indices = totals.flatten(1).topk(2 * width)  # (C, 2W)
         parents, tokens = indices // count, best_tokens.flatten(1).gather(1, indices)
         clips = torch.arange(len(parents), device=parents.device)[:, None]
         sums = self.sums.gather(1, parents) + log_probabilities[clips, parents, tokens]

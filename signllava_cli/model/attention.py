@@ -1,8 +1,9 @@
 """The attention function that is registered with transformers: sdpa, with an optional prefix cache or KV cache.
 
 transformers passes a registered attention function every keyword argument of the decoder. `prefix` has the keys and
-values of the constant text (prefix_cache.py), `kv_cache` those of all tokens before the next one in decoding
-(kv_cache.py). Without either, the function is sdpa, with the windows, soft caps and sinks that a layer asks for.
+values of the constant text (prefix_cache.py); in training, each attention module has its own in `PREFIX_KEY` and
+`PREFIX_VALUE` instead, so that all layers are the same to torch.compile. `kv_cache` has those of all tokens before the
+next one in decoding (kv_cache.py). Without any of these, the function is sdpa, with the windows, soft caps and sinks that a layer asks for.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from signllava_cli.console import info
 from signllava_cli.recipe import LLM
 
 ATTENTION = "attention_with_prefix"
+PREFIX_KEY, PREFIX_VALUE = "prefix_key", "prefix_value"  # attributes of an attention module
 
 
 class PrefixKV(Protocol):
@@ -72,20 +74,25 @@ class DecodingKV(Protocol):
 
 @dataclass
 class MaskCheck:
-    """Compares the mask of each layer with the one that `visible_keys` gives for its window."""
+    """Compares the mask of each layer with the one that `visible_keys` gives for its window.
 
-    layers: set[int] = field(default_factory=set)
+    `modules`: by layer, the attention modules that were called.
+    """
+
+    modules: dict[int, nn.Module] = field(default_factory=dict)
     is_equal: bool = True
 
-    def see(self, layer: int, mask: Tensor | None, window: int | None, length: int, device: torch.device) -> None:
-        """Compare the `mask` of a layer: (1, 1, L, L), bool or added to the scores; None is causal."""
+    def see(
+        self, module: nn.Module, mask: Tensor | None, window: int | None, length: int, device: torch.device
+    ) -> None:
+        """Compare the `mask` of a module: (1, 1, L, L), bool or added to the scores; None is causal."""
         positions = torch.arange(length, device=device)
         expected = visible_keys(positions, positions, window)  # (L, L)
         if mask is None:
             seen = visible_keys(positions, positions, None)
         else:
             seen = (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
-        self.layers.add(layer)
+        self.modules[int(module.layer_idx)] = module  # type: ignore[arg-type]
         self.is_equal = self.is_equal and torch.equal(seen, expected)
 
 
@@ -113,19 +120,47 @@ def _attention_forward(
     """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, value width)."""
     scores = Scores.of_layer(query, kwargs)
     if kv_cache is not None:
-        return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
+        return _attend(module, kv_cache, query, key, value, scores), None
     if mask_check is not None:
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
-        mask_check.see(layer, attention_mask, scores.sliding_window, query.shape[2], query.device)
+        mask_check.see(module, attention_mask, scores.sliding_window, query.shape[2], query.device)
     if prefix is not None:
         key, value = _prepend_kv(module, prefix, key, value)
+    elif prefix_mask is not None:
+        key, value = prepend(getattr(module, PREFIX_KEY), key), prepend(getattr(module, PREFIX_VALUE), value)
     mask = attention_mask
     if prefix_mask is not None:
+        if _is_causal(scores, key.shape[2]) and _has_flash_attention(query, value):
+            return _flash_attention(query, key, value, scores.scaling), None
         mask = prefix_mask if scores.sliding_window is None else _limit(prefix_mask, scores.sliding_window)
     if scores.is_plain:
         attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         return attended
     return _explicit_attention(query, key, value, mask, scores), None
+
+
+def _is_causal(scores: Scores, num_keys: int) -> bool:
+    """Whether each query sees all keys before its own, with scores that sdpa can compute."""
+    return scores.is_plain and (scores.sliding_window is None or scores.sliding_window >= num_keys)
+
+
+def _has_flash_attention(query: Tensor, value: Tensor) -> bool:
+    """Whether flash attention can compute this: on a GPU, in 16 bits, and widths as torch's sdpa requires."""
+    width = query.shape[-1]
+    is_supported = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and width == value.shape[-1]
+    return is_supported and width % 8 == 0 and width <= 256 and torch.backends.cuda.flash_sdp_enabled()
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Causal attention (B, L, heads, value width) where the last of L queries sees all of K >= L keys.
+
+    sdpa has no argument for this and would need a mask, which only slower kernels take. The kernel that it calls has
+    it, and shares key-value heads without copies (as torch.nn.attention.bias.causal_lower_right uses it). The
+    self-test of the prefix cache compares it with sdpa.
+    """
+    attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, is_causal=True, scale=scaling
+    )[0]
+    return attended.transpose(1, 2)
 
 
 def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
@@ -147,6 +182,11 @@ def _limit(mask: Tensor, window: int) -> Tensor:
     return mask & visible_keys(keys[num_keys - num_queries :], keys, window)
 
 
+def prepend(prefix: Tensor, sequence: Tensor) -> Tensor:
+    """`prefix` (1, heads, P, width) before each `sequence` (B, heads, L, width): (B, heads, P + L, width)."""
+    return torch.cat([prefix.expand(len(sequence), -1, -1, -1), sequence], dim=2)
+
+
 @torch.compiler.disable
 def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """`prefix.prepend_kv` for the layer of this attention module.
@@ -154,6 +194,14 @@ def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor)
     Not compiled: the layer's index would be a constant of the graph, so each layer would be compiled separately.
     """
     return prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+
+
+@torch.compiler.disable
+def _attend(
+    module: nn.Module, kv_cache: DecodingKV, query: Tensor, key: Tensor, value: Tensor, scores: Scores
+) -> Tensor:
+    """`kv_cache.attend` for the layer of this attention module; not compiled, for the same reason."""
+    return kv_cache.attend(int(module.layer_idx), query, key, value, scores)  # type: ignore[arg-type]
 
 
 AttentionInterface.register(ATTENTION, _attention_forward)

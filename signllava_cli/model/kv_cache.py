@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from signllava_cli.model.attention import Scores, visible_keys
-from signllava_cli.model.llm_forward import LLMForward, relative_difference
+from signllava_cli.model.llm_forward import LLMForward
 from signllava_cli.model.prefix_cache import PROBE_TOKENS, PrefixCache, require_equal
 
 GROWTH_STEPS = 32  # for the tokens of so many steps, space is reserved at a time
@@ -257,4 +257,4 @@ def require_equal_decoding(forward: LLMForward, prefix: PrefixCache, num_tokens:
         hidden.append(decoder(inputs_embeds=token, use_cache=False, **cache.arguments()).last_hidden_state)
         cache.advance(swap)
     expected = reference[:, prompt_len:].expand(2, -1, -1)
-    require_equal(relative_difference(torch.cat(hidden, dim=1), expected), "KV cache")
+    require_equal(torch.cat(hidden, dim=1), expected, prefix.tolerance, "KV cache")

@@ -1,11 +1,11 @@
-"""Modes of an LLM whose weights are frozen, with or without an adapter: training, eval, one sequence a row."""
+"""Training and eval mode of an LLM whose weights are frozen, with or without an adapter."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
-from transformers import masking_utils
+import torch
+from torch import nn
 
 from signllava_cli.model.llm_parts import base_llm, decoder_layers
 
@@ -31,34 +31,22 @@ def set_frozen_mode(llm: Any) -> None:
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing."""
+    """Put the modules of `model` into eval mode inside the block: no dropout, no gradient checkpointing.
+
+    Compiled layers run uncompiled. In decoding each layer has other arguments, so it would be compiled separately, and
+    torch stops compiling a function, training included, after a few such variants (`recompile_limit`).
+    """
     modules = [module for module in model.modules() if module.training and not _keeps_training_mode(module)]
+    is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    uncompiled = torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext()
     for module in modules:
         module.training = False
     try:
-        yield
+        with uncompiled:
+            yield
     finally:
         for module in modules:
             module.training = True
-
-
-@contextlib.contextmanager
-def unpacked_sequences() -> Iterator[None]:
-    """Tell transformers inside the block that no row of a batch holds several sequences.
-
-    It else looks for them in the position ids of every training batch, and the CPU waits for the GPU's answer:
-    https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/masking_utils.py#L776
-    """
-
-    def find_no_packed_sequences(position_ids: Tensor) -> None:
-        return None
-
-    original = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = find_no_packed_sequences
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices = original
 
 
 def _keeps_training_mode(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from signllava_cli.console import info
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.projector_inputs import projector_inputs
 from signllava_cli.model.llm_forward import divide_forward
-from signllava_cli.model.llm_mode import set_frozen_mode, unpacked_sequences
+from signllava_cli.model.llm_mode import set_frozen_mode
 from signllava_cli.model.loss import summed_loss
 from signllava_cli.model.prefix_cache import CacheError, PrefixCache, build_prefix_cache
 from signllava_cli.model.projector import Projector
@@ -60,6 +60,7 @@ class SignLlavaModel(nn.Module):
         except CacheError as error:
             info(f"no prefix cache, the constant text is computed in each step: {error}")
             return False
+        self.prefix.attach()
         return True
 
     def embed(self, batch: Batch) -> Tensor:
@@ -68,15 +69,16 @@ class SignLlavaModel(nn.Module):
         The projector of a stream without frames in this batch runs too, on no frames, so that every rank has a
         gradient for every projector.
         """
-        words = self.llm_forward.embed(batch.input_ids)  # (B, L, hidden)
-        rows = words.reshape(-1, words.shape[-1])  # (B * L, hidden)
+        embeddings = self.llm_forward.embed(batch.input_ids)  # (B, L, hidden)
+        dtype, length = embeddings.dtype, embeddings.shape[1]
         for name, projector in self.projectors.items():
             stream = batch.streams[name]
-            with torch.autocast("cuda", words.dtype, enabled=words.is_cuda and words.dtype != torch.float32):
+            with torch.autocast("cuda", dtype, enabled=embeddings.is_cuda and dtype != torch.float32):
                 projected = projector(stream.frames, stream.windows, len(stream.start_indices))  # (E + 2 C, hidden)
             indices = torch.cat([stream.embedding_indices, stream.start_indices, stream.end_indices])
-            rows = rows.index_copy(0, indices, projected.to(rows.dtype))
-        return rows.view_as(words)
+            # no view, unlike `index_copy` into (B * L, hidden): torch.compile would compile the first layer separately
+            embeddings = embeddings.index_put((indices // length, indices % length), projected.to(dtype))
+        return embeddings
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
         """The cross-entropy summed over the batch's targets (float32 scalar), and the number of targets.
@@ -87,8 +89,7 @@ class SignLlavaModel(nn.Module):
         decoder, head = self.llm_forward.decoder, self.llm_forward.head
         embeddings = self.embed(batch)
         prefix_arguments = self.prefix.arguments(embeddings) if batch.prefix_len and self.prefix else {}
-        with unpacked_sequences():
-            hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state
+        hidden = decoder(inputs_embeds=embeddings, use_cache=False, **prefix_arguments).last_hidden_state
         states = hidden.reshape(-1, hidden.shape[-1])[batch.logit_indices]  # (N, hidden)
         return summed_loss(head, states, batch.targets, label_smoothing), len(batch.targets)
 

@@ -71,6 +71,9 @@ class Generate:
     max_tokens_per_batch: Positive | None = None
     """Tokens that are decoded together at most: the longest prompt and its new tokens, times the clips. Bounds the
     memory of a batch of long clips; beams are not counted. `null`: no bound but `generate.batch_size`."""
+    torch_compile: bool = False
+    """Compile the layers of the LLM with torch.compile before decoding. Worth it for many thousands of clips on a
+    GPU. In transformers: `torch_compile`."""
     ablate: list[str] = dataclasses.field(default_factory=list)
     """Streams that are left out of the sequence. Shows what a stream contributes. Of joined streams, those left out
     are zeros, unless all of them are."""

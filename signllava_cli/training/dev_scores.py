@@ -57,12 +57,21 @@ def dev_loss(
 
 @torch.no_grad()
 def dev_bleu(
-    bundle: ModelBundle, dev_set: LabeledClips, recipe: Recipe, accelerator: Accelerator, should_stop: ShouldStop
+    bundle: ModelBundle,
+    dev_set: LabeledClips,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    should_stop: ShouldStop,
+    num_batches: int | None = None,
 ) -> float | None:
     """Corpus BLEU-4 of the hypotheses of `train.dev_clips` clips, evenly spaced in the split, with gold context.
 
     Decodes by greedy or beam search with the section `generate` of the recipe, of which its splits, context sources,
-    tasks, controls and abstention are not used. (`require_stage` refuses `generate.temperature`.)
+    tasks, controls and abstention are not used. (`require_stage` refuses `generate.temperature`.) The longest clips
+    come first.
+
+    Args:
+        num_batches: decode only the first batches of each rank; default: all.
 
     Returns:
         The BLEU, or None when `should_stop` returned true on a rank before the end.
@@ -72,9 +81,10 @@ def dev_bleu(
     all_clips = dev_set.split.clips
     num_clips = min(recipe.train.dev_clips or len(all_clips), len(all_clips))
     indices = np.linspace(0, len(all_clips) - 1, num_clips).round().astype(int)  # (num_clips,)
-    selected = [all_clips[index] for index in indices.tolist()]
+    num_embeddings = np.sum(list(dev_set.split.count_embeddings().values()), axis=0)
+    selected = sorted((all_clips[index] for index in indices.tolist()), key=lambda clip: -num_embeddings[clip.row])
     batch_size = recipe.generate.batch_size
-    batches = list(_rank_batches(selected, batch_size, accelerator))
+    batches = list(_rank_batches(selected, batch_size, accelerator))[:num_batches]
     pairs: list[tuple[str, str]] = []  # hypothesis, reference
     with decoder_in_training(bundle, recipe) as decoder, progress("dev BLEU", len(batches)) as bar:
         for clips, is_counted in batches:

@@ -46,7 +46,7 @@ class PreflightResult:
 
 
 def preflight(session: Session) -> PreflightResult:
-    """Decode two clips, take a step on the longest batch, score a dev batch, and write, read and remove a checkpoint.
+    """Decode some clips, take a step on the longest batch, score a dev batch, and write, read and remove a checkpoint.
 
     Raises:
         UserError: an LLM that cannot be decoded, not enough memory or disk space, loss or gradients that are not
@@ -58,6 +58,7 @@ def preflight(session: Session) -> PreflightResult:
     size = f"{format_count(num_clips, 'clip')}, {num_tokens} tokens"
     try:
         try_decoding(session.bundle, session.recipe)
+        session.try_dev_decoding()
         result = _zero_lr_step(session, [longest])
         start_time = time.monotonic()
         session.dev_loss(should_stop=lambda: False, num_batches=1)
@@ -66,7 +67,7 @@ def preflight(session: Session) -> PreflightResult:
         raise UserError(
             f"Out of memory: the longest batch of this run ({size}) does not fit. "
             "Set train.gradient_checkpointing=true, or lower train.micro_batch_size, train.max_tokens_per_batch or "
-            "data.max_seq_len."
+            "data.max_seq_len; for dev BLEU, lower generate.batch_size."
         ) from None
     if not result.is_finite:
         raise UserError(

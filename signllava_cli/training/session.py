@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,8 @@ from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.snapshot import Snapshot
 from signllava_cli.training.step import StepResult, with_wait_seconds
 from signllava_cli.training.train_state import TrainState
+
+TRIAL_TOKENS = 2
 
 
 @dataclass
@@ -166,6 +168,17 @@ class Session:
             self.bundle, self.dev_set, self.recipe, self.accelerator, self.collate, should_stop, num_batches
         )
 
+    def dev_bleu(self, should_stop: ShouldStop) -> float | None:
+        """The BLEU of the dev split with the current weights; see `dev_scores.dev_bleu`."""
+        return dev_bleu(self.bundle, self.dev_set, self.recipe, self.accelerator, should_stop)
+
+    def try_dev_decoding(self) -> None:
+        """Decode some tokens of the longest batch of the dev split, if BLEU is computed on it."""
+        if self.recipe.train.metric_for_best_model == "dev_bleu":
+            short = replace(self.recipe.generate, max_new_tokens=TRIAL_TOKENS, min_new_tokens=0)
+            recipe = replace(self.recipe, generate=short)
+            dev_bleu(self.bundle, self.dev_set, recipe, self.accelerator, lambda: False, num_batches=1)
+
     def evaluate(self, should_stop: ShouldStop) -> None:
         """Score the dev split, log the scores and update the link `best`.
 
@@ -178,7 +191,7 @@ class Session:
         loss = self.dev_loss(should_stop)
         bleu = None
         if loss is not None and has_bleu:
-            bleu = dev_bleu(self.bundle, self.dev_set, self.recipe, self.accelerator, should_stop)
+            bleu = self.dev_bleu(should_stop)
         if loss is None or (has_bleu and bleu is None):
             return
         state.eval_pending = False

@@ -84,8 +84,6 @@ def setup_session(
         state = TrainState.read(checkpoint / PROGRESS)
     if recipe.train.gradient_checkpointing:
         model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if recipe.train.torch_compile:
-        compile_layers(model.llm)
     model.train()
     optimizer = make_optimizer(model, recipe)
     engine = open_engine(accelerator, model, optimizer, recipe.train.max_grad_norm)
@@ -93,6 +91,8 @@ def setup_session(
     has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(
         bundle.prompts.before_streams, recipe.data.max_seq_len
     )
+    if recipe.train.torch_compile:  # after the probes of the prefix cache, which would be compiled too
+        compile_layers(model.llm)
     session = Session(
         recipe=recipe,
         stage=stage,

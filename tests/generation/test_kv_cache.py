@@ -12,9 +12,12 @@ from torch import Tensor
 from signllava_cli.generation import decoding
 from signllava_cli.generation.decoding import SharedPrefixDecoder, decode_all, open_decoder
 from signllava_cli.model import kv_cache
+from signllava_cli.model.decoding_weights import dequantize_layers, quantized_weights
 from signllava_cli.model.kv_cache import require_equal_decoding
-from signllava_cli.model.llm_forward import divide_forward
+from signllava_cli.model.llm_forward import divide_forward, relative_difference
+from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.prefix_cache import CacheError, PrefixCache, build_prefix_cache
+from signllava_cli.recipe import read_recipe
 
 
 class StepsOfFewShapes:
@@ -61,6 +64,33 @@ def test_padding_to_few_shapes_does_not_change_hypotheses(
     assert len(steps.shapes) < 12
 
 
+@pytest.mark.drill  # compiles for a minute
+def test_compiled_layers_give_the_same_hypotheses(run: Path) -> None:
+    hypotheses = []
+    for compiles in ("false", "true"):
+        recipe, bundle, split = open_run(run, f"generate.torch_compile={compiles}")
+        examples = gold_examples(recipe, bundle, split, 6)
+        hypotheses.append(decode_all(open_decoder(bundle, recipe), examples, 3))
+    assert [hypothesis.text for hypothesis in hypotheses[0]] == [hypothesis.text for hypothesis in hypotheses[1]]
+
+
+def test_weights_of_4_bits_are_converted_to_the_values_that_are_multiplied(
+    settings: list[str],
+) -> None:
+    """What a GPU with enough memory does before decoding."""
+    recipe = read_recipe("toy/tiny_finetune", [*settings, "init.projector=null", "llm.bits=4", "llm.dtype=bfloat16"])
+    bundle = load_model_bundle(recipe, torch.device("cpu"))
+    llm = bundle.model.llm
+    layer = llm.base_model.model.model.layers[0].mlp.down_proj.base_layer
+    inputs = torch.randn(3, layer.in_features, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    expected = layer(inputs)
+    dequantize_layers(llm, torch.bfloat16)
+    converted = llm.base_model.model.model.layers[0].mlp.down_proj.base_layer
+    assert type(converted) is torch.nn.Linear
+    assert not quantized_weights(llm)
+    assert relative_difference(converted(inputs), expected) < 0.004  # the rounding of bfloat16
+
+
 def llm_with_outliers(dtype: torch.dtype) -> Any:
     """A Llama whose hidden states have four loud channels, and a first position with large ones, as real LLMs have."""
     torch.manual_seed(0)
@@ -97,6 +127,7 @@ def test_outliers_in_hidden_states_are_no_reason_for_the_slow_decoder(dtype: tor
         def arguments(self, embeddings: Tensor) -> dict[str, Any]:
             return prefix.arguments(embeddings)
 
-    broken = BrokenCache(prefix.keys, {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()})
+    rolled = {layer: values.roll(1, dims=2) for layer, values in prefix.values.items()}
+    broken = BrokenCache(prefix.keys, rolled, tolerance=prefix.tolerance)
     with pytest.raises(CacheError, match=r"with the KV cache, hidden states differ by 0\.\d+, relative, at most 0.05"):
         require_equal_decoding(forward, broken, 64)

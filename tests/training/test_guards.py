@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from signllava_cli.data.annotations import read_annotations
+from signllava_cli.evaluation.metrics.all_metrics import METRICS
+from signllava_cli.generation import decoding
 from signllava_cli.training.loss_spikes import is_spike
 from signllava_cli.training.train_state import TrainState
 
@@ -166,6 +168,30 @@ def test_best_by_bleu_decodes_a_fixed_subset_and_patience_ends_the_run(
     again = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
     assert again.code == 0
     assert (run / "last").resolve().name == "step-000003"
+
+
+def test_dev_bleu_is_the_bleu_of_generate(
+    signllava: Command, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is computed by our decoder: transformers' generate would keep the logits of all steps in memory."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("dev BLEU was decoded by transformers' generate")
+
+    monkeypatch.setattr(decoding, "generate_batch", refuse)
+    more = ["train.metric_for_best_model=dev_bleu", "train.max_steps=2", "generate.max_new_tokens=6"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    (bleu,) = [line["dev_bleu"] for line in read_metrics(tmp_path / "run") if "dev_bleu" in line]
+    out = tmp_path / "predictions"
+    ended = signllava("generate", "-c", tmp_path / "run", "--split", "dev", "--context-source", "gold", "--out", out)
+    assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    texts = {key: [row[key] for row in rows] for key in ("hypothesis", "reference")}
+    scores = METRICS["bleu"].metric().compute(predictions=texts["hypothesis"], references=texts["reference"])
+    assert bleu == pytest.approx(scores["bleu4"])
+    assert bleu > 0
+    assert json.loads((out / "predictions.meta.json").read_text())["decoder"] == "KV cache"
 
 
 def test_max_hours_stops_a_run_with_its_state_saved(signllava: Command, settings: list[str], tmp_path: Path) -> None:
