@@ -79,8 +79,8 @@ class Train:
     pretrain, where the LLM is frozen; compared with the plain computation at the start, and switched off where the
     LLM gives other results with it."""
     torch_compile: bool = False
-    """Whether torch.compile compiles the LLM's layers. Costs seconds to minutes at the start, pays in long runs on
-    GPUs. In transformers: `torch_compile`."""
+    """Whether torch.compile compiles the LLM's layers. The first step takes a minute more; on GPUs all others are
+    about a third faster and need a fifth less memory (docs/gpu.md). In transformers: `torch_compile`."""
     eval_steps: Positive = 500
     """Optimizer steps between two evaluations of the dev split. In transformers and Sign_LLaVA: `eval_steps`."""
     save_steps: Positive = 500

@@ -4,10 +4,12 @@ An out-of-memory error or a full disk then stops the run in its first minute, no
 does not change the state of the run: its steps have a learning rate of zero, and AdamW's state is restored.
 """
 
+import contextlib
 import math
 import resource
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ import torch
 from signllava_cli.console import info, print_table
 from signllava_cli.data.batches import Batch
 from signllava_cli.data.training_set import longest_batch
-from signllava_cli.errors import UserError, format_count
+from signllava_cli.errors import UserError, first_line, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_folder
 from signllava_cli.generation.trial import try_decoding
 from signllava_cli.model.layer_weights import weights_memory
@@ -59,7 +61,8 @@ def preflight(session: Session) -> PreflightResult:
     try:
         try_decoding(session.bundle, session.recipe)
         session.try_dev_decoding()
-        result = _zero_lr_step(session, [longest])
+        with _refusing_compilation_errors(session.recipe.train.torch_compile):
+            result = _zero_lr_step(session, [longest])
         start_time = time.monotonic()
         session.dev_loss(should_stop=lambda: False, num_batches=1)
         dev_seconds = time.monotonic() - start_time
@@ -81,6 +84,23 @@ def preflight(session: Session) -> PreflightResult:
         f"checkpoint {checkpoint_size / 2**20:.1f} MiB written, read back and removed"
     )
     return PreflightResult(num_clips, num_tokens, memory, checkpoint_size, dev_seconds)
+
+
+@contextlib.contextmanager
+def _refusing_compilation_errors(torch_compile: bool) -> Iterator[None]:
+    """Turn the errors of torch.compile into a UserError: a GPU needs a C compiler for it, a CPU one of C++."""
+    if not torch_compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise UserError(
+            f"train.torch_compile: the LLM's layers could not be compiled ({first_line(error)}); install a compiler "
+            "(gcc), or set train.torch_compile=false."
+        ) from error
 
 
 def dry_run(session: Session) -> None:

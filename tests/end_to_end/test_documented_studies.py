@@ -28,7 +28,7 @@ if "--launch" in words:
     del words[at : at + 2]
 llm = ["--set", "llm.path={llm}"]
 train = ["train.max_steps=2", "train.batch_size=4", "train.micro_batch_size=2"]
-train += ["data.num_workers=0", "llm.dtype=float32"]
+train += ["data.num_workers=0", "llm.dtype=float32", "train.torch_compile=false"]
 if words[0] in ("pretrain", "finetune"):
     words += [word for setting in train for word in ("--set", setting)] + llm
     words += ["--set", "llm.bits=32"] if words[0] == "pretrain" else []

@@ -98,3 +98,19 @@ def test_decoding_and_probes_are_not_compiled() -> None:
     assert num_graphs() == 0
     llm(input_ids=torch.arange(3, 14)[None], use_cache=False)
     assert num_graphs() == 1
+
+
+def test_layers_that_cannot_be_compiled_are_an_error_of_the_preflight(
+    signllava: Command, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler.")
+
+    def compile_module(module: Any, **options: Any) -> None:
+        module._compiled_call_impl = torch.compile(module._call_impl, backend=fail, **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_module)
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.torch_compile=true"]))
+    assert ended.code == 2, ended.err
+    assert "Failed to find C compiler" in ended.err
+    assert "set train.torch_compile=false" in ended.err
