@@ -50,12 +50,17 @@ def try_decoding(bundle: ModelBundle, recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def _restored(bundle: ModelBundle) -> Iterator[None]:
-    """Undo inside this block what a decoder changes: no gradients, another attention function."""
+    """Undo after this block what a decoder changes: no gradients, another attention function.
+
+    Deterministic algorithms are off inside: sampling sums probabilities, for which GPUs have none.
+    """
     llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
-    attention = llm.config._attn_implementation
+    attention, is_deterministic = llm.config._attn_implementation, torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
+        torch.use_deterministic_algorithms(is_deterministic)
         for parameter in trained:
             parameter.requires_grad_(True)
         llm.set_attn_implementation(attention)
