@@ -103,16 +103,19 @@ def open_decoder(bundle: ModelBundle, recipe: Recipe) -> Decoder:
 def decoder_in_training(bundle: ModelBundle, recipe: Recipe) -> Iterator[Decoder]:
     """The decoder for the present weights of a model that is trained; the model is afterwards as before.
 
+    Deterministic algorithms are off inside: sampling sums probabilities, for which GPUs have none.
+
     Raises:
         UserError: as `open_decoder`.
     """
     llm, trained = base_llm(bundle.model.llm), list(bundle.model.trainable_parameters().values())
-    attention = llm.config._attn_implementation
+    attention, is_deterministic = llm.config._attn_implementation, torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
     try:
-        # layers that were compiled for training would be compiled again for each step of decoding
-        with eval_mode(bundle.model), torch.compiler.set_stance("force_eager"):
+        with eval_mode(bundle.model):
             yield open_decoder(bundle, recipe)
     finally:
+        torch.use_deterministic_algorithms(is_deterministic)
         for parameter in trained:
             parameter.requires_grad_(True)
         llm.set_attn_implementation(attention)

@@ -78,6 +78,9 @@ class Train:
     """Whether the constant text before the streams is computed once instead of in every sequence. Saves time in
     pretrain, where the LLM is frozen; compared with the plain computation at the start, and switched off where the
     LLM gives other results with it."""
+    deterministic: bool = False
+    """Whether GPUs sum in a fixed order, as CPUs do. A run that is repeated or resumed on the same number and kind of
+    GPUs then has the same weights, bit for bit; some sums take longer. In transformers: `full_determinism`."""
     torch_compile: bool = False
     """Whether torch.compile compiles the LLM's layers. The first step takes a minute more; on GPUs all others are
     about a third faster and need a fifth less memory (docs/gpu.md). In transformers: `torch_compile`."""

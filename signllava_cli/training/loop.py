@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from signllava_cli.console import log_to, progress
+from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
 from signllava_cli.training.accelerator import start_accelerator
@@ -48,7 +49,8 @@ def train(
     accelerator = start_accelerator(recipe)
     run_folder = RunFolder(recipe.run.output_dir)
     log = contextlib.nullcontext() if dry_run else log_to(run_folder.log)
-    with log, request.handle_signals(), contextlib.closing(run_folder):
+    has_fixed_order = deterministic_algorithms(recipe.train.deterministic)
+    with log, request.handle_signals(), contextlib.closing(run_folder), has_fixed_order:
         session = setup_session(recipe, stage, accelerator, run_folder, resume, source)
         if dry_run and not session.is_finished:
             run_dry_run(session)

@@ -58,6 +58,7 @@ SAFE_TO_CHANGE = (
     "train.max_hours",
     "train.micro_batch_size",
     "train.preflight",
+    "train.deterministic",
     "train.skip_nonfinite",
     "train.early_stopping_patience",
 )

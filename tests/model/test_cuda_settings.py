@@ -1,4 +1,4 @@
-"""What GPUs need: no cuDNN attention, weights loaded on their device, an adapter in 16 bits, growing segments.
+"""What GPUs need: no cuDNN attention, weights on their device, an adapter in 16 bits, sums in a fixed order.
 
 All of this is set on every machine or can be switched on without a GPU, so it is tested on CPUs.
 """
@@ -14,6 +14,8 @@ from conftest import Ended, sets
 from families import make_llm
 from torch import Tensor, nn
 
+from signllava_cli.errors import UserError
+from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.model.llm import load_llm
 from signllava_cli.model.llm_forward import relative_difference
 from signllava_cli.model.lora import add_lora, cast_adapter, compute_in_input_dtype
@@ -161,3 +163,53 @@ def test_adapter_that_is_stored_in_16_bits_decodes_the_same() -> None:
     cast_adapter(llm, torch.bfloat16)
     assert {parameter.dtype for parameter in llm.parameters()} == {torch.bfloat16}
     assert torch.equal(llm(input_ids=torch.arange(3, 35)[None]).logits, expected)
+
+
+@pytest.mark.parametrize("is_deterministic", [False, True])
+def test_deterministic_runs_sum_in_a_fixed_order(
+    is_deterministic: bool, signllava: Command, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from signllava_cli.generation import trial
+    from signllava_cli.training import loop
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is restored
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    states, sampling_states = [], []
+    take_step, decode = loop.optimizer_step, trial.decode_all
+
+    def spy_decoding(*args: Any) -> Any:
+        sampling_states.append(torch.are_deterministic_algorithms_enabled())
+        return decode(*args)
+
+    def spy(*args: Any) -> Any:
+        states.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()  # attention's gradients would vary
+        return take_step(*args)
+
+    monkeypatch.setattr(loop, "optimizer_step", spy)
+    monkeypatch.setattr(trial, "decode_all", spy_decoding)
+    # the preflight decodes by sampling, whose sums have no fixed order on GPUs
+    more = ["train.max_steps=1", f"train.deterministic={is_deterministic}", "generate.temperature=1"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    assert sampling_states == [False]
+    assert states == [(True, ":4096:8") if is_deterministic else (False, None)]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_workspace_that_varies_is_refused(
+    signllava: Command, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.deterministic=true"]))
+    assert ended.code == 2
+    assert "train.deterministic: cuBLAS is not deterministic with CUBLAS_WORKSPACE_CONFIG=:0:0" in ended.err
+
+
+def test_an_operation_without_a_fixed_order_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    varying = torch.zeros(4)
+    message = r"train\.deterministic: put_ .*; set it to false"
+    with pytest.raises(UserError, match=message), deterministic_algorithms(True):
+        varying.put_(torch.tensor([0, 0]), torch.ones(2))
+    assert not torch.are_deterministic_algorithms_enabled()
