@@ -82,10 +82,11 @@ def build_prefix_cache(llm: Any, forward: LLMForward, ids: Tensor, max_seq_len: 
     full = torch.cat([text, probe], dim=1)
     expected = decoder(inputs_embeds=full, use_cache=False).last_hidden_state[:, len(ids) :]
     llm.set_attn_implementation(ATTENTION)
-    check = MaskCheck()
+    check, recorder = MaskCheck(), _PrefixRecorder()
     decoder(inputs_embeds=full, use_cache=False, mask_check=check)
     if check.is_equal and len(check.layers) == llm.config.get_text_config().num_hidden_layers:
-        prefix = record_prefix(decoder, text)
+        decoder(inputs_embeds=text, use_cache=False, prefix=recorder)
+        prefix = PrefixCache(recorder.keys, recorder.values)
         hidden = decoder(inputs_embeds=probe, use_cache=False, **prefix.arguments(probe)).last_hidden_state
         if nearly_equal(hidden, expected, TOLERANCE):
             return prefix
