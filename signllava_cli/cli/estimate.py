@@ -122,7 +122,7 @@ def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:
         ["padding", "unknown" if estimate.padding is None else f"{100 * estimate.padding:.0f} %"],
         ["hours, assumed", _format_hours(estimate.hours, estimate.num_processes)],
     ]
-    print_table(f"Estimate for {estimate.gpu}", ["", "whole run"], rows)
+    print_table(f"Estimate for {estimate.gpu}", ["", "estimate"], rows)
     kinds = [
         ("weights of the LLM", "llm"),
         ("projectors and adapter", "trained"),
@@ -164,7 +164,7 @@ def _print_decoding(recipe: "Recipe", estimate: "DecodingEstimate") -> None:
         ["FLOPs of new tokens", f"{estimate.decoding_flops:.3g}"],
         ["hours, assumed", _format_hours(estimate.hours, estimate.num_processes)],
     ]
-    print_table(f"Estimate for {estimate.gpu}", ["", "whole split"], rows)
+    print_table(f"Estimate for {estimate.gpu}", ["", "estimate"], rows)
     memory_rows = [
         ["weights of the LLM", _gib(memory.llm)],
         ["projectors and adapter", _gib(memory.trained)],

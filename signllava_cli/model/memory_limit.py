@@ -5,6 +5,7 @@ from collections.abc import Callable
 from signllava_cli.model.gpus import GPU
 
 CONTEXT_BYTES = 2**30  # CUDA's context and kernels, workspaces of cuBLAS, buffers of NCCL
+MAX_CLIPS = 500  # of a batch whose memory is computed; that of more is extrapolated
 USABLE_SHARE = 0.95  # of the rest: torch's allocator keeps some memory in pieces that are too small
 
 
@@ -22,7 +23,7 @@ def most_clips(memory: Callable[[int], float], known: int, fixed: float, limit: 
         fixed: the memory that does not depend on the clips.
     """
     at_known = memory(known)
-    guess = max(1, int((limit - fixed) * known / (at_known - fixed)))
+    guess = min(max(1, int((limit - fixed) * known / (at_known - fixed))), MAX_CLIPS)
     other = known + 1 if guess == known else guess
     per_clip = (memory(other) - at_known) / (other - known)
     return max(0, int(known + (limit - at_known) // per_clip))
