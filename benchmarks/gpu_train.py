@@ -12,6 +12,7 @@ from torch import nn
 
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.training_set import training_steps
+from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.model.llm_parts import base_llm, compile_layers, decoder_layers
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.recipe import Recipe
@@ -49,6 +50,9 @@ def _train(run: Run, label: str, bits: int, lora: bool) -> None:
     for budget, checkpointing in itertools.islice(settings, 1 if run.is_quick else None):
         name = f"{label}, {budget} tokens, checkpointing {'on' if checkpointing else 'off'}"
         run.attempt(name, 15, lambda: training.measure(budget, checkpointing))  # noqa: B023
+    if not lora:
+        name = f"{label}, 8k tokens, checkpointing off, deterministic"
+        run.attempt(name, 15, training.measure_deterministic)
     if run.has_gpu:  # a CPU compiles for minutes
         run.attempt(f"{label}, 8k tokens, torch.compile", 60, training.measure_compiled)
 
@@ -122,6 +126,11 @@ class _Training:
             waits = values["synchronizations"] / len(last)
             figure += f", {values['launches']:,} launches and {waits:.1f} waits a micro-batch"
         return {"figure": figure, "limit": f"{measured} TFLOP/s" if measured else "", **values}
+
+    def measure_deterministic(self) -> Values:
+        """As `measure`, with `train.deterministic`."""
+        with deterministic_algorithms(is_enabled=True):
+            return self.measure("8k", checkpointing=False)
 
     def measure_compiled(self) -> Values:
         """As `measure`, with compiled layers; the time of the compilation is that of the warm-up steps."""
