@@ -62,7 +62,7 @@ def _missing_gpu() -> CheckResult:
 
 def _describe_gpu(index: int) -> tuple[str, str]:
     free, total = torch.cuda.mem_get_info(index)
-    capability, driver = torch.cuda.get_device_capability(index), torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    capability = torch.cuda.get_device_capability(index)
     with torch.cuda.device(index):
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     problems = []
@@ -73,7 +73,7 @@ def _describe_gpu(index: int) -> tuple[str, str]:
     seen = (
         f"{torch.cuda.get_device_name(index)}, {format_bytes(free)} of {format_bytes(total)} free, compute "
         f"capability {capability[0]}.{capability[1]}, {'with' if has_bf16 else 'without'} bfloat16; torch "
-        f"{torch.__version__} for CUDA {torch.version.cuda}, driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
+        f"{torch.__version__} for CUDA {torch.version.cuda}"
     )
     return seen, "; ".join(problems)
 
