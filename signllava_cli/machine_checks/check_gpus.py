@@ -55,7 +55,10 @@ def check_gpus(llm: LLM | None) -> Iterator[CheckResult]:
 def _missing_gpu() -> CheckResult:
     if Path("/dev/nvidia0").exists():
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for CPUs"
-        fix = f"torch {torch.__version__}, {build}, does not use it: install a build that fits the driver"
+        fix = (
+            f"torch {torch.__version__}, {build}, does not see it: unset CUDA_VISIBLE_DEVICES if it is empty, or "
+            "install a build of torch that fits the driver"
+        )
         return CheckResult("GPU", "there is a GPU, /dev/nvidia0", fix)
     return CheckResult("GPU", NO_GPU, is_skipped=True)
 

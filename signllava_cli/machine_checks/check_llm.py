@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from signllava_cli.data.batches import training_collator
-from signllava_cli.data.examples import ExampleBuilder
+from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.errors import format_count
 from signllava_cli.generation.decoding import SharedPrefixDecoder
@@ -67,22 +67,7 @@ class _Trial:
         return f"{seen}, {decoder.description}{graphs}, {self._peak()}", ""  # without graphs on a GPU it has warned
 
     def train(self) -> tuple[str, str]:
-        recipe, model, device = self.recipe, self.bundle.model, self.accelerator.device
-        builder = ExampleBuilder(
-            self.bundle.prompts,
-            recipe.streams,
-            recipe.data.max_seq_len,
-            recipe.data.min_frames,
-            recipe.context.prelude,
-        )
-        rng = np.random.default_rng(recipe.run.seed)
-        frames = {  # more than fit: the builder removes frames until the sequence has max_seq_len tokens
-            name: rng.normal(size=(stream.stride * recipe.data.max_seq_len, stream.width)).astype(np.float16)
-            for name, stream in recipe.streams.items()
-        }
-        example = builder.build("trial", frames, translation_instruction(recipe.tasks, ANSWER), [])
-        config, budget = recipe.train, recipe.train.max_tokens_per_batch
-        num_clips = config.micro_batch_size if budget is None else max(1, budget // example.seq_len)
+        recipe, model, config = self.recipe, self.bundle.model, self.recipe.train
         if config.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if config.torch_compile:
@@ -91,24 +76,40 @@ class _Trial:
         optimizer = make_optimizer(model, recipe)
         engine = open_engine(self.accelerator, model, optimizer, config.max_grad_norm)
         set_learning_rate(optimizer, 1.0)
-        has_prefix = config.reuse_prefix and model.reuse_prefix(
-            self.bundle.prompts.before_streams, recipe.data.max_seq_len
-        )
-        batch = training_collator(recipe, self.bundle.pad_id, has_prefix)([example] * num_clips)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        prefix, max_seq_len = self.bundle.prompts.before_streams, recipe.data.max_seq_len
+        has_prefix = config.reuse_prefix and model.reuse_prefix(prefix, max_seq_len)
+        examples = self._longest_examples()
+        batch = training_collator(recipe, self.bundle.pad_id, has_prefix)(examples)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
         smoothing = config.label_smoothing
         results = [optimizer_step(engine, [batch], smoothing, self.accelerator) for _ in range(NUM_STEPS)]
-        losses = ", ".join(f"{result.loss:.4f}" for result in results)
         seen = (
-            f"{format_count(num_clips, 'clip')} of {example.seq_len} tokens, {'with' if has_prefix else 'without'} "
-            f"prefix cache: losses {losses}, {results[-1].num_tokens / results[-1].seconds:,.0f} tokens per second, "
-            f"{self._peak()}"
+            f"{format_count(len(examples), 'clip')} of {examples[0].seq_len} tokens, "
+            f"{'with' if has_prefix else 'without'} prefix cache: losses "
+            f"{', '.join(f'{result.loss:.4f}' for result in results)}, "
+            f"{results[-1].num_tokens / results[-1].seconds:,.0f} tokens per second, {self._peak()}"
         )
         if not all(result.is_finite for result in results):
             return seen, "the loss or its gradients are not finite: check the weights of the LLM, or use bfloat16"
         is_slow = config.reuse_prefix and not has_prefix and not recipe.lora.enabled
         return seen, f"no prefix cache: {SLOW_LLM}" if is_slow else ""
+
+    def _longest_examples(self) -> list[Example]:
+        """Clips of random frames that fill `data.max_seq_len`, as many as the recipe allows in a micro-batch."""
+        recipe, max_seq_len = self.recipe, self.recipe.data.max_seq_len
+        rng = np.random.default_rng(recipe.run.seed)
+        frames = {  # more than fit: the builder removes some
+            name: rng.normal(size=(stream.stride * max_seq_len, stream.width)).astype(np.float16)
+            for name, stream in recipe.streams.items()
+        }
+        builder = ExampleBuilder(
+            self.bundle.prompts, recipe.streams, max_seq_len, recipe.data.min_frames, recipe.context.prelude
+        )
+        example = builder.build("trial", frames, translation_instruction(recipe.tasks, ANSWER), [])
+        budget = recipe.train.max_tokens_per_batch
+        num_clips = recipe.train.micro_batch_size if budget is None else max(1, budget // example.seq_len)
+        return [example] * num_clips
 
     def _peak(self) -> str:
         return f"peak memory {format_bytes(peak_memory(self.accelerator.device))}"

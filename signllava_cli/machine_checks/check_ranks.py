@@ -1,5 +1,7 @@
 """Two ranks, started as a user would start them, must have the losses of one."""
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -40,7 +42,8 @@ def _compare_ranks() -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="signllava-") as name:
         folder = Path(name)
         write_toy_corpus(folder / "corpus")
-        save_tiny_llm(folder / "llm", folder / "corpus", read_recipe(RECIPE).tasks, steps=1)
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress
+            save_tiny_llm(folder / "llm", folder / "corpus", read_recipe(RECIPE).tasks, steps=1)
         one = _train(folder, "one", environment)
         two = _train(folder, "two", environment, "--launch", profile, "--num-processes", "2")
     seen = f"2 ranks on {where}: losses {_format(two)}, on one rank {_format(one)}"

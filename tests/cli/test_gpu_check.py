@@ -73,6 +73,7 @@ def test_a_slow_decoder_is_named_with_its_reason(signllava: Command, tiny_llm: P
     assert "no prefix cache" in checks["training step"]["problem"]
 
 
+@pytest.mark.drill
 def test_an_llm_that_cannot_be_loaded_hides_no_other_check(signllava: Command, tmp_path: Path) -> None:
     options = ["--llm", tmp_path / "missing", "--run-folder", tmp_path, *only("llm", "run-folder")]
     ended, checks = check(signllava, *options)
