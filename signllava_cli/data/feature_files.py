@@ -168,13 +168,18 @@ def read_features(source: ClipSource, handles: HDF5FileCache) -> ClipFeatures:
         case "pose":
             values, normalization = normalize_landmarks(read_pose_file(source.file))
         case _:
-            frames = _to_float16(read_array(source, handles))
+            frames = to_float16(read_array(source, handles))
             layout = read_layout(handles.open(source.file)) if source.format == "hdf5" else None
             return ClipFeatures(frames, layout=layout)
-    return ClipFeatures(_to_float16(values), normalization, LAYOUT_DESCRIPTION)
+    return ClipFeatures(to_float16(values), normalization, LAYOUT_DESCRIPTION)
 
 
-def _to_float16(values: np.ndarray) -> np.ndarray:
+def to_float16(values: np.ndarray) -> np.ndarray:
+    """`values` as they are stored.
+
+    Raises:
+        UnreadableClip: they are not (T >= 1, D) of numbers in the range of float16.
+    """
     if values.dtype.kind not in "fiu":
         raise UnreadableClip(f"dtype {values.dtype}, expected numbers")
     if values.ndim != 2 or not values.shape[1]:
