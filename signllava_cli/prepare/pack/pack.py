@@ -25,29 +25,41 @@ def pack(request: PackRequest, out: StreamPaths, workers: int, overwrite: bool) 
         RunStopped: a signal arrived; the same command continues.
     """
     recordings = read_annotations(out.root, out.split)
-    clips = [clip for recording in recordings for clip in recording.clips]
     with out.lock():
-        for temporary in out.list_temporary_files():
-            temporary.unlink()
-        locations = find_clips(request, clips)
+        locations = find_clips(request, [clip for recording in recordings for clip in recording.clips])
         if any(source.format == "pose" for source in locations.sources.values()):
             require_pose_format()
-        fingerprint = PackFingerprint.of(request, clips, locations)
-        plan = None if overwrite else _read_matching_plan(fingerprint, out)
-        if plan is None:
-            plan = _write_plan(fingerprint, recordings, locations, out)
-        shards = _assign_clips(plan, recordings, locations, out)
-        unwritten = [shard for shard in shards if not shard.file.exists()]
-        if unwritten:
-            info(f"writing {len(unwritten)} of {len(shards)} shards")
-            write_shards(unwritten, workers)
-        result = read_result(shards, locations)
-        if unwritten or not out.metadata.exists():
-            write_json(out.report, result.to_json(out, plan))
-            write_json(out.metadata, result.shard_map(plan))
-        else:
-            info("packed before: nothing to do")
-        print_result(result, out, plan)
+        pack_locations(request, recordings, locations, out, workers, overwrite)
+
+
+def pack_locations(
+    request: PackRequest,
+    recordings: Sequence[Recording],
+    locations: ClipLocations,
+    out: StreamPaths,
+    workers: int,
+    overwrite: bool,
+) -> None:
+    """Pack clips whose arrays were found with `request`; the caller holds the lock of `out`. Errors: see `pack`."""
+    for temporary in out.list_temporary_files():
+        temporary.unlink()
+    clips = [clip for recording in recordings for clip in recording.clips]
+    fingerprint = PackFingerprint.of(request, clips, locations)
+    plan = None if overwrite else _read_matching_plan(fingerprint, out)
+    if plan is None:
+        plan = _write_plan(fingerprint, recordings, locations, out)
+    shards = _assign_clips(plan, recordings, locations, out)
+    unwritten = [shard for shard in shards if not shard.file.exists()]
+    if unwritten:
+        info(f"writing {len(unwritten)} of {len(shards)} shards")
+        write_shards(unwritten, workers)
+    result = read_result(shards, locations)
+    if unwritten or not out.metadata.exists():
+        write_json(out.report, result.to_json(out, plan))
+        write_json(out.metadata, result.shard_map(plan))
+    else:
+        info("packed before: nothing to do")
+    print_result(result, out, plan)
 
 
 def _read_matching_plan(fingerprint: PackFingerprint, out: StreamPaths) -> PackPlan | None:
