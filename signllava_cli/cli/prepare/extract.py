@@ -32,6 +32,12 @@ def extract(
     min_body: Annotated[
         float, typer.Option(min=0, max=1, help="Share of frames with a body below which a clip is left out.")
     ] = 0.8,
+    dino: Annotated[
+        str, typer.Option(metavar="MODEL", help="Image backbone of stream dino: a folder, or a hub id.")
+    ] = "facebook/dinov2-with-registers-small",
+    dino_hands: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Backbone for the hands. Default: that of --dino.")
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Extract only this share of the recordings, in job I of N.")
     ] = None,
@@ -51,6 +57,7 @@ def extract(
     Cuts are `start` and `end` of the annotation, in seconds. docs/video.md describes all.
     """
     from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
+    from signllava_cli.prepare.extract.dino_extractor import DinoSettings
     from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
     from signllava_cli.prepare.extract.landmarks import require_mediapipe
     from signllava_cli.prepare.extract.pose_extractor import PoseSettings
@@ -64,6 +71,8 @@ def extract(
     if "pose" in names:
         require_mediapipe()
         settings["pose"] = PoseSettings(find_pose_model(pose_model, download_pose_model), pose_layout, min_body)
+    if "dino" in names:
+        settings["dino"] = DinoSettings.load(dino, dino_hands)
     extract(
         ExtractRequest(
             videos,

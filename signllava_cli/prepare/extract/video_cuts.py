@@ -64,7 +64,7 @@ def require_av() -> None:
     Raises:
         UserError: it is not.
     """
-    require_extra("video", "Decoding videos", "av")
+    require_extra("video", "Decoding videos", "av", "PIL")
 
 
 def read_video_info(file: Path) -> VideoInfo:
