@@ -11,12 +11,12 @@ STREAMS = ("pose", "dino")
 
 
 def extract(
-    videos: Annotated[
-        Path,
-        typer.Argument(metavar="VIDEOS", help="Folder with CLIP.mp4 or RECORDING.mp4.", show_default=False),
-    ],
     out: Annotated[Path, typer.Option(metavar="DATA", help="The dataset folder, with the annotation in it.")],
     split: Annotated[str, typer.Option(help="The split whose clips are extracted.")],
+    videos: Annotated[
+        Path | None,
+        typer.Argument(metavar="VIDEOS", help="Folder with CLIP.mp4 or RECORDING.mp4.", show_default=False),
+    ] = None,
     streams: Annotated[str, typer.Option(help="Streams to make, separated by commas: `pose`, `dino`.")] = "pose",
     pose_model: Annotated[
         Path | None,
@@ -51,12 +51,17 @@ def extract(
         float, typer.Option(min=0, help="Maximum size of a shard in MiB. A recording is never split.")
     ] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the streams of an earlier run.")] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Extract nothing: compare the streams with those of this dataset folder."),
+    ] = None,
 ) -> None:
     """Make streams from videos: landmarks, and vectors of an image backbone. After a kill, run it again to continue.
 
     Cuts are `start` and `end` of the annotation, in seconds. docs/video.md describes all.
     """
     from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
+    from signllava_cli.prepare.extract.compare_streams import compare_streams
     from signllava_cli.prepare.extract.dino_extractor import DinoSettings
     from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
     from signllava_cli.prepare.extract.landmarks import require_mediapipe
@@ -67,6 +72,12 @@ def extract(
     names = [name.strip() for name in streams.split(",")]
     if unknown := [name for name in names if name not in STREAMS]:
         raise UserError(f"--streams {streams}: unknown stream {unknown[0]!a}; choose from {', '.join(STREAMS)}.")
+    if compare is not None:
+        for name in names:
+            compare_streams(out, compare, split, name)
+        return
+    if videos is None:
+        raise UserError("Name the folder of the videos: signllava prepare extract VIDEOS --out DATA --split SPLIT.")
     settings: dict[str, ExtractorSettings] = {}
     if "pose" in names:
         require_mediapipe()

@@ -13,8 +13,10 @@ from signllava_cli.data.clip_source import ClipSource
 from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import acquire_lock, exclusive_access, read_json, write_json
 from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
+from signllava_cli.prepare.extract.contact_sheet import SheetClip, write_contact_sheet
 from signllava_cli.prepare.extract.extract_report import make_report, print_report
 from signllava_cli.prepare.extract.find_videos import ClipVideos, find_videos
+from signllava_cli.prepare.extract.pose_quality import PoseQuality
 from signllava_cli.prepare.extract.recording_files import (
     ExtractPaths,
     RecordingResult,
@@ -216,9 +218,18 @@ class _StreamExtraction:
                 request, self.recordings, locations, self.out, self.request.workers, self.request.overwrite
             )
         report = make_report(self.stream, self.request.split, digest, self.settings_fingerprint, results, locations)
+        if worst := report.get("worst"):
+            title = f"Stream {self.stream} of split {self.request.split}"
+            write_contact_sheet(self.paths.contact_sheet, title, [self._sheet_clip(clip, results) for clip in worst])
         write_json(self.paths.report, report)
-        print_report(report, self.paths.report)
+        print_report(report, self.paths)
         shutil.rmtree(self.paths.features_folder)
+
+    def _sheet_clip(self, clip_id: str, results: Mapping[str, RecordingResult]) -> SheetClip:
+        recording, _, clip = clip_id.partition("/")
+        quality = PoseQuality.from_json(results[recording].quality[clip] or {})
+        files = self.paths.features(recording), self.paths.arrays(recording)
+        return SheetClip(clip_id, self.videos.cuts[clip_id], quality, *files)
 
     def _locations(self, results: Mapping[str, RecordingResult]) -> ClipLocations:
         sources, unusable = {}, dict(self.videos.unusable)

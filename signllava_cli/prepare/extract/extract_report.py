@@ -1,13 +1,12 @@
 """The report of an extraction: what was left out and why, and how well landmarks were found, by recording."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import info, warning
 from signllava_cli.errors import format_count, summarize_names
 from signllava_cli.prepare.extract.pose_quality import NAMES, PoseQuality
-from signllava_cli.prepare.extract.recording_files import RecordingResult
+from signllava_cli.prepare.extract.recording_files import ExtractPaths, RecordingResult
 from signllava_cli.prepare.pack.find_clips import ClipLocations
 
 HANDS = ("left_hand", "right_hand")
@@ -79,7 +78,7 @@ def _worst_clips(qualities: Mapping[str, PoseQuality]) -> list[str]:
     return sorted(qualities, key=rank)[:NUM_WORST]
 
 
-def print_report(report: Mapping[str, Any], file: Path) -> None:
+def print_report(report: Mapping[str, Any], paths: ExtractPaths) -> None:
     """Print the shares of frames, and a warning for each kind of clip that should be looked at."""
     if "share" in report:
         shares = ", ".join(f"{part.replace('_', ' ')} {share:.1%}" for part, share in report["share"].items())
@@ -92,4 +91,5 @@ def print_report(report: Mapping[str, Any], file: Path) -> None:
         if jumps := report["jumps"]:
             count = format_count(len(jumps), "clip", "clips")
             warning(f"the signer jumps in {count}, perhaps to somebody else ({summarize_names(jumps)})")
-    info(f"report: {file}")
+        info(f"contact sheet: {paths.contact_sheet}")
+    info(f"report: {paths.report}")

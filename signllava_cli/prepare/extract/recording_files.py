@@ -34,6 +34,11 @@ class ExtractPaths:
         return self.stream.folder / f"extract.{self.stream.stream}.{self.stream.split}.json"
 
     @property
+    def contact_sheet(self) -> Path:
+        """Pictures of the clips that should be looked at."""
+        return self.report.with_suffix(".html")
+
+    @property
     def features_folder(self) -> Path:
         """A file per recording, with the features of its clips; removed when they are packed."""
         return self.stream.folder / f"extract.{self.stream.split}" / "features"

@@ -1,8 +1,11 @@
 """`prepare extract`: a clip gets the frames of its cut; what cannot be read is named, and stops no other clip."""
 
+import base64
+import io
 import json
 import os
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -303,6 +306,22 @@ def test_real_clips_become_a_stream(real: Path) -> None:
     assert min(content["share"]["left_hand"], content["share"]["right_hand"]) >= 0.9
     assert content["rotated"] == content["several_people"] == []
     assert set(content["recordings"]) == {"rec", CLIPS[2]}
+
+
+@needs_samples
+def test_the_contact_sheet_shows_frames_of_the_worst_clips(real: Path) -> None:
+    """With what was found drawn in: the pictures have the colors of face and hands."""
+    from PIL import Image
+
+    page = (real / "pose/extract.pose.train.html").read_text()
+    assert all(f"<h2>{clip}</h2>" in page for clip in report(real, "pose")["worst"])
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 4 * 6
+    colors = {"face": (255, 90, 208), "left hand": (0, 224, 106), "right hand": (53, 167, 255)}
+    shown = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))) for picture in pictures])
+    for part, color in colors.items():
+        is_near = abs(shown.astype(int) - color).max(axis=-1) < 40
+        assert is_near.any(axis=(1, 2)).mean() > 0.8, part
 
 
 @needs_samples
