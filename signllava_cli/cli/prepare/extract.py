@@ -51,6 +51,9 @@ def extract(
         float, typer.Option(min=0, help="Maximum size of a shard in MiB. A recording is never split.")
     ] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the streams of an earlier run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Extract a sample, and print the hours and the disk that all will take.")
+    ] = False,
     compare: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Extract nothing: compare the streams with those of this dataset folder."),
@@ -64,6 +67,7 @@ def extract(
     from signllava_cli.prepare.extract.compare_streams import compare_streams
     from signllava_cli.prepare.extract.dino_extractor import DinoSettings
     from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
+    from signllava_cli.prepare.extract.extract_cost import estimate_cost
     from signllava_cli.prepare.extract.landmarks import require_mediapipe
     from signllava_cli.prepare.extract.pose_extractor import PoseSettings
     from signllava_cli.prepare.extract.pose_model import find_pose_model
@@ -84,16 +88,9 @@ def extract(
         settings["pose"] = PoseSettings(find_pose_model(pose_model, download_pose_model), pose_layout, min_body)
     if "dino" in names:
         settings["dino"] = DinoSettings.load(dino, dino_hands)
-    extract(
-        ExtractRequest(
-            videos,
-            out,
-            split,
-            settings,
-            workers or cpu_cores(),
-            Share.parse(shard),
-            stall_seconds,
-            shard_mb,
-            overwrite,
-        )
-    )
+    num_workers, share = workers or cpu_cores(), Share.parse(shard)
+    request = ExtractRequest(videos, out, split, settings, num_workers, share, stall_seconds, shard_mb, overwrite)
+    if dry_run:
+        estimate_cost(request)
+    else:
+        extract(request)

@@ -93,7 +93,7 @@ class LandmarkFinder:
                             base_options=options(model_asset_buffer=_body_model(self._model)), num_poses=3
                         )
                     )
-                    weakref.finalize(self, self._people.close)  # its own __del__ fails at the end of the process
+                    weakref.finalize(self, _close, self._people)  # its __del__ fails at the end of the process
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"--pose-model {self._model} is not a model of HolisticLandmarker ({first_line(error)})."
@@ -107,7 +107,8 @@ class LandmarkFinder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._landmarker.close()
+        with _quiet_stderr():
+            self._landmarker.close()
 
     def find(self, frame: VideoFrame) -> FrameLandmarks:
         """The landmarks of the next frame of the clip.
@@ -137,6 +138,11 @@ class LandmarkFinder:
             if part_points
         }
         return FrameLandmarks(frame.time, parts, (width, height), people)
+
+
+def _close(landmarker: "PoseLandmarker") -> None:
+    with _quiet_stderr():
+        landmarker.close()
 
 
 def _body_model(model: Path) -> bytes:
