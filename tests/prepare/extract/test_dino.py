@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import CLIPS, FRAMES, SAMPLES, clip_file
 from conftest import Ended, MadeOnce
+from real_clips import CLIPS, FRAMES, SAMPLES, clip_file
 from safetensors.torch import load_file, save_file
 from test_extract import REAL_CUTS, annotate, real, report  # noqa: F401 (a fixture)
 from transformers import AutoModel, ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from clips import CLIPS, clip_file, model_file, needs_samples
 from conftest import MadeOnce, interrupted, subprocess_command, wait_until_gone, wait_until_stopped
 from numbers_extractor import write_numbered
+from real_clips import CLIPS, clip_file, model_file, needs_samples
 from test_extract import REAL_CUTS, annotate
 
 RECORDINGS, CLIPS_OF_EACH, WORKERS = 6, 2, 2
