@@ -132,6 +132,16 @@ def test_another_cut_extracts_only_its_recording_again(numbered: Path, tmp_path:
     assert numbers(data)["a"] == list(range(5))
 
 
+def test_a_clip_that_was_added_without_a_video_is_reported(numbered: Path, tmp_path: Path) -> None:
+    data = annotate(tmp_path / "data", CUTS)
+    extract_numbers(numbered, data)
+    annotate(data, CUTS | {"rec9": {"absent": None}})
+    with pytest.raises(UserError, match="other settings, videos or cuts"):
+        extract_numbers(numbered, data)
+    extract_numbers(numbered, data, overwrite=True)
+    assert report(data)["missing"] == ["rec9/absent"]
+
+
 def test_files_of_prepare_pack_are_not_replaced(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     (data / "numbers").mkdir()
