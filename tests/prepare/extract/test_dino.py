@@ -221,6 +221,7 @@ def test_the_jobs_of_an_array_extract_both_streams(
 
 
 @pytest.mark.skipif(SAMPLES is None, reason="no real clips")
+@pytest.mark.drill
 def test_another_backbone_is_refused_unless_overwritten(with_pose: Callable[[str], Path], backbones: Path) -> None:
     data = with_pose("data")
     extract_dino(data, backbones, workers=1)

@@ -132,6 +132,7 @@ def test_another_cut_extracts_only_its_recording_again(numbered: Path, tmp_path:
     assert numbers(data)["a"] == list(range(5))
 
 
+@pytest.mark.drill
 def test_a_clip_that_was_added_without_a_video_is_reported(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     extract_numbers(numbered, data)

@@ -155,7 +155,7 @@ def test_an_extraction_killed_twenty_times(
     drill(videos, data, uninterrupted, moments(), parent_only)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)])
 def test_a_signal_stops_the_command_and_says_how_to_continue(
     videos: Path, uninterrupted: dict[str, bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
