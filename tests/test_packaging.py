@@ -127,6 +127,7 @@ COMMANDS_OF_EXTRAS = [
     ("plot", "matplotlib", ("eval", "nowhere", "--charts", "charts")),
     ("plot", "matplotlib", ("prepare", "describe", "nowhere", "--png", "charts")),
     ("demo", "gguf", ("prepare", "llm", "smollm2", "--out", "llm")),
+    ("video", "mediapipe", ("prepare", "extract", "nowhere", "--out", "data", "--split", "train")),
     ("deepspeed", "deepspeed", ("pretrain", "--recipe", "toy/tiny_pretrain", "--launch", "zero2_cpu")),
 ]
 

@@ -162,19 +162,34 @@ def read_features(source: ClipSource, handles: HDF5FileCache) -> ClipFeatures:
     Raises:
         UnreadableClip: the file is damaged, or its array is not (T >= 1, D) of numbers in the range of float16.
     """
+    normalization: Normalization | None
     match source.format:
         case "mediapipe":
             values, normalization = normalize_landmarks(read_mediapipe_json(source.file))
         case "pose":
             values, normalization = normalize_landmarks(read_pose_file(source.file))
         case _:
-            frames = _to_float16(read_array(source, handles))
-            layout = read_layout(handles.open(source.file)) if source.format == "hdf5" else None
-            return ClipFeatures(frames, layout=layout)
-    return ClipFeatures(_to_float16(values), normalization, LAYOUT_DESCRIPTION)
+            frames = to_float16(read_array(source, handles))
+            if source.format != "hdf5":
+                return ClipFeatures(frames)
+            normalization = _read_normalization(_hdf5_dataset(source, handles))
+            return ClipFeatures(frames, normalization, read_layout(handles.open(source.file)))
+    return ClipFeatures(to_float16(values), normalization, LAYOUT_DESCRIPTION)
 
 
-def _to_float16(values: np.ndarray) -> np.ndarray:
+def _read_normalization(dataset: h5py.Dataset) -> Normalization | None:
+    """That of an array of keypoints which `prepare pack` or `prepare extract` wrote."""
+    center, scale = dataset.attrs.get("center"), dataset.attrs.get("scale")
+    is_valid = isinstance(center, np.ndarray) and center.shape == (2,) and isinstance(scale, np.floating)
+    return Normalization(center, float(scale)) if is_valid else None
+
+
+def to_float16(values: np.ndarray) -> np.ndarray:
+    """`values` as they are stored.
+
+    Raises:
+        UnreadableClip: they are not (T >= 1, D) of numbers in the range of float16.
+    """
     if values.dtype.kind not in "fiu":
         raise UnreadableClip(f"dtype {values.dtype}, expected numbers")
     if values.ndim != 2 or not values.shape[1]:

@@ -8,7 +8,7 @@ American Sign Language-English Parallel Corpus").
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,25 @@ def select_points(part: str, count: int) -> tuple[int, ...]:
     if count not in subsets:
         raise UnreadableClip(f"{part} has {count} points, expected {' or '.join(map(str, subsets))}")
     return subsets[count]
+
+
+def gather_landmarks(
+    frames: Sequence[Mapping[str, np.ndarray]], face_points: Sequence[int] = FACE_MESH_POINTS
+) -> Landmarks:
+    """The kept points of MediaPipe's complete output.
+
+    Args:
+        frames: for each frame, part -> points (33, 21 or 478, at least 2) in pixels; missing parts have no entry.
+        face_points: the 37 points of the face that are kept.
+    """
+    landmarks = Landmarks.empty(len(frames))
+    for index, frame in enumerate(frames):
+        for part, points in frame.items():
+            kept = face_points if part == FACE else select_points(part, len(points))
+            columns = slice(POINT_OFFSETS[part], POINT_OFFSETS[part] + NUM_POINTS[part])
+            landmarks.xy[index, columns] = points[list(kept), :2]
+            landmarks.is_visible[index, columns] = True
+    return landmarks
 
 
 def normalize_landmarks(landmarks: Landmarks) -> tuple[np.ndarray, Normalization]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from signllava_cli.console import info, print_table, warning
+from signllava_cli.data.sign_llava_pose import SIGN_LLAVA
 from signllava_cli.errors import escape_unprintable, summarize_names
-from signllava_cli.model.layouts import SIGN_LLAVA
 from signllava_cli.model.sign_llava_file import SignLlavaCheckpoint
 from signllava_cli.model.sign_llava_tensors import SignLlavaParts
 from signllava_cli.recipe import Recipe

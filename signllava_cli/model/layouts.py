@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from signllava_cli.console import warning
+from signllava_cli.data.sign_llava_pose import SIGN_LLAVA
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 
-SIGN_LLAVA = "sign-llava"
 SIGN_LLAVA_WIDTH = 208  # of its pose streams: 104 points (x, y), JSALT2024/PoseEstimation
 
 

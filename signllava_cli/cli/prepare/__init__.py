@@ -8,6 +8,7 @@ from signllava_cli.cli.prepare import importers
 from signllava_cli.cli.prepare.annotation_texts import keywords, paraphrases
 from signllava_cli.cli.prepare.check import check
 from signllava_cli.cli.prepare.describe import describe
+from signllava_cli.cli.prepare.extract import extract
 from signllava_cli.cli.prepare.index import index
 from signllava_cli.cli.prepare.llm import llm
 from signllava_cli.cli.prepare.packing import link, pack
@@ -23,7 +24,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "keywords": keywords,
         "paraphrases": paraphrases,
     },
-    "Features": {"pack": pack, "link": link, "index": index},
+    "Features": {"extract": extract, "pack": pack, "link": link, "index": index},
     "Before training": {"check": check, "describe": describe},
     "To try signllava": {"toy": toy, "llm": llm},
 }

@@ -12,7 +12,7 @@ import h5py
 
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import ClipFeatures, HDF5FileCache, read_features
-from signllava_cli.data.keypoints import LAYOUT_POINTS, NORMALIZATION_DESCRIPTION
+from signllava_cli.data.keypoints import LAYOUT_DESCRIPTION, LAYOUT_POINTS, NORMALIZATION_DESCRIPTION
 from signllava_cli.data.shard import LAYOUT
 from signllava_cli.errors import UserError
 
@@ -125,4 +125,5 @@ def _store(handle: h5py.File, clip: str, features: ClipFeatures) -> None:
     if features.normalization is not None:
         dataset.attrs["center"] = features.normalization.center
         dataset.attrs["scale"] = features.normalization.scale
+    if features.normalization is not None and features.layout == LAYOUT_DESCRIPTION:
         handle.attrs["points"], handle.attrs["normalization"] = LAYOUT_POINTS, NORMALIZATION_DESCRIPTION
