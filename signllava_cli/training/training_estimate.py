@@ -20,7 +20,9 @@ from signllava_cli.prepare.workload import Workload, find_workload
 from signllava_cli.recipe import Recipe
 from signllava_cli.training.session_setup import total_steps
 
-UTILIZATION = {16: 0.4, 8: 0.2, 4: 0.25}  # assumed, by llm.bits: of the GPU's dense bfloat16 FLOP/s
+# Of the GPU's dense bfloat16 FLOP/s, by llm.bits: a little less than an H200 reached (docs/gpu.md); 8 bits are assumed.
+UTILIZATION = {16: 0.4, 8: 0.2, 4: 0.3}
+COMPILED_UTILIZATION = {16: 0.5, 8: 0.2, 4: 0.4}
 SAMPLED_STEPS = 20  # of which padding is measured
 FLOAT32 = 4  # bytes
 
@@ -105,7 +107,7 @@ def estimate_training(recipe: Recipe, gpu: GPU, prompts: PromptBuilder | None) -
     padding = _padding(recipe, workload, num_processes)
     tokens = float(workload.mean_len * train.batch_size)
     spent = (recomputed if train.gradient_checkpointing else flops) * tokens * num_steps / (1 - (padding or 0.0))
-    utilization = UTILIZATION.get(recipe.llm.bits)
+    utilization = (COMPILED_UTILIZATION if train.torch_compile else UTILIZATION).get(recipe.llm.bits)
     hours = spent / (gpu.flops * utilization * num_processes) / 3600 if gpu.flops and utilization else None
     projectors = sum(count for name, count in parameters.items() if name.startswith("projectors."))
     return TrainingEstimate(
