@@ -23,19 +23,28 @@ from signllava_cli.recipe import read_recipe
 
 RECIPE = "toy/tiny_pretrain"
 STEPS, TOLERANCE, SECONDS = 2, 1e-3, 300
-HANG = (
+NCCL_ADVICE = (
     "set NCCL_DEBUG=INFO and run it again; NCCL_P2P_DISABLE=1 avoids a broken link between GPUs, NCCL_SOCKET_IFNAME "
     "names the network interface"
 )
+GLOO_ADVICE = "set GLOO_SOCKET_IFNAME=lo, the network interface, and run it again"
 
 
 def check_ranks() -> Iterator[CheckResult]:
     """Train a tiny LLM on one rank and on two: on two GPUs with NCCL, or without these on the CPU with gloo."""
-    yield guarded("two ranks", _compare_ranks, HANG)
+    yield guarded("two ranks", _compare_ranks, _advice())
+
+
+def _has_gpus() -> bool:
+    return torch.cuda.device_count() >= 2
+
+
+def _advice() -> str:
+    return NCCL_ADVICE if _has_gpus() else GLOO_ADVICE
 
 
 def _compare_ranks() -> tuple[str, str]:
-    has_gpus = torch.cuda.device_count() >= 2
+    has_gpus = _has_gpus()
     profile = "multi_gpu" if has_gpus else "multi_cpu"
     where = "2 GPUs, NCCL" if has_gpus else "the CPU, gloo, because there are fewer than 2 GPUs"
     environment = os.environ if has_gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -48,7 +57,7 @@ def _compare_ranks() -> tuple[str, str]:
         two = _train(folder, "two", environment, "--launch", profile, "--num-processes", "2")
     seen = f"2 ranks on {where}: losses {_format(two)}, on one rank {_format(one)}"
     is_equal = len(one) == len(two) == STEPS and all(map(_is_close, one, two))
-    return seen, "" if is_equal else f"the losses are wrong: {HANG}"
+    return seen, "" if is_equal else f"the losses differ: {_advice()}"
 
 
 def _is_close(first: float, second: float) -> bool:
@@ -75,14 +84,13 @@ def _train(folder: Path, run: str, environment: "os._Environ[str] | dict[str, st
     try:
         printed, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise UserError(f"the run of {run} ranks did not end within {SECONDS} s: {HANG}") from None
+        raise UserError(f"the {run}-rank run did not end within {SECONDS} s: {_advice()}") from None
     finally:
         if process.poll() is None:
             kill_families([psutil.Process(process.pid)])
+            process.wait()
     if process.returncode:
         errors = [line for line in printed.splitlines() if "rror" in line] or printed.splitlines()[-1:]
-        raise UserError(
-            f"{' '.join(['signllava', *command[3:]])} ended with {process.returncode}: {' '.join(errors[-1:])}"
-        )
+        raise UserError(f"the {run}-rank run ended with exit code {process.returncode}: {' '.join(errors[-1:])}")
     lines = (folder / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
