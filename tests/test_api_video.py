@@ -1,13 +1,12 @@
 """The Python API translates a video as `prepare extract` and `generate` do, and refuses what they leave out."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clips import CLIPS, FRAMES, clip_file, model_file, needs_samples
+from clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
 from conftest import Ended
 from videos_of_numbers import constant_rate, write_video
 
@@ -75,7 +74,7 @@ def test_some_streams_and_context_can_be_chosen(model: SignLlava, options: dict[
     )
     assert translation.context == ("We eat.",)
     assert list(translation.stream_embeddings) == ["pose"]
-    with pytest.raises(InvalidInput, match=r"name its image backbone of .*backbone@.*, dino=FOLDER"):
+    with pytest.raises(InvalidInput, match=r"dino must name its image backbone of .*backbone@.*: a folder"):
         model.translate_video(clip_file(CLIPS[0]), pose_model=model_file())
 
 
@@ -117,7 +116,7 @@ def test_streams_that_no_video_gives_are_refused_by_name(run: Path, tmp_path: Pa
     ("layouts", "options", "message"),
     [
         ({}, {}, r"Stream pose: the layout of its numbers in training is unknown"),
-        ({"pose": "mine"}, {}, r"Stream pose cannot be made .*; or name only others, streams=\['dino'\]"),
+        ({"pose": "mine"}, {}, r"Stream pose cannot be made .*; or choose other streams only: dino"),
         ({"pose": "sign-llava"}, {"pose_model": Path("/no/file")}, "pose_model: no such file"),
         ({"pose": "sign-llava"}, {"streams": ()}, "expected at least one"),
     ],
@@ -182,13 +181,6 @@ def test_still_videos_and_twitches_have_no_segment() -> None:
     assert cut_at_pauses(made_frames([None] * 50))[0] == []
     segments, cutter = cut_at_pauses(made_frames([0.0] * 25 + [0.2] * 30))
     assert (segments, cutter.num_short) == ([], 1)
-
-
-def write_with_pause(file: Path, still: int = 36) -> None:
-    """Two real clips, and between them the last frame of the first one for `still` frames."""
-    first, second = ([frame.image for frame in decode_cut(VideoCut(clip_file(name)))] for name in CLIPS[:2])
-    images = [*first, *[first[-1]] * still, *second]
-    write_video(file, constant_rate(len(images), Fraction(24)), images=images, options={"preset": "ultrafast"})
 
 
 @needs_samples

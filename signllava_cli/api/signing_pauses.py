@@ -10,7 +10,7 @@ from signllava_cli.data.keypoints import BODY, LEFT_HAND, RIGHT_HAND, SHOULDERS
 from signllava_cli.prepare.extract.landmarks import FrameLandmarks
 
 LOOK_BACK = 0.2  # seconds over which movement is measured, and that a segment keeps of the stillness around it
-MOVEMENT = 0.05  # shoulder widths that the points of a hand move in this time, on average, while somebody signs
+MOVEMENT = 0.1  # shoulder widths that the points of a hand move in this time, on average, while somebody signs
 PAUSE = 0.5  # seconds of stillness between two segments
 SHORTEST = 0.3  # seconds of movement below which it is no signing
 

@@ -70,6 +70,11 @@ class VideoStreams:
     pose: str | None
     dino: Mapping[str, DinoSettings] = field(default_factory=dict)
 
+    @property
+    def num_passes(self) -> int:
+        """How often each frame is decoded."""
+        return 1 + len(self.dino)
+
     def open(self) -> "VideoReader":
         """Load MediaPipe and the backbones.
 
@@ -126,8 +131,8 @@ def _kind(stream: str, layout: str | None) -> str | None:
 
 
 def _describe_impossible(stream: str, possible: Sequence[str]) -> str:
-    message = f"Stream {stream} cannot be made from a video: extract it with its own tool, and call `translate`"
-    return f"{message}; or name only others, streams={list(possible)}." if possible else f"{message}."
+    message = f"Stream {stream} cannot be made from a video: extract it with its own tool, and translate the features"
+    return f"{message}; or choose other streams only: {', '.join(possible)}." if possible else f"{message}."
 
 
 def _find_model(file: Path | None) -> Path:
@@ -135,8 +140,8 @@ def _find_model(file: Path | None) -> Path:
         raise InvalidInput(f"pose_model: no such file, {file}.")
     if file is None and not cached_model_file().is_file():
         raise InvalidInput(
-            f"pose_model: name the file of the landmark model; {cached_model_file().parent} lacks the official one, "
-            "which `signllava prepare extract --download-pose-model` puts there."
+            f"pose_model must name the file of the landmark model; {cached_model_file().parent} lacks the official "
+            "one, which `signllava prepare extract --download-pose-model` puts there."
         )
     return find_pose_model(file)
 
@@ -148,16 +153,16 @@ def _choose_backbones(stream: str, layout: str | None, options: VideoOptions) ->
     chosen_face, chosen_hands = options.dino or face, options.dino_hands
     if chosen_face is None or (options.dino is None and "/" not in chosen_face):
         trained = f" of {layout}" if layout else ""
-        raise InvalidInput(f"Stream {stream}: name its image backbone{trained}, dino=FOLDER or a hub id.")
+        raise InvalidInput(f"Stream {stream}: dino must name its image backbone{trained}: a folder, or a hub id.")
     if chosen_hands is None and hands is not None:
         if "/" not in hands:
-            raise InvalidInput(f"Stream {stream}: name the backbone of its hands, {hands}: dino_hands=FOLDER.")
+            raise InvalidInput(f"Stream {stream}: dino_hands must name the backbone of its hands, {hands}: a folder.")
         chosen_hands = hands
     settings = DinoSettings.load(chosen_face, chosen_hands)
     if layout is not None and settings.layout != layout:
         raise InvalidInput(
             f"Stream {stream}: the model was trained on {layout}, but {backbone_name(chosen_face)} gives "
-            f"{settings.layout}; name the backbones of its training with dino=, dino_hands=."
+            f"{settings.layout}; dino and dino_hands must name the backbones of its training."
         )
     return settings
 
@@ -172,6 +177,9 @@ class VideoReader:
 
     def read(self, cut: VideoCut, after_frame: Callable[[], None] = lambda: None) -> VideoClip:
         """The features of a cut, those that `prepare extract` would store.
+
+        Args:
+            after_frame: called after each frame of each pass.
 
         Raises:
             UnreadableClip: it would leave the clip out, for the reason of the message.
@@ -194,20 +202,20 @@ class VideoReader:
             for frame in decode_cut(cut):
                 for segment in cutter.add(finder.find(frame)):
                     num_segments += 1
-                    yield self._read_segment(cut, segment)
+                    yield self._read_segment(cut, segment, after_frame)
                 after_frame()
             for segment in cutter.finish():
                 num_segments += 1
-                yield self._read_segment(cut, segment)
+                yield self._read_segment(cut, segment, after_frame)
         if not num_segments:
             raise UnreadableClip("no signing found: no hand moves for long enough")
 
-    def _read_segment(self, cut: VideoCut, segment: Segment) -> VideoClip:
+    def _read_segment(self, cut: VideoCut, segment: Segment, after_frame: Callable[[], None]) -> VideoClip:
         settings, frames = self._streams.landmarks, segment.frames
         segment_cut = VideoCut(cut.file, frames[0].time, cut.end if segment.end is None else segment.end)
         try:
             pose = pose_of_landmarks(frames, 0, settings.layout, settings.min_body)
-            return self._make_clip(segment_cut, pose, lambda: None)
+            return self._make_clip(segment_cut, pose, after_frame)
         except UnreadableClip as error:
             return _describe(frames, {}, str(error))
 
