@@ -62,7 +62,7 @@ class VideoProcess:
                     yield message
                 is_complete = True
             except UnreadableClip:
-                is_complete = self._process.is_alive()
+                is_complete = self._process is not None  # it has only refused the video
                 raise
             finally:
                 if not is_complete:  # the caller has left, or the process is broken

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,14 @@ def count_drawn_pixels(page: Any) -> int:
     return int(page.evaluate(script))
 
 
+def wait_until(page: Any, expression: str, seconds: float = 60) -> None:
+    """`page.wait_for_function` is blocked by the policy of the page."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
+
+
 def write_camera_film(file: Path) -> None:
     """A real clip as motion JPEG, which Chromium plays in a loop as its camera."""
     with av.open(str(file), "w", format="mjpeg") as container:
@@ -205,10 +214,10 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
         expect(clips.locator(".text")).not_to_be_empty()
         assert count_drawn_pixels(page) == 0
         page.locator(".clip .play").click()
-        page.wait_for_function("document.getElementById('landmarks').dataset.time !== ''", timeout=60_000)
-        page.wait_for_function("document.getElementById('video').paused", timeout=60_000)
+        wait_until(page, "document.getElementById('landmarks').dataset.time")
+        wait_until(page, "document.getElementById('video').paused")
         page.evaluate("document.getElementById('video').currentTime = 0.5")
-        page.wait_for_function("Math.abs(document.getElementById('landmarks').dataset.time - 0.5) < 0.05")
+        wait_until(page, "Math.abs(document.getElementById('landmarks').dataset.time - 0.5) < 0.05")
         assert count_drawn_pixels(page) > 1000
         if "SIGNLLAVA_SCREENSHOTS" in os.environ:
             page.screenshot(path=Path(os.environ["SIGNLLAVA_SCREENSHOTS"]) / "serve_video.png")
@@ -231,7 +240,7 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
         page.select_option("#cut", "whole")
         page.click("#record")
         expect(page.locator("#record")).to_have_text("Stop recording")
-        page.wait_for_function("document.getElementById('video').currentTime > 0.8", timeout=60_000)
+        wait_until(page, "document.getElementById('video').currentTime > 0.8")
         page.click("#record")
         expect(status).to_have_text("recorded")
         assert "recording.webm" in page.locator("#chosen").inner_text()
