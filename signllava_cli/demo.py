@@ -67,8 +67,8 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
 def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -> dict[str, Any]:
     """Go from the videos in `folder`, with one table of their sentences, to scores, in `out`/video.
 
-    The table has the columns `uid` (the name of a clip) and `translation`; `recording`, `start`, `end` and `split` are
-    used if it has them. Without a split, the clips that were trained on are translated.
+    The table has the columns `uid` (the name of a clip) and `translation`; `recording`, `start`, `end` and `split`
+    are used if it has them. Without a split, the clips that were trained on are translated.
 
     Returns:
         The summary, which is also written: the split, its scores, and (clip, reference, hypothesis) of each clip.
