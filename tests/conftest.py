@@ -200,7 +200,7 @@ def video_run(made_once: MadeOnce, tiny_llm: Path) -> Path:
 
     def make(folder: Path) -> None:
         import torch
-        from clips import CLIPS, clip_file, model_file
+        from real_clips import CLIPS, clip_file, model_file
         from transformers import Dinov2Config, Dinov2Model
 
         from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
 from conftest import Ended
+from real_clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
 from videos_of_numbers import constant_rate, write_video
 
 from signllava_cli import SignLlava

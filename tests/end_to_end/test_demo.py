@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from clips import CLIPS, clip_file, model_file, needs_samples
 from conftest import Ended, subprocess_command
+from real_clips import CLIPS, clip_file, model_file, needs_samples
 
 from signllava_cli import demo
 from signllava_cli.cli.main import run as run_command_line

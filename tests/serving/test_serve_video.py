@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 from browser import opened_page
-from clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
 from conftest import subprocess_command
+from real_clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
 from test_serve import form, send_request
 
 from signllava_cli import SignLlava

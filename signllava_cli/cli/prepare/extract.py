@@ -1,5 +1,6 @@
 """`signllava prepare extract`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -88,7 +89,8 @@ def extract(
         settings["pose"] = PoseSettings(find_pose_model(pose_model, download_pose_model), pose_layout, min_body)
     if "dino" in names:
         settings["dino"] = DinoSettings.load(dino, dino_hands)
-    num_workers, share = workers or cpu_cores(), Share.parse(shard)
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of a launcher, on this machine
+    num_workers, share = workers or max(1, cpu_cores() // ranks_here), Share.parse(shard)
     request = ExtractRequest(videos, out, split, settings, num_workers, share, stall_seconds, shard_mb, overwrite)
     if dry_run:
         estimate_cost(request)

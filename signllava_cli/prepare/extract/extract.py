@@ -1,6 +1,7 @@
 """`signllava prepare extract`: makes streams from videos, recording by recording, and packs them into shards."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from signllava_cli.prepare.extract.recording_files import (
 from signllava_cli.prepare.extract.recording_pool import PoolSettings, RecordingJob, extract_recordings
 from signllava_cli.prepare.extract.video_cuts import VideoCut, require_av
 from signllava_cli.prepare.pack.find_clips import ClipLocations
-from signllava_cli.prepare.pack.pack import pack_locations
+from signllava_cli.prepare.pack.pack import pack_locations, print_result
 from signllava_cli.prepare.pack.request import PackRequest
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
@@ -119,63 +120,77 @@ class _StreamExtraction:
         """Extract this job's share of the recordings; the job that completes the last recording packs them."""
         self.settings_fingerprint = self.settings.fingerprint()
         self.fingerprints = self._fingerprints()
-        digest = hashlib.sha256("\n".join(self.fingerprints.values()).encode()).hexdigest()
-        if self._is_finished(digest):
+        if self._is_finished():
             return
         share = self.request.share
         names = list(self.fingerprints)[share.index :: share.count]
+        self._require_boxes(names)
         lock = self.out.folder / f".extract.{self.stream}.{self.request.split}.{share.name}.lock"
         message = f"Another process extracts the same share of stream {self.stream} in {self.out.folder}."
         with acquire_lock(lock, message):
-            remove_temporary_files(self.paths, set(names))
-            by_name = {recording.name: recording for recording in self.recordings}
-            jobs = [
-                RecordingJob(name, self._cuts(by_name[name]), self.fingerprints[name])
-                for name in names
-                if not self._is_extracted(name)
-            ]
-            if len(jobs) < len(names):
-                num_done = len(names) - len(jobs)
-                info(f"stream {self.stream}: {num_done} of {len(names)} recordings were extracted before")
-            if jobs:
-                request = self.request
-                extract_recordings(
-                    jobs, PoolSettings(self.settings, self.paths, self.boxes, request.workers, request.stall_seconds)
-                )
+            self._extract(names)
+        self.fingerprints = self._fingerprints()  # other jobs may have stored boxes in the meantime
         if waiting := [name for name in self.fingerprints if not self._is_extracted(name)]:
             count = format_count(len(waiting), "recording is", "recordings are")
             info(f"stream {self.stream}: {count} left to other jobs; the last of them packs the stream")
             return
         with exclusive_access(self.paths.features_folder.parent):  # jobs that end at the same time
-            if not self._is_finished(digest):
-                self._finish(digest)
+            if not self._is_finished():
+                self._finish()
+
+    def _extract(self, names: Sequence[str]) -> None:
+        """Extract those of the recordings `names` that are not complete."""
+        remove_temporary_files(self.paths, set(names))
+        by_name = {recording.name: recording for recording in self.recordings}
+        jobs = [
+            RecordingJob(name, self._cuts(by_name[name]), self.fingerprints[name])
+            for name in names
+            if not self._is_extracted(name)
+        ]
+        if len(jobs) < len(names):
+            num_done = len(names) - len(jobs)
+            info(f"stream {self.stream}: {num_done} of {len(names)} recordings were extracted before")
+        if jobs:
+            request = self.request
+            extract_recordings(
+                jobs, PoolSettings(self.settings, self.paths, self.boxes, request.workers, request.stall_seconds)
+            )
 
     def _fingerprints(self) -> dict[str, str]:
-        """Recording -> fingerprint, of the recordings with a video.
-
-        Raises:
-            UserError: boxes are needed, and stream pose of this split is not extracted completely.
-        """
+        """Recording -> fingerprint, of the recordings with a video."""
         fingerprints = {}
         for recording in self.recordings:
-            cuts = self._cuts(recording)
-            if not cuts:
-                continue
-            settings = dict(self.settings_fingerprint)
-            if self.boxes is not None:
-                settings["boxes"] = read_fingerprint(self.boxes.arrays(recording.name))
-            fingerprints[recording.name] = fingerprint_of(settings, cuts)
-        if self.boxes is not None and not self.boxes.report.is_file():
-            raise UserError(
-                f"Stream {self.stream} needs the boxes of face and hands, and {self.boxes.report} is missing: "
-                f"extract the whole stream pose of split {self.request.split} first (--streams pose)."
-            )
+            if cuts := self._cuts(recording):
+                settings = dict(self.settings_fingerprint)
+                if self.boxes is not None:
+                    settings["boxes"] = read_fingerprint(self.boxes.arrays(recording.name))
+                fingerprints[recording.name] = fingerprint_of(settings, cuts)
         return fingerprints
+
+    def _digest(self) -> str:
+        """SHA-256 of all that the stream and its report depend on."""
+        content = [self.fingerprints, self.videos.unusable, self.videos.missing]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _require_boxes(self, names: Sequence[str]) -> None:
+        """Check that stream pose has extracted the recordings `names`, if boxes are needed.
+
+        Raises:
+            UserError: it has not.
+        """
+        if self.boxes is None or self.boxes.report.is_file():
+            return
+        if lacking := [name for name in names if not self.boxes.features(name).is_file()]:
+            raise UserError(
+                f"Stream {self.stream} needs the boxes of face and hands of stream {POSE}, which are missing of "
+                f"{format_count(len(lacking), 'recording')} ({summarize_names(lacking)}): extract stream {POSE} of "
+                f"split {self.request.split} first, with the same --shard, or both (--streams {POSE},{self.stream})."
+            )
 
     def _cuts(self, recording: Recording) -> dict[str, VideoCut]:
         return {clip.name: self.videos.cuts[clip.id] for clip in recording.clips if clip.id in self.videos.cuts}
 
-    def _is_finished(self, digest: str) -> bool:
+    def _is_finished(self) -> bool:
         """Whether the stream was extracted with these settings and videos.
 
         Raises:
@@ -183,7 +198,7 @@ class _StreamExtraction:
         """
         if self.paths.report.is_file():
             earlier = read_json(self.paths.report)
-            if earlier.get("digest") == digest and self.out.metadata.is_file():
+            if earlier.get("digest") == self._digest() and self.out.metadata.is_file():
                 info(f"stream {self.stream} of split {self.request.split} was extracted before: nothing to do")
                 shutil.rmtree(self.paths.features_folder, ignore_errors=True)
                 return True
@@ -205,7 +220,7 @@ class _StreamExtraction:
     def _is_extracted(self, recording: str) -> bool:
         return read_fingerprint(self.paths.features(recording)) == self.fingerprints[recording]
 
-    def _finish(self, digest: str) -> None:
+    def _finish(self) -> None:
         """Pack the extracted recordings, write the report, and remove what was packed."""
         results = {name: read_result(self.paths.features(name)) for name in self.fingerprints}
         request = PackRequest(
@@ -214,10 +229,14 @@ class _StreamExtraction:
         locations = self._locations(results)
         with self.out.lock():
             self.paths.report.unlink(missing_ok=True)
-            pack_locations(
+            result, plan = pack_locations(
                 request, self.recordings, locations, self.out, self.request.workers, self.request.overwrite
             )
-        report = make_report(self.stream, self.request.split, digest, self.settings_fingerprint, results, locations)
+        fix = f"look at the videos, and run the command again. {self.paths.report} lists all of them."
+        print_result(result, self.out, plan, faulty_fix=fix, missing_fix=fix)
+        report = make_report(
+            self.stream, self.request.split, self._digest(), self.settings_fingerprint, results, locations
+        )
         if worst := report.get("worst"):
             title = f"Stream {self.stream} of split {self.request.split}"
             write_contact_sheet(self.paths.contact_sheet, title, [self._sheet_clip(clip, results) for clip in worst])

@@ -2,7 +2,6 @@
 
 import io
 import os
-import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 PARTS = (BODY, RIGHT_HAND, LEFT_HAND, FACE)
 PEOPLE_CHECK_SECONDS = 2.0  # of video between two frames in which people are counted
+MAX_PEOPLE = 3  # more are not counted
 BODY_MODELS = ("pose_detector.tflite", "pose_landmarks_detector.tflite")  # inside the holistic model file
 
 
@@ -74,26 +74,14 @@ class LandmarkFinder:
 
     def __init__(self, model: Path, count_people: bool = True) -> None:
         self._model, self._count_people = model, count_people
-        self._people: PoseLandmarker | None = None  # kept for all clips, which it does not track
+        self._body_model: bytes | None = None
 
     def __enter__(self) -> "LandmarkFinder":
         mediapipe = _import_mediapipe()
-        vision, options = mediapipe.tasks.vision, mediapipe.tasks.BaseOptions
         self._to_image = lambda image: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
         try:
             with _quiet_stderr():
-                self._landmarker: HolisticLandmarker = vision.HolisticLandmarker.create_from_options(
-                    vision.HolisticLandmarkerOptions(
-                        base_options=options(model_asset_path=str(self._model)), running_mode=vision.RunningMode.VIDEO
-                    )
-                )
-                if self._count_people and self._people is None:
-                    self._people = vision.PoseLandmarker.create_from_options(
-                        vision.PoseLandmarkerOptions(
-                            base_options=options(model_asset_buffer=_body_model(self._model)), num_poses=3
-                        )
-                    )
-                    weakref.finalize(self, _close, self._people)  # its __del__ fails at the end of the process
+                self._landmarker, self._people = self._open(mediapipe.tasks)
         except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"--pose-model {self._model} is not a model of HolisticLandmarker ({first_line(error)})."
@@ -104,11 +92,29 @@ class LandmarkFinder:
         self._first_time: float | None = None
         return self
 
+    def _open(self, tasks: Any) -> "tuple[HolisticLandmarker, PoseLandmarker | None]":
+        """The landmarker, and the one that finds several people."""
+        vision = tasks.vision
+        options = vision.HolisticLandmarkerOptions(
+            base_options=tasks.BaseOptions(model_asset_path=str(self._model)), running_mode=vision.RunningMode.VIDEO
+        )
+        landmarker = vision.HolisticLandmarker.create_from_options(options)
+        if not self._count_people:
+            return landmarker, None
+        if self._body_model is None:
+            self._body_model = _body_model(self._model)
+        options = vision.PoseLandmarkerOptions(
+            base_options=tasks.BaseOptions(model_asset_buffer=self._body_model), num_poses=MAX_PEOPLE
+        )
+        return landmarker, vision.PoseLandmarker.create_from_options(options)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with _quiet_stderr():
             self._landmarker.close()
+            if self._people is not None:
+                self._people.close()
 
     def find(self, frame: VideoFrame) -> FrameLandmarks:
         """The landmarks of the next frame of the clip.
@@ -138,11 +144,6 @@ class LandmarkFinder:
             if part_points
         }
         return FrameLandmarks(frame.time, parts, (width, height), people)
-
-
-def _close(landmarker: "PoseLandmarker") -> None:
-    with _quiet_stderr():
-        landmarker.close()
 
 
 def _body_model(model: Path) -> bytes:

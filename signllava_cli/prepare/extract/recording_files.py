@@ -1,10 +1,11 @@
 """The files of one recording between extraction and packing: a complete file is never computed again."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file
 from signllava_cli.prepare.extract.clip_extractor import ExtractedClip
 from signllava_cli.prepare.extract.video_cuts import VideoCut
+from signllava_cli.prepare.pack.shard_writer import DeferredErrorFile
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
 FINGERPRINT, SKIPPED, QUALITY = "fingerprint", "skipped", "quality"
@@ -100,19 +102,13 @@ def write_recording(
                 dataset.attrs["scale"] = extracted.features.normalization.scale
 
 
-class _hdf5_writer:
+@contextlib.contextmanager
+def _hdf5_writer(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file, under its final name only when it is complete."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = atomic_file(file, is_shared=True)
-
-    def __enter__(self) -> h5py.File:
-        self._handle = h5py.File(self._file.__enter__(), "w", libver="v110")
-        return self._handle
-
-    def __exit__(self, *error: Any) -> None:
-        self._handle.close()
-        self._file.__exit__(*error)
+    with atomic_file(path, is_shared=True) as temporary, DeferredErrorFile(temporary) as file:
+        with h5py.File(file, "w", libver="v110") as handle:
+            yield handle
+        file.check()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,15 @@ def pack(request: PackRequest, out: StreamPaths, workers: int, overwrite: bool) 
         locations = find_clips(request, [clip for recording in recordings for clip in recording.clips])
         if any(source.format == "pose" for source in locations.sources.values()):
             require_pose_format()
-        pack_locations(request, recordings, locations, out, workers, overwrite)
+        result, plan = pack_locations(request, recordings, locations, out, workers, overwrite)
+        print_result(
+            result,
+            out,
+            plan,
+            faulty_fix=f"extract them again, and pack with --overwrite. {out.report} lists all of them.",
+            missing_fix="complete the sources, or give the location of the files with --pattern or --key, and pack "
+            f"with --overwrite. {out.report} lists all of them.",
+        )
 
 
 def pack_locations(
@@ -39,7 +47,7 @@ def pack_locations(
     out: StreamPaths,
     workers: int,
     overwrite: bool,
-) -> None:
+) -> "tuple[PackResult, PackPlan]":
     """Pack clips whose arrays were found with `request`; the caller holds the lock of `out`. Errors: see `pack`."""
     for temporary in out.list_temporary_files():
         temporary.unlink()
@@ -59,7 +67,7 @@ def pack_locations(
         write_json(out.metadata, result.shard_map(plan))
     else:
         info("packed before: nothing to do")
-    print_result(result, out, plan)
+    return result, plan
 
 
 def _read_matching_plan(fingerprint: PackFingerprint, out: StreamPaths) -> PackPlan | None:
@@ -167,22 +175,15 @@ def read_result(shards: Sequence[Shard], locations: ClipLocations) -> PackResult
     return PackResult(packed, faulty, locations.missing)
 
 
-def print_result(result: PackResult, out: StreamPaths, plan: PackPlan) -> None:
-    """Print how many clips were packed, and a warning about those skipped."""
+def print_result(result: PackResult, out: StreamPaths, plan: PackPlan, faulty_fix: str, missing_fix: str) -> None:
+    """Print how many clips were packed, and a warning about those skipped, with what to do."""
     info(
         f"stream {out.stream} of split {out.split}: {len(result.packed)} of {result.num_clips} clips, "
         f"width {plan.width}, in {format_count(plan.num_shards, 'shard')} in {out.folder}"
     )
     if result.faulty:
         count, reason = format_count(len(result.faulty), "clip is", "clips are"), next(iter(result.faulty.values()))
-        warning(
-            f"{count} faulty and skipped ({summarize_names(result.faulty)}; the first: "
-            f"{reason}); extract them again, and pack with --overwrite. {out.report} lists all of them."
-        )
+        warning(f"{count} faulty and skipped ({summarize_names(result.faulty)}; the first: {reason}); {faulty_fix}")
     if result.missing:
         count = format_count(len(result.missing), "clip has no file and is", "clips have no file and are")
-        warning(
-            f"{count} skipped ({summarize_names(result.missing)}); complete "
-            "the sources, or give the location of the files with --pattern or --key, and pack with --overwrite. "
-            f"{out.report} lists all of them."
-        )
+        warning(f"{count} skipped ({summarize_names(result.missing)}); {missing_fix}")

@@ -15,6 +15,7 @@ MIN_CLIP_SECONDS = 0.5
 MAX_OVERLAP_SECONDS = 0.1  # smaller overlaps are rounding errors
 MIN_SHARED_WORDS = 4  # shorter texts are common phrases, which occur in train and in test
 MIN_CONSTANT_FRAMES = 5
+MIN_HAND_SHARE = 0.5  # of the frames of a recording
 MAX_LENGTH_RATIO = 3.0  # of two streams, relative to the median ratio
 
 
@@ -187,6 +188,17 @@ _ALL_CHECKS = (
     _error("text-too-long", "Even without context, a clip's prompt and translation leave no room for data.min_frames "
            "frames: training stops.",
            "Check that the translation is one sentence; remove the clip, or raise data.max_seq_len."),
+    # videos, from the reports of `prepare extract`
+    _warning("video-several-people", "A clip shows several people; the landmarks are those of one of them.",
+             "Look at the contact sheet; remove the clip, or crop the video to the signer."),
+    _warning("video-jumps", "The signer jumps within a clip, perhaps to somebody else.",
+             "Look at the contact sheet; correct the times of the clip, or remove it."),
+    _warning("video-hands-rare", f"A hand was found in fewer than {MIN_HAND_SHARE:.0%} of the frames of a recording.",
+             "Nothing if the signer uses one hand; else look at the contact sheet."),
+    _note("video-turned", "A video lies on its side, and was turned as its header says.",
+          "Look at the contact sheet: some headers are wrong."),
+    _note("video-report-unreadable", "The report of an extraction cannot be read.",
+          "Extract the stream again, or remove the report."),
     # leftovers
     _note("index-stale", "The index is older than the files. It is rebuilt when it is needed.",
           "Nothing, or run `signllava prepare index`."),

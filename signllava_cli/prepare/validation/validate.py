@@ -30,6 +30,7 @@ from signllava_cli.prepare.validation.stream_checks import StreamShards, check_l
 from signllava_cli.prepare.validation.style_checks import check_style
 from signllava_cli.prepare.validation.text_checks import check_texts
 from signllava_cli.prepare.validation.time_checks import check_times
+from signllava_cli.prepare.validation.video_checks import check_videos
 from signllava_cli.recipe import Recipe
 
 
@@ -161,6 +162,7 @@ def _check_shards(
             if shards := find_shards(request.root, split, name, config, findings):
                 stream_shards.append(shards)
     check_leftovers(request.root, stream_shards, findings)
+    check_videos(stream_shards, findings)
     files = (file for shards in stream_shards for file in shards.file_of.values())
     facts_of = read_shards(files, request.workers, request.fast)
     arrays: dict[str, dict[str, ClipArrays]] = {}

@@ -8,17 +8,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from clips import CLIPS, FRAMES, SAMPLES, clip_file
 from conftest import Ended, MadeOnce
+from numbers_extractor import write_numbered
+from real_clips import CLIPS, FRAMES, SAMPLES, clip_file, model_file
 from safetensors.torch import load_file, save_file
 from test_extract import REAL_CUTS, annotate, real, report  # noqa: F401 (a fixture)
 from transformers import AutoModel, ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model
 
 from signllava_cli.errors import UserError
+from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
 from signllava_cli.prepare.extract.crops import Cropper
 from signllava_cli.prepare.extract.dino_extractor import DinoSettings
 from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
 from signllava_cli.prepare.extract.image_backbone import ImageBackbone
+from signllava_cli.prepare.extract.pose_extractor import PoseSettings
 
 Command = Callable[..., Ended]
 WIDTH, SIZE = 32, 56
@@ -147,11 +150,11 @@ def test_wrong_backbones_are_refused_in_one_line(
 
 def test_dino_needs_the_boxes_of_stream_pose(signllava: Command, backbones: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", {"rec": {"c": None}})
-    (tmp_path / "c.mp4").write_bytes(b"")
+    write_numbered(tmp_path / "c.mp4", 3)
     words = ("--streams", "dino", "--dino", backbones / "face", "--split", "train", "--out", data)
     ended = signllava("prepare", "extract", tmp_path, *words)
     assert ended.code == 2
-    assert "extract the whole stream pose of split train first (--streams pose)" in " ".join(ended.err.split())
+    assert "which are missing of 1 recording (rec): extract stream pose of split train first" in ended.err
 
 
 def extract_dino(data: Path, backbones: Path, hands: str | None = "hands", **options: object) -> None:
@@ -201,6 +204,24 @@ def test_shares_and_workers_do_not_change_the_bytes(with_pose: Callable[[str], P
 
 
 @pytest.mark.skipif(SAMPLES is None, reason="no real clips")
+@pytest.mark.drill
+def test_the_jobs_of_an_array_extract_both_streams(
+    with_pose: Callable[[str], Path], backbones: Path, tmp_path: Path
+) -> None:
+    """A job needs the boxes of its own share alone; the last one packs both streams."""
+    whole, data = with_pose("whole"), annotate(tmp_path / "data", REAL_CUTS)
+    extract_dino(whole, backbones, workers=1)
+    dino = DinoSettings.load(str(backbones / "face"), str(backbones / "hands"))
+    streams: dict[str, ExtractorSettings] = {"pose": PoseSettings(model_file()), "dino": dino}
+    for index in (1, 0):
+        assert not (data / "dino/metadata_dino.train.json").exists()
+        extract(ExtractRequest(clip_file(CLIPS[0]).parent, data, "train", streams, 1, Share(index, 2)))
+    for name in ("pose/pose.train.0.h5", "dino/dino.train.0.h5", "dino/extract.dino.train.json"):
+        assert (whole / name).read_bytes() == (data / name).read_bytes()
+
+
+@pytest.mark.skipif(SAMPLES is None, reason="no real clips")
+@pytest.mark.drill
 def test_another_backbone_is_refused_unless_overwritten(with_pose: Callable[[str], Path], backbones: Path) -> None:
     data = with_pose("data")
     extract_dino(data, backbones, workers=1)

@@ -14,9 +14,9 @@ import av
 import h5py
 import numpy as np
 import pytest
-from clips import CLIPS, FRAMES, SAMPLES, clip_file, model_file, needs_samples
 from conftest import Ended, MadeOnce
 from numbers_extractor import NumbersSettings, write_numbered
+from real_clips import CLIPS, FRAMES, SAMPLES, clip_file, model_file, needs_samples
 from videos_of_numbers import constant_rate, write_video
 
 from signllava_cli.errors import UserError
@@ -130,6 +130,17 @@ def test_another_cut_extracts_only_its_recording_again(numbered: Path, tmp_path:
     extract_numbers(numbered, data, NumbersSettings(log=log))
     assert sorted(log.read_text().split()) == sorted(["rec1/a", "rec1/b", "rec1/c", "rec1/a", "rec2/d", "rec3/clip"])
     assert numbers(data)["a"] == list(range(5))
+
+
+@pytest.mark.drill
+def test_a_clip_that_was_added_without_a_video_is_reported(numbered: Path, tmp_path: Path) -> None:
+    data = annotate(tmp_path / "data", CUTS)
+    extract_numbers(numbered, data)
+    annotate(data, CUTS | {"rec9": {"absent": None}})
+    with pytest.raises(UserError, match="other settings, videos or cuts"):
+        extract_numbers(numbered, data)
+    extract_numbers(numbered, data, overwrite=True)
+    assert report(data)["missing"] == ["rec9/absent"]
 
 
 def test_files_of_prepare_pack_are_not_replaced(numbered: Path, tmp_path: Path) -> None:
@@ -336,6 +347,30 @@ def test_the_command_gives_the_same_bytes_again(signllava: Command, real: Path, 
     assert "found in 66 frames: body 100.0%" in ended.out
     for name in ("pose.train.0.h5", "metadata_pose.train.json", "extract.pose.train.json", "pack.pose.train.json"):
         assert (data / "pose" / name).read_bytes() == (real / "pose" / name).read_bytes()
+
+
+@needs_samples
+@pytest.mark.drill
+def test_the_layout_of_sign_llava_is_stored_and_not_mixed_with_ours(
+    signllava: Command, real: Path, tmp_path: Path
+) -> None:
+    data = annotate(tmp_path / "data", REAL_CUTS)
+    words = ("prepare", "extract", clip_file(CLIPS[0]).parent, "--split", "train", "--pose-model", model_file())
+    ended = signllava(*words, "--out", data, "--pose-layout", "sign-llava")
+    assert ended.code == 0, ended.err
+    with h5py.File(data / "pose/pose.train.0.h5") as file:
+        assert file.attrs["layout"] == "sign-llava"
+        assert "points" not in file.attrs
+        hands = file[f"{CLIPS[2]}/x"][()].reshape(12, 104, 2)[:, 25:67]
+        assert -1 <= hands.min() < -0.6
+        assert 0.6 < hands.max() <= 1
+    assert (data / "pose/extract.pose.train.html").exists()  # with the squares alone
+    refused = signllava(*words, "--out", data)
+    assert refused.code == 2
+    assert "layout sign-llava, now mediapipe-104-shoulders" in refused.err
+    compared = signllava("prepare", "extract", "--out", data, "--split", "train", "--compare", real)
+    assert compared.code == 2
+    assert "must not be mixed" in compared.err
 
 
 @needs_samples

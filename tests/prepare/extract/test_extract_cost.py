@@ -4,8 +4,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from clips import CLIPS, clip_file, model_file, needs_samples
 from numbers_extractor import NumbersSettings, write_numbered
+from real_clips import CLIPS, clip_file, model_file, needs_samples
 from test_dino import Command, backbones  # noqa: F401 (a fixture)
 from test_extract import REAL_CUTS, annotate
 from videos_of_numbers import constant_rate, write_video

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from clips import CLIPS, clip_file, model_file, needs_samples
 from conftest import MadeOnce, interrupted, subprocess_command, wait_until_gone, wait_until_stopped
 from numbers_extractor import write_numbered
+from real_clips import CLIPS, clip_file, model_file, needs_samples
 from test_extract import REAL_CUTS, annotate
 
 RECORDINGS, CLIPS_OF_EACH, WORKERS = 6, 2, 2
@@ -155,7 +155,7 @@ def test_an_extraction_killed_twenty_times(
     drill(videos, data, uninterrupted, moments(), parent_only)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)])
 def test_a_signal_stops_the_command_and_says_how_to_continue(
     videos: Path, uninterrupted: dict[str, bytes], tmp_path: Path, number: signal.Signals
 ) -> None:

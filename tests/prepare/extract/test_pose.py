@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import CLIPS, FRAMES, clip_file, model_file, needs_samples
+from real_clips import CLIPS, FRAMES, clip_file, model_file, needs_samples
 
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import HDF5FileCache, read_features

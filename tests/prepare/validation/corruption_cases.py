@@ -69,6 +69,7 @@ def one_per_finding(corruptions: list[Corruption]) -> list[Any]:
 
 TRAIN, DEV, CLIP = "annotation.train.json", "annotation.dev.json", "train00/train00-01"
 SHARD, METADATA = "mae/mae.train.0.h5", "mae/metadata_mae.train.json"
+VIDEO_REPORT = "mae/extract.mae.train.json"
 
 # Findings that do not stop a training: it handles or cannot detect them.
 TRAINABLE = frozenset({
@@ -79,6 +80,7 @@ TRAINABLE = frozenset({
     "context-leak", "context-leak-many", "text-shared", "text-shared-short", "shard-stray", "recording-in-two-shards",
     "features-extra", "features-zero", "features-constant", "features-dtype", "features-repeated", "features-shared",
     "lengths-disagree", "too-long", "context-too-long", "index-stale", "file-half-written",
+    "video-several-people", "video-jumps", "video-hands-rare", "video-turned", "video-report-unreadable",
 })  # fmt: skip
 
 CORRUPTIONS = [
@@ -194,6 +196,12 @@ CORRUPTIONS = [
     Corruption("too-long", CLIP, change_array(lambda frames: np.concatenate([frames] * 40))),
     Corruption("context-too-long", "train00/train00-04", lengthen_texts),
     Corruption("text-too-long", CLIP, change_clip({"translation": "bread is good " * 200})),
+    Corruption("video-several-people", CLIP, write_file(VIDEO_REPORT, f'{{"several_people": ["{CLIP}"]}}')),
+    Corruption("video-jumps", CLIP, write_file(VIDEO_REPORT, f'{{"jumps": {{"{CLIP}": 2}}}}')),
+    Corruption("video-turned", CLIP, write_file(VIDEO_REPORT, f'{{"rotated": ["{CLIP}"]}}')),
+    Corruption("video-hands-rare", "train00", write_file(
+        VIDEO_REPORT, '{"recordings": {"train00": {"share": {"left_hand": 0.4, "right_hand": 1.0}}}}')),
+    Corruption("video-report-unreadable", "extract.mae.train.json", write_file(VIDEO_REPORT, '{"several_people"')),
     Corruption("index-stale", "index.train.arrow", write_file("index.train.arrow", "no index")),
     Corruption("file-half-written", "mae.train.9.h5.tmp", write_file("mae/mae.train.9.h5.tmp", "half")),
 ]  # fmt: skip
