@@ -1,16 +1,20 @@
-"""The demo: all steps on the toy corpus, each run as the command that a user would type."""
+"""The demos: all steps on the toy corpus, or on videos, each run as the command that a user would type."""
 
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import flush, info, print_table
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.data.annotations import annotation_file
+from signllava_cli.errors import RunStopped, UserError, summarize_names
 from signllava_cli.files import read_json, write_json
-from signllava_cli.generation.predictions_folder import META_FILE, SECONDS
+from signllava_cli.generation.predictions_folder import META_FILE, SECONDS, find_predictions, read_predictions
 from signllava_cli.model.checkpoint import find_checkpoint, iterate_tensors
+from signllava_cli.prepare.importers.csv_table import SEPARATORS
+from signllava_cli.prepare.importers.table_reader import read_table
 from signllava_cli.processes import run_command
 
 FOLDER_SUFFIXES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # by context source
@@ -60,8 +64,78 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
     return summary
 
 
+def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -> dict[str, Any]:
+    """Go from the videos in `folder`, with one table of their sentences, to scores, in `out`/video.
+
+    The table has the columns `uid` (the name of a clip) and `translation`; `recording`, `start`, `end` and `split`
+    are used if it has them. Without a split, the clips that were trained on are translated.
+
+    Returns:
+        The summary, which is also written: the split, its scores, and (clip, reference, hypothesis) of each clip.
+
+    Raises:
+        UserError: there is no such table, or a command failed.
+        RunStopped: a signal arrived; the running command has saved its state.
+    """
+    out = out / "video"
+    data, llm_folder, run = out / "data", out / "llm" / llm, out / llm
+    table, commands = _find_table(folder), list[str]()
+
+    def signllava(*words: str | Path) -> None:
+        _run_command([str(word) for word in words], commands)
+
+    if not annotation_file(data, "train").is_file():
+        signllava("prepare", "csv", "--annotations", table, "--out", data, *_table_options(table))
+    splits = [split for split in ("train", "dev", "test") if annotation_file(data, split).is_file()]
+    model_options = () if pose_model is None else ("--pose-model", pose_model)
+    for split in splits:
+        signllava("prepare", "extract", folder, "--out", data, "--split", split, "--streams", "pose", *model_options)
+    if not (llm_folder / "config.json").is_file():
+        signllava("prepare", "llm", llm, "--out", llm_folder, *(("--corpus", data) if llm == "tiny" else ()))
+    settings = [f"llm.path={llm_folder}", f"data.root={data}", f"run.output_dir={run}", "data.missing=skip"]
+    settings += ["streams={pose: {width: 208}}", f"data.dev={splits[min(1, len(splits) - 1)]}"]
+    recipe = RECIPES[llm].format(stage="pretrain")
+    signllava("pretrain", "--recipe", recipe, *(word for setting in settings for word in ("--set", setting)))
+    signllava("generate", "--checkpoint", run, "--split", splits[-1], "--context-source", "none")
+    predictions = run / "predictions" / f"{find_checkpoint(run).name}.{splits[-1]}.none"
+    signllava("eval", predictions, "--out", run / "scores.json")
+    [result] = read_json(run / "scores.json")["results"]
+    rows = read_predictions(find_predictions(predictions))
+    clips = [(row.clip, row.reference, row.hypothesis) for row in rows]
+    summary = {"split": splits[-1], "scores": result["scores"], "clips": clips}
+    write_json(out / "summary.json", summary)
+    print_table(
+        f"split {splits[-1]}, BLEU-4 {result['scores']['bleu4']:.1f}", ["clip", "sentence", "translated"], clips
+    )
+    if splits == ["train"]:
+        info("The table has no column `split`: these clips were trained on, so the scores only show that all works.")
+    info("These commands ran; each can be repeated by hand. The last one opens a page that translates videos:")
+    serve = ["signllava", "serve", "--checkpoint", run, "--videos", folder, *model_options]
+    for command in (*commands, shlex.join(map(str, serve))):
+        info(f"  {command}")
+    return summary
+
+
+def _find_table(folder: Path) -> Path:
+    tables = sorted(file for suffix in (".csv", ".tsv") for file in folder.glob(f"*{suffix}"))
+    if len(tables) != 1:
+        found = summarize_names([table.name for table in tables]) or "none"
+        raise UserError(
+            f"--video {folder}: expected a folder of videos with one table of their sentences (.csv or .tsv, columns "
+            f"`uid` and `translation`); tables found: {found}."
+        )
+    return tables[0]
+
+
+def _table_options(table: Path) -> list[str]:
+    """The options of `prepare csv` for the columns of `table`."""
+    columns = read_table(table, SEPARATORS).columns
+    options = [word for name in ("recording", "start", "end") if name in columns for word in (f"--{name}", name)]
+    return [*options, *(("--split-column", "split") if "split" in columns else ("--split", "train"))]
+
+
 def _run_command(words: list[str], commands: list[str]) -> None:
-    command = " ".join(["signllava", *words])
+    command = shlex.join(["signllava", *words])
     commands.append(command)
     info(f"\n$ {command}", style="bold cyan")
     flush()

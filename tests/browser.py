@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ FLAGS = [
 
 
 @contextlib.contextmanager
-def opened_page(address: str, **options: object) -> Iterator[tuple["Page", list[str], list[str]]]:
+def opened_page(
+    address: str, flags: Sequence[str] = (), **options: object
+) -> Iterator[tuple["Page", list[str], list[str]]]:
     """A page at `address`, and two lists that grow with it: its error messages, and the addresses it requests."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         page = browser.new_page(**options)  # type: ignore[arg-type]
         complaints: list[str] = []
         requested: list[str] = []

@@ -23,7 +23,7 @@ import pytest
 from browser import CHROMIUM
 
 from signllava_cli.cli.main import run as run_command_line
-from signllava_cli.files import exclusive_access
+from signllava_cli.files import exclusive_access, write_json
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.recipe import Recipe, read_recipe
 
@@ -197,6 +197,42 @@ def run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
         train(read_recipe("toy/tiny_pretrain", settings), "pretrain")
 
     return made_once("run", make)
+
+
+@pytest.fixture(scope="session")
+def video_run(made_once: MadeOnce, tiny_llm: Path) -> Path:
+    """`run`: a short pretraining on streams pose and dino of real clips; `data`, `backbone`: theirs."""
+
+    def make(folder: Path) -> None:
+        import torch
+        from real_clips import CLIPS, clip_file, model_file
+        from transformers import Dinov2Config, Dinov2Model
+
+        from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
+        from signllava_cli.prepare.extract.dino_extractor import DinoSettings
+        from signllava_cli.prepare.extract.extract import ExtractRequest, extract
+        from signllava_cli.prepare.extract.pose_extractor import PoseSettings
+        from signllava_cli.training.loop import train
+
+        torch.manual_seed(0)
+        config = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=518)
+        Dinov2Model(config).save_pretrained(folder / "backbone")
+        data = folder / "data"
+        first = {CLIPS[0]: {"translation": "My sister visits."}, CLIPS[1]: {"translation": "The garden is big."}}
+        cut = {"translation": "On Monday we eat.", "start": 0.25, "end": 0.8}
+        annotation = {"rec": {"clip_order": [*first], **first}, CLIPS[2]: {"clip_order": ["cut"], "cut": cut}}
+        write_json(data / "annotation.train.json", annotation)
+        backbone = str(folder / "backbone")
+        streams: dict[str, ExtractorSettings] = {
+            "pose": PoseSettings(model_file()),
+            "dino": DinoSettings.load(backbone, None),
+        }
+        extract(ExtractRequest(clip_file(CLIPS[0]).parent, data, "train", streams, 1))
+        settings = [f"llm.path={tiny_llm}", f"data.root={data}", f"run.output_dir={folder / 'run'}", "data.dev=train"]
+        settings += ["streams={pose: {width: 208}, dino: {width: 96}}", "train.max_steps=12"]
+        train(read_recipe("toy/tiny_pretrain", settings), "pretrain")
+
+    return made_once("video_run", make)
 
 
 @pytest.fixture

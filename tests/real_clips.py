@@ -1,5 +1,6 @@
 """The three real clips and the landmark model in a folder beside the repository, which are not ours to ship."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,14 @@ def clip_file(name: str) -> Path:
 def model_file() -> Path:
     assert SAMPLES is not None
     return SAMPLES / "holistic_landmarker.task"
+
+
+def write_with_pause(file: Path, still: int = 36) -> None:
+    """Two real clips, and between them the last frame of the first one for `still` frames."""
+    from videos_of_numbers import constant_rate, write_video
+
+    from signllava_cli.prepare.extract.video_cuts import VideoCut, decode_cut
+
+    first, second = ([frame.image for frame in decode_cut(VideoCut(clip_file(name)))] for name in CLIPS[:2])
+    images = [*first, *[first[-1]] * still, *second]
+    write_video(file, constant_rate(len(images), Fraction(24)), images=images, options={"preset": "ultrafast"})

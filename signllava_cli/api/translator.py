@@ -14,6 +14,8 @@ from torch.nn.functional import normalize
 
 from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
 from signllava_cli.api.inputs import InvalidInput, check_features, check_text
+from signllava_cli.api.video_features import VideoOptions, VideoReader, choose_video_streams, read_cut
+from signllava_cli.data.clip_source import UnreadableClip
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.examples import Example, ExampleBuilder, Truncation
 from signllava_cli.data.projector_inputs import join_all, projector_inputs
@@ -85,7 +87,8 @@ class SignLlava:
             bundle.prompts, recipe.streams, recipe.data.max_seq_len, recipe.data.min_frames, recipe.context.prelude
         )
         self._decoder: Decoder | None = open_decoder(bundle, recipe)
-        self._lock = threading.Lock()
+        self._lock, self._video_lock = threading.Lock(), threading.Lock()
+        self._video_readers: dict[VideoOptions, VideoReader] = {}
 
     @classmethod
     def from_pretrained(
@@ -189,6 +192,51 @@ class SignLlava:
             translation = self.translate(features, context_sentences, prelude)
             texts.append(translation.text)
             yield translation
+
+    def translate_video(
+        self,
+        path: str | Path,
+        start: float | None = None,
+        end: float | None = None,
+        context: Sequence[str] = (),
+        prelude: int | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        pose_model: str | Path | None = None,
+        dino: str | Path | None = None,
+        dino_hands: str | Path | None = None,
+    ) -> Translation:
+        """The translation of the frames of a video with `start <= time < end`, in seconds; None: without bound.
+
+        The features are those of `signllava prepare extract`, in the layout of the training.
+
+        Args:
+            context, prelude: as in `translate`.
+            streams: those to use; by default all of the model.
+            pose_model: the file of the landmark model; by default the official one in the user's cache.
+            dino, dino_hands: image backbones of stream dino, folders or hub ids; by default those of the training, if
+                they are on the hub.
+
+        Raises:
+            InvalidInput: a stream cannot be made from a video, or `prepare extract` would leave the clip out: the
+                file is unreadable, no frame is within the cut, no frame has shoulders, too few have a body.
+            UserError: the extra `video` is not installed, or a model cannot be loaded.
+        """
+        cut = read_cut(path, start, end)
+        options = VideoOptions(
+            Path(pose_model).expanduser() if pose_model is not None else None,
+            str(dino) if dino is not None else None,
+            str(dino_hands) if dino_hands is not None else None,
+            tuple(streams) if streams is not None else None,
+        )
+        with self._video_lock:
+            if options not in self._video_readers:
+                self._video_readers[options] = choose_video_streams(list(self.streams), self.layouts, options).open()
+            try:
+                clip = self._video_readers[options].read(cut)
+            except UnreadableClip as error:
+                raise InvalidInput(f"{cut.file}: {error}.") from None
+        return self.translate(clip.features, context, prelude)
 
     def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
         """The answer to a question about one clip. Arguments and errors as in `translate`."""

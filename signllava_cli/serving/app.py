@@ -1,7 +1,7 @@
 """The web app: a page, and the HTTP endpoints that it uses, described in /openapi.json."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resource_files
 from itertools import groupby
@@ -11,36 +11,50 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from signllava_cli.api.translator import SignLlava
+from signllava_cli.api.video_features import VideoStreams
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
+from signllava_cli.serving.answers import (
+    NDJSON,
+    ErrorDetail,
+    Name,
+    SentenceCountField,
+    not_found,
+    save_upload,
+    stream_lines,
+)
 from signllava_cli.serving.clip_lines import ClipLine, Source, translate_dataset_clips, translate_uploaded_clips
 from signllava_cli.serving.limits import UploadLimit
 from signllava_cli.serving.uploads import read_uploads
+from signllava_cli.serving.video_endpoints import add_video_endpoints
 from signllava_cli.serving.videos import Videos
 
-NDJSON = "application/x-ndjson"
 SentenceCount = Annotated[int, Query(ge=0, le=100)]
-SentenceCountField = Annotated[int, Form(ge=0, le=100)]
-Name = Annotated[str, StringConstraints(max_length=500)]
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; media-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 
 
 class ModelInfo(BaseModel):
-    """The model, as the page shows it. `window`, `prelude`: those of its training."""
+    """The model, as the page shows it. `window`, `prelude`: those of its training.
+
+    `no_video`: why it cannot translate a video; None: it can.
+    """
 
     checkpoint: str
     streams: dict[str, int]
     window: int
     prelude: int
     split: str | None
+    no_video: str | None
 
 
 class RecordingInfo(BaseModel):
@@ -51,21 +65,20 @@ class RecordingInfo(BaseModel):
     video: bool
 
 
-class ErrorDetail(BaseModel):
-    """The reason why a request failed."""
-
-    detail: str
-
-
 @dataclass(frozen=True)
 class ServedModel:
-    """A model, optionally a split with videos, the maximal bytes of an upload, and the allowed host names."""
+    """A model, optionally a split with videos, the maximal bytes of an upload, and the allowed host names.
+
+    `video_streams`: how its streams are made from a video, or why they cannot be made. `max_video_seconds`: of a cut.
+    """
 
     model: SignLlava
     split: Split | None
     videos: Path | None
     upload_limit: int
     hosts: tuple[str, ...]
+    video_streams: VideoStreams | str
+    max_video_seconds: float
 
 
 def make_app(served: ServedModel) -> FastAPI:
@@ -102,6 +115,7 @@ def make_app(served: ServedModel) -> FastAPI:
             window=recipe.context.window,
             prelude=recipe.context.prelude,
             split=served.split.name if served.split else None,
+            no_video=served.video_streams if isinstance(served.video_streams, str) else None,
         )
 
     @app.get("/api/recordings")
@@ -122,7 +136,7 @@ def make_app(served: ServedModel) -> FastAPI:
             clips = (served.split.annotated[row] for row in rows) if served.split else ()
             file = next((videos.of_clip(candidate) for candidate in clips if candidate.name == clip), None)
         subject = repr(recording) if clip is None else f"clip {clip!r} of {recording!r}"
-        return _not_found(f"no video of {subject}") if file is None else FileResponse(file)
+        return not_found(f"no video of {subject}") if file is None else FileResponse(file)
 
     @app.post(
         "/api/recordings/translate",
@@ -134,9 +148,9 @@ def make_app(served: ServedModel) -> FastAPI:
     ) -> Response:
         """Translate a recording of the dataset: one JSON object per clip, sent when the clip is translated."""
         if served.split is None or recording not in rows_by_recording:
-            return _not_found(f"no recording {recording!r}")
+            return not_found(f"no recording {recording!r}")
         clips = [served.split.annotated[row] for row in rows_by_recording[recording]]
-        return _stream_lines(
+        return stream_lines(
             translate_dataset_clips(served.model, served.split, videos, clips, window, prelude, source)
         )
 
@@ -153,27 +167,17 @@ def make_app(served: ServedModel) -> FastAPI:
     ) -> Response:
         """Translate feature files as one recording, with the clips in the order of their names."""
         with tempfile.TemporaryDirectory() as folder:
-            files = []
-            for number, upload in enumerate(uploads):
-                path = Path(folder) / str(number)
-                with open(path, "wb") as file:
-                    while block := upload.file.read(1 << 20):
-                        file.write(block)
-                files.append((upload.filename or "", path))
+            files = [
+                (upload.filename or "", save_upload(upload.file, Path(folder) / str(number)))
+                for number, upload in enumerate(uploads)
+            ]
             clips = read_uploads(files, served.model.streams, served.upload_limit, served.model.layouts)
-        return _stream_lines(translate_uploaded_clips(served.model, clips, window, prelude, source))
+        return stream_lines(translate_uploaded_clips(served.model, clips, window, prelude, source))
 
+    add_video_endpoints(app, served.model, served.videos, served.video_streams, served.max_video_seconds)
     page = resource_files("signllava_cli.serving") / "page"
     app.mount("/", StaticFiles(directory=str(page), html=True), name="page")
     return app
-
-
-def _stream_lines(lines: Iterator[ClipLine]) -> Response:
-    return StreamingResponse((line.model_dump_json() + "\n" for line in lines), media_type=NDJSON)
-
-
-def _not_found(detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status_code=404)
 
 
 def _rows_by_recording(split: Split | None) -> dict[str, Sequence[int]]:

@@ -21,13 +21,13 @@ Source = Literal["none", "gold", "predicted"]
 class ClipLine(BaseModel):
     """The translation of one clip and its context.
 
-    `number`: from 1 to `of`, the number of clips. `confidence`: the geometric mean of the token probabilities.
-    `start` and `end`: seconds in the recording's video. `video`: whether the clip has its own video. `error`: why
-    there is no text; it is the last line if translation cannot continue.
+    `number`: from 1 to `of`, the number of clips; None: not yet known. `confidence`: the geometric mean of the token
+    probabilities. `start` and `end`: seconds in the recording's video. `video`: whether the clip has its own video.
+    `error`: why there is no text; it is the last line if translation cannot continue.
     """
 
     number: int
-    of: int
+    of: int | None
     clip: str
     text: str = ""
     confidence: float | None = None
@@ -62,7 +62,7 @@ def translate_dataset_clips(
         line.start, line.end = clip.start, clip.end
         line.video = videos.of_clip(clip) is not None
         sentences = [clip.translation for clip in clips] if source == "gold" else texts
-        context = [] if source == "none" else _select_context(sentences, clip.position, window, prelude)
+        context = [] if source == "none" else select_context(sentences, clip.position, window, prelude)
         if split.has_features[clip.row]:
             try:
                 translation = model.translate(split.read(clip), context, prelude)
@@ -70,7 +70,7 @@ def translate_dataset_clips(
                 line.error = str(error)
                 yield line
                 return
-            _fill_line(line, translation)
+            fill_line(line, translation)
         else:
             line.error = f"no features in {split.missing_streams(clip.row)}"
         texts.append(line.text)
@@ -92,9 +92,9 @@ def translate_uploaded_clips(
         texts: list[str] = []
         for position, clip in enumerate(clips):
             line = ClipLine(number=position + 1, of=len(clips), clip=clip.name)
-            context = [] if source == "none" else _select_context(texts, position, window, prelude)
+            context = [] if source == "none" else select_context(texts, position, window, prelude)
             try:
-                _fill_line(line, model.translate(clip.features, context, prelude))
+                fill_line(line, model.translate(clip.features, context, prelude))
             except UserError as error:
                 line.error = str(error)
                 yield line
@@ -105,11 +105,13 @@ def translate_uploaded_clips(
     return translate_clips()
 
 
-def _select_context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
+def select_context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
+    """The sentences before a position that its prompt holds; empty ones are skipped."""
     return [sentences[index] for index in context_indices(position, window, prelude) if sentences[index]]
 
 
-def _fill_line(line: ClipLine, translation: Translation) -> None:
+def fill_line(line: ClipLine, translation: Translation) -> None:
+    """Write a translation into its line."""
     line.text, line.finished = translation.text, translation.finished
     line.confidence = math.exp(translation.score)
     line.context, line.n_best = list(translation.context), list(translation.n_best)

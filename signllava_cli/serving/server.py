@@ -2,10 +2,13 @@
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, require_extra
+
+if TYPE_CHECKING:
+    from signllava_cli.api.video_features import VideoOptions
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 MEBIBYTE = 2**20
@@ -20,6 +23,8 @@ def serve(
     max_upload_mb: int,
     videos: Path | None,
     config: dict[str, Any],
+    video_options: "VideoOptions",
+    max_video_seconds: float,
 ) -> None:
     """Serve the checkpoint on http://host:port.
 
@@ -27,6 +32,8 @@ def serve(
         data: the dataset folder whose recordings can be chosen; None: the recipe's, if it exists.
         videos: a folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov).
         config: settings of the recipe's section `generate`.
+        video_options: how streams are made from videos.
+        max_video_seconds: of a cut.
 
     Raises:
         UserError: the extra `serve` is not installed, the port is in use, or the model or dataset cannot be opened.
@@ -36,10 +43,13 @@ def serve(
     import uvicorn
 
     from signllava_cli.serving.app import ServedModel, make_app
-    from signllava_cli.serving.startup import open_served_model
+    from signllava_cli.serving.startup import VideoConfig, open_served_model
 
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
-    served: ServedModel = open_served_model(checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, config)
+    video_config = VideoConfig(video_options, max_video_seconds)
+    served: ServedModel = open_served_model(
+        checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, config, video_config
+    )
     address, port = listener.getsockname()[:2]
     info(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
     server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", access_log=False))

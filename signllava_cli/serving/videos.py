@@ -4,9 +4,15 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from signllava_cli.data.annotations import Clip
+from signllava_cli.data.annotations import Clip, natural_sort_key
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
+
+
+def list_videos(folder: Path) -> dict[str, Path]:
+    """Name -> file, of the videos in `folder`, in natural order."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return {file.name: file for file in sorted(files, key=lambda file: natural_sort_key(file.name))}
 
 
 class Videos:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import subprocess_command
+from conftest import Ended, subprocess_command
+from real_clips import CLIPS, clip_file, model_file, needs_samples
 
 from signllava_cli import demo
 from signllava_cli.cli.main import run as run_command_line
@@ -138,3 +140,42 @@ def test_the_demo_on_smollm2_keeps_its_promises(tmp_path: Path) -> None:
         accuracy = {source: each["context_bound_accuracy"] for source, each in scores.items()}
         assert accuracy["gold"] >= accuracy["none"] + 20
         assert accuracy["predicted"] > accuracy["none"]
+
+
+def write_video_folder(folder: Path) -> Path:
+    """The three real clips with sentences."""
+    folder.mkdir()
+    sentences = ("Hello and welcome.", "Today I show you a garden.", "We plant the seeds in small pots.")
+    for name in CLIPS:
+        shutil.copy(clip_file(name), folder)
+    rows = [f"{name},{sentence}\n" for name, sentence in zip(CLIPS, sentences, strict=True)]
+    (folder / "clips.csv").write_text("uid,translation\n" + "".join(rows))
+    return folder
+
+
+@needs_samples
+@pytest.mark.drill
+@pytest.mark.timeout(1200)
+def test_the_demo_on_videos_learns_their_sentences(tmp_path: Path) -> None:
+    folder = write_video_folder(tmp_path / "clips")
+    words = ["demo", "--video", folder, "--pose-model", model_file(), "--out", tmp_path / "demo"]
+    for _ in range(2):  # the second time all is done
+        process = subprocess_command(*words)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        for command in ("prepare csv", "prepare extract", "prepare llm tiny", "pretrain", "generate", "eval"):
+            is_first = (tmp_path / "demo" / "first").exists()
+            assert f"$ signllava {command}" in output or (is_first and command in ("prepare csv", "prepare llm tiny"))
+        (tmp_path / "demo" / "first").touch()
+    summary = json.loads((tmp_path / "demo" / "video" / "summary.json").read_text())
+    assert [reference == hypothesis for _, reference, hypothesis in summary["clips"]] == [True] * 3
+    assert summary["scores"]["bleu4"] == pytest.approx(100)
+    assert "these clips were trained on" in output
+    assert "signllava serve --checkpoint" in output
+
+
+def test_the_demo_on_videos_wants_one_table(signllava: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = signllava("demo", "--video", tmp_path, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "expected a folder of videos with one table" in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err

@@ -76,6 +76,13 @@ def pose_of_frames(
         rotation = frame.rotation
         found.append(finder.find(frame))
         after_frame()
+    return pose_of_landmarks(found, rotation, layout, min_body)
+
+
+def pose_of_landmarks(
+    found: list[FrameLandmarks], rotation: int = 0, layout: PoseLayout = "mediapipe", min_body: float = 0.0
+) -> PoseClip:
+    """The clip that consists of the frames `found`. Arguments and errors: `extract_pose`."""
     quality = measure_quality(found, rotation)
     if quality.found["body"] < min_body * quality.frames:
         raise UnreadableClip(

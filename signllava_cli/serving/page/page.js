@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 let droppedFiles = [];
 let runningRequest = null;
+let localVideo = { file: null, url: "" }; // a chosen video, and its address in this page
 
 function setStatus(text, isError = false) {
   $("status").textContent = text;
@@ -27,28 +28,75 @@ async function loadModel() {
     $("recording").append(option);
   }
   if (recordings.length) $("recording").selectedIndex = 1;
+  if (model.no_video === null) await offerVideos();
+  $("no-video").hidden = model.no_video === null;
+  $("no-video").textContent = `No videos: ${model.no_video}`;
+  updateChoice();
+}
+
+async function offerVideos() {
+  $("file-kinds").textContent = "feature files or a video";
+  $("files").accept += ",video/*,.mp4,.webm,.mkv,.mov";
+  $("record").hidden = !navigator.mediaDevices || !window.MediaRecorder;
+  const videos = await (await fetch("api/videos")).json();
+  $("listed").append(...videos.map(({ name }) => new Option(name, name)));
+  $("listed-choice").hidden = !videos.length;
+}
+
+function chosenFiles() {
+  return [...$("files").files, ...droppedFiles];
+}
+
+/* The video that is translated itself: {name} of one of the folder, {file} of an upload; null: there is none. */
+function chosenVideo() {
+  if ($("recording").value) return null;
+  if ($("listed").value) return { name: $("listed").value };
+  const file = chosenFiles().find(isVideo);
+  return file ? { file } : null;
+}
+
+function videoAddress({ name, file }) {
+  if (name) return "api/videos/file?" + new URLSearchParams({ name });
+  if (localVideo.file !== file) {
+    URL.revokeObjectURL(localVideo.url);
+    localVideo = { file, url: URL.createObjectURL(file) };
+  }
+  return localVideo.url;
+}
+
+/* Keep one of the three inputs; the others are emptied. */
+function choose(kept) {
+  if (kept !== "recording") $("recording").value = "";
+  if (kept !== "listed") $("listed").value = "";
+  if (kept !== "files") { $("files").value = ""; droppedFiles = []; }
   updateChoice();
 }
 
 function updateChoice() {
-  const files = [...$("files").files, ...droppedFiles];
-  $("chosen").replaceChildren(...files.map((file) => {
+  clearLandmarks();
+  $("chosen").replaceChildren(...chosenFiles().map((file) => {
     const item = document.createElement("li");
     item.textContent = `${file.name}, ${Math.ceil(file.size / 1024)} KiB`;
     return item;
   }));
   const option = $("recording").selectedOptions[0];
-  const video = option.value && option.dataset.video;
-  $("video").hidden = !video;
-  if (video) showVideo({ recording: option.value });
+  const video = chosenVideo();
+  $("cut-choice").hidden = !video;
+  $("player").hidden = true;
+  if (video) showVideo(videoAddress(video));
+  else if (option.value && option.dataset.video) showVideo(datasetVideo({ recording: option.value }));
+  else $("video").pause();
   $("source").querySelector("[value=gold]").disabled = !option.value;
   if (!option.value && $("source").value === "gold") $("source").value = "predicted";
 }
 
-function showVideo(query) {
-  const source = "api/video?" + new URLSearchParams(query);
+function datasetVideo(query) {
+  return "api/video?" + new URLSearchParams(query);
+}
+
+function showVideo(source) {
   if ($("video").getAttribute("src") !== source) $("video").src = source;
-  $("video").hidden = false;
+  $("player").hidden = false;
 }
 
 function buildRequest() {
@@ -60,16 +108,30 @@ function buildRequest() {
   }
   const body = new FormData();
   for (const [key, value] of Object.entries(settings)) body.append(key, value);
-  for (const file of [...$("files").files, ...droppedFiles]) body.append("uploads", file);
-  return ["api/uploads/translate", body];
+  const video = chosenVideo();
+  if (!video) {
+    for (const file of chosenFiles()) body.append("uploads", file);
+    return ["api/uploads/translate", body];
+  }
+  body.append("cut", $("cut").value);
+  for (const key of ["start", "end"]) if ($(key).value !== "") body.append(key, $(key).value);
+  if (video.name) body.append("name", video.name);
+  else body.append("upload", video.file);
+  return ["api/videos/translate", body];
 }
 
 async function translate(event) {
   event.preventDefault();
-  if (!$("recording").value && !$("files").files.length && !droppedFiles.length) {
-    setStatus("Choose a recording or feature files.", true);
+  const video = chosenVideo();
+  if (!$("recording").value && !video && !chosenFiles().length) {
+    setStatus("Choose a recording, a video or feature files.", true);
     return;
   }
+  if (video?.file && chosenFiles().length > 1) {
+    setStatus("A video is translated alone: choose one video, or only feature files.", true);
+    return;
+  }
+  clearLandmarks();
   runningRequest = new AbortController();
   $("translate").disabled = true;
   $("stop").disabled = false;
@@ -80,13 +142,20 @@ async function translate(event) {
     const response = await fetch(url, { method: "POST", body, signal: runningRequest.signal });
     if (!response.ok) throw new Error(await errorMessage(response));
     let lastLine = null;
+    let isDone = false;
     for await (const line of readLines(response.body)) {
-      showClip(line);
+      if (line.clip === undefined) {
+        isDone = line.done;
+        setStatus(`looking at the video: ${line.of ? `${line.frames} of about ${line.of}` : line.frames} frames`);
+        continue;
+      }
+      showClip(line, video);
       lastLine = line;
-      setStatus(`${line.number} of ${line.of} clips`);
+      if (!video) setStatus(`${line.number} of ${line.of} clips`);
     }
-    if (!lastLine || lastLine.number < lastLine.of) throw new Error(lastLine?.error || "The translation ended early.");
-    setStatus(`${formatCount(lastLine.of, "clip")} translated`);
+    if (!video) isDone = lastLine?.number === lastLine?.of && lastLine;
+    if (!isDone) throw new Error(lastLine?.error || "The translation ended early.");
+    setStatus(`${formatCount(lastLine.number, video ? "sentence" : "clip")} translated`);
   } catch (error) {
     setStatus(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
@@ -113,7 +182,7 @@ async function* readLines(body) {
   }
 }
 
-function showClip(line) {
+function showClip(line, video) {
   const item = $("clip").content.cloneNode(true).firstElementChild;
   const setText = (selector, text) => {
     const element = item.querySelector(selector);
@@ -148,17 +217,20 @@ function showClip(line) {
   const option = $("recording").selectedOptions[0];
   const recording = option.value;
   const inRecording = option.dataset.video && line.start !== null;
-  play.hidden = !inRecording && !line.video;
+  play.hidden = !inRecording && !line.video && !(video && line.landmarks);
+  const address = video && videoAddress(video);
   play.addEventListener("click", () => {
-    if (inRecording) playPart({ recording }, line.start, line.end);
-    else playPart({ recording, clip: line.clip }, 0, null);
+    if (video) playPart(address, line.start, line.end);
+    else if (inRecording) playPart(datasetVideo({ recording }), line.start, line.end);
+    else playPart(datasetVideo({ recording, clip: line.clip }), 0, null);
   });
+  if (line.landmarks) addLandmarks(line.landmarks);
   $("clips").append(item);
 }
 
-function playPart(query, start, end) {
+function playPart(source, start, end) {
   const video = $("video");
-  showVideo(query);
+  showVideo(source);
   video.currentTime = start;
   video.play().catch((error) => setStatus(`The video cannot be played: ${error.message}`, true));
   video.ontimeupdate = () => {
@@ -171,8 +243,9 @@ function playPart(query, start, end) {
 
 $("form").addEventListener("submit", translate);
 $("stop").addEventListener("click", () => runningRequest?.abort());
-$("files").addEventListener("change", () => { $("recording").value = ""; updateChoice(); });
-$("recording").addEventListener("change", updateChoice);
+$("files").addEventListener("change", () => { droppedFiles = []; choose("files"); });
+$("recording").addEventListener("change", () => ($("recording").value ? choose("recording") : updateChoice()));
+$("listed").addEventListener("change", () => ($("listed").value ? choose("listed") : updateChoice()));
 for (const name of ["dragenter", "dragover"]) {
   $("drop").addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 }
@@ -180,8 +253,33 @@ $("drop").addEventListener("dragleave", () => $("drop").classList.remove("over")
 $("drop").addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  droppedFiles = [...event.dataTransfer.files];
-  $("recording").value = "";
-  updateChoice();
+  useFiles([...event.dataTransfer.files]);
 });
+
+function useFiles(files) {
+  $("files").value = "";
+  droppedFiles = files;
+  choose("files");
+}
+
+$("record").addEventListener("click", async () => {
+  if (recorder) {
+    stopRecording();
+    return;
+  }
+  try {
+    $("player").hidden = false;
+    clearLandmarks();
+    const recording = startRecording($("video"));
+    $("record").textContent = "Stop recording";
+    useFiles([await recording]);
+    setStatus("recorded");
+  } catch (error) {
+    setStatus(`The camera cannot be used: ${error.message}`, true);
+  } finally {
+    $("record").textContent = "Record with the camera";
+  }
+});
+$("show-landmarks").addEventListener("change", () => drawLandmarks($("video").currentTime));
+drawWhilePlaying($("video"));
 loadModel().catch((error) => setStatus(error.message, true));
