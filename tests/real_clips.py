@@ -1,22 +1,30 @@
 """The three real clips and the landmark model in a folder beside the repository, which are not ours to ship."""
 
+import ctypes
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-SAMPLES = next(
-    (
-        folder / "shared" / "samples" / "video"
-        for folder in (*Path(__file__).resolve().parents, Path("/work"))
-        if (folder / "shared" / "samples" / "video").is_dir()
-    ),
-    None,
-)
+LIBRARIES = ("libEGL.so.1", "libGLESv2.so.2")  # of the system, which MediaPipe loads
+
+
+def find_samples() -> Path | None:
+    """The folder shared/samples/video beside the repository, if MediaPipe can be loaded on this machine."""
+    try:
+        for library in LIBRARIES:
+            ctypes.CDLL(library)
+    except OSError:
+        return None
+    folders = (folder / "shared" / "samples" / "video" for folder in Path(__file__).resolve().parents)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+SAMPLES = find_samples()
 CLIPS = ("_15CDIexNDM_0-5-rgb_front", "_0fO5ETSwyg_1-5-rgb_front", "_15CDIexNDM_4-5-rgb_front")
 FRAMES = dict(zip(CLIPS, (15, 27, 71), strict=True))
 
-needs_samples = pytest.mark.skipif(SAMPLES is None, reason="shared/samples/video, with real clips, is not here")
+needs_samples = pytest.mark.skipif(SAMPLES is None, reason="no shared/samples/video with real clips, or no libEGL")
 
 
 def clip_file(name: str) -> Path:
