@@ -14,6 +14,7 @@ import torch
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.generation.search import SearchConfig, init_search
 from signllava_cli.model.cost_counter import CostCounter
+from signllava_cli.model.decoding_weights import MEMORY_SHARE
 from signllava_cli.model.fake_model import BatchShape, FakeModel, fake_model
 from signllava_cli.model.gpus import GPU
 from signllava_cli.model.memory_limit import most_clips, usable_memory
@@ -22,7 +23,7 @@ from signllava_cli.prepare.workload import NUM_CLIPS_DECODED, Workload, find_wor
 from signllava_cli.recipe import Recipe
 
 UTILIZATION = 0.4  # assumed: of the GPU's dense bfloat16 FLOP/s while prompts are read
-BANDWIDTH_SHARE = 0.5  # assumed: of the bandwidth of its memory in decoding
+BANDWIDTH_SHARE = 0.25  # of the bandwidth of its memory in decoding, as on an H200 (docs/gpu.md)
 FLOAT32 = 4  # bytes
 
 
@@ -30,7 +31,8 @@ FLOAT32 = 4  # bytes
 class DecodingMemory:
     """The peak memory of a process by kind, in bytes.
 
-    `llm`: the weights of the LLM as they are stored. `trained`: projectors and adapter. `prompt_kv`, `token_kv`: keys
+    `llm`: the weights of the LLM as they are decoded: those of 4 bits are converted, if the GPU has the memory for it
+    (model/decoding_weights.py). `trained`: projectors and adapter. `prompt_kv`, `token_kv`: keys
     and values of prompts and of new tokens. `logits`: what the search makes of a step. `working`: the most beside all
     others, while prompts are read or tokens are chosen.
     """
@@ -99,7 +101,7 @@ def estimate_decoding(recipe: Recipe, gpu: GPU, prompts: PromptBuilder | None) -
         batch_clips = min(batch_clips, max(1, config.max_tokens_per_batch // clip_len))
     limit, num_processes = usable_memory(gpu), recipe.launch.num_processes or 1
     with fake_model(recipe) as model:
-        memory_of = cache(lambda count: _memory(recipe, model, workload, count, prompt_len))
+        memory_of = cache(lambda count: _memory(recipe, model, workload, count, prompt_len, limit))
         memory, cost = memory_of(batch_clips)
         fixed = memory.llm + memory.trained
         most = most_clips(lambda count: memory_of(count)[0].peak, batch_clips, fixed, limit)
@@ -154,7 +156,7 @@ def _shape(workload: Workload, num_clips: int, prompt_len: int) -> BatchShape:
 
 
 def _memory(
-    recipe: Recipe, model: FakeModel, workload: Workload, num_clips: int, prompt_len: int
+    recipe: Recipe, model: FakeModel, workload: Workload, num_clips: int, prompt_len: int, usable: float
 ) -> tuple[DecodingMemory, PrefillCost]:
     """The memory of a batch of `num_clips` prompts, and the cost of reading them."""
     config = recipe.generate
@@ -166,7 +168,10 @@ def _memory(
     # prompts are read before there are new tokens, and their keys and values are then copied into the cache
     working = max(cost.forward - token_kv, cost.kv, logits)
     trained = float(FLOAT32 * sum(weight.numel() for weight in model.trainable_parameters().values()))
-    return DecodingMemory(model.llm_memory, trained, prompt_kv, token_kv, logits, working), cost
+    free = usable - model.llm_memory - trained
+    is_converted = model.decoding_memory - model.llm_memory <= free * MEMORY_SHARE
+    llm_memory = model.decoding_memory if is_converted else model.llm_memory
+    return DecodingMemory(llm_memory, trained, prompt_kv, token_kv, logits, working), cost
 
 
 @torch.no_grad()

@@ -136,6 +136,11 @@ def test_an_estimate_of_generation(signllava: Command, run: Path, tmp_path: Path
     for clips, fits in ((most, True), (most + 1, False)):
         again = json.loads(signllava(*common[:-1], str(clips), *sets(["generate.max_tokens_per_batch=null"])).out)
         assert (again["batch_clips"], again["fits"]) == (clips, fits)
+    quantized = [*common, "--set", "llm.bits=4", "--set", "generate.max_tokens_per_batch=4096"]
+    converted = json.loads(signllava(*quantized).out)["memory"]["llm"]
+    stored = json.loads(signllava(*quantized, "--gpu", "16GiB").out)["memory"]["llm"]
+    assert converted == pytest.approx(memory["llm"], rel=0.001)  # as in 16 bits, on a GPU with the memory for it
+    assert stored < 0.4 * memory["llm"]
     ended = signllava(*(word for word in common if word != "--json"))
     assert ended.code == 0
     for row in ("KV cache of prompts", "KV cache of new tokens", "largest generate.batch_size"):
