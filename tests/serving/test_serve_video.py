@@ -89,6 +89,7 @@ def test_a_video_is_cut_at_pauses_with_context(address: str) -> None:
     status, lines = send_request(address, "api/videos/translate", **form({}, name="two.mp4", cut="pauses", window=1))
     assert status == 200, lines
     first, second = [line for line in lines if "clip" in line]
+    assert any("clip" not in line for line in lines[lines.index(first) : lines.index(second)])  # it did not wait
     assert first["text"]
     assert second["context"] == [first["text"]]
     assert first["end"] < second["start"] < second["end"]
@@ -254,11 +255,21 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
 
 @needs_samples
 @pytest.mark.browser
-def test_the_page_with_a_video_is_accessible_on_a_phone(address: str) -> None:
+def test_the_page_with_a_video_is_accessible_on_a_phone_and_takes_drops(address: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import expect
 
     with opened_page(address, viewport={"width": 380, "height": 800}, bypass_csp=True) as (page, _, _):
+        page.evaluate(
+            """() => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File(["no video"], "dropped.mp4"));
+                document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer }));
+            }"""
+        )
+        expect(page.locator("#chosen")).to_contain_text("dropped.mp4")
+        page.click("#translate")
+        expect(page.locator("#status")).to_contain_text("dropped.mp4: cannot be read as a video")
         page.set_input_files("#files", clip_file(CLIPS[1]))
         expect(page.locator("#player")).to_be_visible()
         violations = Axe().run(page).response["violations"]
