@@ -20,7 +20,7 @@ FLAGS = [
 
 @contextlib.contextmanager
 def opened_page(
-    address: str, flags: Sequence[str] = (), **options: object
+    address: str, flags: Sequence[str] = (), /, **options: object
 ) -> Iterator[tuple["Page", list[str], list[str]]]:
     """A page at `address`, and two lists that grow with it: its error messages, and the addresses it requests."""
     from playwright.sync_api import sync_playwright

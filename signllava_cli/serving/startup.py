@@ -1,6 +1,6 @@
 """Opens the model and the split that the web app serves."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from signllava_cli.serving.app import ServedModel
 class VideoConfig:
     """How videos are translated. `max_seconds`: of a cut."""
 
-    options: VideoOptions
-    max_seconds: float
+    options: VideoOptions = field(default_factory=VideoOptions)
+    max_seconds: float = 600
 
 
 def open_served_model(
@@ -30,7 +30,7 @@ def open_served_model(
     videos: Path | None,
     hosts: tuple[str, ...],
     config: dict[str, Any],
-    video_config: VideoConfig,
+    video_config: VideoConfig | None = None,
 ) -> ServedModel:
     """The model of `checkpoint` and the split of `data`; see `serving.server.serve`.
 
@@ -40,6 +40,7 @@ def open_served_model(
     if videos is not None and not videos.is_dir():
         raise UserError(f"--videos {videos}: not a folder.")
     model = SignLlava.from_pretrained(checkpoint, **config)
+    video_config = video_config or VideoConfig()
     video_streams = _choose_video_streams(model, video_config.options)
     opened_split = _open_split(model, data, split)
     return ServedModel(model, opened_split, videos, upload_limit, hosts, video_streams, video_config.max_seconds)

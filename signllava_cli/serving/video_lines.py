@@ -16,7 +16,7 @@ from signllava_cli.prepare.extract.video_cuts import VideoCut, read_video_info
 from signllava_cli.serving.clip_lines import ClipLine, Source, fill_line, select_context
 from signllava_cli.serving.video_process import VideoProcess, VideoProgress
 
-MAX_FPS = 120  # frames per second for which the limit of seconds is turned into one of frames
+MAX_FPS = 60  # with the limit of seconds that of frames: a header may declare no length, or a wrong one
 MAX_PIXELS = 4096 * 4096  # of a frame
 
 

@@ -25,7 +25,6 @@ from signllava_cli.prepare.extract.video_cuts import VideoCut, decode_cut
 from signllava_cli.serving import video_process
 from signllava_cli.serving.video_process import VideoProcess, VideoProgress
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
 UPLOAD_MB, MAX_SECONDS = 2, 6
 
 
@@ -90,6 +89,7 @@ def test_a_video_is_cut_at_pauses_with_context(address: str) -> None:
     status, lines = send_request(address, "api/videos/translate", **form({}, name="two.mp4", cut="pauses", window=1))
     assert status == 200, lines
     first, second = [line for line in lines if "clip" in line]
+    assert any("clip" not in line for line in lines[lines.index(first) : lines.index(second)])  # it did not wait
     assert first["text"]
     assert second["context"] == [first["text"]]
     assert first["end"] < second["start"] < second["end"]
@@ -219,8 +219,9 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
         page.evaluate("document.getElementById('video').currentTime = 0.5")
         wait_until(page, "Math.abs(document.getElementById('landmarks').dataset.time - 0.5) < 0.05")
         assert count_drawn_pixels(page) > 1000
-        if "SIGNLLAVA_SCREENSHOTS" in os.environ:
-            page.screenshot(path=Path(os.environ["SIGNLLAVA_SCREENSHOTS"]) / "serve_video.png")
+        if "SIGNLLAVA_VIDEO_SCREENSHOT" in os.environ:  # of a real person, so it is looked at, and not kept
+            page.evaluate("scrollTo(0, 0)")
+            page.screenshot(path=os.environ["SIGNLLAVA_VIDEO_SCREENSHOT"])
         page.uncheck("#show-landmarks")
         assert count_drawn_pixels(page) == 0
 
@@ -250,3 +251,28 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
     others = [message for message in messages if "422" not in message and "ERR_" not in message]
     assert not others
     assert all(url.startswith((address, "data:", f"blob:{address}")) for url in requested)
+
+
+@needs_samples
+@pytest.mark.browser
+def test_the_page_with_a_video_is_accessible_on_a_phone_and_takes_drops(address: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import expect
+
+    with opened_page(address, viewport={"width": 380, "height": 800}, bypass_csp=True) as (page, _, _):
+        page.evaluate(
+            """() => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File(["no video"], "dropped.mp4"));
+                document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer }));
+            }"""
+        )
+        expect(page.locator("#chosen")).to_contain_text("dropped.mp4")
+        page.click("#translate")
+        expect(page.locator("#status")).to_contain_text("dropped.mp4: cannot be read as a video")
+        page.set_input_files("#files", clip_file(CLIPS[1]))
+        expect(page.locator("#player")).to_be_visible()
+        violations = Axe().run(page).response["violations"]
+        serious = [violation["id"] for violation in violations if violation["impact"] in ("serious", "critical")]
+        assert not serious, [(violation["id"], violation["nodes"][0]["html"]) for violation in violations]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380

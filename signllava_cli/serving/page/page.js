@@ -267,16 +267,19 @@ $("record").addEventListener("click", async () => {
     stopRecording();
     return;
   }
+  $("record").disabled = true; // until the camera is there
   try {
+    const recording = await startRecording($("video"));
     $("player").hidden = false;
     clearLandmarks();
-    const recording = startRecording($("video"));
     $("record").textContent = "Stop recording";
-    useFiles([await recording]);
+    $("record").disabled = false;
+    useFiles([await recording.file]);
     setStatus("recorded");
   } catch (error) {
     setStatus(`The camera cannot be used: ${error.message}`, true);
   } finally {
+    $("record").disabled = false;
     $("record").textContent = "Record with the camera";
   }
 });

@@ -85,26 +85,26 @@ function drawWhilePlaying(video) {
   for (const event of ["timeupdate", "seeked"]) video.addEventListener(event, () => drawLandmarks(video.currentTime));
 }
 
+/* Starts the camera; the result's `file` is a promise of the recording. */
 async function startRecording(video) {
   const stream = await navigator.mediaDevices.getUserMedia({ video: true, audio: false });
   const parts = [];
   recorder = new MediaRecorder(stream);
-  const { promise, resolve } = Promise.withResolvers();
   recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
-  recorder.addEventListener("stop", () => {
+  const file = new Promise((resolve) => recorder.addEventListener("stop", () => {
     for (const track of stream.getTracks()) track.stop();
     video.srcObject = null;
     video.muted = false;
     const type = recorder.mimeType.split(";")[0];
     recorder = null;
     resolve(new File(parts, `recording.${type.split("/")[1] === "mp4" ? "mp4" : "webm"}`, { type }));
-  });
+  }));
   video.removeAttribute("src");
   video.srcObject = stream;
   video.muted = true;
   video.play().catch(() => {});
   recorder.start();
-  return promise;
+  return { file };
 }
 
 function stopRecording() {
