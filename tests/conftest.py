@@ -5,6 +5,7 @@ import os
 import shutil
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models are not faster with more, and tests run in parallel
+import signal
 import subprocess
 import sys
 import time
@@ -346,3 +347,14 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = 60) -> Non
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
+
+
+def kill_when_stopped(process: subprocess.Popen[str], parent_only: bool) -> None:
+    """Kill a command that has stopped itself, its workers too unless `parent_only`."""
+    family = wait_until_stopped(process)
+    if parent_only:
+        process.kill()
+        wait_until_gone(family[:-1])  # a stopped worker continues, and notices that its parent has ended
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MadeOnce, interrupted, subprocess_command, wait_until_gone, wait_until_stopped
+from conftest import MadeOnce, interrupted, kill_when_stopped, subprocess_command, wait_until_stopped
 from numbers_extractor import write_numbered
 from real_clips import CLIPS, clip_file, model_file, needs_samples
 from test_extract import REAL_CUTS, annotate
@@ -87,14 +87,7 @@ def uninterrupted(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 def kill_at(moment: Moment, videos: Path, data: Path, parent_only: bool) -> None:
     """Stop the command at `moment` and kill it, its workers too unless `parent_only`."""
     event, pattern, count = moment
-    process = start(videos, data, env=interrupted(pattern, count, signal.SIGSTOP, event))
-    family = wait_until_stopped(process)
-    if parent_only:
-        process.kill()
-        wait_until_gone(family[:-1])  # a stopped worker continues, and notices that its parent has ended
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_when_stopped(start(videos, data, env=interrupted(pattern, count, signal.SIGSTOP, event)), parent_only)
 
 
 def drill(

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import interrupted, subprocess_command, wait_until_gone, wait_until_stopped
+from conftest import interrupted, kill_when_stopped, subprocess_command, wait_until_stopped
 from test_pack import annotate
 
 RECORDINGS, CLIPS = 16, 10  # a shard for each recording, so that many are unfinished when the process is killed
@@ -101,13 +101,7 @@ def kill_at(moment: Moment, source: Path, data: Path, parent_only: bool) -> int:
     """Stop a pack at `moment` and kill it, its workers too unless `parent_only`; its process group."""
     event, pattern, count = moment
     process = start(source, data, env=interrupted(pattern, count, signal.SIGSTOP, event))
-    family = wait_until_stopped(process)
-    if parent_only:
-        process.kill()
-        wait_until_gone(family[:-1])  # a stopped worker continues, and notices that its parent has ended
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_when_stopped(process, parent_only)
     return process.pid
 
 
