@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -386,6 +388,35 @@ def test_a_clip_turned_on_its_side_gives_the_same_landmarks(tmp_path: Path) -> N
     assert poses[1].quality.pixels == (1280, 720)
     difference = abs(poses[0].features.frames.astype(float) - poses[1].features.frames)
     assert np.median(difference) < 0.01
+
+
+FULL_DISK = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from signllava_cli.data.feature_files import ClipFeatures
+from signllava_cli.errors import UserError
+from signllava_cli.prepare.extract.clip_extractor import ExtractedClip
+from signllava_cli.prepare.extract.recording_files import ExtractPaths, write_recording
+from signllava_cli.prepare.pack.stream_paths import StreamPaths
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+clip = ExtractedClip(ClipFeatures(np.zeros((1000, 208), np.float16)))
+try:
+    write_recording(ExtractPaths(StreamPaths(Path(sys.argv[1]), "pose", "train")), "rec", "f", {"c": clip}, {})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_recording(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=False)
+    assert ended.stdout.endswith("rec.h5 cannot be written: File too large.\n"), ended
+    assert not ended.stderr
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_a_folder_that_cannot_be_written_is_named(numbered: Path, tmp_path: Path) -> None:
