@@ -168,10 +168,13 @@ def _choose_backbones(stream: str, layout: str | None, options: VideoOptions) ->
 
 
 class VideoReader:
-    """Makes the features of clips, one after the other, by the code of `prepare extract`."""
+    """Makes the features of clips, one after the other, by the code of `prepare extract`.
+
+    `num_short`: the movements in the last video cut at pauses that were too short to be a segment.
+    """
 
     def __init__(self, streams: VideoStreams) -> None:
-        self._streams = streams
+        self._streams, self.num_short = streams, 0
         self._finder = LandmarkFinder(streams.landmarks.model, count_people=False)
         self._dino = {name: settings.open() for name, settings in streams.dino.items()}
 
@@ -207,6 +210,7 @@ class VideoReader:
             for segment in cutter.finish():
                 num_segments += 1
                 yield self._read_segment(cut, segment, after_frame)
+        self.num_short = cutter.num_short
         if not num_segments:
             raise UnreadableClip("no signing found: no hand moves for long enough")
 

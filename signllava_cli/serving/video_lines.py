@@ -40,10 +40,14 @@ class VideoLine(ClipLine):
 
 
 class ProgressLine(BaseModel):
-    """How many frames were read, of about `of` (None: unknown). `done`: the answer is complete."""
+    """How many frames were read, of about `of` (None: unknown). `done`: the answer is complete.
+
+    `short_movements`: that were no segment, because they were too short.
+    """
 
     frames: int
     of: int | None = None
+    short_movements: int = 0
     done: bool = False
 
 
@@ -77,12 +81,12 @@ def translate_video(
 
     def translate_segments() -> Iterator[VideoLine | ProgressLine]:
         texts: list[str] = []
-        num_frames = 0
+        progress = VideoProgress(0)
         try:
             for message in chain([first], messages):
                 if isinstance(message, VideoProgress):
-                    num_frames = message.frames
-                    yield ProgressLine(frames=num_frames, of=num_expected)
+                    progress = message
+                    yield ProgressLine(frames=message.frames, of=num_expected)
                     continue
                 line = _describe_segment(message, len(texts) + 1, request)
                 context = [] if source == "none" else select_context(texts, len(texts), window, prelude)
@@ -94,7 +98,7 @@ def translate_video(
             reason = _refusal(request, error) if isinstance(error, UnreadableClip) else str(error)
             yield VideoLine(number=len(texts) + 1, of=None, clip=request.name, error=reason)
         else:
-            yield ProgressLine(frames=num_frames, done=True)
+            yield ProgressLine(frames=progress.frames, short_movements=progress.num_short, done=True)
         finally:
             messages.close()
             if request.folder is not None:

@@ -22,9 +22,10 @@ BEAT_SECONDS = 0.5  # between two reports of progress
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """The number of frames that were read, counted in each pass over them."""
+    """The number of frames that were read, counted in each pass over them; at the end `num_short` of the reader."""
 
     frames: int
+    num_short: int = 0
 
 
 class VideoProcess:
@@ -113,8 +114,11 @@ def _work(parent: int, connection: Connection, streams: VideoStreams) -> None:
             return
         try:
             reader = reader or streams.open()
-            for clip in _read(reader, cut, at_pauses, _Beat(connection, max_frames * streams.num_passes)):
+            beat = _Beat(connection, max_frames * streams.num_passes)
+            for clip in _read(reader, cut, at_pauses, beat):
                 connection.send(("clip", clip))
+            num_short = reader.num_short if at_pauses else 0
+            connection.send(("progress", VideoProgress(beat.num_frames, num_short)))
             connection.send(("done", None))
         except UnreadableClip as error:
             connection.send(("unreadable", str(error)))
@@ -138,12 +142,12 @@ class _Beat:
 
     def __init__(self, connection: Connection, max_frames: int) -> None:
         self._connection, self._max_frames = connection, max_frames
-        self._num_frames, self._last_time = 0, 0.0
+        self.num_frames, self._last_time = 0, 0.0
 
     def __call__(self) -> None:
-        self._num_frames += 1
-        if self._num_frames > self._max_frames:
+        self.num_frames += 1
+        if self.num_frames > self._max_frames:
             raise UnreadableClip("has too many frames; choose a start and an end")
         if time.monotonic() - self._last_time >= BEAT_SECONDS:
             self._last_time = time.monotonic()
-            self._connection.send(("progress", VideoProgress(self._num_frames)))
+            self._connection.send(("progress", VideoProgress(self.num_frames)))

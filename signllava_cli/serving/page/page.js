@@ -143,9 +143,11 @@ async function translate(event) {
     if (!response.ok) throw new Error(await errorMessage(response));
     let lastLine = null;
     let isDone = false;
+    let note = "";
     for await (const line of readLines(response.body)) {
       if (line.clip === undefined) {
         isDone = line.done;
+        if (line.short_movements) note = `; ${formatCount(line.short_movements, "movement")} too short for a sentence`;
         setStatus(`looking at the video: ${line.of ? `${line.frames} of about ${line.of}` : line.frames} frames`);
         continue;
       }
@@ -155,7 +157,7 @@ async function translate(event) {
     }
     if (!video) isDone = lastLine?.number === lastLine?.of && lastLine;
     if (!isDone) throw new Error(lastLine?.error || "The translation ended early.");
-    setStatus(`${formatCount(lastLine.number, video ? "sentence" : "clip")} translated`);
+    setStatus(`${formatCount(lastLine.number, video ? "sentence" : "clip")} translated${note}`);
   } catch (error) {
     setStatus(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
