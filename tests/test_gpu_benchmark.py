@@ -29,7 +29,7 @@ def test_every_stage_measures(tmp_path: Path) -> None:
     assert [stage for stage in dict.fromkeys(record["stage"] for record in records) if stage not in SKIPPED] == stages
     assert {record["stage"] for record in records if "skipped" in record} == SKIPPED
     speeds = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
-    assert len(speeds) == 4
+    assert len(speeds) == 5
     assert all(speed > 0 for speed in speeds)
     assert all(record["is_finite"] for record in records if "is_finite" in record)
     steps = [record for record in records if "step_ms" in record]

@@ -97,8 +97,9 @@ def _refusing_compilation_errors(torch_compile: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
+        cause = getattr(error, "inner_exception", error)
         raise UserError(
-            f"train.torch_compile: the LLM's layers could not be compiled ({first_line(error)}); install a compiler "
+            f"train.torch_compile: the LLM's layers could not be compiled ({first_line(cause)}); install a compiler "
             "(gcc), or set train.torch_compile=false."
         ) from error
 

@@ -40,7 +40,13 @@ def estimate(signllava: Command, stage: str, folder: Path, *words: object, **set
     return result
 
 
-@pytest.mark.parametrize(("stage", "share"), [("pretrain", "a third more time"), ("finetune", "half more time")])
+@pytest.mark.parametrize(
+    ("stage", "share"),
+    [
+        ("pretrain", "a third more time"),
+        pytest.param("finetune", "half more time", marks=pytest.mark.drill),
+    ],
+)
 def test_the_shipped_recipes_fit_80_gb_and_say_what_they_take(
     stage: str, share: str, signllava: Command, tmp_path: Path
 ) -> None:
@@ -103,6 +109,7 @@ def test_an_estimate_reads_and_writes_nothing_else(signllava: Command, tmp_path:
     assert re.search(r"hours, assumed\W+unknown", ended.out)  # the speed of such a GPU is unknown
 
 
+@pytest.mark.drill
 def test_an_estimate_takes_the_lengths_of_an_index(signllava: Command, settings: list[str], corpus: Path) -> None:
     assert signllava("prepare", "index", corpus, "--split", "train").code == 0
     common = ["pretrain", "-r", "toy/tiny_pretrain", *sets(settings), "--estimate", "--json"]

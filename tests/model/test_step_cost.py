@@ -59,7 +59,13 @@ def published_config(name: str) -> Any:
     return AutoConfig.for_model(model_type, **sizes)
 
 
-@pytest.fixture(params=PUBLISHED)
+@pytest.fixture(
+    params=[
+        "Llama-3-8B",
+        pytest.param("Llama-3.2-1B", marks=pytest.mark.drill),
+        pytest.param("Qwen3-8B", marks=pytest.mark.drill),
+    ]
+)
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The name of an LLM, whose config.json is written to `tmp_path`."""
     published_config(request.param).save_pretrained(tmp_path)

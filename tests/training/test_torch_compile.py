@@ -41,8 +41,15 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("has_checkpointing", [False, True])
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    ("stage", "has_checkpointing"),
+    [
+        ("pretrain", True),
+        pytest.param("pretrain", False, marks=pytest.mark.drill),
+        pytest.param("finetune", False, marks=pytest.mark.drill),
+        pytest.param("finetune", True, marks=pytest.mark.drill),
+    ],
+)
 def test_steps_run_as_one_graph(
     stage: str, has_checkpointing: bool, signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
@@ -56,7 +63,7 @@ def test_steps_run_as_one_graph(
     assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), rel=1e-5)
 
 
-@pytest.mark.parametrize("has_checkpointing", [False, True])
+@pytest.mark.parametrize("has_checkpointing", [pytest.param(False, marks=pytest.mark.drill), True])
 def test_many_layers_share_the_graph(has_checkpointing: bool) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}

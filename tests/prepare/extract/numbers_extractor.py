@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[2]))  # as pytest does, for the script
+
 from videos_of_numbers import constant_rate, numbered_image, read_number, write_video
 
 from signllava_cli import console
