@@ -232,7 +232,7 @@ class _StreamExtraction:
             result, plan = pack_locations(
                 request, self.recordings, locations, self.out, self.request.workers, self.request.overwrite
             )
-        fix = f"look at the videos, and run the command again. {self.paths.report} lists all of them."
+        fix = f"look at the videos, then repeat with --overwrite. {self.paths.report} lists all of them."
         print_result(result, self.out, plan, faulty_fix=fix, missing_fix=fix)
         report = make_report(
             self.stream, self.request.split, self._digest(), self.settings_fingerprint, results, locations
