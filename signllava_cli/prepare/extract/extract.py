@@ -126,7 +126,10 @@ class _StreamExtraction:
         names = list(self.fingerprints)[share.index :: share.count]
         self._require_boxes(names)
         lock = self.out.folder / f".extract.{self.stream}.{self.request.split}.{share.name}.lock"
-        message = f"Another process extracts the same share of stream {self.stream} in {self.out.folder}."
+        message = (
+            f"Another process extracts the same share of stream {self.stream} in {self.out.folder}; wait for it, or "
+            "give each job its own --shard I/N."
+        )
         with acquire_lock(lock, message):
             self._extract(names)
         self.fingerprints = self._fingerprints()  # other jobs may have stored boxes in the meantime
