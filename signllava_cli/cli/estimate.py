@@ -63,8 +63,10 @@ def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None, a
 
     require_stage(recipe, stage)
     chosen = find_gpu(gpu or DEFAULT_GPU)
+    from signllava_cli.model.llm import read_llm_config
     from signllava_cli.training.training_estimate import estimate_training
 
+    read_llm_config(recipe.llm)  # refuses an LLM that is missing before a warning about its tokenizer
     with _only_json(as_json):
         estimate = estimate_training(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:
@@ -83,7 +85,9 @@ def print_decoding_estimate(recipe: "Recipe", gpu: str | None, as_json: bool) ->
 
     chosen = find_gpu(gpu or DEFAULT_GPU)
     from signllava_cli.generation.decoding_estimate import estimate_decoding
+    from signllava_cli.model.llm import read_llm_config
 
+    read_llm_config(recipe.llm)
     with _only_json(as_json):
         estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:

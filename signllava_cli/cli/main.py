@@ -77,7 +77,10 @@ def run() -> None:
         console.error(str(error))
         code = error.exit_code
     except OSError as error:  # permission denied, disk full, name too long
-        console.error(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        fix = ""
+        if isinstance(error, FileExistsError) and error.filename and os.path.isfile(error.filename):
+            fix = ", where a folder must be; remove the file, or name another folder"
+        console.error(f"{error.filename or 'input or output'}: {error.strerror or error}{fix}")
         code = UserError.exit_code
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

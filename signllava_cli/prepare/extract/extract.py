@@ -126,7 +126,10 @@ class _StreamExtraction:
         names = list(self.fingerprints)[share.index :: share.count]
         self._require_boxes(names)
         lock = self.out.folder / f".extract.{self.stream}.{self.request.split}.{share.name}.lock"
-        message = f"Another process extracts the same share of stream {self.stream} in {self.out.folder}."
+        message = (
+            f"Another process extracts the same share of stream {self.stream} in {self.out.folder}; wait for it, or "
+            "give each job its own --shard I/N."
+        )
         with acquire_lock(lock, message):
             self._extract(names)
         self.fingerprints = self._fingerprints()  # other jobs may have stored boxes in the meantime
@@ -232,7 +235,7 @@ class _StreamExtraction:
             result, plan = pack_locations(
                 request, self.recordings, locations, self.out, self.request.workers, self.request.overwrite
             )
-        fix = f"look at the videos, and run the command again. {self.paths.report} lists all of them."
+        fix = f"look at the videos, then repeat with --overwrite. {self.paths.report} lists all of them."
         print_result(result, self.out, plan, faulty_fix=fix, missing_fix=fix)
         report = make_report(
             self.stream, self.request.split, self._digest(), self.settings_fingerprint, results, locations

@@ -60,7 +60,8 @@ def estimate_cost(request: ExtractRequest) -> dict[str, SampleCost]:
     jobs = f" x {request.share.count} jobs" if request.share.count > 1 else ""
     hours = f"hours, {format_count(request.workers, 'worker')}{jobs}"
     columns = ("stream", "frames / core second", "core hours", hours, "GPU hours", "disk, GB")
-    print_table(f"about {frames:,.0f} frames in {len(videos.cuts):,} clips", columns, rows)
+    clips = f"{len(videos.cuts):,} {'clip' if len(videos.cuts) == 1 else 'clips'}"
+    print_table(f"about {frames:,.0f} frames in {clips}", columns, rows)
     if videos.missing:
         warning(
             f"{format_count(len(videos.missing), 'clip has', 'clips have')} no video "

@@ -30,7 +30,8 @@ def find_videos(folder: Path, recordings: Sequence[Recording]) -> ClipVideos:
         UserError: the folder is missing, or has no video of any clip.
     """
     if not folder.is_dir():
-        raise UserError(f"No folder of videos at {folder}.")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"No folder of videos at {folder}, which {what}; name the folder that holds the videos.")
     files_in = cache(_list_videos)
     clips = [clip for recording in recordings for clip in recording.clips]
     count = Counter(clip.name for clip in clips)

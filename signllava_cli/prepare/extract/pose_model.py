@@ -30,7 +30,9 @@ def find_pose_model(file: Path | None, download: bool = False, url: str = MODEL_
     """
     if file is not None:
         if not file.is_file():
-            raise UserError(f"--pose-model {file}: no such file.")
+            raise UserError(
+                f"--pose-model {file}: no such file; name the file of the model, holistic_landmarker.task."
+            )
         return file.resolve()
     cached = cached_model_file()
     if not cached.is_file():

@@ -140,7 +140,9 @@ def _first_features(fingerprint: PackFingerprint, locations: ClipLocations, hand
         except UnreadableClip as error:
             errors.append(f"{clip} in {source.file}: {error}")
     if errors:
-        raise UserError(f"Nothing to pack: none of the {len(errors)} clips found is usable ({errors[0]}).")
+        raise UserError(
+            f"Nothing to pack: none of the {len(errors)} clips found is usable ({errors[0]}); replace them."
+        )
     hdf5 = next((Path(source) for source in fingerprint.sources if Path(source).is_file()), None)
     example = f"; {hdf5} holds {escape_unprintable(find_example_key(hdf5, handles)) or 'nothing'}" if hdf5 else ""
     raise UserError(
