@@ -27,6 +27,7 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf",
 }
 SEEK_MARGINS = (0.0, 2.0, 10.0)  # seconds before the cut to seek to; if no keyframe is found there, the beginning
+MAX_SECONDS_BEYOND = 1.0  # a cut that ends so much after its video has a wrong time, or is of another video
 MAX_MISSING_SECONDS = 0.5  # a video whose frames end so much before its declared end is truncated
 
 
@@ -85,7 +86,8 @@ def decode_cut(cut: VideoCut) -> Iterator[VideoFrame]:
     A bound is compared with the time of a frame as float64, so that the quotient `frame / fps` is exact.
 
     Raises:
-        UnreadableClip: the file is unreadable, damaged or truncated, has no video stream, or no frame is in the cut.
+        UnreadableClip: the file is unreadable, damaged or truncated, has no video stream, no frame is in the cut,
+            or the cut ends more than a second after the last frame.
     """
     with _open_video(cut.file) as (container, stream):
         clock = _Clock(container, stream)
@@ -101,6 +103,8 @@ def decode_cut(cut: VideoCut) -> Iterator[VideoFrame]:
                 yield _upright(time, decoded)
         else:
             _require_complete(container, stream, cut, last_time)
+            if last_time is not None and num_frames and cut.end and cut.end - last_time > MAX_SECONDS_BEYOND:
+                raise UnreadableClip(f"ends at {last_time:.3f} s, but the cut at {cut.end:g} s")
     if not num_frames:
         raise UnreadableClip(_describe_empty_cut(cut, last_time))
 

@@ -122,6 +122,15 @@ def test_damaged_videos_are_named_with_a_reason(tmp_path: Path) -> None:
     assert "the cut is empty: it starts at 2 s and ends at 1 s" in reason(file, 2, 1)
 
 
+def test_a_cut_that_ends_long_after_its_video_is_left_out(tmp_path: Path) -> None:
+    """Times in another unit, or of another video; a second may be lost where a recording was converted."""
+    file = tmp_path / "short.mp4"
+    write_video(file, constant_rate(50, Fraction(25)))
+    assert len(list(decode_cut(VideoCut(file, 1, 2.9)))) == 25
+    with pytest.raises(UnreadableClip, match=r"ends at 1\.960 s, but the cut at 100 s"):
+        list(decode_cut(VideoCut(file, 1, 100)))
+
+
 def test_a_video_that_ends_early_is_truncated(tmp_path: Path) -> None:
     file = tmp_path / "v.mp4"
     write_video(file, constant_rate(300), options={"preset": "ultrafast"}, is_index_first=True)
