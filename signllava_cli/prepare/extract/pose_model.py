@@ -39,7 +39,7 @@ def find_pose_model(file: Path | None, download: bool = False, url: str = MODEL_
         if not download:
             raise UserError(
                 f"The landmark model is not in {cached.parent}: name its file with --pose-model, or fetch the "
-                f"official one (13.7 MB) with --download-pose-model from {url}."
+                f"official one (13.7 MB) once, by `signllava prepare extract ... --download-pose-model` from {url}."
             )
         _download(url, cached)
     if sha256_file(cached) != MODEL_SHA256:
