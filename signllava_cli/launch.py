@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from signllava_cli.console import error
+from signllava_cli.console import error, info
 from signllava_cli.errors import UserError, require_extra
-from signllava_cli.preemption import is_launched
+from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
 from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_folder
@@ -74,7 +74,7 @@ def _report_first_failure() -> Iterator[None]:
 
     An error that all ranks raise is reported by local rank 0 of each machine. A rank that only lost its connection to
     another rank waits, so that the other rank can report the cause. The launcher ends the waiting rank, unless no
-    other rank has failed.
+    other rank has failed. It need not wait if the launcher has asked it to stop: then the cause is known.
     """
     try:
         yield
@@ -85,9 +85,12 @@ def _report_first_failure() -> Iterator[None]:
     except RuntimeError as failure:
         if not any(message in str(failure) for message in LOST_CONNECTION_MESSAGES):
             raise
-        time.sleep(FIRST_ERROR_GRACE_SECONDS)
-        rank = os.environ.get("RANK", "0")
-        error(f"rank {rank} lost the connection to another rank (on another machine?): {failure}")
+        message = f"rank {os.environ.get('RANK', '0')} lost the connection to another rank"
+        if STOP_REQUESTED in getattr(failure, "__notes__", ()):
+            info(f"{message}, after {STOP_REQUESTED}")
+        else:
+            time.sleep(FIRST_ERROR_GRACE_SECONDS)
+            error(f"{message} (on another machine?): {failure}")
         raise SystemExit(1) from None
 
 

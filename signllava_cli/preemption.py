@@ -11,6 +11,7 @@ from types import FrameType
 from signllava_cli.console import info
 
 LAUNCHER_THREAD = "accelerate's launcher"
+STOP_REQUESTED = "a request to stop"  # the note on an error after a request to stop
 
 
 class StopRequest:
@@ -53,11 +54,18 @@ class StopRequest:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator["StopRequest"]:
-        """Handle the signals inside the block; the previous handlers return after it."""
+        """Handle the signals inside the block; the previous handlers return after it.
+
+        A RuntimeError that leaves the block after a request to stop has the note `STOP_REQUESTED`.
+        """
         numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
         previous_handlers = {number: signal.signal(number, self._handle_signal) for number in numbers}
         try:
             yield self
+        except RuntimeError as failure:
+            if self.reason is not None:
+                failure.add_note(STOP_REQUESTED)
+            raise
         finally:
             for number, handler in previous_handlers.items():
                 signal.signal(number, handler)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from conftest import Ended, sets, subprocess_command
 
+from signllava_cli.launch import FIRST_ERROR_GRACE_SECONDS, _report_first_failure
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import shipped_folder
 
@@ -141,6 +142,22 @@ def test_a_killed_rank_ends_the_others_with_one_error_line(launched: Launched, t
     assert output.count("error: ") == 1
     assert_no_traceback(output)
     assert_all_ended(ranks)
+
+
+def test_a_rank_that_was_asked_to_stop_does_not_wait_for_a_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    """The launcher would kill it after 30 seconds, and could then not tell it from the rank that has failed."""
+
+    def lose_connection() -> None:
+        with _report_first_failure(), StopRequest().handle_signals():
+            signal.raise_signal(signal.SIGTERM)
+            raise RuntimeError("Connection closed by peer [127.0.0.1]:29500")
+
+    start_time = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        lose_connection()
+    assert ended.value.code == 1
+    assert time.monotonic() - start_time < FIRST_ERROR_GRACE_SECONDS / 2
+    assert "error: " not in capsys.readouterr().err
 
 
 @pytest.mark.drill
