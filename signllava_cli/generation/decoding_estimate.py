@@ -14,7 +14,6 @@ import torch
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.generation.search import SearchConfig, init_search
 from signllava_cli.model.cost_counter import CostCounter
-from signllava_cli.model.decoding_weights import MEMORY_SHARE
 from signllava_cli.model.fake_model import BatchShape, FakeModel, fake_model
 from signllava_cli.model.gpus import GPU
 from signllava_cli.model.memory_limit import most_clips, usable_memory
@@ -168,9 +167,7 @@ def _memory(
     # prompts are read before there are new tokens, and their keys and values are then copied into the cache
     working = max(cost.forward - token_kv, cost.kv, logits)
     trained = float(FLOAT32 * sum(weight.numel() for weight in model.trainable_parameters().values()))
-    free = usable - model.llm_memory - trained
-    is_converted = model.decoding_memory - model.llm_memory <= free * MEMORY_SHARE
-    llm_memory = model.decoding_memory if is_converted else model.llm_memory
+    llm_memory = model.decoding_memory(free=usable - model.llm_memory - trained)
     return DecodingMemory(llm_memory, trained, prompt_kv, token_kv, logits, working), cost
 
 

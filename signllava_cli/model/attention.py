@@ -121,11 +121,11 @@ def _attention_forward(
     """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, value width)."""
     scores = Scores.of_layer(query, kwargs)
     if kv_cache is not None:
-        return _attend(module, kv_cache, query, key, value, scores), None
+        return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
     if mask_check is not None:
         mask_check.see(module, attention_mask, scores.sliding_window, query.shape[2], query.device)
     if prefix is not None:
-        key, value = _prepend_kv(module, prefix, key, value)
+        key, value = prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
     elif prefix_mask is not None:
         key, value = prepend(getattr(module, PREFIX_KEY), key), prepend(getattr(module, PREFIX_VALUE), value)
     mask = attention_mask
@@ -186,23 +186,6 @@ def _limit(mask: Tensor, window: int) -> Tensor:
 def prepend(prefix: Tensor, sequence: Tensor) -> Tensor:
     """`prefix` (1, heads, P, width) before each `sequence` (B, heads, L, width): (B, heads, P + L, width)."""
     return torch.cat([prefix.expand(len(sequence), -1, -1, -1), sequence], dim=2)
-
-
-@torch.compiler.disable
-def _prepend_kv(module: nn.Module, prefix: PrefixKV, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """`prefix.prepend_kv` for the layer of this attention module.
-
-    Not compiled: the layer's index would be a constant of the graph, so each layer would be compiled separately.
-    """
-    return prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-
-
-@torch.compiler.disable
-def _attend(
-    module: nn.Module, kv_cache: DecodingKV, query: Tensor, key: Tensor, value: Tensor, scores: Scores
-) -> Tensor:
-    """`kv_cache.attend` for the layer of this attention module; not compiled, for the same reason."""
-    return kv_cache.attend(int(module.layer_idx), query, key, value, scores)  # type: ignore[arg-type]
 
 
 AttentionInterface.register(ATTENTION, _attention_forward)

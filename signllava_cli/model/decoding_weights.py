@@ -24,10 +24,15 @@ def prepare_decoding_weights(model: SignLlavaModel, dtype: torch.dtype) -> None:
     if free is None or dtype == torch.float32:
         return
     size = sum(weight.quant_state.shape.numel() for weight in quantized_weights(model.llm)) * dtype.itemsize
-    if 0 < size <= free * MEMORY_SHARE:
+    if size and fits_converted(size, free):
         dequantize_layers(model.llm, dtype)
         info(f"4-bit weights: converted to {str(dtype).removeprefix('torch.')} ({format_bytes(size)}) for decoding")
     cast_adapter(model.llm, dtype)
+
+
+def fits_converted(size: float, free: float) -> bool:
+    """Whether weights of 4 bits are converted, which then take `size` of `free` bytes."""
+    return size <= free * MEMORY_SHARE
 
 
 def quantized_weights(llm: Any) -> list[Any]:

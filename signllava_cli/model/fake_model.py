@@ -33,7 +33,8 @@ from signllava_cli.data.examples import Truncation
 from signllava_cli.data.projector_inputs import ProjectorInput, projector_inputs
 from signllava_cli.errors import UserError, first_line
 from signllava_cli.model.attention import ATTENTION
-from signllava_cli.model.layer_weights import bnb_quantization, converted_memory, weights_memory
+from signllava_cli.model.decoding_weights import fits_converted
+from signllava_cli.model.layer_weights import LayerWeight, bnb_quantization, layer_weights, weights_memory
 from signllava_cli.model.llm import outline
 from signllava_cli.model.llm_forward import LLMForward
 from signllava_cli.model.llm_parts import base_llm, decoder_layers, text_decoder
@@ -68,22 +69,27 @@ class BatchShape:
 class FakeModel(SignLlavaModel):
     """A model whose tensors are fake.
 
-    `llm_memory`: bytes of the weights of the LLM as they are stored; `decoding_memory`: as they are decoded on a GPU
-    that has the memory for it. `num_llm_parameters`: without the adapter.
+    `llm_memory`: bytes of the weights of the LLM as they are stored. `num_llm_parameters`: without the adapter.
     `inputs`: of the projectors, by name.
     """
 
     def __init__(
-        self, llm: Any, recipe: Recipe, llm_memory: float, decoding_memory: float, num_llm_parameters: int
+        self, llm: Any, recipe: Recipe, llm_memory: float, quantized: list[LayerWeight], num_llm_parameters: int
     ) -> None:
         table = llm.get_input_embeddings()
         head, (num_tokens, hidden) = llm.get_output_embeddings(), table.weight.shape
         forward = LLMForward(table, 1.0, text_decoder(llm), head, num_tokens, hidden, spread=1.0)
         super().__init__(llm, recipe.streams, recipe.run.seed, forward)
-        self.llm_memory, self.decoding_memory = llm_memory, decoding_memory
+        self.llm_memory, self._quantized = llm_memory, quantized
         self.num_llm_parameters = num_llm_parameters
         self.inputs = projector_inputs(recipe.streams)
         self.dtype = getattr(torch, recipe.llm.dtype)
+
+    def decoding_memory(self, free: float) -> float:
+        """The bytes of the weights of the LLM as they are decoded, with `free` bytes beside the stored ones."""
+        size = sum(2 * weight.numel for weight in self._quantized)
+        added = size - sum(weight.num_bytes for weight in self._quantized)
+        return self.llm_memory + (added if fits_converted(size, free) else 0.0)
 
     def embed(self, batch: Batch) -> Tensor:
         """As SignLlavaModel on a GPU: the projectors compute in the 16 bits of the LLM."""
@@ -138,7 +144,7 @@ def fake_model(recipe: Recipe) -> Iterator[FakeModel]:
     """
     llm = outline(recipe.llm)
     llm_memory, num_parameters = weights_memory(llm), sum(weight.numel() for weight in llm.parameters())
-    decoding_memory = llm_memory + (converted_memory(llm) if recipe.llm.bits == 4 else 0.0)
+    quantized = [weight for weight in layer_weights(llm) if weight.is_quantized and recipe.llm.bits == 4]
     if recipe.llm.attn_implementation == "eager":
         llm.set_attn_implementation("eager")
     _replace_quantized_layers(llm)
@@ -146,7 +152,7 @@ def fake_model(recipe: Recipe) -> Iterator[FakeModel]:
         if recipe.lora.enabled:
             llm = add_lora(llm, recipe.lora)
             compute_in_input_dtype(llm)
-        model = FakeModel(llm, recipe, llm_memory, decoding_memory, num_parameters)
+        model = FakeModel(llm, recipe, llm_memory, quantized, num_parameters)
     with FakeTensorMode(), _without_packing():
         _make_fake(model)
         try:

@@ -101,11 +101,6 @@ def weights_memory(llm: Any) -> float:
     )
 
 
-def converted_memory(llm: Any) -> float:
-    """The bytes that the quantized weights of an LLM take more in 16 bits."""
-    return sum(2 * weight.numel - weight.num_bytes for weight in layer_weights(llm) if weight.is_quantized)
-
-
 def is_linear(module: nn.Module) -> bool:
     """Whether PEFT's `all-linear` includes modules like this one; GPT-2 calls its linear layers Conv1D."""
     from transformers.pytorch_utils import Conv1D

@@ -12,6 +12,7 @@ from signllava_cli.data.batches import Batch, Collate
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.training_set import TrainingSet, training_steps
 from signllava_cli.errors import RunStopped, UserError, format_count, summarize_names
+from signllava_cli.generation.trial import NUM_TOKENS
 from signllava_cli.model.checkpoint import CheckpointConfig, library_versions
 from signllava_cli.model.loading import ModelBundle
 from signllava_cli.recipe import Recipe, Stage
@@ -22,8 +23,6 @@ from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.snapshot import Snapshot
 from signllava_cli.training.step import StepResult, with_wait_seconds
 from signllava_cli.training.train_state import TrainState
-
-TRIAL_TOKENS = 2
 
 
 @dataclass
@@ -175,7 +174,7 @@ class Session:
     def try_dev_decoding(self) -> None:
         """Decode some tokens of the longest batch of the dev split, if BLEU is computed on it."""
         if self.recipe.train.metric_for_best_model == "dev_bleu":
-            short = replace(self.recipe.generate, max_new_tokens=TRIAL_TOKENS, min_new_tokens=0)
+            short = replace(self.recipe.generate, max_new_tokens=NUM_TOKENS, min_new_tokens=0)
             recipe = replace(self.recipe, generate=short)
             dev_bleu(self.bundle, self.dev_set, recipe, self.accelerator, lambda: False, num_batches=1)
 
