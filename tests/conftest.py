@@ -43,6 +43,7 @@ ALL_TASKS = [
 ]
 
 
+pytest_plugins = ["reliability_table"]
 TESTS = Path(__file__).parent
 # What the functions of a `command` test use, directly or through other functions of the tests. Training and decoding
 # need an LLM, which only the fixture `tiny_llm` makes.

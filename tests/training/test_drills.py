@@ -26,9 +26,10 @@ def assert_same_end(expected: Path, run: Path) -> None:
 
 
 @pytest.mark.drill
+@pytest.mark.reliability("Faults", "a run that is killed often ends with the weights of an uninterrupted one")
 @pytest.mark.timeout(3600)
 def test_a_run_killed_fifty_times_ends_with_the_weights_of_an_uninterrupted_run(
-    signllava: Command, settings: list[str], tmp_path: Path
+    signllava: Command, settings: list[str], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Half of the kills come during the write of a checkpoint, the others at random times."""
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
@@ -50,6 +51,8 @@ def test_a_run_killed_fifty_times_ends_with_the_weights_of_an_uninterrupted_run(
         num_kills_during_save += bool(list(killed.glob("step-*.tmp")))
         assert all(find_damage(checkpoint) is None for checkpoint in killed.glob("step-??????"))
     assert num_kills_during_save > KILLS / 10
+    record_property("kills", KILLS)
+    record_property("kills during a save", num_kills_during_save)
     ended = signllava(*command, *sets([*common, f"run.output_dir={killed}"]))
     assert ended.code == 0, ended.err
     assert_same_end(uninterrupted, killed)
