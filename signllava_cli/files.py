@@ -122,6 +122,22 @@ def write_json(path: Path, content: Any, is_shared: bool = False) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", is_shared)
 
 
+def append_text(path: Path, text: str, is_flushed: bool = False) -> None:
+    """Append to a text file. A kill or a full disk can leave a part of `text`.
+
+    Args:
+        is_flushed: `text` is on the disk when this returns.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    with _as_user_error(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        if is_flushed:
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def lock_folder(folder: Path) -> IO[str]:
     """Lock `folder` until this process ends or the returned handle is closed.
 
@@ -196,14 +212,19 @@ def _wait_for_lock(handle: int | IO[str], folder: Path) -> None:
 
 
 def write_link(link: Path, target: str) -> None:
-    """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported."""
+    """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
     temporary = link.with_name(link.name + TEMPORARY_SUFFIX)
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.symlink_to(target)
-    except OSError:
-        temporary.write_text(target + "\n", encoding="utf-8")
-    temporary.replace(link)
+    with _as_user_error(link):
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(target)
+        except OSError:
+            temporary.write_text(target + "\n", encoding="utf-8")
+        temporary.replace(link)
 
 
 def read_link(link: Path) -> Path | None:

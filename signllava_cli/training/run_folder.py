@@ -16,6 +16,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.files import (
     REMOVED_SUFFIX,
     TEMPORARY_SUFFIX,
+    append_text,
     atomic_folder,
     lock_folder,
     read_link,
@@ -182,9 +183,17 @@ class RunFolder:
         state.write(self.path / f"step-{state.step:06d}" / PROGRESS)
 
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Write the resolved recipe, start the trackers, and remove metrics of steps after the resumed checkpoint."""
+        """Write the resolved recipe, start the trackers, and remove metrics of steps after the resumed checkpoint.
+
+        A run that was killed right after it had written its newest checkpoint has not linked `last` to it, and has
+        not removed old ones.
+        """
         if not IS_MAIN_PROCESS:
             return
+        newest = f"step-{state.step:06d}"
+        if [path.name for path in self.checkpoints()[-1:]] == [newest]:
+            write_link(self.path / "last", newest)
+            self._prune(recipe.train.save_total_limit)
         write_text(self.path / RECIPE, recipe.to_yaml())
         info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, state.step)
@@ -193,10 +202,13 @@ class RunFolder:
             write_text(self.metrics, "".join(line for line in lines if _is_before(line, state)))
 
     def log_metrics(self, **metrics: Any) -> None:
-        """Append one line to metrics.jsonl, and send its numbers to the trackers."""
+        """Append one line to metrics.jsonl, and send its numbers to the trackers.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
         if IS_MAIN_PROCESS:
-            with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
+            append_text(self.metrics, json.dumps(metrics) + "\n")
             if self._trackers is not None:
                 self._trackers.log(**metrics)
 

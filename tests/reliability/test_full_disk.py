@@ -1,0 +1,158 @@
+"""A disk that becomes full, or fails, at each write of a run in turn; see fault_shim.c.
+
+Each trial is the real command, in which one call that writes below the run folder fails (and all later ones, as on a
+full disk). Then the command is run again without a fault.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import sets
+from faults import ALL_LATER, FaultedCommands, Ran
+
+from signllava_cli.files import read_link
+from signllava_cli.model.checkpoint import find_damage
+
+pytest_plugins = ["fault_fixtures"]
+SHORT = ["train.max_steps=2", "train.save_steps=1", "train.eval_steps=2", "train.save_total_limit=1"]
+TIMINGS = ("tokens_per_second", "data_wait_seconds", "seconds")
+RecordProperty = Callable[[str, object], None]
+Contents = dict[str, bytes]
+
+
+def without_timings(line: str) -> str:
+    values = json.loads(line)
+    return json.dumps({key: value for key, value in values.items() if key not in TIMINGS})
+
+
+def run_contents(run: Path) -> Contents:
+    """The files of a run by name, without the log, incomplete folders and timings; of a link its target."""
+    contents = {}
+    for file in sorted(run.rglob("*")):
+        name = str(file.relative_to(run))
+        if file.name in ("best", "last") and (target := read_link(file)):
+            contents[name] = target.name.encode()
+        elif file.is_symlink() or file.is_dir() or file.name in (".lock", "log.txt") or ".tmp" in name:
+            continue
+        elif file.name == "metrics.jsonl":
+            contents[name] = "\n".join(map(without_timings, file.read_text().splitlines())).encode()
+        elif file.name == "progress.json":
+            contents[name] = without_timings(file.read_text()).encode()
+        else:
+            contents[name] = file.read_bytes()
+    return contents
+
+
+def predictions_contents(folder: Path) -> Contents:
+    contents = {}
+    for file in (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".lock"):
+        is_meta = file.name == "predictions.meta.json"
+        text = without_timings(file.read_text()) if is_meta else file.read_text()
+        contents[str(file.relative_to(folder))] = text.encode()
+    return contents
+
+
+def assert_kept(run: Path, ran: Ran) -> None:
+    """Every checkpoint that has its name is complete, and `last` and `best` are links to one."""
+    for checkpoint in run.glob("step-??????"):
+        assert find_damage(checkpoint) is None, (ran.failed_call, checkpoint)
+    for link in ("best", "last"):
+        assert not (run / link).is_symlink() or (run / link).exists(), (ran.failed_call, link)
+
+
+def assert_one_error_line(ran: Ran) -> None:
+    assert ran.code == 2, (ran.failed_call, ran.out)
+    assert len(ran.error_lines) == 1, (ran.failed_call, ran.out)
+    assert "Traceback" not in ran.out, ran.out
+    file = ran.failed_call.split(" ", 1)[1]
+    assert "input or output" not in ran.error_lines[0], (file, ran.out)
+
+
+class Sweep:
+    """Tries `words`, which writes the folder `out`, with a fault at each call of `calls`.
+
+    A rerun depends only on what is in the folder, so it is tried once for each state in which a fault leaves it.
+    """
+
+    def __init__(
+        self,
+        commands: FaultedCommands,
+        words: list[object],
+        out: Path,
+        contents: Callable[[Path], Contents],
+        assert_kept: Callable[[Path, Ran], None] = lambda out, ran: None,
+        optional: tuple[str, ...] = (),
+        source: Path | None = None,
+    ) -> None:
+        self.commands, self.words, self.out, self.contents = commands, words, out, contents
+        self._assert_kept, self._optional, self._source = assert_kept, optional, source
+        self._tried: set[str] = set()
+        self.num_faults = 0
+        self._start_over()
+        commands.faults.set(prefix=out)
+        ran = commands(*words)
+        assert ran.code == 0, ran.out
+        self.num_calls, self.expected = ran.num_calls, contents(out)
+
+    def _start_over(self) -> None:
+        shutil.rmtree(self.out, ignore_errors=True)
+        if self._source is not None:
+            shutil.copytree(self._source, self.out)
+
+    def try_calls(self, numbers: Iterator[int] | range, error: int, is_lasting: bool) -> None:
+        for number in numbers:
+            self._start_over()
+            last = ALL_LATER if is_lasting else number
+            self.commands.faults.set(prefix=self.out, first=number, last=last, error=error)
+            ran = self.commands(*self.words)
+            assert ran.failed_call, f"call {number} of {self.num_calls} did not happen"
+            self.num_faults += 1
+            self._check(ran)
+            self._run_again(ran)
+
+    def _check(self, ran: Ran) -> None:
+        call, file = ran.failed_call.split(" ", 1)
+        if ran.code == 0:  # what failed was not needed
+            is_optional = f"{call} {Path(file).name}" in self._optional or call in ("symlink", "mkdir")
+            assert is_optional, (ran.failed_call, ran.out)
+            assert self.contents(self.out) == self.expected, ran.failed_call
+        else:
+            assert_one_error_line(ran)
+        if file.endswith("log.txt") and call == "write":
+            assert f"warning: {file} cannot be written" in ran.out, ran.out
+        self._assert_kept(self.out, ran)
+
+    def _run_again(self, ran: Ran) -> None:
+        left = json.dumps({name: hashlib.sha256(text).hexdigest() for name, text in self.contents(self.out).items()})
+        if left in self._tried:
+            return
+        self._tried.add(left)
+        self.commands.faults.set()
+        again = self.commands(*self.words)
+        assert again.code == 0, (ran.failed_call, again.out)
+        assert self.contents(self.out) == self.expected, ran.failed_call
+
+    def record(self, record_property: RecordProperty) -> None:
+        record_property("failed calls", self.num_faults)
+        record_property("reruns", len(self._tried))
+
+
+def pretrain(commands: FaultedCommands, settings: list[str], run: Path, *more: str) -> Sweep:
+    words = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *SHORT, f"run.output_dir={run}", *more])]
+    return Sweep(commands, [*words], run, run_contents, assert_kept, optional=("write log.txt",))
+
+
+@pytest.mark.drill
+@pytest.mark.reliability("Faults", "a disk that is full at any write of a training run loses nothing that was saved")
+def test_pretrain_with_a_disk_that_becomes_full_at_each_write(
+    commands: FaultedCommands, settings: list[str], tmp_path: Path, record_property: RecordProperty
+) -> None:
+    sweep = pretrain(commands, settings, tmp_path / "run", "train.preflight=false")
+    sweep.try_calls(range(1, sweep.num_calls + 1), errno.ENOSPC, is_lasting=True)
+    assert sweep.num_faults > 100
+    sweep.record(record_property)
