@@ -231,9 +231,16 @@ def read_link(link: Path) -> Path | None:
     """The folder that a link of `write_link` points to; None if link or folder is missing."""
     if link.is_dir():
         return link.resolve()
+    target = link_target(link)
+    return link.parent / target if target and (link.parent / target).is_dir() else None
+
+
+def link_target(link: Path) -> str | None:
+    """The name in a link of `write_link`, whether or not it exists; None if the link is missing."""
+    if link.is_symlink():
+        return os.readlink(link)
     if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
-        target = link.parent / link.read_text(encoding="utf-8", errors="replace").strip()
-        return target if target.is_dir() else None
+        return link.read_text(encoding="utf-8", errors="replace").strip()
     return None
 
 

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@
 struct control {
     int64_t count;       /* counted calls so far */
     int64_t first, last; /* the calls with these numbers, from 1, and those between them, fail */
-    int64_t error;       /* with this errno */
+    int64_t error;       /* with this errno; 0: SIGKILL ends the process */
     int64_t flock_error; /* flock fails with this errno, unless 0 */
     int64_t jump;        /* seconds by which CLOCK_REALTIME jumps forth and back */
     int64_t jump_every;  /* number of readings of the clock between two jumps */
@@ -50,6 +51,7 @@ static int fails(const char *call, const char *path) {
         strcat(control->failed, " ");
         strncat(control->failed, path, 400);
     }
+    if (!control->error) kill(getpid(), SIGKILL);
     errno = control->error;
     return 1;
 }

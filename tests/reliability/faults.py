@@ -11,8 +11,11 @@ import select
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 FOLDER = Path(__file__).parent
 CONTROL = struct.Struct("8q256s512s")  # `struct control` of fault_shim.c
@@ -34,21 +37,23 @@ class Ran:
         return [line for line in self.out.splitlines() if line.startswith("error: ")]
 
 
+@contextlib.contextmanager
+def mounted_read_only(folder: Path) -> Iterator[None]:
+    """Mount `folder` over itself, read-only: file modes do not stop root."""
+    if subprocess.run(["mount", "--bind", folder, folder], check=False, capture_output=True).returncode:
+        pytest.skip("a folder cannot be mounted")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 def build_shim(folder: Path) -> None:
     """Compile fault_shim.c into `folder`."""
     folder.mkdir()
-    command = [
-        "gcc",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        FOLDER / "fault_shim.c",
-        "-o",
-        folder / "shim.so",
-    ]
-    subprocess.run(command, check=True)
+    options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(folder / "shim.so")]
+    subprocess.run(["gcc", *options, str(FOLDER / "fault_shim.c")], check=True)
 
 
 class Faults:
@@ -69,7 +74,10 @@ class Faults:
         jump: int = 0,
         jump_every: int = 0,
     ) -> None:
-        """Let the calls with the numbers `first` to `last` on files below `prefix` fail, counted from 1."""
+        """Let the calls with the numbers `first` to `last` on files below `prefix` fail, counted from 1.
+
+        `error`: an errno; 0: the process is killed instead.
+        """
         values = (0, first, last, error, flock_error, jump, jump_every, 0)
         content = CONTROL.pack(*values, str(prefix).encode(), b"")
         with open(self._file, "r+b" if self._file.exists() else "wb") as file:

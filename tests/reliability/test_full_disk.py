@@ -8,14 +8,15 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import sets
 from faults import ALL_LATER, FaultedCommands, Ran
 
-from signllava_cli.files import read_link
+from signllava_cli.files import read_link, write_json
 from signllava_cli.model.checkpoint import find_damage
 
 pytest_plugins = ["fault_fixtures"]
@@ -57,6 +58,16 @@ def predictions_contents(folder: Path) -> Contents:
     return contents
 
 
+def index_contents(data: Path) -> Contents:
+    files = [*data.glob("index.*.arrow"), *data.glob("index.*.parts/*.arrow")]
+    return {str(file.relative_to(data)): file.read_bytes() for file in sorted(files)}
+
+
+def pack_contents(data: Path) -> Contents:
+    files = (file for file in sorted(data.glob("mae/*")) if file.suffix not in (".tmp", ".lock"))
+    return {file.name: file.read_bytes() for file in files}
+
+
 def assert_kept(run: Path, ran: Ran) -> None:
     """Every checkpoint that has its name is complete, and `last` and `best` are links to one."""
     for checkpoint in run.glob("step-??????"):
@@ -82,7 +93,7 @@ class Sweep:
     def __init__(
         self,
         commands: FaultedCommands,
-        words: list[object],
+        words: Sequence[object],
         out: Path,
         contents: Callable[[Path], Contents],
         assert_kept: Callable[[Path, Ran], None] = lambda out, ran: None,
@@ -104,7 +115,7 @@ class Sweep:
         if self._source is not None:
             shutil.copytree(self._source, self.out)
 
-    def try_calls(self, numbers: Iterator[int] | range, error: int, is_lasting: bool) -> None:
+    def try_calls(self, numbers: Iterable[int], error: int, is_lasting: bool) -> None:
         for number in numbers:
             self._start_over()
             last = ALL_LATER if is_lasting else number
@@ -142,17 +153,112 @@ class Sweep:
         record_property("reruns", len(self._tried))
 
 
-def pretrain(commands: FaultedCommands, settings: list[str], run: Path, *more: str) -> Sweep:
+def pretrain(
+    commands: FaultedCommands, settings: list[str], run: Path, *more: str, source: Path | None = None
+) -> Sweep:
     words = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *SHORT, f"run.output_dir={run}", *more])]
-    return Sweep(commands, [*words], run, run_contents, assert_kept, optional=("write log.txt",))
+    return Sweep(commands, words, run, run_contents, assert_kept, ("write log.txt",), source)
 
 
+FULL = pytest.mark.reliability(
+    "Faults", "a disk that is full at any write of a training run loses nothing that was saved"
+)
+FAILS = pytest.mark.reliability("Faults", "a write that fails once ends a run in one line, or is not needed")
+OTHERS = pytest.mark.reliability(
+    "Faults", "a full disk costs generate, pack and index one line, and no byte of the result"
+)
+
+
+@FULL
 @pytest.mark.drill
-@pytest.mark.reliability("Faults", "a disk that is full at any write of a training run loses nothing that was saved")
 def test_pretrain_with_a_disk_that_becomes_full_at_each_write(
     commands: FaultedCommands, settings: list[str], tmp_path: Path, record_property: RecordProperty
 ) -> None:
     sweep = pretrain(commands, settings, tmp_path / "run", "train.preflight=false")
     sweep.try_calls(range(1, sweep.num_calls + 1), errno.ENOSPC, is_lasting=True)
     assert sweep.num_faults > 100
+    sweep.record(record_property)
+
+
+@FULL
+@pytest.mark.drill
+def test_a_resumed_run_with_a_disk_that_becomes_full(
+    commands: FaultedCommands, settings: list[str], tmp_path: Path, record_property: RecordProperty
+) -> None:
+    """With the preflight, in a folder that holds a checkpoint of the first step; some of the writes."""
+    run = tmp_path / "run"
+    stopped = [*settings, *SHORT, "train.stop_at_step=1", f"run.output_dir={run}"]
+    assert commands("pretrain", "-r", "toy/tiny_pretrain", *sets(stopped)).code == 75
+    source = run.rename(tmp_path / "source")
+    sweep = pretrain(commands, settings, run, source=source)
+    sweep.try_calls(range(2, sweep.num_calls + 1, 7), errno.EDQUOT, is_lasting=True)
+    sweep.record(record_property)
+
+
+@FAILS
+@pytest.mark.drill
+@pytest.mark.parametrize(("name", "first", "stride"), [("EIO", 1, 3), ("ENOSPC", 2, 3), ("EDQUOT", 3, 9)])
+def test_pretrain_with_one_write_that_fails(
+    commands: FaultedCommands,
+    settings: list[str],
+    tmp_path: Path,
+    record_property: RecordProperty,
+    name: str,
+    first: int,
+    stride: int,
+) -> None:
+    sweep = pretrain(commands, settings, tmp_path / "run", "train.preflight=false")
+    sweep.try_calls(range(first, sweep.num_calls + 1, stride), getattr(errno, name), is_lasting=False)
+    sweep.record(record_property)
+
+
+@OTHERS
+@pytest.mark.drill
+@pytest.mark.parametrize("is_lasting", [True, False], ids=["full", "once"])
+def test_generate_with_a_disk_that_becomes_full_at_each_write(
+    commands: FaultedCommands, run: Path, tmp_path: Path, record_property: RecordProperty, is_lasting: bool
+) -> None:
+    out = tmp_path / "out"
+    words = ["generate", "-c", run, "--split", "dev", "--max-new-tokens", 2, "--beams", 1, "--out", out]
+    sweep = Sweep(commands, words, out, predictions_contents)
+    sweep.try_calls(range(1, sweep.num_calls + 1), errno.ENOSPC if is_lasting else errno.EIO, is_lasting)
+    assert sweep.num_faults > 15
+    sweep.record(record_property)
+
+
+@OTHERS
+@pytest.mark.drill
+@pytest.mark.parametrize("is_lasting", [True, False], ids=["full", "once"])
+def test_index_with_a_disk_that_becomes_full_at_each_write(
+    commands: FaultedCommands, corpus: Path, tmp_path: Path, record_property: RecordProperty, is_lasting: bool
+) -> None:
+    source = shutil.copytree(corpus, tmp_path / "source", ignore=shutil.ignore_patterns("index.*"))
+    data = tmp_path / "data"
+    sweep = Sweep(commands, ["prepare", "index", data, "--split", "dev"], data, index_contents, source=source)
+    sweep.try_calls(range(1, sweep.num_calls + 1), errno.ENOSPC if is_lasting else errno.EIO, is_lasting)
+    assert sweep.num_faults > 15
+    sweep.record(record_property)
+
+
+@OTHERS
+@pytest.mark.drill
+def test_pack_with_a_disk_that_becomes_full(
+    commands: FaultedCommands, tmp_path: Path, record_property: RecordProperty
+) -> None:
+    """Every seventh write: a pack starts a process, which imports the libraries again."""
+    features, source, data = tmp_path / "features", tmp_path / "source", tmp_path / "data"
+    clips = {f"r{number}": [f"r{number}c{clip}" for clip in range(2)] for number in range(2)}
+    for recording, names in clips.items():
+        (features / recording).mkdir(parents=True)
+        for name in names:
+            np.save(features / recording / f"{name}.npy", np.full((3, 4), 0.5, np.float32))
+    content = {
+        recording: {"clip_order": names, **{name: {"translation": "Hello."} for name in names}}
+        for recording, names in clips.items()
+    }
+    write_json(source / "annotation.train.json", content)
+    words = ["prepare", "pack", features, "--stream", "mae", "--out", data, "--split", "train", "--shard-mb", 0]
+    sweep = Sweep(commands, [*words, "--workers", 1], data, pack_contents, source=source)
+    sweep.try_calls(range(1, sweep.num_calls + 1, 7), errno.ENOSPC, is_lasting=True)
+    sweep.try_calls(range(4, sweep.num_calls + 1, 14), errno.EIO, is_lasting=False)
     sweep.record(record_property)
