@@ -59,7 +59,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UserError: the disk is full or not writable.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with _as_user_error(path):
+    with write_errors_as_user_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -94,7 +94,7 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
     path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
     unique = f".{uuid.uuid4().hex}" if is_shared else ""
     temporary = path.with_name(path.name + unique + TEMPORARY_SUFFIX)
-    with _as_user_error(path):
+    with write_errors_as_user_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -131,7 +131,7 @@ def append_text(path: Path, text: str, is_flushed: bool = False) -> None:
     Raises:
         UserError: the disk is full or not writable.
     """
-    with _as_user_error(path), open(path, "a", encoding="utf-8") as file:
+    with write_errors_as_user_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
         if is_flushed:
             file.flush()
@@ -218,7 +218,7 @@ def write_link(link: Path, target: str) -> None:
         UserError: the disk is full or not writable.
     """
     temporary = link.with_name(link.name + TEMPORARY_SUFFIX)
-    with _as_user_error(link):
+    with write_errors_as_user_errors(link):
         temporary.unlink(missing_ok=True)
         try:
             temporary.symlink_to(target)
@@ -254,7 +254,8 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_user_error(path: Path) -> Iterator[None]:
+def write_errors_as_user_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the system in the block, which writes `path`, into a UserError."""
     try:
         yield
     except OSError as error:

@@ -24,7 +24,13 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
 from signllava_cli.errors import UserError, format_count, summarize_names
-from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
+from signllava_cli.files import (
+    TEMPORARY_SUFFIX,
+    atomic_file,
+    exclusive_access,
+    sha256_file,
+    write_errors_as_user_errors,
+)
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
 
@@ -322,8 +328,9 @@ def _write_listing(shard: Path, part: Path) -> None:
     with h5py.File(shard, "r") as handle:
         table = table.replace_schema_metadata({LAYOUT: read_layout(handle) or ""})
     temporary = part.with_name(f"{part.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    _write_arrow(temporary, table)
-    temporary.replace(part)
+    with write_errors_as_user_errors(part):
+        _write_arrow(temporary, table)
+        temporary.replace(part)
 
 
 def _write_arrow(file: Path, table: Any) -> None:

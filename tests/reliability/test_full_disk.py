@@ -49,9 +49,13 @@ def run_contents(run: Path) -> Contents:
     return contents
 
 
+def is_lock(file: Path) -> bool:
+    return file.name.endswith(".lock")
+
+
 def predictions_contents(folder: Path) -> Contents:
     contents = {}
-    for file in (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".lock"):
+    for file in (file for file in sorted(folder.rglob("*")) if file.is_file() and not is_lock(file)):
         is_meta = file.name == "predictions.meta.json"
         text = without_timings(file.read_text()) if is_meta else file.read_text()
         contents[str(file.relative_to(folder))] = text.encode()
@@ -64,7 +68,7 @@ def index_contents(data: Path) -> Contents:
 
 
 def pack_contents(data: Path) -> Contents:
-    files = (file for file in sorted(data.glob("mae/*")) if file.suffix not in (".tmp", ".lock"))
+    files = (file for file in sorted(data.glob("mae/*")) if file.suffix != ".tmp" and not is_lock(file))
     return {file.name: file.read_bytes() for file in files}
 
 
@@ -113,7 +117,7 @@ class Sweep:
     def _start_over(self) -> None:
         shutil.rmtree(self.out, ignore_errors=True)
         if self._source is not None:
-            shutil.copytree(self._source, self.out)
+            shutil.copytree(self._source, self.out, symlinks=True)
 
     def try_calls(self, numbers: Iterable[int], error: int, is_lasting: bool) -> None:
         for number in numbers:
