@@ -42,8 +42,7 @@ _log: Console | None = None
 def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
     """Print one line, and write it to the run's log when one is open."""
     (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
-    if _log is not None:
-        _log.print(time.strftime("%Y-%m-%d %H:%M:%S"), message, markup=False)
+    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), message)
 
 
 def warning(message: str, all_ranks: bool = False) -> None:
@@ -63,9 +62,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # Text, because a name may look like rich's markup
-    for console in (stdout_console, _log):
-        if console is not None:
-            console.print(table)
+    stdout_console.print(table)
+    _print_to_log(table)
+
+
+def _print_to_log(*objects: Any) -> None:
+    """Write a line to the run's log when one is open. When that fails, the log ends with a warning: the run goes on,
+    since a full disk must not hide the error of what matters more.
+    """
+    global _log
+    if _log is None:
+        return
+    try:
+        _log.print(*objects, markup=False)
+    except OSError as failure:
+        file, _log = _log.file.name, None
+        warning(f"{file} cannot be written: {failure.strerror or failure}; further messages are only printed here.")
 
 
 @contextlib.contextmanager
@@ -75,12 +87,14 @@ def log_to(path: Path) -> Iterator[None]:
     if not IS_MAIN_PROCESS:
         yield
         return
-    with open(path, "a", encoding="utf-8") as file:
-        _log = Console(file=file, width=PLAIN_WIDTH, soft_wrap=True, highlight=False)
-        try:
-            yield
-        finally:
-            _log = None
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    _log = Console(file=file, width=PLAIN_WIDTH, soft_wrap=True, highlight=False)
+    try:
+        yield
+    finally:
+        _log = None
+        with contextlib.suppress(OSError):  # a line that could not be written, of which `_print_to_log` has warned
+            file.close()
 
 
 class ProgressBar:

@@ -59,7 +59,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         UserError: the disk is full or not writable.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with _as_user_error(path):
+    with write_errors_as_user_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -94,7 +94,7 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
     path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
     unique = f".{uuid.uuid4().hex}" if is_shared else ""
     temporary = path.with_name(path.name + unique + TEMPORARY_SUFFIX)
-    with _as_user_error(path):
+    with write_errors_as_user_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -120,6 +120,22 @@ def write_text(path: Path, text: str, is_shared: bool = False) -> None:
 def write_json(path: Path, content: Any, is_shared: bool = False) -> None:
     """Write an indented JSON file atomically; `is_shared` as in `atomic_file`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", is_shared)
+
+
+def append_text(path: Path, text: str, is_flushed: bool = False) -> None:
+    """Append to a text file. A kill or a full disk can leave a part of `text`.
+
+    Args:
+        is_flushed: `text` is on the disk when this returns.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    with write_errors_as_user_errors(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        if is_flushed:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -196,23 +212,35 @@ def _wait_for_lock(handle: int | IO[str], folder: Path) -> None:
 
 
 def write_link(link: Path, target: str) -> None:
-    """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported."""
+    """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
     temporary = link.with_name(link.name + TEMPORARY_SUFFIX)
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.symlink_to(target)
-    except OSError:
-        temporary.write_text(target + "\n", encoding="utf-8")
-    temporary.replace(link)
+    with write_errors_as_user_errors(link):
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(target)
+        except OSError:
+            temporary.write_text(target + "\n", encoding="utf-8")
+        temporary.replace(link)
 
 
 def read_link(link: Path) -> Path | None:
     """The folder that a link of `write_link` points to; None if link or folder is missing."""
     if link.is_dir():
         return link.resolve()
+    target = link_target(link)
+    return link.parent / target if target and (link.parent / target).is_dir() else None
+
+
+def link_target(link: Path) -> str | None:
+    """The name in a link of `write_link`, whether or not it exists; None if the link is missing."""
+    if link.is_symlink():
+        return os.readlink(link)
     if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
-        target = link.parent / link.read_text(encoding="utf-8", errors="replace").strip()
-        return target if target.is_dir() else None
+        return link.read_text(encoding="utf-8", errors="replace").strip()
     return None
 
 
@@ -226,7 +254,8 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_user_error(path: Path) -> Iterator[None]:
+def write_errors_as_user_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the system in the block, which writes `path`, into a UserError."""
     try:
         yield
     except OSError as error:

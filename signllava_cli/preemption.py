@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from signllava_cli.console import info
@@ -82,7 +83,10 @@ def is_launching() -> bool:
 
 
 def _process_start_time() -> float:
-    """When this process started, on the clock of `time.monotonic`: imports and launching count too."""
-    import psutil
+    """When this process started, on the clock of `time.monotonic`: imports and launching count too.
 
-    return time.monotonic() - (time.time() - psutil.Process().create_time())
+    From the ticks since boot in /proc, because `time.time` jumps when the clock of the machine is set.
+    """
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # starttime of proc(5)
+    seconds_since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic() - (seconds_since_boot - int(ticks) / os.sysconf("SC_CLK_TCK"))

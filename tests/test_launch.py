@@ -79,6 +79,7 @@ def assert_no_traceback(output: str) -> None:
 @pytest.mark.parametrize(  # the test of two machines sends SIGUSR1
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)]
 )
+@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     launched: Launched, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
 
 
 @pytest.mark.drill
+@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_to_one_rank_stops_all_and_the_log_says_so(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     wait_for_steps(tmp_path / "run", process)[1].send_signal(signal.SIGTERM)
@@ -104,6 +106,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_log_says_so(launched: Launched, 
     assert_saved(tmp_path / "run")
 
 
+@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> None:
     """The ranks import torch and have no signal handlers yet; there is no state to save."""
     process = launched()
@@ -132,6 +135,7 @@ def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     assert_all_ended(ranks)
 
 
+@pytest.mark.reliability("Faults", "a killed rank or launcher ends the run, and a rerun resumes to the same weights")
 def test_a_killed_rank_ends_the_others_with_one_error_line(launched: Launched, tmp_path: Path) -> None:
     process = launched()
     ranks = wait_for_steps(tmp_path / "run", process)
@@ -161,6 +165,7 @@ def test_a_rank_that_was_asked_to_stop_does_not_wait_for_a_cause(capsys: pytest.
 
 
 @pytest.mark.drill
+@pytest.mark.reliability("Faults", "a killed rank or launcher ends the run, and a rerun resumes to the same weights")
 def test_ranks_save_and_stop_when_their_launcher_is_killed(launched: Launched, tmp_path: Path) -> None:
     """Otherwise they would go on training unnoticed, and keep the lock of the run folder."""
     process = launched()
@@ -263,6 +268,15 @@ def test_a_file_that_is_not_a_profile_is_refused(signllava: Command, settings: l
         )
         assert (ended.code, "profile.yaml is not a launch profile" in ended.err) == (2, True), ended.err
         assert len(ended.err.strip().splitlines()) == 1
+
+
+@pytest.mark.reliability("Faults", "a clock that jumps by hours changes nothing")
+def test_max_hours_does_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    for hours in (-3, 3):
+        monkeypatch.setattr(time, "time", lambda hours=hours: now() + 3600 * hours)
+        assert not StopRequest(max_hours=1)
+        assert StopRequest(max_hours=1e-6)
 
 
 def test_max_hours_counts_from_the_start_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:

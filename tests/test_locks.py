@@ -48,6 +48,7 @@ def locks_of_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("locks_of_nfs")
+@pytest.mark.reliability("Faults", "a file system without locks costs a warning, and no result")
 def test_on_nfs_a_second_process_waits_for_the_lock_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events: list[str] = []
     is_locked = threading.Event()
@@ -70,6 +71,7 @@ def test_on_nfs_a_second_process_waits_for_the_lock_file(tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("without_locks")
+@pytest.mark.reliability("Faults", "a file system without locks costs a warning, and no result")
 def test_without_locks_a_command_runs_after_a_warning(signllava: Command, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("clip,video,start,end,text\na,v,0,1,Hello.\nb,v,1,2,Good morning.\n")
@@ -91,6 +93,7 @@ def test_the_check_of_a_run_folder_names_missing_locks(signllava: Command, tmp_p
 
 
 @pytest.mark.usefixtures("without_locks")
+@pytest.mark.reliability("Faults", "a file system without locks costs a warning, and no result")
 def test_processes_that_join_their_parts_at_the_same_time_need_no_lock(tmp_path: Path) -> None:
     ids, num_processes = [f"v/c{number}" for number in range(40)], 4
 

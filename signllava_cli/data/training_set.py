@@ -5,6 +5,7 @@ worker, rank or restart. Optimizer step s consists of the positions from s * bat
 however they are divided into micro-batches and distributed over ranks.
 """
 
+import contextlib
 import signal
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -24,7 +25,7 @@ from signllava_cli.data.length_grouping import group_by_length, group_into_batch
 from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import translation_instruction
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.recipe import Recipe
 
 ORDER, CONTEXT, TASK = 0, 1, 2  # each purpose has its own random numbers
@@ -123,6 +124,24 @@ def training_steps(
             yield [next(batches) for _ in positions_of_step(step)]
     except UserError as error:  # a loader worker puts its traceback before the message
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
+
+
+@contextlib.contextmanager
+def report_killed_workers() -> Iterator[None]:
+    """Turn torch's error about a loader worker that was killed into a UserError.
+
+    A signal handler of torch raises it, so it can come from any line of the training loop.
+    """
+    try:
+        yield
+    except RuntimeError as failure:
+        message = first_line(failure)
+        if not message.startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"A worker process that reads clips was ended, perhaps because memory or /dev/shm ran out ({message}): "
+            "lower data.num_workers. Run the same command again to resume."
+        ) from None
 
 
 def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Batch:

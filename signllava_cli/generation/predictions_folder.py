@@ -9,7 +9,6 @@ and the settings.
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.files import acquire_lock, exclusive_access, read_json, write_json, write_text
+from signllava_cli.files import acquire_lock, append_text, exclusive_access, read_json, write_json, write_text
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
 
@@ -166,15 +165,14 @@ class PredictionsFolder:
             self.rows = self._read_all()
 
     def append(self, rows: Sequence[Prediction]) -> None:
-        """Append lines to this process's part. They are on disk when this returns."""
-        if not rows:
-            return
-        with open(self._part, "a", encoding="utf-8") as handle:
-            for row in rows:
-                handle.write(_format_line(row))
-                self.rows[row.id] = row
-            handle.flush()
-            os.fsync(handle.fileno())
+        """Append lines to this process's part. They are on disk when this returns.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        if rows:
+            append_text(self._part, "".join(map(_format_line, rows)), is_flushed=True)
+            self.rows.update((row.id, row) for row in rows)
 
     def join_parts(self, order: Sequence[str], seconds: float) -> bool:
         """Write the predictions file if the parts hold all the clips.

@@ -24,7 +24,13 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
 from signllava_cli.errors import UserError, format_count, summarize_names
-from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
+from signllava_cli.files import (
+    TEMPORARY_SUFFIX,
+    atomic_file,
+    exclusive_access,
+    sha256_file,
+    write_errors_as_user_errors,
+)
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
 
@@ -40,10 +46,9 @@ def open_index(root: Path, split: str, streams: Mapping[str, StreamLocation], wo
     """
     if not annotation_file(root, split).is_file():
         read_annotations(root, split)  # raises an error that lists the existing splits
-    file = index_file(root, split)
-    index = _open_if_valid(file, root)
-    if index and index.stale_reason(split, streams) is None:
+    if index := open_existing_index(root, split, streams):
         return index
+    file = _writable_index_file(root, split)
     with exclusive_access(file.parent):
         index = _open_if_valid(file, root)  # another process may have built it in the meantime
         reason = index and index.stale_reason(split, streams)
@@ -60,9 +65,11 @@ def open_existing_index(root: Path, split: str, streams: Mapping[str, StreamLoca
     Raises:
         UserError: a source file of the index cannot be read.
     """
-    file = index_file(root, split) if root.is_dir() else None
-    index = _open_if_valid(file, root) if file else None
-    return index if index and index.stale_reason(split, streams) is None else None
+    for file in index_files(root, split):
+        index = _open_if_valid(file, root)
+        if index and index.stale_reason(split, streams) is None:
+            return index
+    return None
 
 
 def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
@@ -75,14 +82,35 @@ def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
     return Split(open_index(root, split, streams), split, streams, data.missing)
 
 
-def index_file(root: Path, split: str) -> Path:
-    """`index.{split}.arrow` in the dataset folder, or in the user's cache if the folder is read-only."""
+def index_files(root: Path, split: str) -> list[Path]:
+    """Where the index of a split is written, and read: `index.{split}.arrow` in the dataset folder.
+
+    That of a read-only folder is written to the user's cache; one in the folder is read too.
+    """
+    file = root / f"index.{split}.arrow"
     if os.access(root, os.W_OK):
-        return root / f"index.{split}.arrow"
+        return [file]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "signllava" / "index" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"index.{split}.arrow"
+    return [folder / file.name, file]
+
+
+def _writable_index_file(root: Path, split: str) -> Path:
+    """The file of a new index, in an existing folder.
+
+    Raises:
+        UserError: the dataset folder is read-only, and the user's cache too.
+    """
+    file = index_files(root, split)[0]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{root} is read-only, without an index of split {split} that is up to date, and {file.parent} cannot be "
+            f"made ({error.strerror}): run `signllava prepare index` where {root} can be written, or let "
+            "XDG_CACHE_HOME name a folder that can be written."
+        ) from None
+    return file
 
 
 def _open_if_valid(file: Path, root: Path) -> Index | None:
@@ -300,8 +328,9 @@ def _write_listing(shard: Path, part: Path) -> None:
     with h5py.File(shard, "r") as handle:
         table = table.replace_schema_metadata({LAYOUT: read_layout(handle) or ""})
     temporary = part.with_name(f"{part.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    _write_arrow(temporary, table)
-    temporary.replace(part)
+    with write_errors_as_user_errors(part):
+        _write_arrow(temporary, table)
+        temporary.replace(part)
 
 
 def _write_arrow(file: Path, table: Any) -> None:

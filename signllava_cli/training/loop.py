@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from signllava_cli.console import log_to, progress
+from signllava_cli.data.training_set import report_killed_workers
 from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
@@ -52,10 +53,11 @@ def train(
     has_fixed_order = deterministic_algorithms(recipe.train.deterministic)
     with log, request.handle_signals(), contextlib.closing(run_folder), has_fixed_order:
         session = setup_session(recipe, stage, accelerator, run_folder, resume, source)
-        if dry_run and not session.is_finished:
-            run_dry_run(session)
-        if not dry_run:
-            _run_steps(session, request)
+        with report_killed_workers():
+            if dry_run and not session.is_finished:
+                run_dry_run(session)
+            if not dry_run:
+                _run_steps(session, request)
         if session.is_finished:
             session.print_summary()
     accelerator.wait_for_everyone()

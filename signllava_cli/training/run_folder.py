@@ -16,7 +16,9 @@ from signllava_cli.errors import UserError
 from signllava_cli.files import (
     REMOVED_SUFFIX,
     TEMPORARY_SUFFIX,
+    append_text,
     atomic_folder,
+    link_target,
     lock_folder,
     read_link,
     remove_folder,
@@ -76,11 +78,16 @@ class RunFolder:
             self._lock = lock_folder(self.path)
 
     def checkpoints(self) -> list[Path]:
-        """The complete checkpoints, oldest first."""
+        """The complete checkpoints, oldest first.
+
+        A network file system can list a folder as it was some seconds ago, so the links are followed too.
+        """
         if not self.path.is_dir():
             return []
-        steps = {int(match[1]): path for path in self.path.iterdir() if (match := STEP_FOLDER.fullmatch(path.name))}
-        return [steps[step] for step in sorted(steps)]
+        linked = {link_target(self.path / link) or link for link in ("best", "last")}
+        names = {path.name for path in self.path.iterdir()} | {name for name in linked if (self.path / name).is_dir()}
+        steps = {int(match[1]): name for name in names if (match := STEP_FOLDER.fullmatch(name))}
+        return [self.path / steps[step] for step in sorted(steps)]
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """The checkpoint of `--resume`: the newest complete one (`auto`), none (`never`), or a folder.
@@ -115,6 +122,7 @@ class RunFolder:
             if IS_MAIN_PROCESS:
                 shutil.rmtree(remainder, ignore_errors=True)
         checkpoints = self.checkpoints()
+        self._warn_about_missing_target(checkpoints)
         for checkpoint in reversed(checkpoints):
             error = find_damage(checkpoint) or _find_resume_damage(checkpoint)
             if error is None:
@@ -125,6 +133,16 @@ class RunFolder:
                 f"No checkpoint in {self.path} can be resumed; set another run.output_dir to start a new run."
             )
         return None
+
+    def _warn_about_missing_target(self, checkpoints: list[Path]) -> None:
+        """Warn when `last` names a checkpoint that is not there: it was removed, or the file system is behind."""
+        name = link_target(self.path / "last")
+        if name and STEP_FOLDER.fullmatch(name) and name not in [checkpoint.name for checkpoint in checkpoints]:
+            start = f"resuming from {checkpoints[-1].name}" if checkpoints else "starting at step 0"
+            warning(
+                f"{self.path / 'last'} names {name}, which is missing; {start}. If {name} was not removed, stop this "
+                "run, and start it again when the file system shows the folder."
+            )
 
     def require_same_recipe(self, checkpoint: Path, recipe: Recipe) -> list[str]:
         """Check that the recipe of a resumed run differs from that of its checkpoint only in keys that are safe.
@@ -182,9 +200,17 @@ class RunFolder:
         state.write(self.path / f"step-{state.step:06d}" / PROGRESS)
 
     def start(self, recipe: Recipe, state: TrainState) -> None:
-        """Write the resolved recipe, start the trackers, and remove metrics of steps after the resumed checkpoint."""
+        """Write the resolved recipe, start the trackers, and remove metrics of steps after the resumed checkpoint.
+
+        A run that was killed right after it had written its newest checkpoint has not linked `last` to it, and has
+        not removed old ones.
+        """
         if not IS_MAIN_PROCESS:
             return
+        newest = f"step-{state.step:06d}"
+        if [path.name for path in self.checkpoints()[-1:]] == [newest]:
+            write_link(self.path / "last", newest)
+            self._prune(recipe.train.save_total_limit)
         write_text(self.path / RECIPE, recipe.to_yaml())
         info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, state.step)
@@ -193,10 +219,13 @@ class RunFolder:
             write_text(self.metrics, "".join(line for line in lines if _is_before(line, state)))
 
     def log_metrics(self, **metrics: Any) -> None:
-        """Append one line to metrics.jsonl, and send its numbers to the trackers."""
+        """Append one line to metrics.jsonl, and send its numbers to the trackers.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
         if IS_MAIN_PROCESS:
-            with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
+            append_text(self.metrics, json.dumps(metrics) + "\n")
             if self._trackers is not None:
                 self._trackers.log(**metrics)
 

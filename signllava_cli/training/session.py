@@ -205,10 +205,11 @@ class Session:
             state.best_score, state.best_step, state.stale_evaluations = score, state.step, 0
         else:
             state.stale_evaluations += 1
+        bleu_metric = {} if bleu is None else {"dev_bleu": bleu}
+        # before the state is written: a kill in between repeats the evaluation, and a resume removes this line
+        self.run_folder.log_metrics(step=state.step, dev_loss=loss, **bleu_metric, best=is_best)
         if IS_MAIN_PROCESS:
             self.run_folder.update_best_link(state)
-        bleu_metric = {} if bleu is None else {"dev_bleu": bleu}
-        self.run_folder.log_metrics(step=state.step, dev_loss=loss, **bleu_metric, best=is_best)
         scores = f"dev loss {loss:.4f}" + ("" if bleu is None else f", dev BLEU-4 {bleu:.2f}")
         info(f"step {state.step}: {scores}" + (", the best so far" if is_best else ""))
 

@@ -153,6 +153,9 @@ def test_under_predicted_context_batches_are_full_and_recordings_in_order() -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.drill)])
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_generation_continues_where_it_stopped(
     signllava: Command, run: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -159,6 +159,9 @@ def write_shards(root: Path, num_shards: int, num_clips: int) -> Path:
 
 
 @pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.drill)])
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_run_leaves_complete_files_and_the_next_one_continues(tmp_path: Path, num_kills: int) -> None:
     root = write_shards(tmp_path / "d", num_shards=12, num_clips=200)
     command = ("prepare", "index", root, "--split", "train", "--workers", 2)

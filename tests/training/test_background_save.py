@@ -71,6 +71,7 @@ def test_steps_go_on_during_a_write_and_do_not_change_the_checkpoint(
     assert sorted(set(logged_steps(run))) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_during_a_write_stops_the_run_when_its_checkpoints_are_complete(
     signllava: Command, settings: list[str], tmp_path: Path, on_flush: OnFlush
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_signal_during_a_write_stops_the_run_when_its_checkpoints_are_complete
         assert (checkpoint / "resume" / "optimizer.safetensors").is_file()
 
 
+@pytest.mark.reliability("Faults", "a disk that is full at any write of a training run loses nothing that was saved")
 def test_an_error_of_a_write_ends_the_run_with_its_message(
     signllava: Command, settings: list[str], tmp_path: Path, on_flush: OnFlush
 ) -> None:

@@ -69,6 +69,7 @@ def test_resume_equals_uninterrupted(
     assert_same_run(uninterrupted, stopped)
 
 
+@pytest.mark.reliability("Faults", "a run that is killed often ends with the weights of an uninterrupted one")
 def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.drill)])
+@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_stops_at_a_step_boundary_with_the_state_saved(
     settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -134,6 +136,7 @@ def uninterrupted(made_once: MadeOnce, signllava: Command, settings: list[str]) 
         *(pytest.param(file, marks=pytest.mark.drill) for file in ("resume/optimizer.safetensors", "config.json")),
     ],
 )
+@pytest.mark.reliability("Faults", "a damaged checkpoint is named, and the one before it is resumed")
 def test_a_run_resumes_from_the_previous_checkpoint_if_the_newest_is_truncated(
     signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path, file: str
 ) -> None:
@@ -190,6 +193,7 @@ def test_resume_refuses_other_data_and_another_llm(
     assert (ended.code, "has the same sizes, but other weights" in ended.err) == (2, True)
 
 
+@pytest.mark.reliability("Faults", "a damaged checkpoint is named, and the one before it is resumed")
 def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resume(
     signllava: Command, settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +213,7 @@ def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resum
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.reliability("Faults", "of two commands that write one folder, the second is refused")
 def test_two_runs_do_not_share_a_folder(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / ".lock", "a") as other:

@@ -11,7 +11,7 @@ from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.stream_files import StreamLocation
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.dataset_folder import list_splits
-from signllava_cli.prepare.indexing import index_file
+from signllava_cli.prepare.indexing import index_files
 from signllava_cli.prepare.validation.annotation_checks import AnnotatedSplit, check_annotation
 from signllava_cli.prepare.validation.array_checks import (
     ClipArrays,
@@ -174,8 +174,8 @@ def _check_shards(
 
 
 def _check_index(root: Path, split: str, streams: Mapping[str, StreamLocation], findings: Findings) -> None:
-    file = index_file(root, split)
-    if not file.is_file():
+    file = next((file for file in index_files(root, split) if file.is_file()), None)
+    if file is None:
         return
     try:
         index = Index(file, root)

@@ -412,6 +412,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.reliability("Faults", "a full disk costs generate, pack and index one line, and no byte of the result")
 def test_a_full_disk_is_one_line_and_leaves_no_half_recording(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=False)
     assert ended.stdout.endswith("rec.h5 cannot be written: File too large.\n"), ended

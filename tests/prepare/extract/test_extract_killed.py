@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MadeOnce, interrupted, kill_when_stopped, subprocess_command, wait_until_stopped
+from conftest import (
+    MadeOnce,
+    interrupted,
+    kill_when_stopped,
+    subprocess_command,
+    wait_until_gone,
+    wait_until_stopped,
+)
 from numbers_extractor import write_numbered
 from real_clips import CLIPS, clip_file, model_file, needs_samples
 from test_extract import REAL_CUTS, annotate
@@ -114,6 +121,9 @@ def drill(
     assert not (data / "numbers/extract.train/features").exists()
 
 
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_extraction_continues_with_the_next_recording(
     videos: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -169,6 +179,9 @@ def test_a_signal_stops_the_command_and_says_how_to_continue(
     assert contents(data) == uninterrupted
 
 
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_worker_is_an_error_and_the_same_command_continues(
     videos: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -179,6 +192,24 @@ def test_a_killed_worker_is_an_error_and_the_same_command_continues(
     assert process.returncode != 0
     assert "A worker process ended by SIGKILL" in out
     finish(videos, data)
+    assert contents(data) == uninterrupted
+
+
+@pytest.mark.drill
+@pytest.mark.reliability("Faults", "of two commands that write one folder, the second is refused")
+def test_a_second_extraction_is_refused_and_the_first_goes_on(
+    videos: Path, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    data = data_folder(tmp_path)
+    first = start(videos, data, env=interrupted("log", CLIPS_OF_EACH + 1, signal.SIGSTOP))
+    family = wait_until_stopped(first)
+    second = start(videos, data)
+    out = second.communicate(timeout=120)[0]
+    assert second.returncode != 0
+    assert "Another process" in out.strip().splitlines()[-1]
+    wait_until_gone(family, seconds=300)
+    out = first.communicate(timeout=120)[0]
+    assert first.returncode == 0, out
     assert contents(data) == uninterrupted
 
 

@@ -399,6 +399,7 @@ def test_files_of_another_tool_are_only_replaced_with_overwrite(signllava: Comma
     assert_packed(data, content)
 
 
+@pytest.mark.reliability("Faults", "of two commands that write one folder, the second is refused")
 def test_one_pack_of_a_stream_and_split_at_a_time(signllava: Command, tmp_path: Path) -> None:
     content = arrays()
     data, source = dataset(tmp_path / "data", content), npy_folder(tmp_path / "source", content)

@@ -128,6 +128,9 @@ def drill(source: Path, data: Path, expected: dict[str, bytes], moments: Iterabl
     "parent_only",
     [pytest.param(False, id="the group", marks=pytest.mark.drill), pytest.param(True, id="the parent")],
 )
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_pack_leaves_complete_shards_and_continues(
     source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, parent_only: bool
 ) -> None:
@@ -196,6 +199,9 @@ def test_a_signal_stops_pack_before_the_next_shards_without_temporary_files(
     assert contents(data) == uninterrupted
 
 
+@pytest.mark.reliability(
+    "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
+)
 def test_a_killed_worker_is_an_error_and_the_same_command_continues(
     source: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -215,6 +221,7 @@ def test_a_killed_worker_is_an_error_and_the_same_command_continues(
 @pytest.mark.parametrize(
     "kib", [pytest.param(4, marks=pytest.mark.drill), 20, pytest.param(40, marks=pytest.mark.drill)]
 )
+@pytest.mark.reliability("Faults", "a full disk costs generate, pack and index one line, and no byte of the result")
 def test_a_full_disk_is_a_one_line_error_and_the_same_command_continues(
     source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, kib: int
 ) -> None:
