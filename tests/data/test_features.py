@@ -223,7 +223,7 @@ def bytes_read() -> int:
 
 
 def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signllava_cli.data.feature_stream.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("signllava_cli.data.open_shards.MAX_OPEN_FILES", 2)
     root, names = tmp_path / "d", [f"r{number}" for number in range(7)]
     (root / "mae").mkdir(parents=True)
     annotation = {name: {"clip_order": ["a"], "a": {"translation": "One."}} for name in names}
@@ -236,7 +236,7 @@ def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatc
     for _ in range(2):
         for number, clip in enumerate(split.clips):
             np.testing.assert_array_equal(split.read(clip)["mae"], FRAMES + number)
-    assert len(split.streams[0]._handles) <= 2
+    assert len(split.streams[0]._shards._shards) <= 2
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])  # read directly, and through HDF5
@@ -244,11 +244,11 @@ def test_a_forked_worker_opens_its_own_files(tmp_path: Path, dtype: str) -> None
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
     parent = stream(root)
     parent.read(B)
-    (before,) = parent._handles.values()
+    (before,) = parent._shards._shards.values()
     child = os.fork()
     if child == 0:
         is_equal = np.array_equal(parent.read(B), FRAMES)
-        (after,) = parent._handles.values()
+        (after,) = parent._shards._shards.values()
         os._exit(0 if is_equal and after is not before else 1)
     assert os.waitpid(child, 0)[1] == 0
 
