@@ -160,6 +160,11 @@ class Index:
         """The keywords of the split, case-folded, unique and sorted."""
         return list(json.loads(self._table.schema.metadata[VOCABULARY]))
 
+    @property
+    def annotation_hash(self) -> str:
+        """SHA-256 of the annotation."""
+        return str(self._head["annotation"]["sha256"])
+
     def fingerprint(self, streams: Sequence[str]) -> str:
         """SHA-256 of the annotation, the metadata of `streams`, and names, sizes and samples of their shards."""
         digest = hashlib.sha256(self._head["annotation"]["sha256"].encode())

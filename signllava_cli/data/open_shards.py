@@ -20,11 +20,11 @@ import numpy as np
 
 from signllava_cli.console import warning
 from signllava_cli.data.index import Index
+from signllava_cli.data.shard import join_lines, transient_error
 from signllava_cli.errors import UserError
 
 MAX_OPEN_FILES = 64  # per stream and process: a corpus may have more shards than a process may open files
 RETRY_SECONDS = (1.0, 2.0, 4.0)  # the waits before a read that the disk or network failed is repeated
-TRANSIENT_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ class OpenShards:
                 self._close(shard, direct)
                 if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                     raise UserError(f"Too many files are open at {shard}; raise `ulimit -n`.") from None
-                number = _transient_error(error)
+                number = transient_error(error)
                 if number is None:
-                    raise UserError(f"{shard} is damaged at {what}: {error}; copy it or pack it again.") from None
+                    raise UserError(
+                        f"{shard} is damaged at {what}: {join_lines(error)}; copy it or pack it again."
+                    ) from None
                 if seconds is None:
                     raise UserError(
                         f"{shard} cannot be read at {what} ({os.strerror(number)}, {len(RETRY_SECONDS) + 1} times); "
@@ -128,10 +130,3 @@ class OpenShards:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_shards": OrderedDict()}  # a spawned worker opens its own files
-
-
-def _transient_error(error: Exception) -> int | None:
-    """The error number if disk or network failed, which may pass. Some errors of h5py have it in the message only."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.errno in TRANSIENT_ERRORS else None
-    return next((number for number in TRANSIENT_ERRORS if f"errno = {number}," in str(error)), None)

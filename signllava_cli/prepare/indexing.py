@@ -24,11 +24,10 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
 from signllava_cli.errors import UserError, format_count, summarize_names
-from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
+from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sample_hash, sha256_file
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
 
-NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a shard that are hashed, and their size
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
 
 
@@ -165,7 +164,7 @@ def _stream_head(files: StreamFiles, config: StreamLocation, root: Path) -> dict
     return {
         "pattern": config.shards,
         "metadata": {**file_fingerprint(files.metadata, root), "sha256": sha256_file(files.metadata)},
-        "files": [{**file_fingerprint(path, root), "sample": _sample_hash(path)} for path in files.files],
+        "files": [{**file_fingerprint(path, root), "sample": sample_hash(path)} for path in files.files],
     }
 
 
@@ -324,13 +323,3 @@ def _shard_key(shard: Path) -> str:
     """A hash of path, size and modification time of a shard."""
     stat = shard.stat()
     return hashlib.sha256(f"{shard.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-
-
-def _sample_hash(shard: Path) -> str:
-    """SHA-256 of evenly spaced blocks of a shard: detects features that were extracted again."""
-    digest, size = hashlib.sha256(), shard.stat().st_size
-    with open(shard, "rb") as content:
-        for index in range(NUM_SAMPLES):
-            content.seek(index * max(0, size - SAMPLE_BYTES) // max(1, NUM_SAMPLES - 1))
-            digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]

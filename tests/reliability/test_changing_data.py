@@ -10,17 +10,17 @@ from typing import Any
 
 import h5py
 import pytest
-from conftest import Ended, MadeOnce, sets
+from conftest import Ended, sets
+from toy_runs import PRETRAIN, SETTINGS, STEPS, assert_same_end, compressed_corpus, expected_run, indexed
 
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import PredictionsFolder
 from signllava_cli.training import loop
 
+__all__ = ["compressed_corpus", "expected_run"]  # fixtures
 Command = Callable[..., Ended]
 Change = Callable[[Path], None]
-PRETRAIN = ("pretrain", "-r", "toy/tiny_pretrain")
-STEPS, STEP_OF_CHANGE = 12, 3  # with loader workers, some later batches are already read
-SETTINGS = [f"train.max_steps={STEPS}", "train.save_steps=2", "train.eval_steps=6", "train.save_total_limit=20"]
+STEP_OF_CHANGE = 3  # with loader workers, some later batches are already read
 SHARDS = [f"{stream}/{stream}.train.{number}.h5" for stream in ("mae", "sign2vec") for number in (0, 1)]
 
 
@@ -108,40 +108,6 @@ HARMFUL: dict[str, tuple[Change, str, str]] = {  # with the error of the run, an
 }
 
 
-@pytest.fixture(scope="session")
-def compressed_corpus(made_once: MadeOnce, corpus: Path) -> Path:
-    """The toy corpus in compressed shards, which only the HDF5 library can read. Tests must not write to it."""
-
-    def make(folder: Path) -> None:
-        shutil.copytree(corpus, folder, ignore=shutil.ignore_patterns("index.*"))
-        for shard in folder.rglob("*.h5"):
-            with h5py.File(shard) as file:
-                frames = {f"{group}/{clip}": file[group][clip][...] for group in file for clip in file[group]}
-            with h5py.File(shard, "w") as file:
-                for name, array in frames.items():
-                    file.create_dataset(name, data=array, compression="gzip")
-
-    return made_once("compressed", make)
-
-
-@pytest.fixture(scope="session")
-def expected_run(made_once: MadeOnce, corpus: Path, tiny_llm: Path) -> Path:
-    """A run whose data do not change."""
-
-    def make(folder: Path) -> None:
-        loop.train(loop_recipe(corpus, tiny_llm, folder), "pretrain")
-
-    return made_once("expected_run", make)
-
-
-def loop_recipe(corpus: Path, llm: Path, run: Path) -> Any:
-    from signllava_cli.recipe import read_recipe
-
-    base = [f"llm.path={llm}", f"data.root={corpus}", f"run.output_dir={run}"]
-    base += ["train.batch_size=4", "train.micro_batch_size=4", "track.logging_steps=1"]
-    return read_recipe("toy/tiny_pretrain", [*base, *SETTINGS])
-
-
 def change_at_step(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     """Call `change` once, before the step `STEP_OF_CHANGE` of a run."""
     seed_step = loop.seed_step
@@ -154,12 +120,6 @@ def change_at_step(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) 
         seed_step(seed, step, rank)
 
     monkeypatch.setattr(loop, "seed_step", seed_and_change)
-
-
-def assert_same_end(expected: Path, run: Path) -> None:
-    for file in ("projector.safetensors", "resume/optimizer.safetensors"):
-        assert (expected / "last" / file).read_bytes() == (run / "last" / file).read_bytes(), file
-    assert (expected / "last").resolve().name == (run / "last").resolve().name
 
 
 WITH_WORKERS = ("shards are replaced", "shards are rewritten in place")
@@ -182,11 +142,7 @@ def drills_but(quick: str, cases: dict[str, Any]) -> list[Any]:
 def data(request: pytest.FixtureRequest, tmp_path: Path, layout: str, tiny_llm: Path) -> Path:
     """A copy of the corpus with its indices."""
     source = request.getfixturevalue("corpus" if layout == "direct" else "compressed_corpus")
-    from conftest import open_recipe_split
-
-    for split in ("train", "dev"):
-        open_recipe_split(loop_recipe(source, tiny_llm, tmp_path / "run"), split)
-    return Path(shutil.copytree(source, tmp_path / "data"))
+    return Path(shutil.copytree(indexed(source, tiny_llm), tmp_path / "data"))
 
 
 @pytest.mark.reliability("Faults", "data that are removed or replaced while a run reads them do not change it")
