@@ -18,6 +18,7 @@ from signllava_cli.errors import UserError
 
 TEMPORARY_SUFFIX, REMOVED_SUFFIX = ".tmp", ".removed"
 LOCK_FILE = ".lock"
+NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a file that `sample_hash` reads, and their size
 MAX_NAME_BYTES = 255  # limit of the name of a file or folder
 
 
@@ -179,6 +180,16 @@ def sha256_file(file: Path) -> str:
     """SHA-256 of the bytes of `file`, as hexadecimal digits."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def sample_hash(file: Path) -> str:
+    """SHA-256 of evenly spaced blocks of a file: detects features that were extracted again, or other weights."""
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with open(file, "rb") as content:
+        for index in range(NUM_SAMPLES):
+            content.seek(index * max(0, size - SAMPLE_BYTES) // max(1, NUM_SAMPLES - 1))
+            digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

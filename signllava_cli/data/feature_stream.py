@@ -1,27 +1,23 @@
 """Reads the frames of one stream, clip by clip; frames that `stride` and `max_frames` skip are not read if possible.
 
 Float16 that is stored contiguously, as `prepare pack` writes it, is read directly at its byte offset; anything else
-through the HDF5 library. Each process opens the files itself: an open file that is shared by processes shares its
-file position.
+through the HDF5 library.
 """
 
-import errno
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.index import Index
+from signllava_cli.data.open_shards import OpenShard, OpenShards
 from signllava_cli.data.shard import STORED_DTYPE
 from signllava_cli.errors import UserError, format_count
 from signllava_cli.recipe import Stream
 
-MAX_OPEN_FILES = 64  # per stream and process: a corpus may have more shards than a process may open files
 MIN_SKIP_BYTES = 16 * 1024  # from one selected frame to the next: below that, reading through is faster
 
 
@@ -42,8 +38,7 @@ class FeatureStream:
         self.files = index.files(name)
         self.frame_counts, self.widths = index.frame_counts(name), index.widths(name)
         self.file_indices, self.offsets = index.file_indices(name), index.offsets(name)
-        self._handles: OrderedDict[tuple[Path, bool], h5py.File | int] = OrderedDict()
-        self._process = os.getpid()
+        self._shards = OpenShards(index)
         mismatches = np.flatnonzero((self.frame_counts > 0) & (self.widths != config.width))
         if len(mismatches):
             row = int(mismatches[0])
@@ -84,15 +79,9 @@ class FeatureStream:
             indices = indices[: self.limits[clip.row]]
         if self.config.max_frames is not None and len(indices) > self.config.max_frames:
             indices = subsample(indices, self.config.max_frames)
-        read = self._read_direct if self.offsets[clip.row] >= 0 else self._read_hdf5
-        try:
-            frames = read(clip, indices)
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                raise UserError(f"Too many files are open at {self._file(clip.row)}; raise `ulimit -n`.") from None
-            raise UserError(
-                f"{self._file(clip.row)} is damaged at clip {clip.id}: {error}; copy it or pack it again."
-            ) from None
+        direct = bool(self.offsets[clip.row] >= 0)
+        read = partial(self._read_direct if direct else self._read_hdf5, clip, indices)
+        frames = self._shards.read(self._file(clip.row), direct, read, f"clip {clip.id}")
         if not np.isfinite(frames).all():
             raise UserError(
                 f"Stream {self.name}, clip {clip.id} in {self._file(clip.row)} contains NaN, or values beyond "
@@ -105,15 +94,12 @@ class FeatureStream:
         rows = [clip.row for clip in clips]
         return sorted(range(len(rows)), key=lambda index: (self.file_indices[rows[index]], self.offsets[rows[index]]))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_handles": OrderedDict()}  # a spawned worker opens its own files
-
     def _file(self, row: int) -> Path:
         return self.files[self.file_indices[row]]
 
-    def _read_direct(self, clip: Clip, indices: np.ndarray) -> np.ndarray:
+    def _read_direct(self, clip: Clip, indices: np.ndarray, shard: OpenShard) -> np.ndarray:
         """The frames `indices` (T,) of contiguous float16, read at the clip's offset."""
-        file, offset = self._open(self._file(clip.row), direct=True), int(self.offsets[clip.row])
+        file, offset = shard.descriptor, int(self.offsets[clip.row])
         frame_bytes = self.config.width * STORED_DTYPE.itemsize
         step = 1 if len(indices) == 1 else int(indices[1] - indices[0])
         if step * frame_bytes >= MIN_SKIP_BYTES:
@@ -126,9 +112,10 @@ class FeatureStream:
         frames = np.frombuffer(content, STORED_DTYPE).reshape(-1, self.config.width)
         return frames if len(indices) == len(frames) else frames[indices]
 
-    def _read_hdf5(self, clip: Clip, indices: np.ndarray) -> np.ndarray:
+    def _read_hdf5(self, clip: Clip, indices: np.ndarray, shard: OpenShard) -> np.ndarray:
         """The frames `indices` (T,) through HDF5: chunks without any of them are not read."""
-        dataset = self._open(self._file(clip.row), direct=False)[self.index.dataset_path(self.name, clip)]
+        assert shard.hdf5 is not None
+        dataset = shard.hdf5[self.index.dataset_path(self.name, clip)]
         frames_per_chunk = dataset.chunks[0] if dataset.chunks else 1
         step = 1 if len(indices) == 1 else int(indices[1] - indices[0])
         if step > frames_per_chunk and (np.diff(indices) == step).all():
@@ -139,20 +126,6 @@ class FeatureStream:
             frames = dataset[: int(indices[-1]) + 1][indices]
         with np.errstate(over="ignore"):
             return np.asarray(frames).astype(np.float16, copy=False)
-
-    def _open(self, file: Path, direct: bool) -> Any:
-        """A file descriptor of `file` if `direct`, else its h5py.File; the least recently used one is closed."""
-        if self._process != os.getpid():
-            self._handles, self._process = OrderedDict(), os.getpid()
-        key = file, direct
-        if key not in self._handles:
-            self.index.require_unchanged(file)
-            self._handles[key] = os.open(file, os.O_RDONLY) if direct else h5py.File(file, "r")
-            if len(self._handles) > MAX_OPEN_FILES:
-                _, oldest = self._handles.popitem(last=False)
-                os.close(oldest) if isinstance(oldest, int) else oldest.close()
-        self._handles.move_to_end(key)
-        return self._handles[key]
 
 
 def count_kept_frames(counts: np.ndarray, config: Stream) -> np.ndarray:

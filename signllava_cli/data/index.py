@@ -8,6 +8,7 @@ modification time of every source file, so that a stale index is detected. `prep
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,9 @@ class Index:
     def __init__(self, file: Path, root: Path) -> None:
         self.file, self.root = file, root
         try:
+            self._descriptor = os.open(file, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            self._opened_stamp = _stamp(os.fstat(self._descriptor))
             with pa.memory_map(str(file)) as source:
                 self._table: Any = pa.ipc.open_file(source).read_all()
             self._head: dict[str, Any] = json.loads(self._table.schema.metadata[HEAD])
@@ -63,7 +67,12 @@ class Index:
         return list(self._head["streams"])
 
     def clip(self, row: int) -> Clip:
-        """The clip in `row`."""
+        """The clip in `row`.
+
+        Raises:
+            UserError: another program has overwritten the index.
+        """
+        self.require_not_overwritten()
         bound = self._value("context_bound", row)
         return Clip(
             recording=self._value("recording", row),
@@ -151,6 +160,11 @@ class Index:
         """The keywords of the split, case-folded, unique and sorted."""
         return list(json.loads(self._table.schema.metadata[VOCABULARY]))
 
+    @property
+    def annotation_hash(self) -> str:
+        """SHA-256 of the annotation."""
+        return str(self._head["annotation"]["sha256"])
+
     def fingerprint(self, streams: Sequence[str]) -> str:
         """SHA-256 of the annotation, the metadata of `streams`, and names, sizes and samples of their shards."""
         digest = hashlib.sha256(self._head["annotation"]["sha256"].encode())
@@ -191,19 +205,46 @@ class Index:
         sources = ((self.root / source["path"], source) for source in (head["metadata"], *head["files"]))
         return next((f"{file} has changed" for file, source in sources if not _is_unchanged(file, source)), None)
 
-    def require_unchanged(self, shard: Path) -> None:
+    def require_unchanged(self, shard: Path, descriptor: int | None = None) -> None:
         """Check that `shard` is the indexed file: in another one, the offsets would point to frames of other clips.
 
+        Args:
+            descriptor: of the open shard, which is checked instead of the file that has its name now.
+
         Raises:
-            UserError: it has changed.
+            UserError: it has changed or was removed; or the index itself was overwritten.
+            OSError: the file cannot be examined.
         """
-        if not _is_unchanged(shard, self._fingerprints[shard]):
-            raise UserError(f"{shard} has changed since the split was opened; run the command again.")
+        try:
+            stat = os.stat(shard if descriptor is None else descriptor)
+        except FileNotFoundError:
+            raise UserError(
+                f"{shard} was removed after the split was opened; restore it, and run the command again."
+            ) from None
+        if _stamp(stat) != self._fingerprints[shard]:
+            raise UserError(
+                f"{shard} has changed since the split was opened; restore it, write no shard that a command "
+                "reads, and run the command again."
+            )
+        self.require_not_overwritten()
+
+    def require_not_overwritten(self) -> None:
+        """Check that the mapped file is as it was opened. It is written anew under its name, never overwritten.
+
+        Raises:
+            UserError: another program has overwritten it.
+        """
+        if _stamp(os.fstat(self._descriptor)) != self._opened_stamp:
+            raise UserError(
+                f"{self.file} was overwritten while it was in use; run the command again: it checks the index, and "
+                "rebuilds it if needed."
+            )
 
     @cached_property
-    def _fingerprints(self) -> dict[Path, dict[str, Any]]:
-        streams = self._head["streams"].values()
-        return {self.root / file["path"]: file for stream in streams for file in stream["files"]}
+    def _fingerprints(self) -> dict[Path, tuple[int, int]]:
+        """Shard -> its size and modification time."""
+        files = [file for stream in self._head["streams"].values() for file in stream["files"]]
+        return {self.root / file["path"]: (file["size"], file["mtime_ns"]) for file in files}
 
     def stream_columns(self, stream: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The columns of `stream` by name, and its metadata."""
@@ -250,10 +291,14 @@ def file_fingerprint(file: Path, root: Path) -> dict[str, Any]:
 
 def _is_unchanged(file: Path, source: Mapping[str, Any]) -> bool:
     try:
-        stat = os.stat(file)
+        return _stamp(os.stat(file)) == (source["size"], source["mtime_ns"])
     except OSError:
         return False
-    return (stat.st_size, stat.st_mtime_ns) == (source["size"], source["mtime_ns"])
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, int]:
+    """Size and modification time: what changes when a file is written."""
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _parse_context_bound(text: str) -> ContextBound:

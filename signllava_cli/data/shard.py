@@ -1,5 +1,7 @@
 """Lists the arrays of one HDF5 shard, without reading their frames."""
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 from signllava_cli.errors import UserError
 
 STORED_DTYPE = np.dtype("<f2")
+TRANSIENT_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # disk or network failed; it may pass
 LAYOUT = "layout"  # attribute of a shard file: the name of what the numbers of its features are
 
 
@@ -36,18 +39,32 @@ def read_layout(handle: h5py.File) -> str | None:
     return layout if isinstance(layout, str) and layout else None
 
 
+def transient_error(error: Exception) -> int | None:
+    """The error number if disk or network failed, which may pass. Some errors of h5py have it in the message only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in TRANSIENT_ERRORS else None
+    return next((number for number in TRANSIENT_ERRORS if f"errno = {number}," in str(error)), None)
+
+
+def join_lines(error: Exception) -> str:
+    """The message of an error on one line; those of HDF5 have several."""
+    return " ".join(str(error).split())
+
+
 def list_shard(file: Path) -> Iterator[StoredClip]:
     """Every array in the groups of `file`, sorted by name.
 
     Raises:
-        UserError: the file is not a valid HDF5 file.
+        UserError: the file is not a valid HDF5 file, or disk or network failed.
     """
     try:
         with h5py.File(file, "r") as handle:
             for recording in handle:
                 try:
                     group = handle[recording]
-                except (KeyError, OSError, RuntimeError):
+                except (KeyError, OSError, RuntimeError) as error:
+                    if transient_error(error):
+                        raise
                     yield StoredClip(recording, "", 0, 0, "", -1, "a broken link, expected a group")
                     continue
                 if not isinstance(recording, str):
@@ -57,8 +74,13 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
                         yield _list_dataset(handle, group, recording, clip)
                 else:
                     yield StoredClip(recording, "", 0, 0, "", -1, "a dataset, expected the group of a recording")
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{file} is not a valid HDF5 file ({error}); copy it or pack it again.") from None
+    except (KeyError, OSError, RuntimeError) as error:
+        if number := transient_error(error):
+            raise UserError(
+                f"{file} cannot be read ({os.strerror(number)}); check the disk or the network, and run the command "
+                "again."
+            ) from None
+        raise UserError(f"{file} is not a valid HDF5 file ({join_lines(error)}); copy it or pack it again.") from None
 
 
 def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> StoredClip:
@@ -69,7 +91,9 @@ def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: st
         return StoredClip(recording, clip.decode(errors="replace"), 0, 0, "", -1, "a name that is not UTF-8")
     try:
         dataset = h5py.h5o.open(group.id, clip.encode())
-    except (KeyError, OSError, RuntimeError):
+    except (KeyError, OSError, RuntimeError) as error:
+        if transient_error(error):
+            raise
         return invalid("a broken link, expected an array")
     if not isinstance(dataset, h5py.h5d.DatasetID):
         return invalid("a group, expected an array")

@@ -238,6 +238,17 @@ def _resolve_path(config: recipes.LLM) -> str:
     return config.path
 
 
+def local_llm_folder(config: recipes.LLM) -> Path | None:
+    """The folder with the files of the LLM: that of `llm.path`, or of the hub's cache; None if neither has it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = Path(_resolve_path(config))
+    if path.is_dir():
+        return path
+    file = try_to_load_from_cache(config.path, "config.json", revision=config.revision)
+    return Path(file).parent if isinstance(file, str) else None
+
+
 @contextlib.contextmanager
 def _as_user_error(config: recipes.LLM) -> Iterator[None]:
     """Turn loading errors into one-line UserErrors, and hide the progress bars and warnings of transformers."""

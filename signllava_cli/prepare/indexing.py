@@ -28,13 +28,13 @@ from signllava_cli.files import (
     TEMPORARY_SUFFIX,
     atomic_file,
     exclusive_access,
+    sample_hash,
     sha256_file,
     write_errors_as_user_errors,
 )
 from signllava_cli.processes import cpu_cores, submit_all
 from signllava_cli.recipe import Data, Stream
 
-NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a shard that are hashed, and their size
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
 
 
@@ -193,7 +193,7 @@ def _stream_head(files: StreamFiles, config: StreamLocation, root: Path) -> dict
     return {
         "pattern": config.shards,
         "metadata": {**file_fingerprint(files.metadata, root), "sha256": sha256_file(files.metadata)},
-        "files": [{**file_fingerprint(path, root), "sample": _sample_hash(path)} for path in files.files],
+        "files": [{**file_fingerprint(path, root), "sample": sample_hash(path)} for path in files.files],
     }
 
 
@@ -353,13 +353,3 @@ def _shard_key(shard: Path) -> str:
     """A hash of path, size and modification time of a shard."""
     stat = shard.stat()
     return hashlib.sha256(f"{shard.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-
-
-def _sample_hash(shard: Path) -> str:
-    """SHA-256 of evenly spaced blocks of a shard: detects features that were extracted again."""
-    digest, size = hashlib.sha256(), shard.stat().st_size
-    with open(shard, "rb") as content:
-        for index in range(NUM_SAMPLES):
-            content.seek(index * max(0, size - SAMPLE_BYTES) // max(1, NUM_SAMPLES - 1))
-            digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
 from signllava_cli.training.accelerator import start_accelerator
+from signllava_cli.training.manifest import record_start
 from signllava_cli.training.optimizer import make_lr_schedule, set_learning_rate
 from signllava_cli.training.preflight import dry_run as run_dry_run
 from signllava_cli.training.preflight import preflight
@@ -81,6 +82,7 @@ def _run_steps(session: Session, request: StopRequest) -> None:
     if recipe.train.preflight and not session.is_finished:
         preflight(session)
     session.run_folder.start(recipe, state)
+    record_start(session)
     if state.eval_pending:
         session.evaluate(should_stop)
         if state.eval_pending:

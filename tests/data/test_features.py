@@ -1,5 +1,6 @@
 """Feature streams: shards are found, invalid ones are refused, and frames are read as they were written."""
 
+import errno
 import json
 import os
 import shutil
@@ -150,6 +151,75 @@ def test_a_shard_that_was_replaced_after_opening_is_an_error(tmp_path: Path, dty
         mae.read(B)
 
 
+def write_other_frames(shard: Path, dtype: str) -> None:
+    with h5py.File(shard, "w") as file:
+        file["rec/a"], file["rec/b"] = (FRAMES + 1).astype(dtype), (FRAMES + 2).astype(dtype)
+
+
+@pytest.mark.reliability("Faults", "frames of an open shard are its old ones, or an error")
+@pytest.mark.parametrize("dtype", ["f2", "f4"])  # read directly, and through HDF5
+@pytest.mark.parametrize("change", ["removed", "replaced", "rewritten", "truncated"])
+def test_an_open_shard_gives_its_old_frames_or_an_error(tmp_path: Path, dtype: str, change: str) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    shard, other = root / "mae" / "mae.train.0.h5", tmp_path / "other.h5"
+    with h5py.File(shard, "w") as file:
+        file["rec/a"], file["rec/b"] = FRAMES.astype(dtype), FRAMES.astype(dtype)
+    write_other_frames(other, dtype)
+    assert other.stat().st_size == shard.stat().st_size
+    mae = stream(root)
+    mae.read(A)
+    if change == "removed":
+        shard.unlink()
+    elif change == "replaced":
+        other.replace(shard)
+    elif change == "truncated":
+        os.truncate(shard, shard.stat().st_size // 2)
+    else:
+        with open(shard, "r+b") as opened:
+            opened.write(other.read_bytes())
+    if change in ("removed", "replaced"):
+        np.testing.assert_array_equal(mae.read(B), FRAMES)
+    else:
+        with pytest.raises(UserError, match=r"mae\.train\.0\.h5 has changed since the split was opened; restore it"):
+            mae.read(B)
+
+
+def test_an_index_that_is_overwritten_is_an_error(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5")
+    mae = stream(root)
+    mae.read(A)
+    os.utime(root / "index.train.arrow", (0, 0))
+    for read in (lambda: mae.read(B), lambda: mae.index.clip(0)):
+        with pytest.raises(UserError, match=r"index\.train\.arrow was overwritten while it was in use"):
+            read()
+
+
+@pytest.mark.reliability("Faults", "a read that fails once is repeated, and changes nothing")
+@pytest.mark.parametrize("num_failures", [1, 3, 4])
+def test_a_failed_read_is_repeated_three_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], num_failures: int
+) -> None:
+    mae = stream(dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5"))
+    pread, errors = os.pread, [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EIO][:num_failures]
+
+    def failing_pread(file: int, size: int, offset: int) -> bytes:
+        if errors:
+            raise OSError(errors.pop(0), "failed")
+        return pread(file, size, offset)
+
+    monkeypatch.setattr("signllava_cli.data.open_shards.RETRY_SECONDS", (0, 0, 0))
+    monkeypatch.setattr(os, "pread", failing_pread)
+    if num_failures == 4:
+        with pytest.raises(UserError, match=r"0\.h5 cannot be read at clip rec/a \(Input/output error, 4 times\)"):
+            mae.read(A)
+    else:
+        np.testing.assert_array_equal(mae.read(A), FRAMES)
+    warnings = capsys.readouterr().out.splitlines()[-min(num_failures, 3) :]
+    for number, warning in enumerate(warnings, start=1):
+        assert f"mae.train.0.h5: reading clip rec/a failed ({os.strerror(errno.EIO)})" in warning or number > 1
+        assert f"(repeated read {number} of this process)" in warning
+
+
 def test_a_shard_with_both_kinds_of_arrays_does_not_leak_file_handles(tmp_path: Path) -> None:
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype("f4"))
     mixed = stream(root)
@@ -223,7 +293,7 @@ def bytes_read() -> int:
 
 
 def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signllava_cli.data.feature_stream.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("signllava_cli.data.open_shards.MAX_OPEN_FILES", 2)
     root, names = tmp_path / "d", [f"r{number}" for number in range(7)]
     (root / "mae").mkdir(parents=True)
     annotation = {name: {"clip_order": ["a"], "a": {"translation": "One."}} for name in names}
@@ -236,7 +306,7 @@ def test_more_shards_than_a_process_may_open_are_read(tmp_path: Path, monkeypatc
     for _ in range(2):
         for number, clip in enumerate(split.clips):
             np.testing.assert_array_equal(split.read(clip)["mae"], FRAMES + number)
-    assert len(split.streams[0]._handles) <= 2
+    assert len(split.streams[0]._shards._shards) <= 2
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])  # read directly, and through HDF5
@@ -244,11 +314,11 @@ def test_a_forked_worker_opens_its_own_files(tmp_path: Path, dtype: str) -> None
     root = dataset(tmp_path / "d", "metadata_mae.train.json", "mae.train.0.h5", frames=FRAMES.astype(dtype))
     parent = stream(root)
     parent.read(B)
-    (before,) = parent._handles.values()
+    (before,) = parent._shards._shards.values()
     child = os.fork()
     if child == 0:
         is_equal = np.array_equal(parent.read(B), FRAMES)
-        (after,) = parent._handles.values()
+        (after,) = parent._shards._shards.values()
         os._exit(0 if is_equal and after is not before else 1)
     assert os.waitpid(child, 0)[1] == 0
 
