@@ -1,6 +1,7 @@
 """Run accelerate's launcher, and turn the exit codes of its ranks into one exit code of the run."""
 
 import logging
+import re
 import signal
 import subprocess
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 from signllava_cli.console import error
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, first_line
 from signllava_cli.preemption import LAUNCHER_THREAD
 from signllava_cli.processes import INTERRUPTED
 
@@ -52,14 +53,28 @@ def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
     except subprocess.CalledProcessError as failed:  # raised by a profile for one process
         return _exit_code({0: failed.returncode}, received)
     except (RendezvousError, DistError) as failure:
-        address = f"{arguments.main_process_ip}:{arguments.main_process_port}"
-        raise UserError(
-            f"The machines could not connect to machine 0 at {address}: {failure}; check --main-process-ip, "
-            "--main-process-port and the network."
-        ) from None
+        raise UserError(_rendezvous_message(arguments, failure)) from None
     except (ValueError, ImportError, ConnectionError) as failure:
         raise UserError(f"{arguments.config_file} cannot be launched: {failure}") from None
     return 0
+
+
+def _rendezvous_message(arguments: Namespace, failure: Exception) -> str:
+    """Why the launchers of all machines did not find each other."""
+    address, rank = f"{arguments.main_process_ip}:{arguments.main_process_port}", arguments.machine_rank
+    seconds = f"{arguments.rdzv_conf.removeprefix('timeout=')} s (launch.rendezvous_timeout)"
+    if joined := re.search(r"(\d+)/(\d+) clients joined", str(failure)):
+        return (
+            f"machine 0 has waited {seconds} at {address}: {joined[1]} of {joined[2]} machines joined, this one "
+            "included. On each other machine run the same command with its own --machine-rank, and check that it "
+            f"reaches {address} (--main-process-ip, --main-process-port, firewall)."
+        )
+    cause = re.search(r"errno: \d+ - ([^)]*)", str(failure))
+    return (
+        f"machine {rank} could not connect to machine 0 at {address} within {seconds}: "
+        f"{cause[1] if cause else first_line(failure)}. Start the command on machine 0 too, and check "
+        "--main-process-ip, --main-process-port and the firewalls."
+    )
 
 
 def _exit_code(codes: Mapping[int, int], received: Sequence[signal.Signals]) -> int:

@@ -8,8 +8,11 @@ import contextlib
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from signllava_cli.console import log_to, progress
+from signllava_cli.generation.distributed import require_shared_folder
+from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
@@ -46,11 +49,25 @@ def train(
     require_stage(recipe, stage)
     require_trackers(recipe)
     request = StopRequest(recipe.train.max_hours)
-    accelerator = start_accelerator(recipe)
+    with watch_machines(recipe.launch, lambda: start_accelerator(recipe)) as accelerator:
+        _train(recipe, stage, accelerator, request, resume, dry_run, source)
+        accelerator.wait_for_everyone()
+
+
+def _train(
+    recipe: Recipe,
+    stage: Stage,
+    accelerator: Accelerator,
+    request: StopRequest,
+    resume: str,
+    dry_run: bool,
+    source: str | Path | None,
+) -> None:
     run_folder = RunFolder(recipe.run.output_dir)
     log = contextlib.nullcontext() if dry_run else log_to(run_folder.log)
     has_fixed_order = deterministic_algorithms(recipe.train.deterministic)
     with log, request.handle_signals(), contextlib.closing(run_folder), has_fixed_order:
+        require_shared_folder(run_folder.path)
         session = setup_session(recipe, stage, accelerator, run_folder, resume, source)
         if dry_run and not session.is_finished:
             run_dry_run(session)
@@ -58,7 +75,6 @@ def train(
             _run_steps(session, request)
         if session.is_finished:
             session.print_summary()
-    accelerator.wait_for_everyone()
 
 
 def _run_steps(session: Session, request: StopRequest) -> None:
