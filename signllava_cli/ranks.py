@@ -7,12 +7,12 @@ import subprocess
 import threading
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from signllava_cli.console import error
 from signllava_cli.errors import RunStopped, UserError, first_line
 from signllava_cli.preemption import LAUNCHER_THREAD
-from signllava_cli.processes import INTERRUPTED
+from signllava_cli.processes import INTERRUPTED, POLL_SECONDS, forward_to_new_children
 
 
 def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
@@ -46,7 +46,7 @@ def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
 
     threading.Thread(target=launch, name=LAUNCHER_THREAD, daemon=True).start()
     try:
-        launched.result()
+        _wait(launched, received)
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         return _exit_code(codes, received)
@@ -57,6 +57,18 @@ def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
     except (ValueError, ImportError, ConnectionError) as failure:
         raise UserError(f"{arguments.config_file} cannot be launched: {failure}") from None
     return 0
+
+
+def _wait(launched: "Future[None]", received: Sequence[signal.Signals]) -> None:
+    """Wait until the launcher has ended. Children that start after a signal get it too.
+
+    The launcher's first child may be no rank but nvidia-smi, and the ranks start one after the other.
+    """
+    known: set[int] = set()
+    while not launched.done():
+        wait([launched], timeout=POLL_SECONDS)
+        forward_to_new_children(received, known)
+    launched.result()
 
 
 def _rendezvous_message(arguments: Namespace, failure: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A node that is gone, late or out of reach ends a run on every node, with one line that says why; a rerun resumes."""
+"""A node that is gone or out of reach ends a run on every node, with one line that says why; a rerun resumes."""
 
 import contextlib
 import os
