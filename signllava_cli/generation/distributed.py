@@ -4,14 +4,15 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from signllava_cli.console import IS_MAIN_PROCESS
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.network import Machines
 from signllava_cli.preemption import is_launched
 
@@ -85,6 +86,25 @@ def require_shared_folder(folder: Path) -> None:
             f"{folder} of machine 0 is not the same folder on machine {', '.join(map(str, numbers))}: a file that "
             "machine 0 has written there is missing. Choose a folder on a disk that all machines share."
         )
+
+
+def require_equal(values: Mapping[str, Any], fix: str) -> None:
+    """Check that these values are equal on all machines of a launch.
+
+    Raises:
+        UserError: they are not; the message names the machines and the keys, and ends with `fix`.
+    """
+    machines = Machines.of_launch()
+    if machines is None:
+        return
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    first = [dict(values)]
+    broadcast_object_list(first)
+    different = sorted(key for key in first[0].keys() | values.keys() if first[0].get(key) != values.get(key))
+    found = gather_object([f"machine {machines.rank} ({summarize_names(different)})" if different else None])
+    if named := sorted({text for text in found if text is not None}):
+        raise UserError(f"Not all machines have the same input; different from machine 0: {', '.join(named)}. {fix}")
 
 
 def _appears(file: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from signllava_cli.console import log_to, progress
-from signllava_cli.generation.distributed import require_shared_folder
+from signllava_cli.generation.distributed import require_equal, require_shared_folder
 from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
@@ -25,6 +25,9 @@ from signllava_cli.training.session import Session
 from signllava_cli.training.session_setup import setup_session
 from signllava_cli.training.step import optimizer_step, seed_step
 from signllava_cli.training.trackers import require_trackers
+
+# Settings that may differ between the machines of a launch.
+OF_MACHINE = ("launch.", "run.output_dir", "data.root", "data.num_workers", "llm.path", "init.projector")
 
 
 def train(
@@ -68,6 +71,8 @@ def _train(
     has_fixed_order = deterministic_algorithms(recipe.train.deterministic)
     with log, request.handle_signals(), contextlib.closing(run_folder), has_fixed_order:
         require_shared_folder(run_folder.path)
+        settings = {key: value for key, value in recipe.to_flat_dict().items() if not key.startswith(OF_MACHINE)}
+        require_equal(settings, "Start the command with the same recipe and options on all machines.")
         session = setup_session(recipe, stage, accelerator, run_folder, resume, source)
         if dry_run and not session.is_finished:
             run_dry_run(session)

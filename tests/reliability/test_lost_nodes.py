@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -122,6 +123,24 @@ def test_a_firewall_that_passes_only_the_port_of_machine_0_is_named(nodes: Nodes
     assert [process.returncode for process in processes] == [2, 2], outputs
     for output in outputs:
         assert_one_error(output, "ranks could not connect to each other", "pass all ports", "interface eth0")
+
+
+@pytest.mark.drill
+@pytest.mark.reliability("Nodes", "nodes with another recipe or other data are found at the start")
+@pytest.mark.parametrize("different", ["train.learning_rate", "dev"])
+def test_a_node_with_another_recipe_or_other_data_is_named(
+    nodes: Nodes, words: list[str], corpus: Path, tmp_path: Path, different: str
+) -> None:
+    first, second, _ = nodes
+    shutil.copytree(corpus, tmp_path / "copy")
+    file = tmp_path / "copy" / "annotation.dev.json"
+    file.write_text(file.read_text().replace("Monday", "Tuesday"))
+    change = "train.learning_rate=0.5" if different == "train.learning_rate" else f"data.root={tmp_path / 'copy'}"
+    processes = [*start([first], words), *start([second], [*words, "--set", change])]
+    outputs = outputs_of(processes, 240)
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    for output in outputs:
+        assert_one_error(output, f"different from machine 0: machine 1 ({different})")
 
 
 @pytest.mark.drill
