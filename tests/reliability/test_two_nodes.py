@@ -1,5 +1,6 @@
 """Two nodes, each with its own network address and host name, train and decode as one node does."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -126,9 +127,12 @@ def test_two_nodes_decode_to_the_predictions_of_one_process(nodes: Nodes, run: P
     ]
     outputs = outputs_of(processes)
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert all("shard" in output or "clips in" in output for output in outputs)  # both decoded some
     one, two = (read_predictions(tmp_path / name / "predictions.jsonl") for name in ("one", "two"))
     assert [(row.id, row.hypothesis, row.context) for row in two] == [
         (row.id, row.hypothesis, row.context) for row in one
     ]
     assert len({row.hypothesis for row in one}) > 3
+    (num_decoded,) = re.findall(
+        r"(\d+) clips in .* predicted context", "".join(outputs)
+    )  # of the node that ended last
+    assert 0 < int(num_decoded) < len(one)
