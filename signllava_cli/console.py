@@ -162,6 +162,7 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
         lambda record: "Failed to load CPU gemm_4bit_forward from kernels-community" not in record.getMessage()
     )
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each lost connection prints a C++ stack trace
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|bitsandbytes|accelerate)\b.*")

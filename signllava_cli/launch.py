@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from signllava_cli.console import error, info
-from signllava_cli.errors import UserError, require_extra
+from signllava_cli.errors import UserError, first_line, require_extra
 from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
@@ -21,6 +21,7 @@ from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_f
 if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
 
+TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 FIRST_ERROR_GRACE_SECONDS = 30  # a launcher on a busy machine may take long to end the other ranks
 LOST_CONNECTION_MESSAGES = (
     "Connection closed by peer",
@@ -62,6 +63,7 @@ def run_or_launch(config: Launch, task: Callable[[], object]) -> None:
     elif config.profile is None:
         task()
     else:
+        _import_torch_without_log()
         with forward_signals() as received:
             code = run_ranks(build_launcher_args(config), received)
         if code:
@@ -83,15 +85,33 @@ def _report_first_failure() -> Iterator[None]:
             time.sleep(FIRST_ERROR_GRACE_SECONDS)
         raise
     except RuntimeError as failure:
-        if not any(message in str(failure) for message in LOST_CONNECTION_MESSAGES):
+        line = first_line(failure)
+        causes = [line[line.index(message) :] for message in LOST_CONNECTION_MESSAGES if message in line]
+        if not causes:
             raise
         message = f"rank {os.environ.get('RANK', '0')} lost the connection to another rank"
         if STOP_REQUESTED in getattr(failure, "__notes__", ()):
             info(f"{message}, after {STOP_REQUESTED}")
         else:
             time.sleep(FIRST_ERROR_GRACE_SECONDS)
-            error(f"{message} (on another machine?): {failure}")
+            cause = causes[0].partition(". ")[0]
+            error(f"{message} (on another machine?): {cause}; run the same command again to resume.")
         raise SystemExit(1) from None
+
+
+def _import_torch_without_log() -> None:
+    """Import torch so that, in this launcher alone, it logs no failed attempt to connect; `run_ranks` reports them.
+
+    torch reads the variable when it is imported.
+    """
+    level = os.environ.get(TORCH_LOG_LEVEL)
+    os.environ[TORCH_LOG_LEVEL] = "FATAL"
+    import torch  # noqa: F401
+
+    if level is None:
+        del os.environ[TORCH_LOG_LEVEL]
+    else:
+        os.environ[TORCH_LOG_LEVEL] = level
 
 
 def find_profile(name: str) -> Path:
@@ -155,6 +175,7 @@ def build_launcher_args(config: Launch) -> Namespace:
         "num_machines": num_machines,
         "machine_rank": config.machine_rank or profile.machine_rank,
         "main_process_port": port,
+        "rdzv_conf": f"timeout={config.rendezvous_timeout}",
         "deepspeed_multinode_launcher": "standard",  # torchrun on each machine, as without DeepSpeed; not pdsh
     }
     if host:

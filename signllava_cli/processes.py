@@ -141,6 +141,15 @@ def forward_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
+def forward_to_new_children(received: Sequence[signal.Signals], known: set[int]) -> None:
+    """Forward the first of the `received` signals to the children whose ids are not in `known`, and add their ids."""
+    for child in psutil.Process().children() if received else ():
+        if child.pid not in known:
+            known.add(child.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(FORWARDED_AS[received[0]])
+
+
 def kill_families(children: list[psutil.Process]) -> None:
     """Kill `children` and their descendants."""
     for child in children:

@@ -1,17 +1,18 @@
 """Run accelerate's launcher, and turn the exit codes of its ranks into one exit code of the run."""
 
 import logging
+import re
 import signal
 import subprocess
 import threading
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from signllava_cli.console import error
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, first_line
 from signllava_cli.preemption import LAUNCHER_THREAD
-from signllava_cli.processes import INTERRUPTED
+from signllava_cli.processes import INTERRUPTED, POLL_SECONDS, forward_to_new_children
 
 
 def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
@@ -45,21 +46,47 @@ def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
 
     threading.Thread(target=launch, name=LAUNCHER_THREAD, daemon=True).start()
     try:
-        launched.result()
+        _wait(launched, received)
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
         return _exit_code(codes, received)
     except subprocess.CalledProcessError as failed:  # raised by a profile for one process
         return _exit_code({0: failed.returncode}, received)
     except (RendezvousError, DistError) as failure:
-        address = f"{arguments.main_process_ip}:{arguments.main_process_port}"
-        raise UserError(
-            f"The machines could not connect to machine 0 at {address}: {failure}; check --main-process-ip, "
-            "--main-process-port and the network."
-        ) from None
+        raise UserError(_rendezvous_message(arguments, failure)) from None
     except (ValueError, ImportError, ConnectionError) as failure:
         raise UserError(f"{arguments.config_file} cannot be launched: {failure}") from None
     return 0
+
+
+def _wait(launched: "Future[None]", received: Sequence[signal.Signals]) -> None:
+    """Wait until the launcher has ended. Children that start after a signal get it too.
+
+    The launcher's first child may be no rank but nvidia-smi, and the ranks start one after the other.
+    """
+    known: set[int] = set()
+    while not launched.done():
+        wait([launched], timeout=POLL_SECONDS)
+        forward_to_new_children(received, known)
+    launched.result()
+
+
+def _rendezvous_message(arguments: Namespace, failure: Exception) -> str:
+    """Why the launchers of all machines did not find each other."""
+    address, rank = f"{arguments.main_process_ip}:{arguments.main_process_port}", arguments.machine_rank
+    seconds = f"{arguments.rdzv_conf.removeprefix('timeout=')} s (launch.rendezvous_timeout)"
+    if joined := re.search(r"(\d+)/(\d+) clients joined", str(failure)):
+        return (
+            f"machine 0 has waited {seconds} at {address}: {joined[1]} of {joined[2]} machines joined, this one "
+            "included. On each other machine run the same command with its own --machine-rank, and check that it "
+            f"reaches {address} (--main-process-ip, --main-process-port, firewall)."
+        )
+    cause = re.search(r"errno: \d+ - ([^)]*)", str(failure))
+    return (
+        f"machine {rank} could not connect to machine 0 at {address} within {seconds}: "
+        f"{cause[1] if cause else first_line(failure)}. Start the command on machine 0 too, and check "
+        "--main-process-ip, --main-process-port and the firewalls."
+    )
 
 
 def _exit_code(codes: Mapping[int, int], received: Sequence[signal.Signals]) -> int:

@@ -120,6 +120,27 @@ def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> Non
     assert_no_traceback(output)
 
 
+@pytest.mark.reliability("Nodes", "a signal before the ranks have started stops the launch")
+def test_a_signal_while_the_launcher_asks_for_gpus_is_not_lost(
+    launched: Launched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate runs nvidia-smi before it starts the ranks: a child too, which the signal ends instead of them."""
+    program, started = tmp_path / "bin" / "nvidia-smi", tmp_path / "started"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {started}\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    process = launched()
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while not started.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=SECONDS_TO_WAIT)
+    assert process.returncode == 75, output
+    assert_no_traceback(output)
+
+
 @pytest.mark.drill
 def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     process = launched()

@@ -4,6 +4,7 @@ SLURM does not run in the tests: `srun`, `scontrol` and `squeue` are stubs that 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import Ended
+import torch
+from conftest import Ended, sets, subprocess_command, wait_until_stopped
+from safetensors.torch import load_file
 
 from signllava_cli.recipe import read_recipe, shipped_folder, shipped_recipes
 
@@ -39,6 +43,9 @@ exit $highest
 SCONTROL = """
 if [[ $1 == show ]]; then printf '127.0.0.1\\n127.0.0.1\\n'; else echo "$*" >> "$REQUEUED"; fi
 """
+
+
+ONE_NODE = {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2"}
 
 
 @pytest.fixture
@@ -84,6 +91,7 @@ def test_the_scripts_can_be_copied(signllava: Callable[..., Ended], tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == [script.name for script in SCRIPTS]
 
 
+@pytest.mark.reliability("Nodes", "a SLURM job at its time limit saves and is requeued")
 @pytest.mark.parametrize(
     ("code", "state", "is_requeued"), [(75, "RUNNING", True), (75, "COMPLETING", False), (2, "RUNNING", False)]
 )
@@ -96,22 +104,27 @@ def test_only_a_stopped_job_that_was_not_cancelled_is_requeued(
     assert read_requeued(slurm) == (f"requeue {os.getpid()}\n" if is_requeued else "")
 
 
+def write_job(job: Path, script: str, profile: str, settings: list[str]) -> None:
+    """The folder of a job: the script for processes on the CPU, a recipe, and what the script needs beside it."""
+    (job / ".venv" / "bin").mkdir(parents=True)
+    (job / ".venv" / "bin" / "activate").touch()
+    (job / "requeue.sh").write_text((FOLDER / "requeue.sh").read_text())
+    (job / "my_recipe.yaml").write_text(read_recipe("toy/tiny_pretrain", settings).to_yaml())
+    text = (FOLDER / f"{script}.sbatch").read_text()
+    assert f"profile={profile} " in text
+    (job / "script").write_text(text.replace(f"profile={profile} ", "profile=multi_cpu "))
+
+
 @pytest.mark.drill
+@pytest.mark.reliability("Nodes", "a SLURM job at its time limit saves and is requeued")
 @pytest.mark.parametrize(("script", "profile"), [("one_node", "multi_gpu"), ("many_nodes", "multi_node")])
 def test_a_job_at_its_time_limit_saves_and_is_requeued(
     slurm: dict[str, str], settings: list[str], tmp_path: Path, script: str, profile: str
 ) -> None:
     """Run the script, edited as a user would, in a batch shell that receives USR1."""
     run, job = tmp_path / "run", tmp_path / "job"
-    (job / ".venv" / "bin").mkdir(parents=True)
-    (job / ".venv" / "bin" / "activate").touch()
-    (job / "requeue.sh").write_text((FOLDER / "requeue.sh").read_text())
-    recipe = read_recipe("toy/tiny_pretrain", [*settings, "train.micro_batch_size=2", "train.max_steps=50000"])
-    (job / "my_recipe.yaml").write_text(recipe.to_yaml())
-    text = (FOLDER / f"{script}.sbatch").read_text()
-    assert f"profile={profile} " in text
-    (job / "script").write_text(text.replace(f"profile={profile} ", "profile=multi_cpu "))
-    environment = slurm if script == "many_nodes" else {**slurm, "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2"}
+    write_job(job, script, profile, [*settings, "train.micro_batch_size=2", "train.max_steps=50000"])
+    environment = slurm if script == "many_nodes" else {**slurm, **ONE_NODE}
     shell = subprocess.Popen(
         ["bash", "script"], cwd=job, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -127,3 +140,47 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued(
     assert "its state is saved" in output
     assert read_requeued(slurm) == f"requeue {os.getpid()}\n"
     assert (run / "last" / "resume").is_dir()
+
+
+def wait_until_pending(family: list[psutil.Process]) -> None:
+    """Wait until SIGUSR1 has passed through shells and launchers to the rank that is stopped."""
+    deadline = time.monotonic() + 60
+    status = [Path(f"/proc/{process.pid}/status") for process in family if process.status() == psutil.STATUS_STOPPED]
+    pending: list[int] = []
+    while not any(signals >> (signal.SIGUSR1 - 1) & 1 for signals in pending):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        pending = [int(match, 16) for file in status for match in re.findall(r"ShdPnd:\s*(\w+)", file.read_text())]
+
+
+@pytest.mark.drill
+@pytest.mark.reliability("Nodes", "requeued SLURM jobs end with the weights of an uninterrupted run")
+def test_a_job_that_is_requeued_until_its_end_has_the_weights_of_an_uninterrupted_run(
+    slurm: dict[str, str], settings: list[str], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """At the time limit of the first two jobs, each requeued job starts the script again, as SLURM does."""
+    run, whole, job = tmp_path / "run", tmp_path / "whole", tmp_path / "job"
+    write_job(job, "many_nodes", "multi_node", [*settings, "train.micro_batch_size=2"])
+    for number in (1, 2, 3):
+        limit = f"append:metrics.jsonl:2:{int(signal.SIGSTOP)}" if number < 3 else ""
+        path = os.pathsep.join([str(Path(__file__).parent / "interrupted"), os.environ.get("PYTHONPATH", "")])
+        environment = {**slurm, "PYTHONPATH": path.rstrip(os.pathsep), "INTERRUPT": limit}
+        shell = subprocess.Popen(
+            ["bash", "script"], cwd=job, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if number < 3:
+            family = wait_until_stopped(shell)  # rank 0, before it logs a second step
+            shell.send_signal(signal.SIGUSR1)
+            wait_until_pending(family)
+            for process in family:
+                process.resume()
+        output, _ = shell.communicate(timeout=300)
+        assert shell.returncode == (75 if number < 3 else 0), output
+        assert read_requeued(slurm) == f"requeue {os.getpid()}\n" * min(number, 2)
+        assert ("resumed from" in output) == (number > 1), output
+    record_property("requeued jobs", 2)
+    command = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.micro_batch_size=2"])]
+    process = subprocess_command(*command, "--set", f"run.output_dir={whole}", "--launch", "multi_cpu")
+    assert process.wait(timeout=300) == 0, process.communicate()[0]
+    weights, expected = (load_file(folder / "last" / "projector.safetensors") for folder in (run, whole))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)

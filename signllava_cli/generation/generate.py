@@ -14,11 +14,17 @@ from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.generation.context_source import ContextSource
-from signllava_cli.generation.distributed import main_process_first, rank_device
+from signllava_cli.generation.distributed import (
+    join_ranks,
+    main_process_first,
+    rank_device,
+    require_shared_folder,
+)
 from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import DECODER, PredictionsFolder, choose_folder, hash_ids
 from signllava_cli.generation.scheduling import DecodedClip, DecodingJob, DecodingQueue, WorkShard
+from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.loading import load_for_decoding
@@ -56,21 +62,24 @@ def generate(
     work_shard = WorkShard.of_process(shard)
     if overwrite and shard:
         raise UserError("--overwrite with --shard would delete what other jobs write; delete the folder yourself.")
-    with main_process_first():
-        split = open_split(recipe.data, recipe.streams, recipe.generate.split)
-    require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
-    sources_by_label = _open_sources(recipe, split, sources)
-    job = DecodingJob.open(recipe, split, load_for_decoding(checkpoint, recipe, rank_device()))
-    folders = []
-    for label, source in sources_by_label.items():
-        name = f"{checkpoint.name}.{split.name}.{_settings_label(job)}{label}"
-        folder = out or checkpoint.parent / "predictions" / name
-        if out and len(sources_by_label) > 1:
-            folder = out / label
-        with main_process_first() as is_main_process:
-            meta = _metadata(recipe, checkpoint, split, source) | {DECODER: job.decoder.description}
-            folder = choose_folder(folder, meta) if keep_others else folder
-            folders.append(PredictionsFolder(folder, meta, str(work_shard), overwrite and is_main_process))
+    folders: list[PredictionsFolder] = []
+    with watch_machines(recipe.launch, join_ranks):
+        with main_process_first():
+            split = open_split(recipe.data, recipe.streams, recipe.generate.split)
+        require_layouts(read_config(checkpoint).layouts, split, str(checkpoint))
+        sources_by_label = _open_sources(recipe, split, sources)
+        job = DecodingJob.open(recipe, split, load_for_decoding(checkpoint, recipe, rank_device()))
+        for label, source in sources_by_label.items():
+            name = f"{checkpoint.name}.{split.name}.{_settings_label(job)}{label}"
+            folder = out or checkpoint.parent / "predictions" / name
+            if out and len(sources_by_label) > 1:
+                folder = out / label
+            with main_process_first() as is_main_process:
+                meta = _metadata(recipe, checkpoint, split, source) | {DECODER: job.decoder.description}
+                folder = choose_folder(folder, meta) if keep_others else folder
+                folders.append(PredictionsFolder(folder, meta, str(work_shard), overwrite and is_main_process))
+        for predictions in folders:
+            require_shared_folder(predictions.folder)
     with StopRequest().handle_signals() as stop_request:
         for source, predictions in zip(sources_by_label.values(), folders, strict=True):
             _decode_source(job, source, predictions, work_shard, stop_request)

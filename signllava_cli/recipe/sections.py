@@ -34,6 +34,11 @@ class Launch:
     """Host name or IP address of machine 0. Every machine needs it. In accelerate: `--main_process_ip`."""
     main_process_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Free port of machine 0. In accelerate: `--main_process_port`."""
+    rendezvous_timeout: Positive = 900
+    """Seconds that a machine waits for the others at the start. In accelerate: `--rdzv_conf timeout=900`."""
+    heartbeat_timeout: Annotated[int, Field(ge=2, le=86_400)] = 300
+    """Seconds without an answer after which another machine is lost and the run ends. Also the time in which ranks
+    that have started must connect to those of other machines."""
 
 
 @section

@@ -8,9 +8,12 @@ import contextlib
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from signllava_cli.console import log_to, progress
 from signllava_cli.data.training_set import report_killed_workers
+from signllava_cli.generation.distributed import require_equal, require_shared_folder
+from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import Recipe, Stage, require_stage
@@ -24,6 +27,9 @@ from signllava_cli.training.session import Session
 from signllava_cli.training.session_setup import setup_session
 from signllava_cli.training.step import optimizer_step, seed_step
 from signllava_cli.training.trackers import require_trackers
+
+# Settings that may differ between the machines of a launch.
+OF_MACHINE = ("launch.", "run.output_dir", "data.root", "data.num_workers", "llm.path", "init.projector")
 
 
 def train(
@@ -48,11 +54,27 @@ def train(
     require_stage(recipe, stage)
     require_trackers(recipe)
     request = StopRequest(recipe.train.max_hours)
-    accelerator = start_accelerator(recipe)
+    with watch_machines(recipe.launch, lambda: start_accelerator(recipe)) as accelerator:
+        _train(recipe, stage, accelerator, request, resume, dry_run, source)
+        accelerator.wait_for_everyone()
+
+
+def _train(
+    recipe: Recipe,
+    stage: Stage,
+    accelerator: Accelerator,
+    request: StopRequest,
+    resume: str,
+    dry_run: bool,
+    source: str | Path | None,
+) -> None:
     run_folder = RunFolder(recipe.run.output_dir)
     log = contextlib.nullcontext() if dry_run else log_to(run_folder.log)
     has_fixed_order = deterministic_algorithms(recipe.train.deterministic)
     with log, request.handle_signals(), contextlib.closing(run_folder), has_fixed_order:
+        require_shared_folder(run_folder.path)
+        settings = {key: value for key, value in recipe.to_flat_dict().items() if not key.startswith(OF_MACHINE)}
+        require_equal(settings, "Start the command with the same recipe and options on all machines.")
         session = setup_session(recipe, stage, accelerator, run_folder, resume, source)
         with report_killed_workers():
             if dry_run and not session.is_finished:
@@ -61,7 +83,6 @@ def train(
                 _run_steps(session, request)
         if session.is_finished:
             session.print_summary()
-    accelerator.wait_for_everyone()
 
 
 def _run_steps(session: Session, request: StopRequest) -> None:

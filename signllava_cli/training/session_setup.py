@@ -17,6 +17,7 @@ from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
 from signllava_cli.errors import UserError
 from signllava_cli.generation.context_source import read_prepared_context
+from signllava_cli.generation.distributed import require_equal
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import require_same_llm
@@ -63,6 +64,7 @@ def setup_session(
     if checkpoint is not None and checkpoint_config is not None:
         require_layouts(checkpoint_config.layouts, train_split, str(checkpoint))
     hypotheses, data_fingerprint = _read_hypotheses(recipe, train_split)
+    require_equal({train_split.name: data_fingerprint}, f"Copy the dataset {train_split.root} of machine 0.")
     bundle = load_model_bundle(recipe, accelerator.device, checkpoint_config)
     model = bundle.model
     builder = ExampleBuilder(
