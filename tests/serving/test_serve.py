@@ -2,13 +2,11 @@
 
 import asyncio
 import http.client
-import io
 import json
 import os
 import re
 import socket
 import time
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +17,8 @@ import h5py
 import numpy as np
 import pytest
 from browser import opened_page
-from conftest import open_recipe_split, subprocess_command
+from conftest import open_recipe_split
+from web_requests import form, npy, npz, send_request, served
 
 from signllava_cli import SignLlava
 from signllava_cli.data.annotations import Clip
@@ -48,48 +47,9 @@ def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     (videos / "dev02.mp4").write_bytes(b"frames")
     (videos / "secret.mp4").write_bytes(b"not of a recording")
     (videos / f"{CLIP_WITH_VIDEO}.mp4").write_bytes(b"of a clip")
-    options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
-    process = subprocess_command("serve", "-c", run, *options)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if match := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
-            yield match[0]
-            break
-    else:
-        raise AssertionError("the app did not start")
-    process.terminate()
-    process.wait(timeout=30)
-
-
-def send_request(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Status and lines of the answer, or the text of an error; POST if there is a body."""
-    request = urllib.request.Request(address + path, body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, [json.loads(line) for line in response.read().splitlines()]
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def form(files: dict[str, bytes], **fields: object) -> dict[str, Any]:
-    """A multipart body and its header, for `send_request`."""
-    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
-    for name, content in files.items():
-        head = f'--b\r\nContent-Disposition: form-data; name="uploads"; filename="{name}"\r\n\r\n'
-        parts.append(head.encode() + content + b"\r\n")
-    return {"body": b"".join(parts) + b"--b--\r\n", "Content-Type": "multipart/form-data; boundary=b"}
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    options = ["--split", "dev", "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
+    with served("-c", run, *options) as (url, _):
+        yield url
 
 
 def test_a_recording_of_the_dataset_is_translated_as_by_the_api(address: str, run: Path, split: Split) -> None:
