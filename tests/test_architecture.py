@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "signllava_cli"
-BASE = {"_version", "errors", "console", "files", "plotting", "preemption", "processes", "recipe"}
+BASE = {"_version", "errors", "redaction", "console", "files", "plotting", "preemption", "processes", "recipe"}
 LAYERS = ["data", "model", "prepare", "generation", "evaluation", "training", "api", "serving", "cli"]
 STARTERS = {"launch", "demo", "machine_checks"}  # start commands; only cli/ imports them
 FILES = sorted(PACKAGE.rglob("*.py"))
