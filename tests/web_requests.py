@@ -5,19 +5,31 @@ import io
 import json
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from conftest import subprocess_command
 
 
 @contextlib.contextmanager
-def served(*options: object, **process_options: object) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The URL and the process of `signllava serve` with these options, on loopback and a free port."""
-    process = subprocess_command("serve", "--port", 0, *options, **process_options)
+def served(
+    *options: object, setup: str = "", env: dict[str, str] | None = None
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The URL and the process of `signllava serve` with these options, on loopback and a free port.
+
+    `setup`: Python code that runs in the process first, to set shorter time limits.
+    """
+    command = f"{setup}\nfrom signllava_cli.cli.main import run\nrun()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, "serve", "--port", "0", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+    )
     assert process.stdout is not None
     try:
         seen = []
