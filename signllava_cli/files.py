@@ -91,11 +91,13 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or not writable.
     """
+    require_own_file(path)
     path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
     unique = f".{uuid.uuid4().hex}" if is_shared else ""
     temporary = path.with_name(path.name + unique + TEMPORARY_SUFFIX)
     with _as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # it may be a link
         try:
             yield temporary
             fsync(temporary)
@@ -105,6 +107,21 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def require_own_file(path: Path) -> None:
+    """Check that `path`, a file to be written, is no link to a file of another folder.
+
+    A dataset or run that somebody else has made could hold such a link, to any file of the user.
+
+    Raises:
+        UserError: it is such a link.
+    """
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        raise UserError(
+            f"{path} is a link to {path.resolve()}, in another folder, and is not written; remove the link, or name "
+            "that folder."
+        )
 
 
 def write_text(path: Path, text: str, is_shared: bool = False) -> None:
@@ -141,6 +158,7 @@ def acquire_lock(lock: Path, message: str) -> IO[str]:
         UserError: another process holds the lock; its message is `message`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    require_own_file(lock)
     handle = open(lock, "a", encoding="utf-8")  # noqa: SIM115 (the caller keeps it open)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,12 +225,16 @@ def write_link(link: Path, target: str) -> None:
 
 
 def read_link(link: Path) -> Path | None:
-    """The folder that a link of `write_link` points to; None if link or folder is missing."""
+    """The folder that a link of `write_link` points to; None if link or folder is missing.
+
+    A one-line file names a folder beside it, never another path.
+    """
     if link.is_dir():
         return link.resolve()
     if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
-        target = link.parent / link.read_text(encoding="utf-8", errors="replace").strip()
-        return target if target.is_dir() else None
+        name = link.read_text(encoding="utf-8", errors="replace").strip()
+        is_beside = "/" not in name and "\0" not in name and name not in ("", ".", "..")
+        return link.parent / name if is_beside and (link.parent / name).is_dir() else None
     return None
 
 

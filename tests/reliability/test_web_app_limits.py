@@ -44,9 +44,14 @@ def app(run: Path) -> Iterator[tuple[str, psutil.Process]]:
         yield address, psutil.Process(process.pid)
 
 
-def connect(address: str) -> socket.socket:
+def connect(address: str, receive_buffer: int | None = None) -> socket.socket:
     host, port = re.findall(r"//(.+):([0-9]+)/", address)[0]
-    return socket.create_connection((host, int(port)), timeout=60)
+    client = socket.socket()
+    client.settimeout(60)
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect((host, int(port)))
+    return client
 
 
 def post_head(address: str, path: str, length: int) -> bytes:
@@ -176,14 +181,12 @@ def connect_with(stack: contextlib.ExitStack, address: str, kind: str, number: i
         SILENT: b"",
         SLOW_HEAD: b"GET /api/model HTTP/1.1\r\nX: ",
         SLOW_BODY: post_head(address, "api/uploads/translate", 1_000_000) + form({"a.npy": b""})["body"][:40],
-        SLOW_READER: f"GET /openapi.json HTTP/1.1\r\nHost: {address.split('/')[2]}\r\n\r\n".encode() * 200,
+        SLOW_READER: f"GET /openapi.json HTTP/1.1\r\nHost: {address.split('/')[2]}\r\n\r\n".encode() * 100,
         HALF_CLOSED: post_head(address, "api/uploads/translate", 1_000_000),
     }
     clients = []
     for _ in range(number):
-        client = stack.enter_context(connect(address))
-        if kind == SLOW_READER:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client = stack.enter_context(connect(address, 4096 if kind == SLOW_READER else None))
         client.sendall(begin[kind])
         if kind == HALF_CLOSED:
             client.shutdown(socket.SHUT_WR)
