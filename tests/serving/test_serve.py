@@ -86,6 +86,7 @@ def test_uploads_of_every_format_give_the_same_translations(address: str, split:
     assert len(translations["npz"]) == 3
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize(
     ("files", "status", "message"),
     [
@@ -111,6 +112,7 @@ def test_invalid_files_are_rejected_with_one_line(
     assert "\n" not in detail
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
     address: str, is_chunked: bool
@@ -137,6 +139,7 @@ def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_an_endless_body_is_not_read_forever(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
     monkeypatch.setattr(limits, "DISCARD_SECONDS", 0.2 if is_slow else 60.0)
@@ -161,6 +164,7 @@ def test_an_endless_body_is_not_read_forever(monkeypatch: pytest.MonkeyPatch, is
     assert 0 <= num_read[0] <= limits.DISCARD_FACTOR * 10_000 + 1000
 
 
+@pytest.mark.reliability("Security", "names and links in data never lead out of their folder")
 def test_a_file_cannot_refer_to_other_files_of_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
@@ -184,6 +188,7 @@ def test_a_file_cannot_refer_to_other_files_of_the_machine(tmp_path: Path) -> No
             read_uploads([(bomb, tmp_path / bomb)], STREAMS, 2**20)
 
 
+@pytest.mark.reliability("Security", "the web app listens on loopback, and answers its own host and site alone")
 def test_requests_for_other_hosts_and_unknown_recordings_are_rejected(address: str) -> None:
     assert send_request(address, "api/model")[0] == 200
     assert send_request(address, "api/model", None, Host="evil.example")[0] == 400
@@ -191,6 +196,7 @@ def test_requests_for_other_hosts_and_unknown_recordings_are_rejected(address: s
     assert send_request(address, "api/video?recording=../../etc/passwd")[0] == 404
 
 
+@pytest.mark.reliability("Security", "names and links in data never lead out of their folder")
 def test_a_recording_has_only_its_own_video(address: str) -> None:
     _, (recordings,) = send_request(address, "api/recordings")
     assert [recording["video"] for recording in recordings] == [False, False, True]

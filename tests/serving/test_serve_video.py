@@ -118,6 +118,7 @@ def test_a_longer_video_is_refused_unless_it_is_cut(address: str, tmp_path: Path
     assert send_request(address, "api/videos/translate", **video_form(content, end=0.3))[0] == 200
 
 
+@pytest.mark.reliability("Security", "a video that crashes its decoder costs the web app that video alone")
 @needs_samples
 def test_a_crash_costs_one_video(monkeypatch: pytest.MonkeyPatch) -> None:
     process = VideoProcess(VideoStreams(PoseSettings(model_file()), "pose"))
