@@ -49,11 +49,13 @@ def served(
             process.wait()
 
 
-def send_request(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+def send_request(
+    address: str, path: str, body: bytes | None = None, timeout: float = 60, **headers: str
+) -> tuple[int, Any]:
     """Status and lines of the answer, or the text of an error; POST if there is a body."""
     request = urllib.request.Request(address + path, body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
             return response.status, [json.loads(line) for line in response.read().splitlines()]
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -22,6 +22,7 @@ from web_requests import form, npy, npz, send_request, served
 REQUESTS = int(os.environ.get("SIGNLLAVA_SOAK_REQUESTS", "900"))
 RATE = float(os.environ.get("SIGNLLAVA_SOAK_REQUESTS_PER_SECOND", "inf"))
 CLIENTS = 4
+PATIENCE = 600.0  # seconds: the machine may be busy
 MAX_BYTES_PER_REQUEST = 16 * 1024  # the uploads have 100 KB
 MAX_MORE_HANDLES = 3 * CLIENTS  # connections, and uploads on disk, of requests that are being answered
 MAX_MORE_THREADS = 2 * CLIENTS
@@ -72,19 +73,20 @@ class Load:
                 self.counts[kind.__name__] += 1
 
     def upload(self) -> None:
-        status, lines = send_request(self.address, "api/uploads/translate", **self._request)
+        status, lines = send_request(self.address, "api/uploads/translate", timeout=PATIENCE, **self._request)
         assert (status, len(lines)) == (200, 2), lines
 
     def translate_recording(self) -> None:
-        status, _ = send_request(self.address, "api/recordings/translate?recording=dev01&window=2", b"")
+        status, _ = send_request(self.address, "api/recordings/translate?recording=dev01&window=2", b"", PATIENCE)
         assert status == 200
 
     def send_invalid_file(self) -> None:
-        assert send_request(self.address, "api/uploads/translate", **self._invalid_request)[0] == 422
+        status, _ = send_request(self.address, "api/uploads/translate", timeout=PATIENCE, **self._invalid_request)
+        assert status == 422
 
     def get_page(self) -> None:
-        assert send_request(self.address, "api/recordings")[0] == 200
-        assert send_request(self.address, "api/nothing")[0] == 404
+        assert send_request(self.address, "api/recordings", timeout=PATIENCE)[0] == 200
+        assert send_request(self.address, "api/nothing", timeout=PATIENCE)[0] == 404
 
     def drop_in_request(self) -> None:
         """Send half of an upload, and reset the connection."""
@@ -101,7 +103,7 @@ class Load:
 
     def _send_head(self, length: int, path: str, content_type: str) -> socket.socket:
         host, port = re.findall(r"//(.+):([0-9]+)/", self.address)[0]
-        connection = socket.create_connection((host, int(port)), timeout=60)
+        connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
         head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n"
         connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
         return connection
