@@ -92,11 +92,13 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or not writable.
     """
+    require_own_file(path)
     path = path.resolve() if path.is_symlink() else path  # write the target of the link, and keep the link
     unique = f".{uuid.uuid4().hex}" if is_shared else ""
     temporary = path.with_name(path.name + unique + TEMPORARY_SUFFIX)
     with write_errors_as_user_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # it may be a link
         try:
             yield temporary
             fsync(temporary)
@@ -106,6 +108,21 @@ def atomic_file(path: Path, is_shared: bool = False) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def require_own_file(path: Path) -> None:
+    """Check that `path`, a file to be written, is no link to a file of another folder.
+
+    A dataset or run that somebody else has made could hold such a link, to any file of the user.
+
+    Raises:
+        UserError: it is such a link.
+    """
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        raise UserError(
+            f"{path} is a link to {path.resolve()}, in another folder, and is not written; remove the link, or name "
+            "that folder."
+        )
 
 
 def write_text(path: Path, text: str, is_shared: bool = False) -> None:
@@ -158,6 +175,7 @@ def acquire_lock(lock: Path, message: str) -> IO[str]:
         UserError: another process holds the lock; its message is `message`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    require_own_file(lock)
     handle = open(lock, "a", encoding="utf-8")  # noqa: SIM115 (the caller keeps it open)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -247,11 +265,15 @@ def read_link(link: Path) -> Path | None:
 
 
 def link_target(link: Path) -> str | None:
-    """The name in a link of `write_link`, whether or not it exists; None if the link is missing."""
+    """The name in a link of `write_link`, whether or not it exists; None if the link is missing.
+
+    A one-line file names a folder beside it, never another path.
+    """
     if link.is_symlink():
         return os.readlink(link)
     if link.is_file() and link.stat().st_size <= MAX_NAME_BYTES:
-        return link.read_text(encoding="utf-8", errors="replace").strip()
+        name = link.read_text(encoding="utf-8", errors="replace").strip()
+        return name if "/" not in name and "\0" not in name and name not in ("", ".", "..") else None
     return None
 
 

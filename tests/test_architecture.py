@@ -19,6 +19,7 @@ BASE = {
     "preemption",
     "processes",
     "recipe",
+    "redaction",
 }
 LAYERS = ["data", "model", "prepare", "generation", "evaluation", "training", "api", "serving", "cli"]
 STARTERS = {"launch", "demo", "machine_checks"}  # start commands; only cli/ imports them

@@ -21,6 +21,7 @@ from signllava_cli.recipe import Recipe, read_recipe
 
 CARD = "README.md"
 SAVED_FILES = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STREAM_PATH_KEYS = ("folder", "metadata", "shards")
 
 
@@ -63,10 +64,7 @@ def save_checkpoint(checkpoint: Path, folder: Path, llm: str | None, name: str |
     with atomic_folder(folder) as temporary:
         _copy_projector(checkpoint / PROJECTOR, temporary / PROJECTOR, recipe.llm.path)
         if recipe.lora.enabled:
-            shutil.copytree(checkpoint / ADAPTER, temporary / ADAPTER)
-            adapter_config = temporary / ADAPTER / "adapter_config.json"
-            write_json(adapter_config, {**read_json(adapter_config), "base_model_name_or_path": recipe.llm.path})
-            (temporary / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's card, all placeholders
+            _copy_adapter(checkpoint / ADAPTER, temporary / ADAPTER, recipe.llm.path)
         write_json(temporary / CONFIG, config)
         write_text(temporary / RECIPE, recipe.to_yaml())
         write_text(temporary / CARD, str(model_card(checkpoint, recipe, name or folder.name)))
@@ -89,6 +87,13 @@ def push_checkpoint(checkpoint: Path, repo_id: str, private: bool, llm: str | No
                 repo_id=url.repo_id, folder_path=saved, commit_message=f"Add {checkpoint.resolve().name}"
             )
     return str(url)
+
+
+def _copy_adapter(source: Path, target: Path, llm: str) -> None:
+    """Copy the two files of an adapter, and no other file or link that its folder may hold."""
+    target.mkdir()
+    shutil.copyfile(source / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
+    write_json(target / ADAPTER_CONFIG, {**read_json(source / ADAPTER_CONFIG), "base_model_name_or_path": llm})
 
 
 def _copy_projector(source: Path, target: Path, llm: str) -> None:

@@ -68,7 +68,13 @@ def natural_sort_key(name: str) -> list[tuple[int, str]]:
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """`annotation.{split}.json` in the dataset folder `root`."""
+    """`annotation.{split}.json` in the dataset folder `root`.
+
+    Raises:
+        UserError: the split cannot be part of a file name.
+    """
+    if not split or "/" in split or not split.isprintable():
+        raise UserError(f"{split!r} is not the name of a split: expected letters, digits, `_`, `-` and `.`.")
     return root / f"annotation.{split}.json"
 
 
@@ -196,9 +202,12 @@ _NOT_UNICODE = "contains half a surrogate pair (\\ud800 to \\udfff), which is no
 
 
 def _name_error(name: str) -> str | None:
-    """HDF5 reads `/` and `.` as paths: two such names could point to the same array, and have the same id."""
-    if not name or "/" in name or name == ".":
-        return "a name must not be empty, be `.`, or contain `/`"
+    """HDF5 reads `/` and `.` as paths: two such names could point to the same array, and have the same id.
+
+    Folders of feature files and videos are named after recordings, so `..` would lead out of the folder.
+    """
+    if not name or "/" in name or name in (".", "..") or "\0" in name:
+        return "a name must not be empty, be `.` or `..`, or contain `/` or a NUL character"
     return None if is_unicode(name) else _NOT_UNICODE
 
 

@@ -132,6 +132,11 @@ def _hdf5_dataset(source: ClipSource, handles: HDF5FileCache) -> h5py.Dataset:
     dataset = file.get(source.key or _choose_key(list(file), ""))
     if not isinstance(dataset, h5py.Dataset):
         raise UnreadableClip(f"{source.key} is not a dataset; name one with --key")
+    is_in_file = h5py.h5i.get_file_id(dataset.id).name == file.id.name
+    if dataset.external or dataset.is_virtual or not is_in_file:
+        raise UnreadableClip(
+            f"{source.key or dataset.name} is stored in another file, which is not read; name that file"
+        )
     return dataset
 
 

@@ -18,7 +18,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.files import acquire_lock, append_text, exclusive_access, read_json, write_json, write_text
+from signllava_cli.files import (
+    acquire_lock,
+    append_text,
+    exclusive_access,
+    read_json,
+    require_own_file,
+    write_json,
+    write_text,
+)
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
 
@@ -151,6 +159,7 @@ class PredictionsFolder:
         self.folder, self.file, self.meta_file = folder, folder / PREDICTIONS_FILE, folder / META_FILE
         self._part = folder / PARTS_FOLDER / f"{part}.jsonl"
         with exclusive_access(folder):
+            require_own_file(self._part)
             self._lock = acquire_lock(
                 folder / PARTS_FOLDER / f"{part}.lock",
                 f"Another process is writing to {folder}; wait for it, or choose another folder.",

@@ -14,6 +14,7 @@ from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
 from signllava_cli.recipe.model_sections import Conv, Stream
 from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import Stage
+from signllava_cli.redaction import has_secret
 
 
 def require_stage(recipe: Recipe, stage: Stage) -> None:
@@ -97,6 +98,12 @@ def find_contradictions(recipe: Recipe) -> list[str]:
                 (pattern or "").format(split="train", shard="0")
             except (KeyError, ValueError, IndexError):
                 errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
+    errors += [
+        f"{key}: contains a token, key or password, and recipes are stored in checkpoints; remove it, and set an "
+        "environment variable such as HF_TOKEN or WANDB_API_KEY instead"
+        for key, value in recipe.to_flat_dict().items()
+        if has_secret(str(value))
+    ]
     errors += _shortening_errors(recipe.streams)
     variables = {f"chat_template_kwargs.{key}": str(it) for key, it in recipe.tasks.chat_template_kwargs.items()}
     for key, text in {**recipe.tasks.texts(), **variables}.items():

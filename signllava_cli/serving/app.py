@@ -28,7 +28,7 @@ from signllava_cli.serving.answers import (
     stream_lines,
 )
 from signllava_cli.serving.clip_lines import ClipLine, Source, translate_dataset_clips, translate_uploaded_clips
-from signllava_cli.serving.limits import UploadLimit
+from signllava_cli.serving.limits import SameOrigin, UploadLimit, WorkLimit
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.video_endpoints import add_video_endpoints
 from signllava_cli.serving.videos import Videos
@@ -36,8 +36,10 @@ from signllava_cli.serving.videos import Videos
 SentenceCount = Annotated[int, Query(ge=0, le=100)]
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'"
+        "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; frame-ancestors 'none'; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'"
     ),
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -90,6 +92,8 @@ def make_app(served: ServedModel) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(UploadLimit, limit=served.upload_limit)
+    app.add_middleware(WorkLimit)
+    app.add_middleware(SameOrigin)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(served.hosts))
 
     @app.middleware("http")

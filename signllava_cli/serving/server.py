@@ -22,7 +22,7 @@ def serve(
     port: int,
     max_upload_mb: int,
     videos: Path | None,
-    config: dict[str, Any],
+    generate_config: dict[str, Any],
     video_options: "VideoOptions",
     max_video_seconds: float,
 ) -> None:
@@ -31,7 +31,7 @@ def serve(
     Args:
         data: the dataset folder whose recordings can be chosen; None: the recipe's, if it exists.
         videos: a folder of RECORDING.mp4 or CLIP.mp4 (.webm, .mkv, .mov).
-        config: settings of the recipe's section `generate`.
+        generate_config: settings of the recipe's section `generate`.
         video_options: how streams are made from videos.
         max_video_seconds: of a cut.
 
@@ -43,17 +43,20 @@ def serve(
     import uvicorn
 
     from signllava_cli.serving.app import ServedModel, make_app
+    from signllava_cli.serving.connections import BACKLOG, TimedConnection
     from signllava_cli.serving.startup import VideoConfig, open_served_model
 
     hosts = LOOPBACK if host in LOOPBACK else ("*",)
     video_config = VideoConfig(video_options, max_video_seconds)
     served: ServedModel = open_served_model(
-        checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, config, video_config
+        checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, generate_config, video_config
     )
     address, port = listener.getsockname()[:2]
     info(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
-    server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", access_log=False))
-    server.run(sockets=[listener])
+    config = uvicorn.Config(
+        make_app(served), http=TimedConnection, log_level="warning", access_log=False, backlog=BACKLOG
+    )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from signllava_cli.data.annotations import Clip, natural_sort_key
+from signllava_cli.files import MAX_NAME_BYTES
 
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 
@@ -32,6 +33,8 @@ class Videos:
 
     def _find(self, name: str) -> Path | None:
         if self._folder is None:
+            return None
+        if len(name.encode()) > MAX_NAME_BYTES - max(map(len, SUFFIXES)):
             return None
         candidates = (self._folder / f"{name}{suffix}" for suffix in SUFFIXES)
         return next((file for file in candidates if file.parent == self._folder and file.is_file()), None)

@@ -22,6 +22,7 @@ from signllava_cli.files import (
     lock_folder,
     read_link,
     remove_folder,
+    require_own_file,
     write_link,
     write_text,
 )
@@ -76,6 +77,8 @@ class RunFolder:
         self._save = BackgroundTask()
         if IS_MAIN_PROCESS:
             self._lock = lock_folder(self.path)
+            for file in (self.metrics, self.log):
+                require_own_file(file)
 
     def checkpoints(self) -> list[Path]:
         """The complete checkpoints, oldest first.

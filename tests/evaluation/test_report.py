@@ -59,6 +59,7 @@ def page_gains(page: Any) -> list[float]:
     return [float(text.rsplit("(", 1)[1].rstrip(")")) for text in page.locator("#list .meta").all_text_contents()]
 
 
+@pytest.mark.reliability("Security", "pages show names and texts of data as text; no script in them runs")
 @pytest.mark.browser
 def test_the_page_sorts_filters_and_searches_and_escapes_hostile_text(report: Path) -> None:
     from playwright.sync_api import expect
@@ -154,6 +155,7 @@ def test_every_column_of_a_system_fits_the_page(signllava: Command, tmp_path: Pa
         ]
 
 
+@pytest.mark.reliability("Security", "pages show names and texts of data as text; no script in them runs")
 def test_the_page_loads_nothing_from_outside(report: Path) -> None:
     html = report.read_text()
     assert "default-src 'none'" in html

@@ -267,6 +267,7 @@ class MaliciousPickle:
         return os.mkdir, (str(self.folder),)
 
 
+@pytest.mark.reliability("Security", "data is never run as code: no pickle, no eval, safe YAML")
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_code_in_a_file_is_not_run(
     signllava: Command, settings: list[str], projectors: dict[str, nn.Module], tmp_path: Path, is_zip: bool

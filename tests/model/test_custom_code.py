@@ -24,6 +24,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return marker
 
 
+@pytest.mark.reliability("Security", "data is never run as code: no pickle, no eval, safe YAML")
 @pytest.mark.parametrize("command", ["prepare llm", "pretrain"])
 def test_a_command_refuses_an_llm_that_needs_code_of_its_own(
     command: str, marker: Path, corpus: Path, signllava: Callable[..., Ended], tmp_path: Path

@@ -2,13 +2,11 @@
 
 import asyncio
 import http.client
-import io
 import json
 import os
 import re
 import socket
 import time
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +17,8 @@ import h5py
 import numpy as np
 import pytest
 from browser import opened_page
-from conftest import open_recipe_split, subprocess_command
+from conftest import open_recipe_split
+from web_requests import form, npy, npz, send_request, served
 
 from signllava_cli import SignLlava
 from signllava_cli.data.annotations import Clip
@@ -48,48 +47,9 @@ def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     (videos / "dev02.mp4").write_bytes(b"frames")
     (videos / "secret.mp4").write_bytes(b"not of a recording")
     (videos / f"{CLIP_WITH_VIDEO}.mp4").write_bytes(b"of a clip")
-    options = ["--split", "dev", "--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
-    process = subprocess_command("serve", "-c", run, *options)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if match := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
-            yield match[0]
-            break
-    else:
-        raise AssertionError("the app did not start")
-    process.terminate()
-    process.wait(timeout=30)
-
-
-def send_request(address: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Status and lines of the answer, or the text of an error; POST if there is a body."""
-    request = urllib.request.Request(address + path, body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, [json.loads(line) for line in response.read().splitlines()]
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def form(files: dict[str, bytes], **fields: object) -> dict[str, Any]:
-    """A multipart body and its header, for `send_request`."""
-    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
-    for name, content in files.items():
-        head = f'--b\r\nContent-Disposition: form-data; name="uploads"; filename="{name}"\r\n\r\n'
-        parts.append(head.encode() + content + b"\r\n")
-    return {"body": b"".join(parts) + b"--b--\r\n", "Content-Type": "multipart/form-data; boundary=b"}
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    options = ["--split", "dev", "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--videos", videos]
+    with served("-c", run, *options) as (url, _):
+        yield url
 
 
 def test_a_recording_of_the_dataset_is_translated_as_by_the_api(address: str, run: Path, split: Split) -> None:
@@ -126,6 +86,7 @@ def test_uploads_of_every_format_give_the_same_translations(address: str, split:
     assert len(translations["npz"]) == 3
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize(
     ("files", "status", "message"),
     [
@@ -151,6 +112,7 @@ def test_invalid_files_are_rejected_with_one_line(
     assert "\n" not in detail
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
     address: str, is_chunked: bool
@@ -177,6 +139,7 @@ def test_a_client_that_sends_all_of_a_large_upload_before_it_reads_gets_the_413(
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 @pytest.mark.parametrize("is_slow", [False, True])
 def test_an_endless_body_is_not_read_forever(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
     monkeypatch.setattr(limits, "DISCARD_SECONDS", 0.2 if is_slow else 60.0)
@@ -201,6 +164,7 @@ def test_an_endless_body_is_not_read_forever(monkeypatch: pytest.MonkeyPatch, is
     assert 0 <= num_read[0] <= limits.DISCARD_FACTOR * 10_000 + 1000
 
 
+@pytest.mark.reliability("Security", "names and links in data never lead out of their folder")
 def test_a_file_cannot_refer_to_other_files_of_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
@@ -224,6 +188,7 @@ def test_a_file_cannot_refer_to_other_files_of_the_machine(tmp_path: Path) -> No
             read_uploads([(bomb, tmp_path / bomb)], STREAMS, 2**20)
 
 
+@pytest.mark.reliability("Security", "the web app listens on loopback, and answers its own host and site alone")
 def test_requests_for_other_hosts_and_unknown_recordings_are_rejected(address: str) -> None:
     assert send_request(address, "api/model")[0] == 200
     assert send_request(address, "api/model", None, Host="evil.example")[0] == 400
@@ -231,6 +196,7 @@ def test_requests_for_other_hosts_and_unknown_recordings_are_rejected(address: s
     assert send_request(address, "api/video?recording=../../etc/passwd")[0] == 404
 
 
+@pytest.mark.reliability("Security", "names and links in data never lead out of their folder")
 def test_a_recording_has_only_its_own_video(address: str) -> None:
     _, (recordings,) = send_request(address, "api/recordings")
     assert [recording["video"] for recording in recordings] == [False, False, True]

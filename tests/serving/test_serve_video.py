@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import av
 import numpy as np
 import pytest
 from browser import opened_page
-from conftest import subprocess_command
 from real_clips import CLIPS, FRAMES, clip_file, model_file, needs_samples, write_with_pause
-from test_serve import form, send_request
+from web_requests import form, send_request, served
 
 from signllava_cli import SignLlava
 from signllava_cli.api.video_features import VideoOptions, VideoStreams
@@ -35,20 +33,10 @@ def address(video_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     write_with_pause(videos / "two.mp4")
     shutil.copy(clip_file(CLIPS[0]), videos / "one.mp4")
     (videos / "notes.txt").write_text("not a video")
-    options = ["--port", 0, "--beams", 2, "--max-upload-mb", UPLOAD_MB, "--max-video-seconds", MAX_SECONDS]
+    options = ["--beams", 2, "--max-upload-mb", UPLOAD_MB, "--max-video-seconds", MAX_SECONDS]
     options += ["--videos", videos, "--pose-model", model_file(), "--video-streams", "pose"]
-    process = subprocess_command("serve", "-c", video_run / "run", *options)
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if match := re.search(r"http://127\.0\.0\.1:[0-9]+/", line):
-            yield match[0]
-            break
-    else:
-        raise AssertionError("".join(seen))
-    process.terminate()
-    process.wait(timeout=30)
+    with served("-c", video_run / "run", *options) as (url, _):
+        yield url
 
 
 def video_form(content: bytes | None = None, name: str = "a.mp4", **fields: object) -> dict[str, Any]:
@@ -130,6 +118,7 @@ def test_a_longer_video_is_refused_unless_it_is_cut(address: str, tmp_path: Path
     assert send_request(address, "api/videos/translate", **video_form(content, end=0.3))[0] == 200
 
 
+@pytest.mark.reliability("Security", "a video that crashes its decoder costs the web app that video alone")
 @needs_samples
 def test_a_crash_costs_one_video(monkeypatch: pytest.MonkeyPatch) -> None:
     process = VideoProcess(VideoStreams(PoseSettings(model_file()), "pose"))

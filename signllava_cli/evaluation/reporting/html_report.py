@@ -1,5 +1,7 @@
 """An evaluation as one HTML page, which needs no network and no server. All text from files is escaped."""
 
+import base64
+import hashlib
 import json
 import re
 import time
@@ -36,6 +38,7 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
     content = evaluation.to_dict()
     systems, resampling = content["results"], content["resampling"]
     keys = evaluation.table_keys
+    script = (page / "report.js").read_text(encoding="utf-8")
     html = environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
         title=_make_title([system["name"] for system in systems]),
         format_p_value=format_p_value,
@@ -60,9 +63,15 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
         outcomes=_count_outcomes(evaluation),
         data=Markup(_json_for_script(_make_clip_data(evaluation))),
         css=Markup((page / "report.css").read_text(encoding="utf-8")),
-        js=Markup((page / "report.js").read_text(encoding="utf-8")),
+        js=Markup(script),
+        script_hash=Markup(_hash_for_policy(script)),
     )
     write_text(file, html)
+
+
+def _hash_for_policy(script: str) -> str:
+    """The source of a content security policy that allows `script`, and no other one, to run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _make_title(names: Sequence[str]) -> str:
@@ -128,6 +137,8 @@ def _make_clip_data(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _json_for_script(content: Mapping[str, Any]) -> str:
-    """JSON for a script element: no text in it can end the element."""
+    """JSON for a script element: no text in it can end the element, or begin a comment."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -57,7 +57,9 @@ def write_contact_sheet(file: Path, title: str, clips: Sequence[SheetClip]) -> N
 
 
 _PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{title}</title>
 <style>
 body {{ font: 15px/1.4 sans-serif; margin: 1.5em; background: #fff; color: #111 }}
 h2 {{ font-size: 1em; margin: 1.4em 0 .3em }}

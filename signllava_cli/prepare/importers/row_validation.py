@@ -102,8 +102,8 @@ def _parse_times(row: SourceClip) -> tuple[float | None, float | None]:
 
 
 def _require_valid_name(kind: str, name: str) -> None:
-    """`/` and `.` are path syntax in HDF5, and `clip_order` is a key beside the clips."""
-    if not name or "/" in name or name in (".", "clip_order") or not name.isprintable():
+    """`/`, `.` and `..` are syntax of paths, and `clip_order` is a key beside the clips."""
+    if not name or "/" in name or name in (".", "..", "clip_order") or not name.isprintable():
         raise ValueError(f"the name of the {kind} is {name!r}")
 
 

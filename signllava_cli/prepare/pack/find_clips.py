@@ -1,5 +1,6 @@
 """Finds the array of each clip with one listing per folder and per HDF5 file."""
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -114,9 +115,17 @@ def _make_searches(request: PackRequest, clips: Sequence[Clip], handles: HDF5Fil
 
 
 def _fill_pattern(pattern: str, clip: Clip) -> str:
-    """`pattern` with `{...}` replaced by the names of `clip` and the columns of its source."""
+    """`pattern` with `{...}` replaced by the names of `clip` and the columns of its source.
+
+    Raises:
+        UnreadableClip: a column is missing, or would lead out of the folder of the pattern.
+    """
+    values = {**clip.source, "recording": clip.recording, "clip": clip.name}
+    for column, value in values.items():
+        if f"{{{column}}}" in pattern and ("\0" in value or value.startswith("/") or ".." in value.split("/")):
+            raise UnreadableClip(f"{column} is {value!r}, a path out of the folder")
     try:
-        return pattern.format_map({**clip.source, "recording": clip.recording, "clip": clip.name})
+        return pattern.format_map(values)
     except KeyError as error:
         raise UnreadableClip(f"the annotation has no {{{error.args[0]}}} for this clip") from None
 
@@ -142,8 +151,10 @@ def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str],
 def _list_names(folder: str) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return frozenset()
+        raise
 
 
 def _hdf5_search(pattern: str, files: Sequence[Path], handles: HDF5FileCache) -> _Search:

@@ -264,6 +264,7 @@ class TouchWhenUnpickled:
         return Path.touch, (self.marker,)
 
 
+@pytest.mark.reliability("Security", "data is never run as code: no pickle, no eval, safe YAML")
 def test_no_code_in_a_file_is_run(signllava: Command, tmp_path: Path) -> None:
     source, marker = tmp_path / "source", tmp_path / "marker"
     source.mkdir()

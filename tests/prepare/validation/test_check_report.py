@@ -26,6 +26,7 @@ def test_an_unknown_report_suffix_is_refused_before_reading(signllava: Command, 
     assert "ends in .json or .html" in result.err
 
 
+@pytest.mark.reliability("Security", "pages show names and texts of data as text; no script in them runs")
 def test_hostile_names_are_escaped_everywhere(signllava: Command, data: Path) -> None:
     hostile = '<script>alert("1")</script>\x1b[31m[red]\ud800'
     change_annotation("dev", lambda content: content["dev00"].update({hostile: {"translation": "<b>x</b>"}}))(data)
@@ -39,6 +40,7 @@ def test_hostile_names_are_escaped_everywhere(signllava: Command, data: Path) ->
     assert "&lt;script&gt;alert(&#34;1&#34;)" in page.read_text()
 
 
+@pytest.mark.reliability("Security", "pages show names and texts of data as text; no script in them runs")
 def test_the_page_loads_nothing(signllava: Command, data: Path) -> None:
     change_clip({"translation": "nan"})(data)
     page = data.parent / "check.html"
