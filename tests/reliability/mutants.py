@@ -249,9 +249,7 @@ class _Maker(ast.NodeVisitor):
         if len(node.args) > 1:
             first, second = node.args[:2]
             between = self.source[self.end(first) : self.start(second)].decode()
-            self.changes.append(
-                (self.start(first), self.end(second), self.text(second) + between + self.text(first))
-            )
+            self.changes.append((self.start(first), self.end(second), self.text(second) + between + self.text(first)))
         self.visit(node.func)
         for value in [*node.args, *(keyword.value for keyword in node.keywords)]:
             self.visit(value)

@@ -49,12 +49,13 @@ TESTS = {
     "data/training_set.py": ["tests/data/test_training_positions.py"],
     "model/loss.py": ["tests/model/test_loss.py"],
     "generation/search.py": ["tests/generation/test_search.py"],
-    "evaluation/resampling.py": ["tests/evaluation/test_uncertainty.py", "tests/evaluation/test_resampling.py"],
+    "evaluation/resampling.py": ["tests/evaluation/test_resampling.py"],
     **{
         f"evaluation/metrics/{path.name}": METRICS
         for path in sorted((ROOT / PACKAGE / "evaluation/metrics").glob("[!_]*.py"))
     },
-    "evaluation/metrics/ter.py": [*METRICS, "tests/evaluation/test_speed.py"],
+    "evaluation/metrics/ter.py": ["tests/evaluation/test_ter.py"],
+    "evaluation/metrics/evaluate_metric.py": ["tests/evaluation/test_speed.py"],
     "evaluation/metrics/bleurt.py": ["tests/evaluation/test_learned.py", "tests/evaluation/test_learned_units.py"],
     "evaluation/metrics/comet.py": ["tests/evaluation/test_learned_units.py"],
     "evaluation/metrics/meteor.py": ["tests/evaluation/test_learned_units.py"],
