@@ -1,4 +1,4 @@
-"""The positions, orders and batches of training against their description, on a split of a few clips without an LLM."""
+"""The positions, orders and batches of training against their description, on a few clips and without an LLM."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -150,7 +150,7 @@ RANDOM = [
 
 def test_an_example_is_a_function_of_seed_and_position(training_set: Open) -> None:
     """Context and task have random numbers of their own: those of (seed, 1, position) and (seed, 2, position)."""
-    recipe, examples = training_set(*RANDOM)
+    _, examples = training_set(*RANDOM)
     for position in range(3 * NUM_CLIPS):
         clip = examples.clip(position)
         context, prelude = examples.contexts.sample(clip, np.random.default_rng([3, 1, position]))

@@ -121,5 +121,5 @@ def test_the_loss_of_16_bit_states_is_summed_in_float32(kind: str, monkeypatch: 
 def test_states_without_a_target_are_an_error(head: Head, count: int) -> None:
     states, targets = states_and_targets()
     for given in (states, states.detach()):
-        with pytest.raises(ValueError, match="batch_size|shorter"):
+        with pytest.raises(ValueError, match=r"batch_size|shorter"):
             summed_loss(head, given, targets[:count])

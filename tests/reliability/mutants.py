@@ -1,6 +1,7 @@
 """Mutants of a source file: copies that differ in one operator, constant, argument, condition or statement."""
 
 import ast
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,9 @@ NAMES |= {"argmax": "argmin", "argmin": "argmax", "floor": "ceil", "ceil": "floo
 class Mutant:
     """One change of a file.
 
-    `function`: the outermost function or method that contains it, as `Class.method`; empty at the level of the module
-    or of a class. `lines`: the first and last line of that function. `before`, `after`: the changed lines, with single
-    spaces. `line`: the number of the first changed line. `code`: the whole changed file.
+    `function`: the outermost function or method that contains it, as `Class.method`; empty at the level of the
+    module or of a class. `lines`: the first and last line of that function. `before`, `after`: the changed lines,
+    with single spaces. `line`: the number of the first changed line. `code`: the whole changed file.
     """
 
     file: str
@@ -193,13 +194,13 @@ class _Maker(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        for left, right in zip(node.values, node.values[1:], strict=False):
+        for left, right in itertools.pairwise(node.values):
             self.replace_operator(left, right, BOOLEAN)
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
         operands = [node.left, *node.comparators]
-        for left, right in zip(operands, operands[1:], strict=False):
+        for left, right in itertools.pairwise(operands):
             self.replace_operator(left, right, COMPARISONS)
         self.generic_visit(node)
 

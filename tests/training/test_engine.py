@@ -117,7 +117,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_cleared(number: fl
 
 
 def test_a_restored_state_continues_as_if_there_had_been_no_stop() -> None:
-    engine, model, _ = make_engine()
+    engine, _, _ = make_engine()
     train(engine, 2)
     weights = {name: tensor.clone() for name, tensor in engine.weights().items()}
     state = {name: tensor.clone() for name, tensor in engine.optimizer_state().items()}
