@@ -29,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
@@ -83,7 +83,19 @@ def replace_code(module: ModuleType, code: str) -> bool:
     """Give functions and constants of `module` the code and the values of `code`; whether all could be replaced."""
     namespace = {"__name__": module.__name__, "__file__": module.__file__, "__builtins__": __builtins__}
     exec(compile(code, str(module.__file__), "exec"), namespace)
-    return _replace_members(vars(module), namespace, module, lambda name, value: setattr(module, name, value))
+    modules = [other for other in sys.modules.values() if is_ours(getattr(other, "__file__", None))]
+
+    def replace_constant(name: str, value: Any) -> None:
+        previous = getattr(module, name, None)
+        for other in modules:  # those that have imported it, the tests too
+            if vars(other).get(name) is previous:
+                setattr(other, name, value)
+
+    return _replace_members(vars(module), namespace, module, replace_constant)
+
+
+def is_ours(file: str | None) -> bool:
+    return file is not None and file.startswith((f"{ROOT}/{PACKAGE}/", f"{ROOT}/tests/"))
 
 
 def _replace_members(
@@ -98,7 +110,7 @@ def _replace_members(
             is_complete &= _replace_function(_function(previous), function)
         elif isinstance(value, type) and value.__module__ == module.__name__:
             is_complete &= isinstance(previous, type) and _replace_members(
-                vars(previous), dict(vars(value)), module, lambda key, item, cls=previous: setattr(cls, key, item)
+                vars(previous), dict(vars(value)), module, partial(setattr, previous)
             )
         elif isinstance(value, str | int | float | tuple | list | dict | frozenset) and previous != value:
             with contextlib.suppress(AttributeError, TypeError):
@@ -136,7 +148,7 @@ class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if fullname != self.name:
             return None
-        return importlib.util.spec_from_file_location(fullname, ROOT / self.mutant.file, loader=self)  # type: ignore[arg-type]
+        return importlib.util.spec_from_file_location(fullname, ROOT / self.mutant.file, loader=self)
 
     def get_source(self, fullname: str) -> str:
         return self.mutant.code
@@ -152,8 +164,7 @@ def module_name(file: str) -> str:
 def import_anew(mutant: Mutant) -> None:
     """Forget the package and the tests, so that the next import reads the mutant."""
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None) or ""
-        if name.split(".")[0] == PACKAGE or file.startswith(f"{ROOT}/tests/"):
+        if name.split(".")[0] == PACKAGE or is_ours(getattr(module, "__file__", None)):
             del sys.modules[name]
     sys.meta_path.insert(0, MutantFinder(mutant))
 
