@@ -10,7 +10,7 @@ PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills gpu format wheel clean
+.PHONY: help install demo lint check test test-all drills mutation gpu format wheel clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-all: lint ## ruff, mypy, and all tests, the costly drills too
 
 drills: lint ## The drills of docs/reliability.md: nodes, faults, bad input, security, soak; writes its table
 	$(PYTEST_COMMAND) -m reliability --reliability-table docs/reliability.md $(PYTEST)
+
+mutation: install ## All mutants of the central files: do the tests notice wrong code? MUTATION="training/step.py" chooses
+	nice $(BIN)/python tests/reliability/mutation_check.py $(MUTATION)
 
 gpu: SHELL := bash
 gpu: .SHELLFLAGS := -o pipefail -c

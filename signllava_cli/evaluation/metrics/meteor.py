@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Meteor(SentenceMeanMetric):
             nltk.data.find("corpora/wordnet.zip" if (folder / "corpora/wordnet.zip").is_file() else "corpora/wordnet")
             wordnet.synsets("word")
             self._version = wordnet.get_version()
-        except (OSError, LookupError, ValueError, AttributeError) as error:
+        except (OSError, LookupError, ValueError, AttributeError, BadZipFile) as error:
             reason = next((line.strip(" *") for line in str(error).splitlines() if line.strip(" *")), "")
             raise UserError(
                 f"--meteor {folder} has no corpora/wordnet that NLTK can read ({reason}); download it with "

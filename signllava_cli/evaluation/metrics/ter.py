@@ -128,7 +128,9 @@ class _BeamDistances:
         # diagonal is at most the larger of both numbers.
         if len(self.ref) < BEAM_WIDTH or (unbounded + abs(len(hyp) - len(self.ref))) // 2 < BEAM_WIDTH:
             return int(unbounded)
-        first, last = min(shift.start, shift.new_start), max(shift.start, shift.new_start) + shift.length
+        first = min(shift.start, shift.new_start)
+        # a block whose target is inside of it, near the end of the hypothesis, moves by fewer words than `new_start`
+        last = min(max(shift.start, shift.new_start) + shift.length, len(hyp))
         row = matrix.forward[first]
         for number in range(first + 1, last + 1):
             row = self._compute_next_row(row, number, shifted[number - 1])
