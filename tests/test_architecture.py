@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "signllava_cli"
 BASE = {"_version", "errors", "console", "files", "plotting", "preemption", "processes", "recipe"}
 LAYERS = ["data", "model", "prepare", "generation", "evaluation", "training", "api", "serving", "cli"]
-STARTERS = {"launch", "demo", "machine_checks"}  # start commands; only cli/ imports them
+STARTERS = {"launch", "demo", "study", "machine_checks"}  # start commands; only cli/ imports them
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

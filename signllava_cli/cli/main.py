@@ -20,6 +20,7 @@ from signllava_cli.cli import (
     pretrain,
     recipes,
     serve,
+    study,
 )
 from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
@@ -39,6 +40,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.command("study")(study.study)
 app.command("serve")(serve.serve)
 app.command("plot")(plot.plot)
 app.add_typer(recipes.app, name="recipes")
