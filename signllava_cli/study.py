@@ -256,9 +256,7 @@ def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, Path]]:
 def _require_free_keys(overrides: Iterable[str]) -> None:
     for override in overrides:
         if override.partition("=")[0].strip() in OWN_KEYS:
-            raise UserError(
-                f"--set {override}: a study sets {', '.join(OWN_KEYS)} itself; use --out and --seeds."
-            )
+            raise UserError(f"--set {override}: a study sets {', '.join(OWN_KEYS)} itself; use --out and --seeds.")
 
 
 def _require_same_clips(recipes: Mapping[str, Recipe], split: str | None) -> None:
