@@ -15,6 +15,7 @@ from signllava_cli.cli import (
     evaluate,
     finetune,
     generate,
+    init,
     plot,
     prepare,
     pretrain,
@@ -36,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(prepare.app, name="prepare")
+app.command("init")(init.init)
 app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
