@@ -2,20 +2,19 @@
 
 import math
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.console import flush, info, print_table
+from signllava_cli.console import info, print_table
 from signllava_cli.data.annotations import annotation_file
-from signllava_cli.errors import RunStopped, UserError, summarize_names
+from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json, write_json
 from signllava_cli.generation.predictions_folder import META_FILE, SECONDS, find_predictions, read_predictions
 from signllava_cli.model.checkpoint import find_checkpoint, iterate_tensors
 from signllava_cli.prepare.importers.csv_table import SEPARATORS
 from signllava_cli.prepare.importers.table_reader import read_table
-from signllava_cli.processes import run_command
+from signllava_cli.processes import run_signllava
 
 FOLDER_SUFFIXES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # by context source
 STAGES = ("pretrain", "finetune")
@@ -135,16 +134,8 @@ def _table_options(table: Path) -> list[str]:
 
 
 def _run_command(words: list[str], commands: list[str]) -> None:
-    command = shlex.join(["signllava", *words])
-    commands.append(command)
-    info(f"\n$ {command}", style="bold cyan")
-    flush()
-    try:
-        code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode
-    except RunStopped as stop:
-        raise RunStopped(f"the demo was stopped in `{command}`; {RESUME_HINT}") from stop
-    if code != 0:
-        raise UserError(f"`{command}` ended with exit code {code}; {RESUME_HINT}")
+    commands.append(shlex.join(["signllava", *words]))
+    run_signllava(words, RESUME_HINT)
 
 
 def _stage_summary(checkpoint: Path, scores: dict[str, Any]) -> dict[str, Any]:

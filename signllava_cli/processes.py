@@ -9,8 +9,10 @@ tests/prepare/pack/test_workers.py tests both.
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +24,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from signllava_cli.console import info
-from signllava_cli.errors import RunStopped
+from signllava_cli.console import flush, info
+from signllava_cli.errors import RunStopped, UserError
 
 Result = TypeVar("Result")
 
@@ -105,6 +107,24 @@ def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.Co
         cause = f"stopped by {received[0].name}" if received else "stopped"
         raise RunStopped(f"{cause}. Run the same command again.")
     return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+def run_signllava(words: Sequence[str], resume_hint: str = "run the same command again to continue.") -> None:
+    """Print a command of `signllava` and run it in a process of its own.
+
+    Raises:
+        UserError: the command failed; it has printed its own message before.
+        RunStopped: a signal arrived; the command has saved its state.
+    """
+    command = shlex.join(["signllava", *words])
+    info(f"\n$ {command}", style="bold cyan")
+    flush()
+    try:
+        code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode
+    except RunStopped as stop:
+        raise RunStopped(f"stopped in `{command}`; {resume_hint}") from stop
+    if code != 0:
+        raise UserError(f"`{command}` ended with exit code {code}; {resume_hint}")
 
 
 @contextlib.contextmanager

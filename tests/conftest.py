@@ -23,6 +23,7 @@ import psutil
 import pytest
 from browser import CHROMIUM
 
+from signllava_cli import processes
 from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.files import exclusive_access, write_json
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
@@ -272,6 +273,22 @@ def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return Ended(int(ended.value.code or 0), out, err)
 
     return command
+
+
+@pytest.fixture
+def commands_in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Run the commands that a command starts in this process instead; the list of their arguments."""
+    commands: list[list[str]] = []
+
+    def run_here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[command.index("signllava_cli") + 1 :])
+        monkeypatch.setattr(sys, "argv", ["signllava", *commands[-1]])
+        with pytest.raises(SystemExit) as ended:
+            run_command_line()
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0))
+
+    monkeypatch.setattr(processes, "run_command", run_here)
+    return commands
 
 
 def open_recipe_split(recipe: Recipe, split: str) -> "Split":

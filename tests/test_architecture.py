@@ -22,7 +22,7 @@ BASE = {
     "redaction",
 }
 LAYERS = ["data", "model", "prepare", "generation", "evaluation", "training", "api", "serving", "cli"]
-STARTERS = {"launch", "demo", "machine_checks"}  # start commands; only cli/ imports them
+STARTERS = {"launch", "demo", "study", "machine_checks"}  # start commands; only cli/ imports them
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -74,7 +74,12 @@ def read_requeued(slurm: dict[str, str]) -> str:
 
 
 def test_the_scripts_are_shipped_and_not_listed_as_recipes() -> None:
-    assert [script.name for script in SCRIPTS] == ["many_nodes.sbatch", "one_node.sbatch", "requeue.sh"]
+    assert [script.name for script in SCRIPTS] == [
+        "many_nodes.sbatch",
+        "one_node.sbatch",
+        "requeue.sh",
+        "study.sbatch",
+    ]
     assert not [name for name in shipped_recipes() if "slurm" in name]
 
 

@@ -15,11 +15,13 @@ from signllava_cli.cli import (
     evaluate,
     finetune,
     generate,
+    init,
     plot,
     prepare,
     pretrain,
     recipes,
     serve,
+    study,
 )
 from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
@@ -35,10 +37,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(prepare.app, name="prepare")
+app.command("init")(init.init)
 app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.command("study")(study.study)
 app.command("serve")(serve.serve)
 app.command("plot")(plot.plot)
 app.add_typer(recipes.app, name="recipes")

@@ -46,6 +46,21 @@ class Comparison:
     sacrebleu_randomization_p: float
 
 
+@dataclass(frozen=True)
+class MeanComparison:
+    """The mean of one score over the runs of a system compared with that over the runs of the baseline.
+
+    The runs differ in their seeds. Interval and p-values are those of `Comparison`, for these runs: they say what
+    other recordings might have given, not what other seeds might have. `randomization_p` is None if the baseline has
+    another number of runs.
+    """
+
+    difference: float
+    interval: Interval
+    bootstrap_p: float
+    randomization_p: float | None
+
+
 class ResamplingUnits:
     """The units that are resampled.
 
@@ -98,18 +113,9 @@ def compare_paired(
 ) -> dict[str, Comparison]:
     """Compare each score of `system` with the `baseline`, statistics (N, K) of the same metric and clips."""
     metric = system.metric
-    system_sums, baseline_sums = units.sum_statistics(system.values), units.sum_statistics(baseline)  # (units, K)
-    observed = _compute_differences(metric, system_sums.sum(axis=0), baseline_sums.sum(axis=0))
-    resampled = _concatenate(
-        _compute_differences(metric, weights @ system_sums, weights @ baseline_sums)
-        for weights in units.bootstrap_weights(num_samples)
-    )
-    swapped = _concatenate(
-        _compute_differences(
-            metric, mask @ baseline_sums + (1 - mask) @ system_sums, (1 - mask) @ baseline_sums + mask @ system_sums
-        )
-        for mask in units.randomization_masks(num_trials)
-    )
+    differences = _MeanDifferences(metric, [system.values], [baseline], units)
+    observed, resampled = differences.observed(), differences.resampled(num_samples)
+    swapped = differences.swapped(num_trials)
     comparisons = {}
     for key, difference in observed.items():
         if key in metric.count_keys:
@@ -126,9 +132,81 @@ def compare_paired(
     return comparisons
 
 
-def _compute_differences(metric: Metric, system_sums: np.ndarray, baseline_sums: np.ndarray) -> Scores:
-    system, baseline = metric.compute_scores(system_sums), metric.compute_scores(baseline_sums)
-    return {key: system[key] - baseline[key] for key in system}
+def compare_means(
+    metric: Metric,
+    runs: Sequence[np.ndarray],
+    baseline_runs: Sequence[np.ndarray],
+    units: ResamplingUnits,
+    *,
+    num_samples: int,
+    num_trials: int,
+) -> dict[str, MeanComparison]:
+    """Compare the mean of each score over the runs of a system with that over the runs of the baseline.
+
+    Args:
+        runs: statistics (N, K) of `metric` for each run, of the same clips as `baseline_runs`.
+    """
+    differences = _MeanDifferences(metric, runs, baseline_runs, units)
+    resampled = differences.resampled(num_samples)
+    swapped = differences.swapped(num_trials) if len(runs) == len(baseline_runs) else {}
+    comparisons = {}
+    for key, difference in differences.observed().items():
+        if key not in metric.count_keys:
+            size = abs(float(difference))
+            comparisons[key] = MeanComparison(
+                difference=float(difference),
+                interval=_compute_percentile_interval(resampled[key]),
+                bootstrap_p=_compute_p_value(np.abs(resampled[key] - difference), size),
+                randomization_p=_compute_p_value(np.abs(swapped[key]), size) if swapped else None,
+            )
+    return comparisons
+
+
+class _MeanDifferences:
+    """Differences of the mean scores of two groups of runs, from statistics (N, K) of each run."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        runs: Sequence[np.ndarray],
+        baseline_runs: Sequence[np.ndarray],
+        units: ResamplingUnits,
+    ) -> None:
+        self.metric, self.units = metric, units
+        self.runs = [units.sum_statistics(values) for values in runs]  # each (units, K)
+        self.baseline_runs = [units.sum_statistics(values) for values in baseline_runs]
+
+    def observed(self) -> Scores:
+        return self._compute(
+            [sums.sum(axis=0) for sums in self.runs], [sums.sum(axis=0) for sums in self.baseline_runs]
+        )
+
+    def resampled(self, num_samples: int) -> Scores:
+        """In each resample, (num_samples,)."""
+        return _concatenate(
+            self._compute([weights @ sums for sums in self.runs], [weights @ sums for sums in self.baseline_runs])
+            for weights in self.units.bootstrap_weights(num_samples)
+        )
+
+    def swapped(self, num_trials: int) -> Scores:
+        """In each trial, (num_trials,), in which the groups swap units: the first runs with each other, and so on."""
+        pairs = list(zip(self.runs, self.baseline_runs, strict=True))
+        return _concatenate(
+            self._compute(
+                [mask @ baseline + (1 - mask) @ system for system, baseline in pairs],
+                [(1 - mask) @ baseline + mask @ system for system, baseline in pairs],
+            )
+            for mask in self.units.randomization_masks(num_trials)
+        )
+
+    def _compute(self, runs: Sequence[np.ndarray], baseline_runs: Sequence[np.ndarray]) -> Scores:
+        scores = [self.metric.compute_scores(sums) for sums in runs]
+        baseline = [self.metric.compute_scores(sums) for sums in baseline_runs]
+        return {key: _compute_mean(scores, key) - _compute_mean(baseline, key) for key in scores[0]}
+
+
+def _compute_mean(scores: Sequence[Scores], key: str) -> np.ndarray:
+    return np.mean([run[key] for run in scores], axis=0)
 
 
 def _iterate_chunk_sizes(total: int) -> Iterator[int]:

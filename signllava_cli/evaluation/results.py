@@ -13,7 +13,7 @@ from signllava_cli.data.annotations import ContextBound
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, ROUGE_KEYS, TABLE_KEYS
 from signllava_cli.evaluation.metrics.base import Metric
 from signllava_cli.evaluation.metrics.presets import find_preset
-from signllava_cli.evaluation.resampling import SEED, Comparison, Interval
+from signllava_cli.evaluation.resampling import SEED, Comparison, Interval, MeanComparison
 from signllava_cli.evaluation.systems import System, collect_context_bound_marks
 
 LIBRARIES = ("sacrebleu", "evaluate", "rouge-score", "rapidfuzz", "numpy")  # whose versions are in scores.json
@@ -87,14 +87,20 @@ class MeanDeviation:
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """The scores of several runs of one system that differ in their seed: how much of a score is chance."""
+    """The scores of several runs of one system that differ in their seed: how much of a score is chance.
+
+    `against_baseline`: comparisons of the means, by key; empty for the baseline itself.
+    """
 
     name: str
     runs: tuple[str, ...]
     scores: dict[str, MeanDeviation]
+    against_baseline: dict[str, MeanComparison]
 
     @classmethod
-    def from_runs(cls, name: str, runs: Mapping[str, Mapping[str, float]]) -> "SeedSummary":
+    def from_runs(
+        cls, name: str, runs: Mapping[str, Mapping[str, float]], against_baseline: Mapping[str, MeanComparison]
+    ) -> "SeedSummary":
         """The summary of `runs`, name -> scores, two or more; with the keys that all of them have."""
         first, *rest = runs.values()
         scores = {}
@@ -102,7 +108,7 @@ class SeedSummary:
             if all(key in run for run in rest):
                 values = np.array([run[key] for run in runs.values()])
                 scores[key] = MeanDeviation(float(values.mean()), float(values.std(ddof=1)))
-        return cls(name, tuple(runs), scores)
+        return cls(name, tuple(runs), scores, dict(against_baseline))
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of `seeds` in scores.json."""
@@ -122,6 +128,11 @@ class Evaluation:
     def baseline(self) -> System:
         """The system that the others are compared with."""
         return self.results[0].system
+
+    @property
+    def baseline_group(self) -> str:
+        """The name of the system that means over seeds are compared with."""
+        return self.baseline.seed_group or self.baseline.name
 
     @property
     def table_keys(self) -> list[str]:

@@ -16,7 +16,9 @@ from signllava_cli.evaluation.metrics.text_metrics import Chrf, ChrfPlusPlus
 from signllava_cli.evaluation.resampling import (
     Comparison,
     Interval,
+    MeanComparison,
     ResamplingUnits,
+    compare_means,
     compare_paired,
     compute_bootstrap_intervals,
 )
@@ -53,7 +55,7 @@ def score_systems(systems: Sequence[System], config: ScoringConfig) -> Evaluatio
     ]
     return Evaluation(
         results=tuple(results),
-        seeds=_summarize_seeds(results),
+        seeds=_summarize_seeds(results, statistics_by_system, units, config),
         metrics=tuple(metric_statistics.metric for metric_statistics in statistics_by_system[0]),
         config=config,
     )
@@ -158,12 +160,30 @@ def _compute_clip_scores(statistics: Sequence[MetricStatistics]) -> np.ndarray:
     )
 
 
-def _summarize_seeds(results: Sequence[SystemResult]) -> tuple[SeedSummary, ...]:
-    names = dict.fromkeys(result.system.seed_group for result in results)
-    return tuple(
-        SeedSummary.from_runs(
-            name, {result.system.name: result.scores for result in results if result.system.seed_group == name}
-        )
-        for name in names
-        if name is not None
-    )
+def _summarize_seeds(
+    results: Sequence[SystemResult],
+    statistics_by_system: Sequence[Sequence[MetricStatistics]],
+    units: ResamplingUnits,
+    config: ScoringConfig,
+) -> tuple[SeedSummary, ...]:
+    groups: dict[str, list[int]] = {}  # name of a system, or of its group -> indices of its runs
+    for index, result in enumerate(results):
+        groups.setdefault(result.system.seed_group or result.system.name, []).append(index)
+    baseline = next(iter(groups))
+    summaries = []
+    for name, runs in groups.items():
+        comparisons: dict[str, MeanComparison] = {}
+        if len(runs) > 1 and name != baseline and config.num_samples:
+            for metric_index, metric_statistics in enumerate(statistics_by_system[0]):
+                comparisons |= compare_means(
+                    metric_statistics.metric,
+                    [statistics_by_system[run][metric_index].values for run in runs],
+                    [statistics_by_system[run][metric_index].values for run in groups[baseline]],
+                    units,
+                    num_samples=config.num_samples,
+                    num_trials=config.num_trials,
+                )
+        if len(runs) > 1:
+            scores = {results[run].system.name: results[run].scores for run in runs}
+            summaries.append(SeedSummary.from_runs(name, scores, comparisons))
+    return tuple(summaries)

@@ -67,24 +67,28 @@ def collect_context_bound_marks(systems: Sequence[System]) -> list[ContextBound 
 
 
 def move_baseline_first(systems: Sequence[System], name: str | None) -> list[System]:
-    """The systems, with the baseline first.
+    """The systems, with the baseline first, and after it the other runs of its group of seeds.
 
     Args:
-        name: of the baseline. By default the system called `none`; else, if all files have the context source, the
-            first system without context; else the first system.
+        name: of the baseline, or of its group of several seeds. By default the system called `none`; else, if all
+            files have the context source, the first system without context; else the first system.
 
     Raises:
         UserError: no system has that name.
     """
     names = [system.name for system in systems]
-    if name is not None and name not in names:
-        raise UserError(f"--baseline {name}: no system has this name; expected one of {', '.join(names)}.")
-    if name is None and "none" in names:
+    groups = [system.seed_group or system.name for system in systems]
+    if name is not None and name not in (*names, *groups):
+        expected = ", ".join(dict.fromkeys((*groups, *names)))
+        raise UserError(f"--baseline {name}: no system has this name; expected one of {expected}.")
+    if name is None and "none" in groups:
         name = "none"
     if name is None:
         sources = [system.context_source for system in systems]
         name = names[sources.index("none") if "none" in sources and UNKNOWN not in sources else 0]
-    return sorted(systems, key=lambda system: system.name != name)
+    first = names.index(name) if name in names else groups.index(name)
+    order = sorted(range(len(systems)), key=lambda index: (index != first, groups[index] != groups[first]))
+    return [systems[index] for index in order]
 
 
 def require_same_clips(systems: Sequence[System], intersection: bool) -> list[System]:

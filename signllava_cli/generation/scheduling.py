@@ -42,12 +42,7 @@ class WorkShard:
         Raises:
             UserError: `shard` is not of this form.
         """
-        job, num_jobs = 1, 1
-        if shard is not None:
-            numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
-            job, num_jobs = map(int, numbers.groups()) if numbers else (0, 0)
-            if not 1 <= job <= num_jobs:
-                raise UserError(f"--shard {shard}: expected I/N with I from 1 to N, such as 3/8.")
+        job, num_jobs = (1, 1) if shard is None else parse_shard(shard)
         rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         return cls((job - 1) * num_ranks + rank, num_jobs * num_ranks)
 
@@ -228,3 +223,16 @@ class DecodingQueue:
         context = self.source.sentences(clip, self.job.split, self.hypotheses)
         reserve = self.job.recipe.generate.max_new_tokens
         return self.job.builder.build(clip.id, streams, instruction, context, reserve=reserve, with_answer=False)
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """The job and the number of jobs in "i/n", i counted from 1.
+
+    Raises:
+        UserError: `shard` is not of this form.
+    """
+    numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
+    job, num_jobs = map(int, numbers.groups()) if numbers else (0, 0)
+    if not 1 <= job <= num_jobs:
+        raise UserError(f"--shard {shard}: expected I/N with I from 1 to N, such as 3/8.")
+    return job, num_jobs

@@ -17,7 +17,7 @@ import pytest
 from conftest import Ended, subprocess_command
 from real_clips import CLIPS, clip_file, model_file, needs_samples
 
-from signllava_cli import demo
+from signllava_cli import demo, processes
 from signllava_cli.cli.main import run as run_command_line
 
 FASTER = {  # what brings the commands of the demo to a few seconds
@@ -71,7 +71,7 @@ def test_the_demo_runs_every_command_and_again_changes_nothing(
             run_command_line()
         return subprocess.CompletedProcess(command, int(ended.value.code or 0))
 
-    monkeypatch.setattr(demo, "run_command", run_here)
+    monkeypatch.setattr(processes, "run_command", run_here)
     summaries = []
     for _ in range(2):
         demo.run_demo("tiny", tmp_path)

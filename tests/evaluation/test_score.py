@@ -199,6 +199,34 @@ def test_several_seeds_are_summarized(signllava: Callable[..., Ended], tmp_path:
     assert rf"50.00 {{\small sd {statistics.stdev(exact):.2f}}}" in lines[1]
 
 
+def test_the_means_of_several_seeds_are_compared_with_those_of_the_baseline(
+    signllava: Callable[..., Ended], tmp_path: Path
+) -> None:
+    runs = {"ours": [REFERENCES, HYPOTHESES], "base": [HYPOTHESES, HYPOTHESES[::-1]]}
+    arguments = [
+        f"{name}={write_predictions(tmp_path / f'{name}{number}.jsonl', hypotheses)}"
+        for name, group in runs.items()
+        for number, hypotheses in enumerate(group)
+    ]
+    options = ["--resample", "clips", "--baseline", "base", "--out", tmp_path / "s.json"]
+    process = signllava("eval", *arguments, *options, "--report", tmp_path / "r.html", "--latex", tmp_path / "t.tex")
+    assert process.code == 0, process.err
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert [result["name"] for result in content["results"]] == ["base 1", "base 2", "ours 1", "ours 2"]
+    base, ours = content["seeds"]
+    assert (base["name"], base["against_baseline"]) == ("base", {})
+    comparison = ours["against_baseline"]["exact_match"]
+    difference = ours["scores"]["exact_match"]["mean"] - base["scores"]["exact_match"]["mean"]
+    assert comparison["difference"] == pytest.approx(difference)
+    assert difference > 0
+    assert 0 < comparison["randomization_p"] <= 1
+    assert "Means against base" in process.out
+    assert "difference of the means from that of base" in (tmp_path / "r.html").read_text()
+    assert "% *: the mean differs from that of base, p < 0.05" in (tmp_path / "t.tex").read_text()
+    refused = signllava("eval", *arguments, "--baseline", "other", "--out", tmp_path / "s.json")
+    assert (refused.code, "expected one of ours, base, ours 1" in refused.err) == (2, True)
+
+
 def test_names_are_distinguished_from_paths(signllava: Callable[..., Ended], tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "lr=3" / "predictions.jsonl", HYPOTHESES)
     out = ["--samples", 0, "--out", tmp_path / "s.json"]

@@ -16,6 +16,7 @@ from signllava_cli.evaluation.metrics.text_metrics import Bleu, Chrf, RougeL, Te
 from signllava_cli.evaluation.resampling import (
     Comparison,
     ResamplingUnits,
+    compare_means,
     compare_paired,
     compute_bootstrap_intervals,
 )
@@ -186,3 +187,52 @@ def test_eval_compares_with_the_first_system_and_prints_the_units(
         baseline["intervals"]["bleu4"]["low"] < baseline["scores"]["bleu4"] < baseline["intervals"]["bleu4"]["high"]
     )
     assert (tmp_path / "t.tex").read_text().count(r"\\") == 3
+
+
+def sentence_statistics(scores: np.ndarray) -> np.ndarray:
+    """The statistics of RougeL of clips whose F is `scores` (N,): float64 (N, 2)."""
+    return np.column_stack([scores, np.ones(len(scores))])
+
+
+def test_the_mean_over_one_run_is_compared_like_that_run() -> None:
+    rng = np.random.default_rng(3)
+    one, two = rng.normal(0.4, 0.1, 200), rng.normal(0.45, 0.1, 200)
+    units = ResamplingUnits([f"r{n // 5}" for n in range(200)])
+    pair = compare_sentences(one, two, units, num_samples=300, num_trials=300)
+    statistics = [sentence_statistics(two)], [sentence_statistics(one)]
+    mean = compare_means(RougeL(), *statistics, units, num_samples=300, num_trials=300)["rougeL"]
+    assert (mean.difference, mean.interval, mean.bootstrap_p, mean.randomization_p) == (
+        pair.difference,
+        pair.interval,
+        pair.bootstrap_p,
+        pair.randomization_p,
+    )
+
+
+def test_chance_differences_of_means_are_significant_as_often_as_the_level_says() -> None:
+    """200 pairs of systems with three seeds each, whose expected scores are equal; clips of a recording depend."""
+    units = ResamplingUnits([f"r{n // 8}" for n in range(240)])
+    num_significant = {"bootstrap": 0, "randomization": 0}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        difficulty = np.repeat(rng.normal(0.4, 0.1, 30), 8)
+
+        def draw_runs() -> list[np.ndarray]:
+            shared = np.repeat(rng.normal(0, 0.05, 30), 8)  # noqa: B023 (called in this turn of the loop)
+            return [sentence_statistics(difficulty + shared + rng.normal(0, 0.05, 240)) for _ in range(3)]  # noqa: B023
+
+        comparison = compare_means(RougeL(), draw_runs(), draw_runs(), units, num_samples=400, num_trials=400)
+        num_significant["bootstrap"] += comparison["rougeL"].bootstrap_p < 0.05
+        randomization_p = comparison["rougeL"].randomization_p
+        assert randomization_p is not None
+        num_significant["randomization"] += randomization_p < 0.05
+    assert 2 <= num_significant["bootstrap"] <= 22, num_significant
+    assert 2 <= num_significant["randomization"] <= 20, num_significant
+
+
+def test_means_of_different_numbers_of_runs_have_no_randomization() -> None:
+    units = ResamplingUnits([str(n) for n in range(40)])
+    high, low = sentence_statistics(np.full(40, 0.5)), sentence_statistics(np.full(40, 0.2))
+    comparison = compare_means(RougeL(), [high, low], [low], units, num_samples=100, num_trials=100)["rougeL"]
+    assert comparison.difference == pytest.approx(15)
+    assert comparison.randomization_p is None

@@ -49,6 +49,7 @@ def write_report(file: Path, evaluation: Evaluation) -> None:
         content_share=f"{100 * FUNCTION_WORD_SHARE:g}",
         date=time.strftime("%Y-%m-%d"),
         baseline=systems[0],
+        baseline_group=evaluation.baseline_group,
         systems=systems,
         seeds=content["seeds"],
         keys=keys,

@@ -6,6 +6,7 @@ from signllava_cli.errors import format_count
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
 from signllava_cli.evaluation.results import Evaluation, SeedSummary, SystemResult
 
+SIGNIFICANCE_LEVEL = 0.05
 LATEX_ESCAPES = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -54,8 +55,10 @@ def _format_system_cell(result: SystemResult, key: str) -> str:
 def _format_seeds_cell(summary: SeedSummary, key: str) -> str:
     if key not in summary.scores:
         return "--"
-    score = summary.scores[key]
-    return rf"{format_score(key, score.mean)} {{\small sd {score.standard_deviation:.2f}}}"
+    score, comparison = summary.scores[key], summary.against_baseline.get(key)
+    p_value = None if comparison is None else comparison.randomization_p
+    mark = r"$^{*}$" if p_value is not None and p_value < SIGNIFICANCE_LEVEL else ""
+    return rf"{format_score(key, score.mean)}{mark} {{\small sd {score.standard_deviation:.2f}}}"
 
 
 def _make_comments(evaluation: Evaluation) -> list[str]:
@@ -64,6 +67,11 @@ def _make_comments(evaluation: Evaluation) -> list[str]:
     if config.num_samples:
         lines.append(f"[low, high]: 95 % interval, {config.num_samples} bootstrap samples of {config.resample}")
     lines += [f"sd of {summary.name}: standard deviation of {len(summary.runs)} runs" for summary in evaluation.seeds]
+    if any(summary.against_baseline for summary in evaluation.seeds):
+        test = "paired approximate randomization, not corrected for several comparisons"
+        lines.append(
+            f"*: the mean differs from that of {evaluation.baseline_group}, p < {SIGNIFICANCE_LEVEL} ({test})"
+        )
     lines += [f"{metric}: {signature}" for metric, signature in evaluation.signatures.items()]
     return [" ".join(line.split()) for line in lines]
 

@@ -3,6 +3,7 @@
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.errors import format_count, summarize_names
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
+from signllava_cli.evaluation.resampling import MeanComparison
 from signllava_cli.evaluation.results import Evaluation, SystemResult
 from signllava_cli.evaluation.systems import TRANSLATION, System
 
@@ -52,6 +53,22 @@ def _print_seeds(evaluation: Evaluation, keys: list[str]) -> None:
         rows.append([summary.name, len(summary.runs), *cells])
     title = "Several seeds: mean ± standard deviation of the runs"
     print_table(title, ["system", "runs", *(LABELS[key] for key in keys)], rows)
+    compared = [summary for summary in evaluation.seeds if summary.against_baseline]
+    keys = [key for key in keys if any(key in summary.against_baseline for summary in compared)]
+    rows = []
+    for summary in compared:
+        comparisons = [summary.against_baseline.get(key) for key in keys]
+        rows.append([summary.name, *(format_mean_comparison(each) if each else "-" for each in comparisons)])
+    if rows:
+        title = f"Means against {evaluation.baseline_group} (p by paired approximate randomization, or b: bootstrap)"
+        print_table(title, ["system", *(LABELS[key] for key in keys)], rows)
+
+
+def format_mean_comparison(comparison: MeanComparison) -> str:
+    """The difference with its p-value; by bootstrap, marked `b`, if the systems have different numbers of runs."""
+    if comparison.randomization_p is None:
+        return f"{comparison.difference:+.2f} (b {format_p_value(comparison.bootstrap_p)})"
+    return f"{comparison.difference:+.2f} ({format_p_value(comparison.randomization_p)})"
 
 
 def _print_uncertainty(evaluation: Evaluation, keys: list[str]) -> None:
