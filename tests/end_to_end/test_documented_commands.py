@@ -212,7 +212,8 @@ def write_tables_of_all_importers(folder: Path) -> None:
     rng = np.random.default_rng(1)
     how2sign(folder)
     asl: dict[str, object] = {"ClipID": "v.000000-000050", "Beg(s)": 0.0, "Dur(s)": 2.0, "YouTubeID": "v"}
-    write_table(folder / "youtube_asl.train.csv", [{**asl, "Caption": "We paint a line."}])
+    asl |= {"StartFrame": 0, "EndFrame": 50, "FPS": 25, "Caption": "We paint a line."}
+    write_table(folder / "youtube_asl.train.csv", [asl])
     (folder / "captions").mkdir()
     caption = "WEBVTT\n\n00:00:01.000 --> 00:00:03.000\nWe take the small brush.\n"
     (folder / "captions" / "abc.en.vtt").write_text(caption)
@@ -235,7 +236,8 @@ def test_importing(empty_lab: Lab) -> None:
     write_tables_of_all_importers(empty_lab.folder)
     empty_lab.shell(shell_block("docs/importing.md", "prepare openasl"))
     data = empty_lab.folder / "data"
-    assert {folder.name for folder in data.iterdir()} == {"how2sign", "youtube_asl", "openasl", "phoenix14t", "mine"}
+    made = {folder.name for folder in data.iterdir() if (folder / "annotation.train.json").is_file()}
+    assert made == {"how2sign", "youtube_asl", "youtube_asl_captions", "openasl", "phoenix14t", "mine"}
     out = empty_lab.shell(shell_block("docs/importing.md", "--group-by video-id"))
     assert "own reference" in out
     shutil.rmtree(data / "mine")
@@ -250,7 +252,7 @@ def test_recipes(empty_lab: Lab) -> None:
         shell_block("docs/recipes.md", "recipes list"), shell_block("docs/recipes.md", "recipes explain lora")
     )
     assert "mine.yaml: no error" in out
-    assert "train.micro_batch_size" in out
+    assert "generate.batch_size" in out
     (empty_lab.folder / "mine.yaml").unlink()
     write_sign_llava_configs(empty_lab.folder)
     empty_lab.shell(shell_block("docs/recipes.md", "recipes import"))
