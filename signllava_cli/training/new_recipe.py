@@ -4,10 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.model.gpus import GPU
 from signllava_cli.model.llm import load_tokenizer, read_llm_config
 from signllava_cli.prepare.dataset_folder import list_splits, list_streams
@@ -160,20 +161,21 @@ def _examine_dataset(request: RecipeRequest) -> _Dataset:
         )
     sizes: dict[str, int] = {}
     for split in splits:
-        index = open_index(request.root, split, {name: locations[name] for name in names} if split == train else {})
+        there = list_streams(request.root, split)
+        index = open_index(request.root, split, {name: there[name] for name in names if name in there})
         sizes[split] = len(index)
         if split == train:
             widths = {name: _find_width(name, index.widths(name).tolist()) for name in names}
-            has_all = [index.frame_counts(name) > 0 for name in names]
-            num_incomplete = len(index) - int(sum(all(each) for each in zip(*has_all, strict=True)))
+            has_all = np.all([index.frame_counts(name) > 0 for name in names], axis=0)
+            num_incomplete = int((~has_all).sum())
     return _Dataset(sizes, widths, num_incomplete)
 
 
 def _find_width(name: str, widths: list[int]) -> int:
     counts = Counter(width for width in widths if width > 0)
     if len(counts) != 1:
-        found = ", ".join(f"{width} ({count} clips)" for width, count in counts.most_common(5)) or "none"
-        raise UserError(f"Stream {name} has no single width: {found}; `signllava prepare check` names the clips.")
+        found = ", ".join(f"{width} ({format_count(count, 'clip')})" for width, count in counts.most_common(5))
+        raise UserError(f"Stream {name} has no single width: {found or 'none'}; `signllava prepare check` names the clips.")
     return next(iter(counts))
 
 
@@ -204,9 +206,7 @@ def _values(request: RecipeRequest, dataset: _Dataset) -> dict[str, object]:
         "train": _yaml(splits[0]),
         "dev": _yaml(dev),
         "missing": "skip" if dataset.num_incomplete else "error",
-        "missing_reason": f"{dataset.num_incomplete} clips of {splits[0]} lack a stream"
-        if dataset.num_incomplete
-        else "no clip lacks a stream; a later one that does is an error",
+        "missing_reason": _missing_reason(dataset.num_incomplete, splits[0]),
         "max_seq_len": MAX_SEQ_LEN,
         "num_workers": min(MAX_WORKERS, cpu_cores()) if on_gpu else 0,
         "stage_sections": FINETUNE_SECTIONS.format(projector=_yaml(request.projector or "")) if is_finetune else "",
@@ -219,6 +219,12 @@ def _values(request: RecipeRequest, dataset: _Dataset) -> dict[str, object]:
         "torch_compile": "true" if on_gpu else "false",
         "test": _yaml("test" if "test" in splits else dev),
     }
+
+
+def _missing_reason(num_incomplete: int, train: str) -> str:
+    if not num_incomplete:
+        return f"no clip of {train} lacks a stream; one that does is an error"
+    return f"{format_count(num_incomplete, 'clip')} of {train} without all streams"
 
 
 def _batch_values(request: RecipeRequest, estimate: TrainingEstimate) -> dict[str, object]:

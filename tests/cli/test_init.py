@@ -55,7 +55,7 @@ def test_a_new_finetune_recipe_fits_the_memory_of_the_gpu(
     [
         ([], "--data is missing, and there is no terminal"),
         (["--data", "/nowhere"], "No data folder at /nowhere"),
-        (["--data", "{corpus}", "--streams", "video"], "has no stream video of split train; it has mae, pose, sign2vec"),
+        (["--data", "{corpus}", "--streams", "video"], "has no stream video of split train; it has mae, pose"),
         (["--data", "{corpus}", "--gpu", "abacus"], "--gpu abacus: unknown"),
     ],
 )

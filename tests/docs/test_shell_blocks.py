@@ -14,7 +14,7 @@ from doc_pages import PAGES, ROOT, ShellBlock, name_of, shell_blocks, signllava_
 from signllava_cli.cli.main import app
 from signllava_cli.recipe.descriptions import general_key, list_sections, settings_by_key
 
-REASON = re.compile(r"needs (a GPU|the network|licensed data|SLURM|several machines|a running server)\b")
+REASON = re.compile(r"needs (a GPU|the network|licensed data|SLURM|several machines|a running server|hours)\b")
 BLOCKS = [block for page in PAGES for block in shell_blocks(page)]
 # Pages whose fenced blocks a test of their own runs, all of them.
 RUN_WHOLE = {"docs/extending.md": "tests/test_extending.py"}
