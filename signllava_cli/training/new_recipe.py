@@ -175,7 +175,9 @@ def _find_width(name: str, widths: list[int]) -> int:
     counts = Counter(width for width in widths if width > 0)
     if len(counts) != 1:
         found = ", ".join(f"{width} ({format_count(count, 'clip')})" for width, count in counts.most_common(5))
-        raise UserError(f"Stream {name} has no single width: {found or 'none'}; `signllava prepare check` names the clips.")
+        raise UserError(
+            f"Stream {name} has no single width: {found or 'none'}; `signllava prepare check` names the clips."
+        )
     return next(iter(counts))
 
 
