@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import psutil
 
 from signllava_cli.console import info
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, escape_unprintable
 
 Result = TypeVar("Result")
 
@@ -127,7 +127,9 @@ def call_in_child(function: Callable[..., Result], *args: Any) -> Result:
         process.join()
         file = os.fsdecode(current_file[:].rstrip(b"\0"))
         code = process.exitcode or 0
-        raise ReadCrash(f"{file or 'A file'}: {describe_crash(code)}; replace or remove it.", code) from None
+        raise ReadCrash(
+            f"{escape_unprintable(file) or 'A file'}: {describe_crash(code)}; replace or remove it.", code
+        ) from None
     finally:
         receiving.close()
         process.kill()

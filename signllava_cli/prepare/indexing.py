@@ -19,7 +19,8 @@ import pyarrow as pa
 from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
-from signllava_cli.data.index import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY, Index, file_fingerprint
+from signllava_cli.data.index import Index, file_fingerprint
+from signllava_cli.data.index_validation import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY
 from signllava_cli.data.shard import HDF5_ERRORS, LAYOUT, StoredClip, list_shard, read_layout
 from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files

@@ -4,7 +4,9 @@ import io
 import json
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -141,3 +143,53 @@ def _written(write: Callable[[io.BytesIO], object]) -> bytes:
     buffer = io.BytesIO()
     write(buffer)
     return buffer.getvalue()
+
+
+def index_seeds(root: Path) -> tuple[bytes, ...]:
+    """The index of a dataset of one recording, which is written to `root`."""
+    from signllava_cli.data.stream_files import DefaultLocation
+    from signllava_cli.files import write_json
+    from signllava_cli.prepare.dataset_writer import write_stream
+    from signllava_cli.prepare.indexing import index_file, open_index
+
+    clip = {"translation": "A clip.", "paraphrases": ["The clip."], "keywords": ["clip"], "start": 0.0, "end": 1.0}
+    write_json(root / "annotation.dev.json", {"rec": {"clip_order": ["a", "b"], "a": clip, "b": clip}})
+    write_stream(root, "dev", "mae", {"rec": {"a": FRAMES, "b": FRAMES}}, 1)
+    open_index(root, "dev", {"mae": DefaultLocation()})
+    return (index_file(root, "dev").read_bytes(),)
+
+
+def checkpoint_seeds(folder: Path) -> tuple[bytes, ...]:
+    """The projector.safetensors of a checkpoint, whose other files are written to `folder`."""
+    from safetensors.torch import save
+    from torch import nn
+
+    from signllava_cli.data.chat_turns import ChatTurns
+    from signllava_cli.files import write_json, write_text
+    from signllava_cli.recipe import build_recipe
+
+    recipe = build_recipe({"streams": {"mae": {"width": 4}}})
+    turns = asdict(ChatTurns("before", "after", 2))
+    config = {"stage": "pretrain", "step": 1, "llm": {"path": "x"}, "turns": turns, "data": "", "versions": {}}
+    write_json(folder / "config.json", {**config, "format": "signllava-checkpoint-1"})
+    write_json(folder / "progress.json", {"step": 1})
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    layer = nn.Linear(4, 8)
+    tensors = {"mae.layers.0.weight": layer.weight, "mae.layers.0.bias": layer.bias}
+    metadata = {"format": "signllava-checkpoint-1", "widths": {"mae": 4}, "inputs": {"mae": {"stack": 2}}}
+    return (save({name: tensor.detach() for name, tensor in tensors.items()}, {"signllava": json.dumps(metadata)}),)
+
+
+def states_seeds() -> tuple[bytes, ...]:
+    """Checkpoint files of Sign_LLaVA: PyTorch's zip files and its older format."""
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(4, 8)
+    tensors = {f"model.mae_projector.0.{name}": tensor.detach() for name, tensor in layer.named_parameters()}
+    states = {"module": OrderedDict(tensors), "global_steps": 3, "optimizer": None}
+    return (
+        _written(lambda file: torch.save(states, file)),
+        _written(lambda file: torch.save({name: tensor.half() for name, tensor in tensors.items()}, file)),
+        _written(lambda file: torch.save(tensors, file, _use_new_zipfile_serialization=False)),
+    )
