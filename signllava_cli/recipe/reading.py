@@ -1,6 +1,6 @@
 """Reads a recipe from a YAML file and `key=value` overrides; reports all of its errors at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
-        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if duplicates:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {duplicates[0]}", node.start_mark)
+        seen: set[Any] = set()
+        for key in keys:
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {key}", node.start_mark)
+            seen.update({key} if isinstance(key, Hashable) else ())
         return super().construct_mapping(node, deep)
 
 
