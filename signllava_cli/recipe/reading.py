@@ -14,6 +14,9 @@ from signllava_cli.recipe.shipped import find_recipe
 from signllava_cli.recipe.sign_llava_tables import sections_in
 
 
+MAX_YAML_BYTES = 1 << 20  # PyYAML reads some 100 kB a second
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's safe loader, except that a duplicate key is an error instead of an overwrite."""
 
@@ -52,9 +55,11 @@ def read_yaml(file: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        UserError: it is not YAML, or has a duplicate key.
+        UserError: it cannot be read, is not YAML, has a duplicate key, or is too large to be written by a person.
     """
     try:
+        if (size := file.stat().st_size) > MAX_YAML_BYTES:
+            raise UserError(f"{file} has {size:,} bytes, which is too large for a configuration; name another file.")
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2026-13-01, bytes
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None

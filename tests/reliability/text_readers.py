@@ -19,6 +19,7 @@ from signllava_cli.recipe import read_recipe
 from signllava_cli.recipe.shipped import find_recipe
 from signllava_cli.recipe.sign_llava_import import import_recipe
 
+MAX_ARGUMENT = 1 << 17  # characters of an argument on Linux
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -102,7 +103,7 @@ CSV_SYSTEM = b'uid,text\nrec1/a,a garden\nb,"my ""sister"", visits"\nrec2/c,we e
 def recipe_with_settings(file: Path) -> None:
     """Each line of the file is a `--set`."""
     text = file.read_bytes().decode("utf-8", errors="surrogateescape")
-    read_recipe("toy/tiny_pretrain", [line for line in text.split("\n") if line])
+    read_recipe("toy/tiny_pretrain", [line[:MAX_ARGUMENT] for line in text.split("\n") if line])
 
 
 def import_sign_llava(file: Path) -> None:
@@ -132,7 +133,7 @@ def checked_annotation(file: Path) -> None:
 
 
 def keywords(file: Path) -> None:
-    command("prepare", "keywords", file.parent, "--split", "dev", "--dry-run")
+    command("prepare", "keywords", file.parent, "--split", "dev", "--dry-run", "--min-count", 1)
 
 
 def shard_map(file: Path) -> None:
