@@ -158,10 +158,10 @@ def _child(
     writing: int,
     known: set[str],
 ) -> None:
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (strict: text that no terminal can show fails)
     if reader.seeds:  # imports modules, which need memory
         with suppress(Exception):
             reader.read(_write(reader, reader.seeds[0], folder))
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (strict: text that no terminal can show fails)
     for number in numbers:
         shared[:8] = number.to_bytes(8, "little")
         content = make_input(number)

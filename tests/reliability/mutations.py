@@ -1,5 +1,6 @@
 """Makes bad inputs from valid ones: bytes, JSON values and tables, each a function of a seed and a number."""
 
+import copy
 import json
 import random
 import re
@@ -115,7 +116,7 @@ def _mutate_at_random(value: Any, rng: random.Random) -> Any:
         else:
             value[index] = _mutate_at_random(value[index], rng)
         return value
-    return rng.choice(VALUES)
+    return copy.deepcopy(rng.choice(VALUES))
 
 
 def mutate_cells(content: bytes, separator: str, rng: random.Random) -> bytes:

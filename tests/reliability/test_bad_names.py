@@ -68,6 +68,7 @@ def test_a_file_name_gives_a_result_or_one_line(
     record_property("commands", len(trials))
 
 
+@pytest.mark.reliability("Bad input", "every command takes odd file names, or refuses them in one line")
 def test_a_table_in_a_folder_that_is_not_utf8_is_imported_and_scored(signllava: Command, tmp_path: Path) -> None:
     """JSON names the folder by an escape, from which Python makes the name again."""
     folder = tmp_path / NAMES["not UTF-8"]

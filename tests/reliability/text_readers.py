@@ -8,8 +8,11 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from fuzzing import Reader
 from mutations import MakeInput, bytes_inputs, json_inputs, lines_inputs, table_inputs, yaml_inputs
@@ -32,9 +35,14 @@ class FuzzedReader:
     weight: float = 1.0
 
 
+@cache
+def _command_line() -> Callable[..., object]:
+    return typer.main.get_command(app)  # takes longer than most inputs
+
+
 def command(*words: object) -> None:
     """Run the command in this process; its errors are raised."""
-    app([str(word) for word in words], standalone_mode=False)
+    _command_line()([str(word) for word in words], standalone_mode=False)
 
 
 def as_json(value: Any) -> bytes:
