@@ -2,12 +2,14 @@
 
 It has one row per clip, in dataset order: names, position, texts, times, and for each stream the file, the HDF5
 group, the number of frames, the width and the byte offset of the frames. Its metadata records the size and
-modification time of every source file, so that a stale index is detected. `prepare/indexing.py` writes it.
+modification time of every source file, so that a stale index is detected, and a checksum, so that a damaged one is.
+`prepare/indexing.py` writes it.
 """
 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +23,10 @@ from signllava_cli.data.annotations import Clip, ContextBound, annotation_file
 from signllava_cli.data.stream_files import StreamLocation, find_metadata
 from signllava_cli.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 STREAM_COLUMNS = ("frames", "width", "file", "group", "offset")
 # Keys of the metadata in the schema of the table.
-HEAD, VOCABULARY = b"signllava index", b"signllava vocabulary"
+HEAD, VOCABULARY, CHECKSUM = b"signllava index", b"signllava vocabulary", b"signllava checksum"
 
 
 class Index:
@@ -45,6 +47,8 @@ class Index:
             self._head: dict[str, Any] = json.loads(self._table.schema.metadata[HEAD])
             if self._head["format"] != FORMAT:
                 raise ValueError(f"format {self._head['format']}, expected {FORMAT}")
+            if self._table.schema.metadata[CHECKSUM] != compute_checksum(self._table):
+                raise ValueError("damaged")
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise UserError(
                 f"{file} is not a valid index ({error}); remove it: the next command rebuilds it."
@@ -239,6 +243,23 @@ class Clips(Sequence[Clip]):
 
     def __iter__(self) -> Iterator[Clip]:
         return (self._index.clip(int(row)) for row in self.rows)
+
+
+def compute_checksum(table: Any) -> bytes:
+    """CRC-32 of the columns and the metadata of an index, as hexadecimal digits.
+
+    `table`: as it is read from a file, because buffers are padded when they are written.
+    """
+    metadata = table.schema.metadata
+    checksum = zlib.crc32(
+        metadata[HEAD]
+        + metadata[VOCABULARY]
+        + repr([*zip(table.schema.names, table.schema.types, strict=True)]).encode()
+    )
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        for buffer in filter(None, chunk.buffers()):
+            checksum = zlib.crc32(buffer, checksum)
+    return f"{checksum:08x}".encode()
 
 
 def file_fingerprint(file: Path, root: Path) -> dict[str, Any]:

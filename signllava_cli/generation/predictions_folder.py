@@ -19,7 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.files import acquire_lock, exclusive_access, read_json, reject_duplicate_keys, write_json, write_text
+from signllava_cli.files import (
+    acquire_lock,
+    exclusive_access,
+    read_json,
+    reject_duplicate_keys,
+    write_json,
+    write_text,
+)
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
 

@@ -82,7 +82,9 @@ def test_tables_are_known_by_their_suffix_in_any_case(signllava: Command, tmp_pa
     upper, tabs = tmp_path / "h2.CSV", tmp_path / "h3.tsv"
     upper.write_text(table.read_text())
     tabs.write_text(table.read_text().replace(",", "\t"))
-    scores = [score(signllava, tmp_path, file, "--references", predictions)["scores"] for file in (table, upper, tabs)]
+    scores = [
+        score(signllava, tmp_path, file, "--references", predictions)["scores"] for file in (table, upper, tabs)
+    ]
     assert scores[0] == scores[1] == scores[2]
     json_file = write_sign_llava_json(tmp_path / "s.JSON")
     assert score(signllava, tmp_path, json_file)["scores"] == scores[0]

@@ -15,7 +15,12 @@ NAMES = {"not UTF-8": os.fsdecode(b"caf\xe9 \xff"), "line break": "a\nb\x1b[31m\
 
 def commands(name: str, folder: Path) -> list[Sequence[object]]:
     """Commands that read or write a file or folder `name`; those of a file name that the disk accepts find it."""
-    data, table, system, gold = folder / name, folder / f"{name}.csv", folder / f"{name}.tsv", folder / f"{name}.jsonl"
+    data, table, system, gold = (
+        folder / name,
+        folder / f"{name}.csv",
+        folder / f"{name}.tsv",
+        folder / f"{name}.jsonl",
+    )
     recipe, texts = folder / f"{name}.yaml", folder / f"{name}.txt"
     if len(name) < 250:
         data.mkdir()
@@ -51,7 +56,11 @@ def commands(name: str, folder: Path) -> list[Sequence[object]]:
 @pytest.mark.reliability("Bad input", "every command takes odd file names, or refuses them in one line")
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_file_name_gives_a_result_or_one_line(
-    kind: str, signllava: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+    kind: str,
+    signllava: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     trials = commands(NAMES[kind], tmp_path)
@@ -74,7 +83,9 @@ def test_a_table_in_a_folder_that_is_not_utf8_is_imported_and_scored(signllava: 
     folder = tmp_path / NAMES["not UTF-8"]
     folder.mkdir()
     (folder / "dev.csv").write_bytes(TABLE)
-    assert signllava("prepare", "csv", "--annotations", folder / "dev.csv", "--split", "dev", "--out", folder).code == 0
+    assert (
+        signllava("prepare", "csv", "--annotations", folder / "dev.csv", "--split", "dev", "--out", folder).code == 0
+    )
     report = json.loads((folder / "import.dev.json").read_text())
     assert report["files"][0]["file"] == str(folder / "dev.csv")
     (folder / "predictions.jsonl").write_bytes(as_lines(PREDICTIONS))

@@ -16,7 +16,7 @@ from mutations import large_inputs
 from text_readers import TEXT_READERS
 
 RecordProperty = Callable[[str, object], None]
-INPUTS = 60_000  # of all readers in the drills
+INPUTS = 100_000  # of all readers in the drills
 FEW_INPUTS = 1_500  # in `make test`
 WEIGHT = sum(each.weight for each in TEXT_READERS.values())
 PROMISE = "a damaged or hostile text file gives a result or an error of one line, in bounded time and memory"
@@ -75,11 +75,17 @@ def test_large_inputs(name: str, folder: Path, record_property: RecordProperty) 
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
-    lambda values: st.lists(values, max_size=3)
-    | st.dictionaries(st.sampled_from(["clip_order", "a", "translation", "hypothesis", "step"]) | st.text(), values, max_size=4),
+    lambda values: (
+        st.lists(values, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["clip_order", "a", "translation", "hypothesis", "step"]) | st.text(), values, max_size=4
+        )
+    ),
     max_leaves=12,
 )
-JSON_READERS = [name for name, each in TEXT_READERS.items() if each.reader.file_name.endswith((".json", ".jsonl", ".yaml"))]
+JSON_READERS = [
+    name for name, each in TEXT_READERS.items() if each.reader.file_name.endswith((".json", ".jsonl", ".yaml"))
+]
 
 
 @FUZZ
@@ -88,7 +94,13 @@ JSON_READERS = [name for name, each in TEXT_READERS.items() if each.reader.file_
 def test_any_json_value(name: str, folder: Path, record_property: RecordProperty) -> None:
     reader, contents = TEXT_READERS[name].reader, list[bytes]()
 
-    @settings(max_examples=scaled(300), derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=scaled(300),
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(JSON_VALUES)
     def collect(value: object) -> None:
         contents.append(json.dumps(value).encode())
@@ -101,4 +113,3 @@ def test_any_json_value(name: str, folder: Path, record_property: RecordProperty
 @pytest.mark.parametrize("name", sorted(path.name for path in CASES.glob("*") if path.name in TEXT_READERS))
 def test_inputs_that_once_failed(name: str, folder: Path, record_property: RecordProperty) -> None:
     record_property("cases", replay(TEXT_READERS[name].reader, folder))
-
