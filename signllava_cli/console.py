@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from signllava_cli.errors import escape_unprintable
+
 PLAIN_LINE_SECONDS = 10.0
 PLAIN_WIDTH = 160  # characters of a table in a file or pipe
 
@@ -40,7 +42,8 @@ _log: Console | None = None
 
 
 def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
-    """Print one line, and write it to the run's log when one is open."""
+    """Print one line, and write it to the run's log when one is open; unprintable characters are escaped."""
+    message = escape_unprintable(message)
     (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
     if _log is not None:
         _log.print(time.strftime("%Y-%m-%d %H:%M:%S"), message, markup=False)
@@ -51,18 +54,20 @@ def warning(message: str, all_ranks: bool = False) -> None:
     info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
 
 
-def error(message: str) -> None:
-    """Print an error on stderr, on any rank."""
-    stderr_console.print(f"error: {message}", style="bold red", markup=False)
+def error(message: str, *details: str) -> None:
+    """Print an error on stderr, on any rank: one line, and those of `details`; unprintable characters are escaped."""
+    lines = map(escape_unprintable, (f"error: {message}", *details))
+    stderr_console.print("\n".join(lines), style="bold red", markup=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; the first column is aligned left, the others right."""
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(escape_unprintable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # Text, because a name may look like rich's markup
+        # Text, because a name may look like rich's markup
+        table.add_row(*(Text(escape_unprintable(str(cell))) for cell in row))
     for console in (stdout_console, _log):
         if console is not None:
             console.print(table)

@@ -137,7 +137,8 @@ def _table_options(table: Path) -> list[str]:
 def _run_command(words: list[str], commands: list[str]) -> None:
     command = shlex.join(["signllava", *words])
     commands.append(command)
-    info(f"\n$ {command}", style="bold cyan")
+    info("")
+    info(f"$ {command}", style="bold cyan")
     flush()
     try:
         code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode

@@ -2,7 +2,8 @@
 
 It has one row per clip, in dataset order: names, position, texts, times, and for each stream the file, the HDF5
 group, the number of frames, the width and the byte offset of the frames. Its metadata records the size and
-modification time of every source file, so that a stale index is detected. `prepare/indexing.py` writes it.
+modification time of every source file, so that a stale index is detected, and a checksum, so that a damaged one is.
+`prepare/indexing.py` writes it.
 """
 
 import hashlib

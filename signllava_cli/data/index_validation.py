@@ -1,6 +1,7 @@
 """Checks an index before it is used: Arrow believes the offsets in a file, and a wrong one crashes the process."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,10 @@ import pyarrow as pa
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-FORMAT = 3
+FORMAT = 4
 STREAM_COLUMNS = ("frames", "width", "file", "group", "offset")
 # Keys of the metadata in the schema of the table.
-HEAD, VOCABULARY = b"signllava index", b"signllava vocabulary"
+HEAD, VOCABULARY, CHECKSUM = b"signllava index", b"signllava vocabulary", b"signllava checksum"
 
 _TEXT = pa.large_string()
 _COLUMN_TYPES = {
@@ -90,6 +91,8 @@ def require_valid(table: Any, head: Mapping[str, Any]) -> None:
         limits |= {"file": (-1, len(stream["files"])), "group": (-1, len(stream["groups"]))}
         for column, (first, end) in limits.items():
             _require_range(table.column(f"{name}/{column}"), first, end)
+    if table.schema.metadata[CHECKSUM] != compute_checksum(table):
+        raise ValueError("damaged")
 
 
 def _require_range(column: Any, first: int, end: int | None) -> None:
@@ -101,3 +104,20 @@ def _require_range(column: Any, first: int, end: int | None) -> None:
 def _numbers(chunk: Any) -> np.ndarray:
     dtype = np.dtype(chunk.type.to_pandas_dtype())
     return np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset : chunk.offset + len(chunk)]
+
+
+def compute_checksum(table: Any) -> bytes:
+    """CRC-32 of the columns and the metadata of an index, as hexadecimal digits.
+
+    `table`: as it is read from a file, because buffers are padded when they are written.
+    """
+    metadata = table.schema.metadata
+    checksum = zlib.crc32(
+        metadata[HEAD]
+        + metadata[VOCABULARY]
+        + repr([*zip(table.schema.names, table.schema.types, strict=True)]).encode()
+    )
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        for buffer in filter(None, chunk.buffers()):
+            checksum = zlib.crc32(buffer, checksum)
+    return f"{checksum:08x}".encode()

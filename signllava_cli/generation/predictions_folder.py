@@ -19,7 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.files import acquire_lock, exclusive_access, read_json, write_json, write_text
+from signllava_cli.files import (
+    acquire_lock,
+    exclusive_access,
+    read_json,
+    reject_duplicate_keys,
+    write_json,
+    write_text,
+)
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
 
@@ -56,7 +63,7 @@ def iterate_predictions(file: Path) -> Iterator[Prediction]:
     Raises:
         UserError: the file is missing, or a line is not a prediction.
     """
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         yield from read_sign_llava_json(file).rows
         return
     try:
@@ -72,10 +79,13 @@ def _parse_lines(file: Path, lines: Iterable[str]) -> Iterator[Prediction]:
     for number, line in enumerate(lines, start=1):
         try:
             row = LINE.validate_json(line, strict=True)
+            json.loads(line, object_pairs_hook=reject_duplicate_keys)  # pydantic would keep the last value
         except ValidationError as invalid:
             first_error = invalid.errors()[0]
             key = ".".join(str(part) for part in first_error["loc"])
             raise UserError(f"{file}, line {number}: not a prediction ({key} {first_error['msg']}).") from None
+        except ValueError as duplicate:
+            raise UserError(f"{file}, line {number}: not a prediction ({duplicate}); remove one.") from None
         yield row
 
 

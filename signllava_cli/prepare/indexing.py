@@ -20,7 +20,14 @@ from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
 from signllava_cli.data.index import Index, file_fingerprint
-from signllava_cli.data.index_validation import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY
+from signllava_cli.data.index_validation import (
+    CHECKSUM,
+    FORMAT,
+    HEAD,
+    STREAM_COLUMNS,
+    VOCABULARY,
+    compute_checksum,
+)
 from signllava_cli.data.shard import HDF5_ERRORS, LAYOUT, StoredClip, list_shard, read_layout
 from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
@@ -28,7 +35,7 @@ from signllava_cli.data.words import is_placeholder, words
 from signllava_cli.errors import UserError, first_line, format_count, summarize_names
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file, exclusive_access, sha256_file
 from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, submit_all
-from signllava_cli.recipe import Data, Stream
+from signllava_cli.recipe import Data, Stream, is_unicode
 
 NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a shard that are hashed, and their size
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
@@ -78,7 +85,13 @@ def open_split(data: Data, streams: Mapping[str, Stream], split: str) -> Split:
 
 
 def index_file(root: Path, split: str) -> Path:
-    """`index.{split}.arrow` in the dataset folder, or in the user's cache if the folder is read-only."""
+    """`index.{split}.arrow` in the dataset folder, or in the user's cache if the folder is read-only.
+
+    Raises:
+        UserError: the name of the folder is not UTF-8, which Arrow needs.
+    """
+    if not is_unicode(str(root.absolute())):
+        raise UserError(f"{root}: the name of a dataset folder must be UTF-8; rename it.")
     if os.access(root, os.W_OK):
         return root / f"index.{split}.arrow"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -126,6 +139,9 @@ def _build_index(
     table = pa.table(columns).replace_schema_metadata(metadata)
     with atomic_file(file) as temporary:
         _write_arrow(temporary, table)
+        with pa.memory_map(str(temporary)) as source:
+            checksum = compute_checksum(pa.ipc.open_file(source).read_all())
+        _write_arrow(temporary, table.replace_schema_metadata({**metadata, CHECKSUM: checksum}))
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - start_time
     stream_names = f"streams {', '.join(head)}" if head else "no streams"

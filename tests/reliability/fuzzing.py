@@ -16,8 +16,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -159,6 +159,9 @@ def _child(
     known: set[str],
 ) -> None:
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (strict: text that no terminal can show fails)
+    if reader.seeds:  # imports modules, which need memory
+        with suppress(Exception):
+            reader.read(_write(reader, reader.seeds[0], folder))
     for number in numbers:
         shared[:8] = number.to_bytes(8, "little")
         content = make_input(number)
@@ -174,13 +177,14 @@ def _child(
 
 def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] | None:
     """The kind and the details of what went wrong, if anything did."""
-    file = folder / reader.file_name
-    file.write_bytes(content)
+    file = _write(reader, content, folder)
     try:
         with _limits(reader, len(content)):
             reader.read(file)
     except UserError as error:
-        return check_message(str(error))
+        return check_message(error.lines)
+    except OSError as error:
+        return None if error.filename is not None else _describe(error, "OSError without a file")
     except TooSlow as error:
         return _describe(error, f"more than {reader.seconds:g} s of CPU time")
     except Exception as error:
@@ -188,14 +192,21 @@ def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] |
     return None
 
 
-def check_message(message: str) -> tuple[str, str] | None:
-    """What is wrong with the message of a `UserError`, if anything."""
-    if not message.strip():
+def _write(reader: Reader, content: bytes, folder: Path) -> Path:
+    file = folder / reader.file_name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def check_message(lines: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong with the lines of a `UserError`, if anything."""
+    if not lines or not lines[0].strip():
         return "an error without a message", ""
-    if len(message.splitlines()) > 1:
-        return "a message of several lines", repr(message)
-    if len(message) > 20_000:
-        return "a very long message", f"{message[:200]!r}... of {len(message)} characters"
+    if any(not line.isprintable() for line in lines):
+        return "a message with unprintable characters", repr(lines)
+    if any(len(line) > 5_000 for line in lines):
+        return "a very long message", f"of {max(map(len, lines))} characters"
     return None
 
 

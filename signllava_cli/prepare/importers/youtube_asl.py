@@ -29,7 +29,7 @@ def youtube_asl_rows(path: Path, fps: float | None, file_of: dict[str, Path]) ->
     """
     if fps is not None and not 0 < fps < 1000:
         raise UserError(f"--fps {fps:g}: expected frames per second, such as 29.97.")
-    if path.is_dir() or path.suffix == ".vtt":
+    if path.is_dir() or path.suffix.lower() == ".vtt":
         yield from read_captions(youtube_asl_files(path), fps, file_of)
     elif fps is not None:
         raise UserError(f"--fps is for .vtt captions, but {path} is a table with frame numbers; omit this option.")

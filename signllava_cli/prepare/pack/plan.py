@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from signllava_cli.console import progress
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
@@ -79,10 +81,13 @@ def read_plan(file: Path) -> PackPlan:
     """
     content = read_json(file)
     try:
-        fingerprint = PackFingerprint(**content["fingerprint"])
-        return PackPlan(fingerprint, int(content["width"]), content["layout"], dict(content["shard_of"]))
-    except (KeyError, TypeError, ValueError):
+        plan = TypeAdapter(PackPlan).validate_json(json.dumps(content), strict=True)
+        shards = sorted(set(plan.shard_of.values()))
+        if not shards or shards != list(range(len(shards))):
+            raise ValueError("its shards are not numbered from 0")
+    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         raise UserError(f"{file} is not a valid plan of `prepare pack`; give --overwrite to pack again.") from None
+    return plan
 
 
 def fingerprint_differences(planned: PackFingerprint, current: PackFingerprint) -> list[str]:
