@@ -24,6 +24,7 @@ from signllava_cli.prepare.pack.shard_writer import Shard, write_shard
 from signllava_cli.processes import BeforeFile, ReadCrash, block_signals, call_in_child, describe_crash, init_worker
 
 POLL_SECONDS = 0.2
+MAX_CRASHES = 8  # of clips of one file in one shard; then its other clips are skipped
 
 
 def write_shards(shards: Sequence[Shard], workers: int) -> None:
@@ -99,7 +100,7 @@ def _find_crashes(shards: Sequence[tuple[Shard, int]]) -> list[Shard]:
 
 
 def _find_crash(shard: Shard, num_done: int) -> dict[str, str]:
-    """The clip after the first `num_done` and the clips after it in its file, if reading it crashes a process."""
+    """The clip after the first `num_done` if reading it crashes a process; at last all clips after it in its file."""
     remaining = list(shard.clips)[num_done:]
     if not remaining or remaining[0] in shard.crashes:
         return {}
@@ -108,7 +109,11 @@ def _find_crash(shard: Shard, num_done: int) -> dict[str, str]:
         call_in_child(_try_clip, source)
     except ReadCrash as error:
         if -error.code != signal.SIGKILL:
-            reason = f"{describe_crash(error.code)} (at clip {remaining[0]})"
+            reason = describe_crash(error.code)
+            num_crashes = 1 + sum(shard.clips[clip].file == source.file for clip in shard.crashes)
+            if num_crashes < MAX_CRASHES:
+                return {remaining[0]: reason}
+            reason = f"{reason}, like {num_crashes - 1} clips before it"
             return {clip: reason for clip in remaining if shard.clips[clip].file == source.file}
     return {}
 
