@@ -1,6 +1,6 @@
 """A damaged HDF5 file that crashes the HDF5 library costs its clips, not the command or the web app.
 
-`cases/hdf5/crash-1` is a damaged shard that a fuzz test found: with HDF5 2.0.0, reading `rec/b` is a segmentation fault.
+`cases/hdf5/crash-1` is a damaged shard that fuzzing found: with HDF5 2.0.0, reading `rec/b` is a segmentation fault.
 `endless-1` has an attribute from which the library never returns.
 """
 
