@@ -28,6 +28,7 @@ CASES = Path(__file__).parent / "cases"
 FACTOR = float(os.environ.get("SIGNLLAVA_FUZZ_INPUTS", "1"))
 MAX_FAILURES = 20  # of different kinds, that one run collects
 WALL_SECONDS = 120.0  # without progress: the reader sleeps or hangs in C code
+STARTING = 1 << 62  # instead of the number of an input, while the child imports modules
 PAGE = resource.getpagesize()
 
 
@@ -103,7 +104,7 @@ def _run_child(
     """Try `numbers` in a child process, add its failures, and return the number of the next input to try."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = mmap.mmap(-1, 8)  # the number of the current input
-    shared[:8] = numbers.start.to_bytes(8, "little")
+    shared[:8] = STARTING.to_bytes(8, "little")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -142,7 +143,7 @@ def _receive(reading: int, shared: mmap.mmap, child: int) -> tuple[str, bool]:
                 os.close(reading)
                 return received.decode(), is_stuck
             received += block
-        elif bytes(shared[:8]) != last:
+        elif bytes(shared[:8]) != last or last == STARTING.to_bytes(8, "little"):
             last, since = bytes(shared[:8]), time.monotonic()
         elif not is_stuck and time.monotonic() - since > WALL_SECONDS:
             os.kill(child, signal.SIGKILL)
@@ -242,5 +243,7 @@ def _write_case(reader: Reader, content: bytes) -> str:
     """Write `content` as a case for `replay`, and return its path."""
     file = CASES / reader.name / hashlib.sha256(content).hexdigest()[:12]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    return str(file)
+    known = [other for other in file.parent.iterdir() if other.read_bytes() == content]
+    if not known:
+        file.write_bytes(content)
+    return str((known or [file])[0])
