@@ -127,7 +127,7 @@ def _run_child(
     if status == 0:
         return numbers.stop
     what = f"no progress in {WALL_SECONDS:.0f} s" if is_stuck else f"the process died (status {status})"
-    case = _write_case(reader, make_input(current)) if current < numbers.stop else ""
+    case = write_case(reader, make_input(current)) if current < numbers.stop else ""
     failures.setdefault(what, Failure(reader.name, current, what, "", case))
     return current + 1
 
@@ -162,14 +162,14 @@ def _child(
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (strict: text that no terminal can show fails)
     if reader.seeds:  # imports modules, which need memory
         with suppress(Exception):
-            reader.read(_write(reader, reader.seeds[0], folder))
+            reader.read(write_input(reader, reader.seeds[0], folder))
     for number in numbers:
         shared[:8] = number.to_bytes(8, "little")
         content = make_input(number)
         problem = try_input(reader, content, folder)
         if problem is not None and problem[0] not in known:
             known.add(problem[0])
-            failure = Failure(reader.name, number, *problem, _write_case(reader, content))
+            failure = Failure(reader.name, number, *problem, write_case(reader, content))
             os.write(writing, (json.dumps(asdict(failure)) + "\n").encode())
             if len(known) >= MAX_FAILURES:
                 return
@@ -178,7 +178,7 @@ def _child(
 
 def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] | None:
     """The kind and the details of what went wrong, if anything did."""
-    file = _write(reader, content, folder)
+    file = write_input(reader, content, folder)
     try:
         with _limits(reader, len(content)):
             reader.read(file)
@@ -193,7 +193,7 @@ def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] |
     return None
 
 
-def _write(reader: Reader, content: bytes, folder: Path) -> Path:
+def write_input(reader: Reader, content: bytes, folder: Path) -> Path:
     file = folder / reader.file_name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -239,7 +239,7 @@ def _raise_too_slow(number: int, frame: FrameType | None) -> None:
     raise TooSlow
 
 
-def _write_case(reader: Reader, content: bytes) -> str:
+def write_case(reader: Reader, content: bytes) -> str:
     """Write `content` as a case for `replay`, and return its path."""
     file = CASES / reader.name / hashlib.sha256(content).hexdigest()[:12]
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ def as_lines(rows: Sequence[Any]) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-ANNOTATION = {
+ANNOTATION: dict[str, dict[str, Any]] = {
     "rec1": {
         "clip_order": ["a", "b"],
         "a": {
