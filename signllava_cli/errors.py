@@ -14,8 +14,8 @@ MAX_LINE = 4000  # characters of a line of a message
 class UserError(Exception):
     """An error that the user can fix: the message says what happened, where, and what to do.
 
-    `args`: the message, and further lines if the error lists several problems. In `lines` and `str()`, a line break of
-    a file name, or another unprintable character, is escaped, and the middle of a very long line is omitted.
+    `args`: the message, and further lines if the error lists several problems. In `lines` and `str()`, a line break
+    of a file name, or another unprintable character, is escaped, and the middle of a very long line is omitted.
     """
 
     exit_code = 2

@@ -16,7 +16,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]FILE...",
-            help="Predictions files or folders, Sign_LLaVA's JSON, CSV of uid,text; or a run. Files with one "
+            help="Predictions files or folders, Sign_LLaVA's JSON, CSV or TSV of uid and text; or a run. Files with one "
             "NAME are several seeds of one system.",
         ),
     ] = None,

@@ -30,7 +30,7 @@ VARIED_SETTINGS = {"context_source", "missing_context", "task", "seed", "ablate"
 
 
 def read_systems(arguments: Sequence[str], references: Path | None, missing: MissingPolicy) -> list[System]:
-    """The systems in files: our predictions files or folders, Sign_LLaVA's JSON, or tables (CSV, TSV) of uid and text.
+    """The systems in files: predictions files or folders, Sign_LLaVA's JSON, or tables (CSV, TSV) of uid and text.
 
     Args:
         arguments: `FILE`, or `NAME=FILE` with the name of the system; files of one name are runs of one system with

@@ -13,7 +13,8 @@ from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.shipped import find_recipe
 from signllava_cli.recipe.sign_llava_tables import sections_in
 
-
+# What PyYAML raises besides its own errors: of `!!int abc`, `!!timestamp x`, `!!bool x`, `!!int ""`
+YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError)
 MAX_YAML_BYTES = 1 << 20  # PyYAML reads some 100 kB a second
 
 
@@ -61,7 +62,7 @@ def read_yaml(file: Path) -> Any:
         if (size := file.stat().st_size) > MAX_YAML_BYTES:
             raise UserError(f"{file} has {size:,} bytes, which is too large for a configuration; name another file.")
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2026-13-01, bytes
+    except YAML_ERRORS as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -97,7 +98,7 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
         raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except YAML_ERRORS:
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
     section = config

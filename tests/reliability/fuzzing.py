@@ -28,6 +28,7 @@ CASES = Path(__file__).parent / "cases"
 FACTOR = float(os.environ.get("SIGNLLAVA_FUZZ_INPUTS", "1"))
 MAX_FAILURES = 20  # of different kinds, that one run collects
 WALL_SECONDS = 120.0  # without progress: the reader sleeps or hangs in C code
+STARTING = 1 << 62  # instead of the number of an input, while the child imports modules
 PAGE = resource.getpagesize()
 
 
@@ -103,7 +104,7 @@ def _run_child(
     """Try `numbers` in a child process, add its failures, and return the number of the next input to try."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = mmap.mmap(-1, 8)  # the number of the current input
-    shared[:8] = numbers.start.to_bytes(8, "little")
+    shared[:8] = STARTING.to_bytes(8, "little")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -126,7 +127,7 @@ def _run_child(
     if status == 0:
         return numbers.stop
     what = f"no progress in {WALL_SECONDS:.0f} s" if is_stuck else f"the process died (status {status})"
-    case = _write_case(reader, make_input(current)) if current < numbers.stop else ""
+    case = write_case(reader, make_input(current)) if current < numbers.stop else ""
     failures.setdefault(what, Failure(reader.name, current, what, "", case))
     return current + 1
 
@@ -142,7 +143,7 @@ def _receive(reading: int, shared: mmap.mmap, child: int) -> tuple[str, bool]:
                 os.close(reading)
                 return received.decode(), is_stuck
             received += block
-        elif bytes(shared[:8]) != last:
+        elif bytes(shared[:8]) != last or last == STARTING.to_bytes(8, "little"):
             last, since = bytes(shared[:8]), time.monotonic()
         elif not is_stuck and time.monotonic() - since > WALL_SECONDS:
             os.kill(child, signal.SIGKILL)
@@ -161,14 +162,14 @@ def _child(
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (strict: text that no terminal can show fails)
     if reader.seeds:  # imports modules, which need memory
         with suppress(Exception):
-            reader.read(_write(reader, reader.seeds[0], folder))
+            reader.read(write_input(reader, reader.seeds[0], folder))
     for number in numbers:
         shared[:8] = number.to_bytes(8, "little")
         content = make_input(number)
         problem = try_input(reader, content, folder)
         if problem is not None and problem[0] not in known:
             known.add(problem[0])
-            failure = Failure(reader.name, number, *problem, _write_case(reader, content))
+            failure = Failure(reader.name, number, *problem, write_case(reader, content))
             os.write(writing, (json.dumps(asdict(failure)) + "\n").encode())
             if len(known) >= MAX_FAILURES:
                 return
@@ -177,7 +178,7 @@ def _child(
 
 def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] | None:
     """The kind and the details of what went wrong, if anything did."""
-    file = _write(reader, content, folder)
+    file = write_input(reader, content, folder)
     try:
         with _limits(reader, len(content)):
             reader.read(file)
@@ -192,7 +193,7 @@ def try_input(reader: Reader, content: bytes, folder: Path) -> tuple[str, str] |
     return None
 
 
-def _write(reader: Reader, content: bytes, folder: Path) -> Path:
+def write_input(reader: Reader, content: bytes, folder: Path) -> Path:
     file = folder / reader.file_name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -238,9 +239,11 @@ def _raise_too_slow(number: int, frame: FrameType | None) -> None:
     raise TooSlow
 
 
-def _write_case(reader: Reader, content: bytes) -> str:
+def write_case(reader: Reader, content: bytes) -> str:
     """Write `content` as a case for `replay`, and return its path."""
     file = CASES / reader.name / hashlib.sha256(content).hexdigest()[:12]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    return str(file)
+    known = [other for other in file.parent.iterdir() if other.read_bytes() == content]
+    if not known:
+        file.write_bytes(content)
+    return str((known or [file])[0])

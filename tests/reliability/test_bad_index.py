@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fuzzing import Reader, fuzz_reader, replay, scaled
 from mutations import bytes_inputs
-from text_readers import ANNOTATION, as_json
+from text_seeds import ANNOTATION, as_json
 
 from signllava_cli.data.stream_files import DefaultLocation
 from signllava_cli.prepare.dataset_writer import write_stream

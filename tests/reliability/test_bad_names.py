@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Ended
-from text_readers import ANNOTATION, CSV_SYSTEM, PREDICTIONS, TABLE, as_json, as_lines
+from text_seeds import ANNOTATION, CSV_SYSTEM, PREDICTIONS, TABLE, as_json, as_lines
 
 Command = Callable[..., Ended]
 NAMES = {"not UTF-8": os.fsdecode(b"caf\xe9 \xff"), "line break": "a\nb\x1b[31m\tc", "300 characters": "x" * 300}

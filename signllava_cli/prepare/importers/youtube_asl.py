@@ -11,6 +11,8 @@ from signllava_cli.prepare.importers.table_reader import Row, read_table
 # The columns of the table without a header, by the names of the table with one.
 COLUMNS = ("Beg(s)", "Dur(s)", "YouTubeID", "StartFrame", "EndFrame", "FPS", "Caption", "State", "Keywords")
 
+MAX_DIGITS = 18  # of the number of a frame
+
 IDENTIFYING_COLUMNS = ("ClipID", "YouTubeID", "StartFrame", "EndFrame")
 
 
@@ -65,6 +67,6 @@ def _table_rows(file: Path) -> Iterator[SourceClip | RejectedRow]:
 
 def _make_clip_name(recording: str, first: str, last: str) -> str:
     """`{id}.{first:06d}-{last:06d}`; empty, which is invalid, if the frames are not numbers."""
-    if not (first.strip().isdecimal() and last.strip().isdecimal()):
+    if not all(frame.strip().isdecimal() and len(frame) <= MAX_DIGITS for frame in (first, last)):
         return ""
     return f"{recording.strip()}.{int(first):06d}-{int(last):06d}"
