@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from signllava_cli.errors import escape_unprintable
 from signllava_cli.redaction import redact
 
 PLAIN_LINE_SECONDS = 10.0
@@ -42,8 +43,8 @@ _log: Console | None = None
 
 
 def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
-    """Print one line, and write it to the run's log when one is open. Secrets in it are redacted."""
-    message = redact(message)
+    """Print one line, and write it to the run's log when one is open."""
+    message = _printable(message)
     (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
     _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), message)
 
@@ -53,18 +54,25 @@ def warning(message: str, all_ranks: bool = False) -> None:
     info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
 
 
-def error(message: str) -> None:
-    """Print an error on stderr, on any rank."""
-    stderr_console.print(f"error: {redact(message)}", style="bold red", markup=False)
+def error(message: str, *details: str) -> None:
+    """Print an error on stderr, on any rank: one line, and those of `details`."""
+    lines = map(_printable, (f"error: {message}", *details))
+    stderr_console.print("\n".join(lines), style="bold red", markup=False)
+
+
+def _printable(text: str) -> str:
+    """`text` with unprintable characters escaped and secrets redacted."""
+    return redact(escape_unprintable(text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; the first column is aligned left, the others right."""
-    table = Table(title=Text(redact(title)), title_justify="left", title_style="bold")
+    table = Table(title=Text(_printable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(redact(str(cell))) for cell in row))  # Text, because a name may look like rich's markup
+        # Text, because a name may look like rich's markup
+        table.add_row(*(Text(_printable(str(cell))) for cell in row))
     stdout_console.print(table)
     _print_to_log(table)
 

@@ -8,12 +8,25 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 MAX_NAMES = 5  # names listed in a message
+MAX_LINE = 4000  # characters of a line of a message
 
 
 class UserError(Exception):
-    """An error that the user can fix: the message says what happened, where, and what to do."""
+    """An error that the user can fix: the message says what happened, where, and what to do.
+
+    `args`: the message, and further lines if the error lists several problems. In `lines` and `str()`, a line break
+    of a file name, or another unprintable character, is escaped, and the middle of a very long line is omitted.
+    """
 
     exit_code = 2
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines to print."""
+        return [_shorten(escape_unprintable(line)) for line in self.args]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class RunStopped(Exception):
@@ -73,4 +86,12 @@ def summarize_names(names: Iterable[str], count: int | None = None) -> str:
 
 def escape_unprintable(text: str) -> str:
     """`text` with unprintable characters, such as terminal control codes, escaped as in Python literals."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _shorten(line: str) -> str:
+    """`line` without its middle if it is longer than `MAX_LINE`."""
+    half = MAX_LINE // 2
+    return line if len(line) <= MAX_LINE else f"{line[:half]} [...] {line[-half:]}"

@@ -29,7 +29,7 @@ def read_json(file: Path) -> dict[str, Any]:
         UserError: the file is missing, or does not hold a JSON object; the message names the file and the line.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_reject_duplicate_keys)
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -43,7 +43,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse duplicate keys, of which json would keep only the last: a recording or clip would be lost silently."""
     content = dict(pairs)
     if len(content) != len(pairs):
@@ -128,11 +128,13 @@ def require_own_file(path: Path) -> None:
 def write_text(path: Path, text: str, is_shared: bool = False) -> None:
     """Write a text file atomically; `is_shared` as in `atomic_file`.
 
+    What UTF-8 cannot encode is written as its escape, `\\udcff`: a byte of a file name that is not UTF-8.
+
     Raises:
         UserError: the disk is full or not writable.
     """
     with atomic_file(path, is_shared) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any, is_shared: bool = False) -> None:

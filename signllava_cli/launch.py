@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from signllava_cli.console import error, info
 from signllava_cli.errors import UserError, first_line, require_extra
 from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
-from signllava_cli.recipe import Launch, Recipe, Stage, require_stage, shipped_folder
+from signllava_cli.recipe import YAML_ERRORS, Launch, Recipe, Stage, require_stage, shipped_folder
 
 if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
@@ -140,7 +138,7 @@ def read_profile(file: Path) -> "ClusterConfig":
 
     try:
         profile = load_config_from_file(str(file))
-    except (ValueError, TypeError, AttributeError, OSError, yaml.YAMLError) as failure:
+    except (OSError, *YAML_ERRORS) as failure:
         raise UserError(f"{file} is not a launch profile: {' '.join(str(failure).split())}") from None
     if not isinstance(profile, ClusterConfig):
         raise UserError(

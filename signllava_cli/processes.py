@@ -8,13 +8,17 @@ tests/prepare/pack/test_workers.py tests both.
 """
 
 import contextlib
+import math
+import mmap
 import os
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -25,12 +29,14 @@ from typing import Any, TypeVar
 import psutil
 
 from signllava_cli.console import flush, info
-from signllava_cli.errors import RunStopped, UserError
+from signllava_cli.errors import RunStopped, UserError, escape_unprintable
 
 Result = TypeVar("Result")
 
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
+MAX_CPU_SECONDS = 120.0  # to read one file, or one clip of it
+MAX_PATH_BYTES = 4096  # of Linux
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Received signal -> the signal for children. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
 # already, and a second SIGINT would make them exit without saving.
@@ -90,6 +96,87 @@ def init_worker(parent_pid: int) -> None:
     threading.Thread(target=watch_parent, daemon=True).start()
 
 
+BeforeFile = Callable[[Path], None]
+
+
+class ReadCrash(UserError):
+    """Reading a file ended the process by a signal, or with this exit `code`."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def call_in_child(function: Callable[..., Result], *args: Any) -> Result:
+    """`function(before_file, *args)` in a forked process: a library may crash or hang on a damaged file.
+
+    `function` must call `before_file` with each file before it reads it, or a part of it, and must not use torch (see
+    the module's docstring).
+
+    Raises:
+        ReadCrash: the process was ended by a signal, or read for more than `MAX_CPU_SECONDS`; names the file.
+    """
+    context = get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    current_file = mmap.mmap(-1, MAX_PATH_BYTES)
+    process = context.Process(target=_call, args=(os.getpid(), sending, current_file, function, args), daemon=True)
+    with block_signals():
+        process.start()
+    sending.close()
+    try:
+        result, error = receiving.recv()
+    except EOFError:
+        process.join()
+        file = os.fsdecode(current_file[:].rstrip(b"\0"))
+        code = process.exitcode or 0
+        raise ReadCrash(
+            f"{escape_unprintable(file) or 'A file'}: {describe_crash(code)}; replace or remove it.", code
+        ) from None
+    finally:
+        receiving.close()
+        process.kill()
+        process.join()
+    if error is not None:
+        raise error
+    returned: Result = result
+    return returned
+
+
+def _call(
+    parent: int, connection: Any, current_file: mmap.mmap, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    def before_file(file: Path) -> None:
+        current_file[:] = os.fsencode(file)[:MAX_PATH_BYTES].ljust(MAX_PATH_BYTES, b"\0")
+        limit_cpu_time()
+
+    init_worker(parent)
+    message: tuple[Any, Exception | None]
+    try:
+        message = function(before_file, *args), None
+    except Exception as error:
+        if not isinstance(error, UserError):
+            error.add_note(traceback.format_exc())
+        message = None, error
+    connection.send(message)
+
+
+def describe_crash(code: int) -> str:
+    """How reading a file ended a process with this exit code, for a message."""
+    if -code == signal.SIGKILL:
+        return "the process that read it was killed, perhaps because memory ran out"
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    reason = f"takes more than {MAX_CPU_SECONDS:g} s" if -code == signal.SIGXCPU else f"crashes a process ({name})"
+    return f"it is damaged: reading it {reason}"
+
+
+def limit_cpu_time() -> None:
+    """Let SIGXCPU end this process unless this function is called again within `MAX_CPU_SECONDS` of CPU time."""
+    used = sum(os.times()[:2])
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(used + MAX_CPU_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
 def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run a command as `subprocess.run` does; signals are forwarded to it, and its end is awaited.
 
@@ -117,7 +204,8 @@ def run_signllava(words: Sequence[str], resume_hint: str = "run the same command
         RunStopped: a signal arrived; the command has saved its state.
     """
     command = shlex.join(["signllava", *words])
-    info(f"\n$ {command}", style="bold cyan")
+    info("")
+    info(f"$ {command}", style="bold cyan")
     flush()
     try:
         code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode

@@ -78,7 +78,7 @@ def run() -> None:
     try:
         code = app(standalone_mode=False)
     except UserError as error:
-        console.error(str(error))
+        console.error(*error.lines)
         code = error.exit_code
     except OSError as error:  # permission denied, disk full, name too long
         fix = ""

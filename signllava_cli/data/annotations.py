@@ -11,6 +11,9 @@ from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import read_json
 from signllava_cli.recipe import is_unicode
 
+DIGITS = frozenset("0123456789")
+MAX_SECONDS = 1e12  # a larger time is a mistake
+
 
 @dataclass(frozen=True)
 class ContextBound:
@@ -64,7 +67,11 @@ class Recording:
 
 def natural_sort_key(name: str) -> list[tuple[int, str]]:
     """The sort key of natural order, in which `clip9` comes before `clip10`."""
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"([0-9]+)", name)]
+    key = []
+    for part in re.split(r"([0-9]+)", name):
+        number = part.lstrip("0")  # not an int, which has at most 4300 digits
+        key.append((len(number), f"{number} {part}") if part[:1] in DIGITS else (-1, part))
+    return key
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -222,7 +229,7 @@ def _parse_strings(key: str, value: Any) -> tuple[str, ...]:
 def _parse_seconds(key: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_SECONDS:
         raise _InvalidEntry("clip-malformed", f"`{key}` is not a number of seconds")
     return float(value)
 

@@ -3,19 +3,26 @@
 Formats that can contain code (pickle) are refused.
 """
 
+import lzma
+import os
+import struct
 import tokenize
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import h5py
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from signllava_cli.data.array_size import require_size_in_file
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
+from signllava_cli.data.hdf5_attributes import read_attribute
 from signllava_cli.data.keypoints import (
     LAYOUT_DESCRIPTION,
     Normalization,
@@ -23,16 +30,21 @@ from signllava_cli.data.keypoints import (
     read_mediapipe_json,
     read_pose_file,
 )
-from signllava_cli.data.shard import read_layout
-from signllava_cli.errors import summarize_names
+from signllava_cli.data.shard import describe_excess, read_layout
+from signllava_cli.errors import first_line, summarize_names
 
 MAX_CACHED_FILES = 16
 
 
 class HDF5FileCache:
-    """Keeps the most recently used HDF5 files open. For one process; the `with` block closes them."""
+    """Keeps the most recently used HDF5 files open. For one process; the `with` block closes them.
 
-    def __init__(self) -> None:
+    Args:
+        before_file: called with a file before each access to it.
+    """
+
+    def __init__(self, before_file: Callable[[Path], None] | None = None) -> None:
+        self._before_file = before_file
         self._handles: OrderedDict[Path, h5py.File] = OrderedDict()
 
     def __enter__(self) -> "HDF5FileCache":
@@ -51,6 +63,8 @@ class HDF5FileCache:
         Raises:
             OSError: it is not a valid HDF5 file.
         """
+        if self._before_file is not None:
+            self._before_file(file)
         if file not in self._handles:
             if len(self._handles) == MAX_CACHED_FILES:
                 self._handles.popitem(last=False)[1].close()
@@ -61,8 +75,9 @@ class HDF5FileCache:
 
 # what the libraries raise on damaged files
 _READ_ERRORS = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, MemoryError),
-    *(SafetensorError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError),
+    *(MemoryError, SyntaxError, SafetensorError, tokenize.TokenError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 
 
@@ -70,7 +85,8 @@ def read_array(source: ClipSource, handles: HDF5FileCache) -> np.ndarray:
     """The array of `source`, of any shape and dtype.
 
     Raises:
-        UnreadableClip: the file is damaged, contains Python objects, or has several arrays and `source` names none.
+        UnreadableClip: the file is damaged, contains Python objects, has several arrays and `source` names none, or
+            declares far more numbers than it can hold.
     """
     try:
         match source.format:
@@ -83,7 +99,7 @@ def read_array(source: ClipSource, handles: HDF5FileCache) -> np.ndarray:
             case _:
                 return np.asarray(_hdf5_dataset(source, handles)[()])
     except _READ_ERRORS as error:
-        raise UnreadableClip(f"cannot be read: {str(error) or type(error).__name__}") from None
+        raise UnreadableClip(f"cannot be read: {first_line(error)}") from None
 
 
 def read_shape(source: ClipSource, handles: HDF5FileCache) -> tuple[int, ...] | None:
@@ -100,21 +116,37 @@ def read_shape(source: ClipSource, handles: HDF5FileCache) -> tuple[int, ...] | 
 
 def _read_npy(file: Path) -> np.ndarray:
     with open(file, "rb") as stream:  # not numpy.load: it also opens zip files and pickles of this name
+        shape, dtype = _read_npy_header(stream)
+        require_size_in_file(shape, dtype, os.fstat(stream.fileno()).st_size - stream.tell(), is_compressed=False)
+        stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _npy_shape(file: Path) -> tuple[int, ...]:
     with open(file, "rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)[0]
-        return np.lib.format.read_array_header_2_0(stream)[0]
+        return _read_npy_header(stream)[0]
+
+
+def _read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """The declared shape and dtype of the array in a stream, and move the stream to its numbers."""
+    is_first_version = np.lib.format.read_magic(stream) == (1, 0)
+    read_header = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
+    try:
+        shape, _, dtype = read_header(stream)
+    except MemoryError:  # of Python's parser
+        raise ValueError("its header has too many brackets") from None
+    return shape, dtype
 
 
 def _read_npz(file: Path, key: str) -> np.ndarray:
     with zipfile.ZipFile(file) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        with archive.open(_choose_key(names, key) + ".npy") as stream:
+        member = archive.getinfo(_choose_key(names, key) + ".npy")
+        require_size_in_file((member.file_size,), np.dtype(np.uint8), file.stat().st_size)
+        with archive.open(member) as stream:
+            shape, dtype = _read_npy_header(stream)
+        require_size_in_file(shape, dtype, member.file_size, is_compressed=False)
+        with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
 
@@ -137,6 +169,8 @@ def _hdf5_dataset(source: ClipSource, handles: HDF5FileCache) -> h5py.Dataset:
         raise UnreadableClip(
             f"{source.key or dataset.name} is stored in another file, which is not read; name that file"
         )
+    if error := describe_excess(dataset.id):
+        raise UnreadableClip(error)
     return dataset
 
 
@@ -177,14 +211,17 @@ def read_features(source: ClipSource, handles: HDF5FileCache) -> ClipFeatures:
             frames = to_float16(read_array(source, handles))
             if source.format != "hdf5":
                 return ClipFeatures(frames)
-            normalization = _read_normalization(_hdf5_dataset(source, handles))
-            return ClipFeatures(frames, normalization, read_layout(handles.open(source.file)))
+            try:
+                normalization = _read_normalization(_hdf5_dataset(source, handles))
+                return ClipFeatures(frames, normalization, read_layout(handles.open(source.file)))
+            except _READ_ERRORS as error:
+                raise UnreadableClip(f"cannot be read: {first_line(error)}") from None
     return ClipFeatures(to_float16(values), normalization, LAYOUT_DESCRIPTION)
 
 
 def _read_normalization(dataset: h5py.Dataset) -> Normalization | None:
     """That of an array of keypoints which `prepare pack` or `prepare extract` wrote."""
-    center, scale = dataset.attrs.get("center"), dataset.attrs.get("scale")
+    center, scale = read_attribute(dataset, "center"), read_attribute(dataset, "scale")
     is_valid = isinstance(center, np.ndarray) and center.shape == (2,) and isinstance(scale, np.floating)
     return Normalization(center, float(scale)) if is_valid else None
 

@@ -233,7 +233,8 @@ def read_pose_file(file: Path) -> Landmarks:
     frames, people = pose.body.data.shape[:2]
     if not frames or not people:
         raise UnreadableClip("has no frames" if not frames else "has no person")
-    xy = np.ma.getdata(pose.body.data)[:, 0, :, :2]  # (T, points of the file, 2)
+    with np.errstate(invalid="ignore"):  # NaN is found when the features are stored
+        xy = np.ma.getdata(pose.body.data)[:, 0, :, :2].astype(np.float64)  # (T, points of the file, 2)
     is_masked = np.ma.getmaskarray(pose.body.data)[:, 0, :, :2].any(axis=-1)
     is_visible = ~is_masked & (np.asarray(pose.body.confidence)[:, 0] > 0)
     landmarks = Landmarks.empty(frames)

@@ -20,8 +20,8 @@ import numpy as np
 
 from signllava_cli.console import warning
 from signllava_cli.data.index import Index
-from signllava_cli.data.shard import join_lines, transient_error
-from signllava_cli.errors import UserError
+from signllava_cli.data.shard import transient_error
+from signllava_cli.errors import UserError, first_line
 
 MAX_OPEN_FILES = 64  # per stream and process: a corpus may have more shards than a process may open files
 RETRY_SECONDS = (1.0, 2.0, 4.0)  # the waits before a read that the disk or network failed is repeated
@@ -85,7 +85,7 @@ class OpenShards:
                 number = transient_error(error)
                 if number is None:
                     raise UserError(
-                        f"{shard} is damaged at {what}: {join_lines(error)}; copy it or pack it again."
+                        f"{shard} is damaged at {what}: {first_line(error)}; copy it or pack it again."
                     ) from None
                 if seconds is None:
                     raise UserError(

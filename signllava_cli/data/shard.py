@@ -9,10 +9,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from signllava_cli.errors import UserError
+from signllava_cli.data.array_size import require_size_in_file
+from signllava_cli.data.hdf5_attributes import read_attribute
+from signllava_cli.errors import UserError, first_line
 
 STORED_DTYPE = np.dtype("<f2")
 TRANSIENT_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)  # disk or network failed; it may pass
+# what h5py raises on damaged files
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 LAYOUT = "layout"  # attribute of a shard file: the name of what the numbers of its features are
 
 
@@ -34,8 +38,12 @@ class StoredClip:
 
 
 def read_layout(handle: h5py.File) -> str | None:
-    """The layout of a shard, the name of what the numbers of its features are, or None."""
-    layout = handle.attrs.get(LAYOUT)
+    """The layout of a shard, the name of what the numbers of its features are, or None.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    layout = read_attribute(handle, LAYOUT)
     return layout if isinstance(layout, str) and layout else None
 
 
@@ -44,11 +52,6 @@ def transient_error(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in TRANSIENT_ERRORS else None
     return next((number for number in TRANSIENT_ERRORS if f"errno = {number}," in str(error)), None)
-
-
-def join_lines(error: Exception) -> str:
-    """The message of an error on one line; those of HDF5 have several."""
-    return " ".join(str(error).split())
 
 
 def list_shard(file: Path) -> Iterator[StoredClip]:
@@ -62,7 +65,7 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
             for recording in handle:
                 try:
                     group = handle[recording]
-                except (KeyError, OSError, RuntimeError) as error:
+                except HDF5_ERRORS as error:
                     if transient_error(error):
                         raise
                     yield StoredClip(recording, "", 0, 0, "", -1, "a broken link, expected a group")
@@ -74,13 +77,13 @@ def list_shard(file: Path) -> Iterator[StoredClip]:
                         yield _list_dataset(handle, group, recording, clip)
                 else:
                     yield StoredClip(recording, "", 0, 0, "", -1, "a dataset, expected the group of a recording")
-    except (KeyError, OSError, RuntimeError) as error:
+    except HDF5_ERRORS as error:
         if number := transient_error(error):
             raise UserError(
                 f"{file} cannot be read ({os.strerror(number)}); check the disk or the network, and run the command "
                 "again."
             ) from None
-        raise UserError(f"{file} is not a valid HDF5 file ({join_lines(error)}); copy it or pack it again.") from None
+        raise UserError(f"{file} is not a valid HDF5 file ({first_line(error)}); copy it or pack it again.") from None
 
 
 def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: str) -> StoredClip:
@@ -91,7 +94,7 @@ def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: st
         return StoredClip(recording, clip.decode(errors="replace"), 0, 0, "", -1, "a name that is not UTF-8")
     try:
         dataset = h5py.h5o.open(group.id, clip.encode())
-    except (KeyError, OSError, RuntimeError) as error:
+    except HDF5_ERRORS as error:
         if transient_error(error):
             raise
         return invalid("a broken link, expected an array")
@@ -99,12 +102,36 @@ def _list_dataset(handle: h5py.File, group: h5py.Group, recording: str, clip: st
         return invalid("a group, expected an array")
     try:
         shape, dtype = dataset.shape, dataset.dtype
-    except TypeError:
+    except HDF5_ERRORS:
         return invalid("a type that NumPy does not support, expected numbers")
     if dtype.kind not in "fiu":
         return invalid(f"dtype {dtype}, expected numbers")
     if shape is None or len(shape) != 2 or max(shape) >= 2**31 or (shape[0] and not shape[1]):
         return invalid(f"shape {shape}, expected (frames, width)")
+    if excess := describe_excess(dataset):
+        return invalid(f"damaged: {excess}")
     is_in_file = h5py.h5i.get_file_id(dataset).name == handle.id.name  # and not behind an external link
     offset = dataset.get_offset() if dtype == STORED_DTYPE and is_in_file else None
     return StoredClip(recording, clip, shape[0], shape[1], str(dtype), -1 if offset is None else offset, "")
+
+
+def describe_excess(dataset: h5py.h5d.DatasetID) -> str | None:
+    """Why an array is not read: its file cannot hold the numbers that it declares, or another file holds them."""
+    try:
+        properties = dataset.get_create_plist()
+        if properties.get_external_count():
+            return "its numbers are in another file, which is not read"
+        layout = properties.get_layout()
+        if layout == h5py.h5d.VIRTUAL:
+            return None  # the arrays of which it consists are in other HDF5 files
+        file_size = h5py.h5i.get_file_id(dataset).get_filesize()
+        is_packed = layout == h5py.h5d.CHUNKED
+        if is_packed:
+            require_size_in_file(properties.get_chunk(), dataset.dtype, file_size)
+        shape, offset = dataset.shape or (), dataset.get_offset()
+        require_size_in_file(
+            shape, dataset.dtype, file_size - (offset or 0), is_packed or dataset.get_storage_size() == 0
+        )
+    except HDF5_ERRORS as error:
+        return first_line(error)
+    return None

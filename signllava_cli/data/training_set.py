@@ -123,7 +123,7 @@ def training_steps(
         for step in range(first, last):
             yield [next(batches) for _ in positions_of_step(step)]
     except UserError as error:  # a loader worker puts its traceback before the message
-        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
+        raise UserError(error.args[0].rsplit("UserError: ", 1)[-1].strip()) from None
 
 
 @contextlib.contextmanager

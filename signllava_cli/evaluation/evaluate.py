@@ -47,12 +47,25 @@ class EvaluationInputs:
         if bool(self.hypotheses) == bool(self.predictions):
             raise UserError("Name either predictions files, or --hyp FILE with --ref FILE.")
         if self.hypothesis_references is not None:
+            self._require_no_clip_options()
             systems = read_texts(self.hypotheses, self.hypothesis_references.expanduser())
             return move_baseline_first(systems, self.baseline)
         systems = read_systems(skip_outputs(self.predictions), self.references, self.missing)
         systems = require_same_clips(move_baseline_first(systems, self.baseline), self.intersection)
         warn_about_decoding(systems)
         return systems
+
+    def _require_no_clip_options(self) -> None:
+        """Check that plain texts, which have neither clip ids nor missing clips, come without options about these."""
+        options = {
+            "--references": self.references is not None,
+            "--missing": self.missing != "empty",
+            "--intersection": self.intersection,
+        }
+        if given := [option for option, is_given in options.items() if is_given]:
+            raise UserError(
+                f"--hyp is scored line by line with --ref; it cannot be combined with {' and '.join(given)}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The entry `sources` of scores.json."""

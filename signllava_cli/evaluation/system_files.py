@@ -1,4 +1,4 @@
-"""Reads systems from files: our predictions, Sign_LLaVA's JSON, CSV tables, plain text."""
+"""Reads systems from files: our predictions, Sign_LLaVA's JSON, CSV and TSV tables, plain text."""
 
 import csv
 from collections import Counter
@@ -23,18 +23,19 @@ from signllava_cli.generation.predictions_folder import (
 from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS, read_sign_llava_json
 
 MissingPolicy = Literal["empty", "exclude"]
+SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of tables of uid and text
 PLAIN_TEXT = (".txt", ".hyp", ".ref")
 # keys of `decoding` in predictions.meta.json that an experiment varies on purpose, and that the names of systems show
 VARIED_SETTINGS = {"context_source", "missing_context", "task", "seed", "ablate", "features"}
 
 
 def read_systems(arguments: Sequence[str], references: Path | None, missing: MissingPolicy) -> list[System]:
-    """The systems in files: our predictions files or folders, Sign_LLaVA's JSON, or `uid,text` CSV.
+    """The systems in files: predictions files or folders, Sign_LLaVA's JSON, or tables (CSV, TSV) of uid and text.
 
     Args:
         arguments: `FILE`, or `NAME=FILE` with the name of the system; files of one name are runs of one system with
             several seeds.
-        references: a file of any of these kinds with the references; CSV files need one.
+        references: a file of any of these kinds with the references; tables need one.
         missing: whether clips without a hypothesis count as empty or are excluded.
 
     Raises:
@@ -83,11 +84,11 @@ def _read_system(file: Path, gold: Mapping[str, Prediction] | None, missing: Mis
     """The system in `file`, with the references of `gold`, or those of the file."""
     _require_no_plain_text(file)
     unscored: tuple[str, ...] = ()
-    if file.suffix == ".csv":
+    if file.suffix.lower() in SEPARATORS:
         if gold is None:
             raise UserError(f"{file} has no references; name a file of references with --references.")
         rows = _read_csv_rows(file, gold)
-    elif file.suffix == ".json":
+    elif file.suffix.lower() == ".json":
         rows, unscored = _read_sign_llava_rows(file)
     elif (file / "predictions").is_dir():
         raise UserError(
@@ -152,12 +153,12 @@ def _make_system(
 def _read_references(file: Path) -> dict[str, Prediction]:
     """Clip id -> a row with its reference."""
     _require_no_plain_text(file)
-    if file.suffix == ".csv":
+    if file.suffix.lower() in SEPARATORS:
         rows = [_make_row(uid, reference=text) for uid, text in _read_csv(file).items()]
     else:
         file = find_predictions(file)
         rows = read_predictions(file)
-        if file.suffix != ".json":
+        if file.suffix.lower() != ".json":
             _require_complete(file, rows)
     return {row.id: row for row in rows if row.missing != NO_KEYWORD}
 
@@ -215,7 +216,7 @@ def _read_csv(file: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     try:
         with open(file, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
+            reader = csv.DictReader(handle, delimiter=SEPARATORS[file.suffix.lower()], strict=True)
             columns = reader.fieldnames or ()
             if not {"uid", "text"} <= set(columns):
                 raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
@@ -243,7 +244,7 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _require_no_plain_text(file: Path) -> None:
-    if file.suffix in PLAIN_TEXT:
+    if file.suffix.lower() in PLAIN_TEXT:
         raise UserError(f"{file}: plain text, a line per clip, is scored with --hyp FILE --ref FILE.")
 
 

@@ -23,6 +23,7 @@ from signllava_cli.files import (
     append_text,
     exclusive_access,
     read_json,
+    reject_duplicate_keys,
     require_own_file,
     write_json,
     write_text,
@@ -63,7 +64,7 @@ def iterate_predictions(file: Path) -> Iterator[Prediction]:
     Raises:
         UserError: the file is missing, or a line is not a prediction.
     """
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         yield from read_sign_llava_json(file).rows
         return
     try:
@@ -79,10 +80,13 @@ def _parse_lines(file: Path, lines: Iterable[str]) -> Iterator[Prediction]:
     for number, line in enumerate(lines, start=1):
         try:
             row = LINE.validate_json(line, strict=True)
+            json.loads(line, object_pairs_hook=reject_duplicate_keys)  # pydantic would keep the last value
         except ValidationError as invalid:
             first_error = invalid.errors()[0]
             key = ".".join(str(part) for part in first_error["loc"])
             raise UserError(f"{file}, line {number}: not a prediction ({key} {first_error['msg']}).") from None
+        except ValueError as duplicate:
+            raise UserError(f"{file}, line {number}: not a prediction ({duplicate}); remove one.") from None
         yield row
 
 

@@ -110,7 +110,7 @@ def _require_same_inputs(model: SignLlavaModel, file: Path) -> None:
         metadata = stored.metadata() or {}
     if "signllava" not in metadata:
         return  # of another tool: the shapes of its tensors are compared
-    trained, expected = json.loads(metadata["signllava"]).get("inputs", {}), _input_settings(model)
+    trained, expected = _parse_inputs(metadata["signllava"], file), _input_settings(model)
     for name in sorted(trained.keys() | expected.keys()):
         if trained.get(name) != expected.get(name):
             here = _format_settings(expected.get(name)) if name in model.projectors else "no such projector"
@@ -118,6 +118,17 @@ def _require_same_inputs(model: SignLlavaModel, file: Path) -> None:
                 f"{file}: the projector of {name} was trained with {_format_settings(trained.get(name))}, but this "
                 f"recipe has {here}; use the stack, conv and join of its training."
             )
+
+
+def _parse_inputs(text: str, file: Path) -> dict[str, Any]:
+    """The settings of the projectors in the metadata of `file`."""
+    try:
+        inputs: dict[str, Any] = TypeAdapter(dict[str, dict[str, Any]]).validate_python(
+            json.loads(text).get("inputs", {})
+        )
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{file} is damaged: its metadata cannot be read; copy the checkpoint again.") from None
+    return inputs
 
 
 def _format_settings(settings: dict[str, Any] | None) -> str:

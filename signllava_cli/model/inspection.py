@@ -126,10 +126,10 @@ def _links_to(link: Path, checkpoint: Path) -> bool:
 def _dev_scores(metrics: Path, step: int) -> dict[str, float]:
     """The dev scores of `step` in a run's metrics.jsonl; none if the checkpoint is outside of a run folder."""
     scores: dict[str, float] = {}
-    for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
+    for text in metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:  # a line that was interrupted; the run removes it on resume
+        except (ValueError, RecursionError):  # a line that was interrupted; the run removes it on resume
             continue
         if isinstance(line, dict) and line.get("step") == step:
             scores |= {name: value for name, value in line.items() if name.startswith("dev_")}

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,20 @@ import pyarrow as pa
 from signllava_cli.console import info, progress, warning
 from signllava_cli.data.annotations import Clip, annotation_file, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
-from signllava_cli.data.index import FORMAT, HEAD, STREAM_COLUMNS, VOCABULARY, Index, file_fingerprint
-from signllava_cli.data.shard import LAYOUT, StoredClip, list_shard, read_layout
+from signllava_cli.data.index import Index, file_fingerprint
+from signllava_cli.data.index_validation import (
+    CHECKSUM,
+    FORMAT,
+    HEAD,
+    STREAM_COLUMNS,
+    VOCABULARY,
+    compute_checksum,
+)
+from signllava_cli.data.shard import HDF5_ERRORS, LAYOUT, StoredClip, list_shard, read_layout
 from signllava_cli.data.split import Split
 from signllava_cli.data.stream_files import StreamFiles, StreamLocation, find_stream_files
 from signllava_cli.data.words import is_placeholder, words
-from signllava_cli.errors import UserError, format_count, summarize_names
+from signllava_cli.errors import UserError, first_line, format_count, summarize_names
 from signllava_cli.files import (
     TEMPORARY_SUFFIX,
     atomic_file,
@@ -32,8 +41,8 @@ from signllava_cli.files import (
     sha256_file,
     write_errors_as_user_errors,
 )
-from signllava_cli.processes import cpu_cores, submit_all
-from signllava_cli.recipe import Data, Stream
+from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, submit_all
+from signllava_cli.recipe import Data, Stream, is_unicode
 
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
 
@@ -86,7 +95,12 @@ def index_files(root: Path, split: str) -> list[Path]:
     """Where the index of a split is written, and read: `index.{split}.arrow` in the dataset folder.
 
     That of a read-only folder is written to the user's cache; one in the folder is read too.
+
+    Raises:
+        UserError: the name of the folder is not UTF-8, which Arrow needs.
     """
+    if not is_unicode(str(root.absolute())):
+        raise UserError(f"{root}: the name of a dataset folder must be UTF-8; rename it.")
     file = root / f"index.{split}.arrow"
     if os.access(root, os.W_OK):
         return [file]
@@ -152,6 +166,9 @@ def _build_index(
     table = pa.table(columns).replace_schema_metadata(metadata)
     with atomic_file(file) as temporary:
         _write_arrow(temporary, table)
+        with pa.memory_map(str(temporary)) as source:
+            checksum = compute_checksum(pa.ipc.open_file(source).read_all())
+        _write_arrow(temporary, table.replace_schema_metadata({**metadata, CHECKSUM: checksum}))
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - start_time
     stream_names = f"streams {', '.join(head)}" if head else "no streams"
@@ -296,27 +313,37 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
     listings = {shard: parts / f"{_shard_key(shard)}.arrow" for shard in sorted(shards)}
     pending = [(shard, part) for shard, part in listings.items() if not part.is_file()]
     num_done = len(listings) - len(pending)
-    if workers == 1 or len(pending) < 2:
-        with progress("shards indexed", len(listings), num_done) as bar:
-            for shard, part in pending:
-                _write_listing(shard, part)
-                bar.advance()
+    if not pending:
         return listings
-    with (
-        submit_all(_write_listing, pending, workers) as jobs,
-        progress("shards indexed", len(listings), num_done) as bar,
-    ):
-        for job in as_completed(jobs):
-            job.result()
-            bar.advance()
+    if workers == 1 or len(pending) < 2:
+        call_in_child(_write_listings, pending, num_done)
+        return listings
+    try:
+        with (
+            submit_all(_write_listing, pending, workers) as jobs,
+            progress("shards indexed", len(listings), num_done) as bar,
+        ):
+            for job in as_completed(jobs):
+                job.result()
+                bar.advance()
+    except BrokenProcessPool:
+        call_in_child(_write_listings, [pair for pair in pending if not pair[1].is_file()], 0)  # names the shard
     return listings
+
+
+def _write_listings(before_file: BeforeFile, pending: Sequence[tuple[Path, Path]], num_done: int) -> None:
+    with progress("shards indexed", num_done + len(pending), num_done) as bar:
+        for shard, part in pending:
+            before_file(shard)
+            _write_listing(shard, part)
+            bar.advance()
 
 
 def _read_or_write_listing(shard: Path, part: Path) -> Iterator[StoredClip]:
     try:
         return _read_listing(part)
     except (pa.ArrowException, OSError, TypeError):  # the file is incomplete after a power failure
-        _write_listing(shard, part)
+        call_in_child(_write_listings, [(shard, part)], 0)
         return _read_listing(part)
 
 
@@ -325,8 +352,12 @@ def _write_listing(shard: Path, part: Path) -> None:
     names = [field.name for field in fields(StoredClip)]
     columns = zip(*rows, strict=True) if rows else [[]] * len(names)
     table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})
-    with h5py.File(shard, "r") as handle:
-        table = table.replace_schema_metadata({LAYOUT: read_layout(handle) or ""})
+    try:
+        with h5py.File(shard, "r") as handle:
+            layout = read_layout(handle) or ""
+    except HDF5_ERRORS as error:
+        raise UserError(f"{shard} is damaged: {first_line(error)}; copy it or pack it again.") from None
+    table = table.replace_schema_metadata({LAYOUT: layout})
     temporary = part.with_name(f"{part.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     with write_errors_as_user_errors(part):
         _write_arrow(temporary, table)

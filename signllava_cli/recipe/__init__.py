@@ -12,7 +12,7 @@ from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks
 from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.generate_section import Generate
 from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
-from signllava_cli.recipe.reading import build_recipe, read_recipe
+from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
@@ -25,6 +25,7 @@ __all__ = [
     "PLACEHOLDER",
     "SCHEMA_FILE",
     "TASKS",
+    "YAML_ERRORS",
     "Context",
     "Conv",
     "Data",

@@ -54,7 +54,7 @@ def error_report(source: str, errors: list[str]) -> UserError:
     """One error that lists all `errors` of `source`."""
     if len(errors) == 1:
         return UserError(f"{source}: {errors[0]}")
-    return UserError(f"{source} has {len(errors)} errors:\n" + "\n".join(f"  {error}" for error in errors))
+    return UserError(f"{source} has {len(errors)} errors:", *(f"  {error}" for error in errors))
 
 
 def format_error(error: Any) -> str:

@@ -1,6 +1,6 @@
 """Reads a recipe from a YAML file and `key=value` overrides; reports all of its errors at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from signllava_cli.recipe.sections import Recipe
 from signllava_cli.recipe.shipped import find_recipe
 from signllava_cli.recipe.sign_llava_tables import sections_in
 
+# What PyYAML raises besides its own errors: of `!!int abc`, `!!timestamp x`, `!!bool x`, `!!int ""`
+YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError)
+MAX_YAML_BYTES = 1 << 20  # PyYAML reads some 100 kB a second
+
 
 class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's safe loader, except that a duplicate key is an error instead of an overwrite."""
@@ -20,9 +24,11 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
-        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if duplicates:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {duplicates[0]}", node.start_mark)
+        seen: set[Any] = set()
+        for key in keys:
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key: {key}", node.start_mark)
+            seen.update({key} if isinstance(key, Hashable) else ())
         return super().construct_mapping(node, deep)
 
 
@@ -50,11 +56,13 @@ def read_yaml(file: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        UserError: it is not YAML, or has a duplicate key.
+        UserError: it cannot be read, is not YAML, has a duplicate key, or is too large to be written by a person.
     """
     try:
+        if (size := file.stat().st_size) > MAX_YAML_BYTES:
+            raise UserError(f"{file} has {size:,} bytes, which is too large for a configuration; name another file.")
         return yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2026-13-01, bytes
+    except YAML_ERRORS as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -90,7 +98,7 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
         raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except YAML_ERRORS:
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
     section = config

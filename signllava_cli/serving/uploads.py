@@ -1,6 +1,7 @@
 """Reads uploaded feature files: their clips and streams. Data is read, never code."""
 
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from signllava_cli.data.annotations import natural_sort_key
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import ClipFeatures, HDF5FileCache, read_features
 from signllava_cli.data.keypoints import require_pose_format
-from signllava_cli.errors import UserError, escape_unprintable, summarize_names
+from signllava_cli.data.shard import HDF5_ERRORS
+from signllava_cli.errors import UserError, escape_unprintable, first_line, summarize_names
+from signllava_cli.processes import BeforeFile, call_in_child
 
 FORMATS = {".npy": "npy", ".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".pose": "pose"}
 MAX_EXPANSION = 16  # unpacked size of a file, in multiples of the upload limit
@@ -34,7 +37,7 @@ def read_uploads(
     limit: int,
     layouts: Mapping[str, str] | None = None,
 ) -> list[UploadedClip]:
-    """The clips in `files`, in the order of their names.
+    """The clips in `files`, in the order of their names; read in a process of its own, which HDF5 may crash.
 
     An HDF5 file holds one stream, with a dataset for each clip; `.npz` one clip, with an array for each stream;
     `.npy` and `.pose` one stream of one clip. A stream is recognized by the name of the file (or array), such as
@@ -49,8 +52,19 @@ def read_uploads(
     Raises:
         UserError: a file cannot be read, has no known stream or another layout, or repeats a stream of a clip.
     """
+    return call_in_child(_read_uploads, files, streams, limit, layouts)
+
+
+def _read_uploads(
+    before_file: BeforeFile,
+    files: Sequence[tuple[str, Path]],
+    streams: Mapping[str, int],
+    limit: int,
+    layouts: Mapping[str, str] | None,
+) -> list[UploadedClip]:
     clips: dict[str, dict[str, np.ndarray]] = {}
     for name, file in files:
+        before_file(Path(name))
         try:
             for clip, label, features in _read_arrays(name, file, limit):
                 stream = _recognize_stream(label, features.frames, streams)
@@ -102,8 +116,8 @@ def _list_npz_keys(file: Path, limit: int) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UnreadableClip(f"cannot be read: {error}") from None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise UnreadableClip(f"cannot be read: {first_line(error)}") from None
     _require_size(sum(member.file_size for member in members), len(members), limit)
     return [member.filename.removesuffix(".npy") for member in members if member.filename.endswith(".npy")]
 
@@ -122,8 +136,8 @@ def _list_hdf5_keys(file: Path, limit: int) -> list[str]:
     try:
         with h5py.File(file, "r") as hdf5:
             hdf5.visititems(visit)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UnreadableClip(f"cannot be read as HDF5: {error}") from None
+    except HDF5_ERRORS as error:
+        raise UnreadableClip(f"cannot be read as HDF5: {first_line(error)}") from None
     if external:
         raise UnreadableClip(f"refers to other files ({summarize_names(external)}), which are not read")
     _require_size(sum(sizes.values()), len(sizes), limit)

@@ -218,7 +218,7 @@ class RunFolder:
         info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, state.step)
         if self.metrics.is_file():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             write_text(self.metrics, "".join(line for line in lines if _is_before(line, state)))
 
     def log_metrics(self, **metrics: Any) -> None:
@@ -280,7 +280,7 @@ def _is_before(text: str, state: TrainState) -> bool:
     try:
         line = json.loads(text)
         line["step"] + 0
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         warning(f"{METRICS}: removed a damaged line: {text[:40]!r}")
         return False
     if line["step"] == state.step:

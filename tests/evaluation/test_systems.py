@@ -75,6 +75,47 @@ def test_every_file_format_gives_the_same_scores(signllava: Command, tmp_path: P
     assert len({result["clips_hash"] for result in results[:4]}) == 1
 
 
+@pytest.mark.reliability("Bad input", "a file that is read in another way than its author meant is refused")
+def test_tables_are_known_by_their_suffix_in_any_case(signllava: Command, tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "p.jsonl", list(TEXTS))
+    table = write_csv(tmp_path / "h.csv", {id_: hypothesis for id_, (_, hypothesis) in TEXTS.items()})
+    upper, tabs = tmp_path / "h2.CSV", tmp_path / "h3.tsv"
+    upper.write_text(table.read_text())
+    tabs.write_text(table.read_text().replace(",", "\t"))
+    scores = [
+        score(signllava, tmp_path, file, "--references", predictions)["scores"] for file in (table, upper, tabs)
+    ]
+    assert scores[0] == scores[1] == scores[2]
+    json_file = write_sign_llava_json(tmp_path / "s.JSON")
+    assert score(signllava, tmp_path, json_file)["scores"] == scores[0]
+
+
+@pytest.mark.reliability("Bad input", "a file that is read in another way than its author meant is refused")
+@pytest.mark.parametrize("key", ["hypothesis", "reference"])
+def test_a_prediction_with_two_values_of_one_key_is_refused(signllava: Command, tmp_path: Path, key: str) -> None:
+    file = write_predictions(tmp_path / "p.jsonl", list(TEXTS))
+    first, *others = file.read_text().splitlines()
+    file.write_text("\n".join([*others, first[:-1] + f', "{key}": "Other text."}}', ""]))
+    process = signllava("eval", file, "--samples", 0)
+    assert process.code == 2
+    assert process.err.splitlines() == [
+        f"error: {file}, line 3: not a prediction (the key '{key}' is given twice); remove one."
+    ]
+
+
+@pytest.mark.reliability("Bad input", "a file that is read in another way than its author meant is refused")
+@pytest.mark.parametrize("options", [["--references", "gold.jsonl"], ["--missing", "exclude"], ["--intersection"]])
+def test_plain_texts_are_not_scored_with_options_that_do_not_apply(
+    signllava: Command, tmp_path: Path, options: list[str]
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one line\n")
+    process = signllava("eval", "--hyp", texts, "--ref", texts, *options, "--samples", 0)
+    assert process.code == 2
+    assert f"cannot be combined with {options[0]}" in process.err
+    assert not (tmp_path / "scores.json").exists()
+
+
 def test_missing_clips_score_as_empty_unless_excluded_and_extra_clips_are_listed(
     signllava: Command, tmp_path: Path
 ) -> None:

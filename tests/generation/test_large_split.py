@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from signllava_cli.data.index import HEAD, VOCABULARY, Index
+from signllava_cli.data.index import Index
+from signllava_cli.data.index_validation import HEAD, VOCABULARY
 from signllava_cli.data.split import Split
 from signllava_cli.generation.context_source import ContextSource, read_prepared_context
 from signllava_cli.generation.generate import _decode_source

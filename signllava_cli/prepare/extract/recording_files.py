@@ -13,7 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from signllava_cli.data.shard import LAYOUT
+from signllava_cli.data.hdf5_attributes import read_attribute
+from signllava_cli.data.shard import HDF5_ERRORS, LAYOUT, describe_excess
 from signllava_cli.errors import UserError
 from signllava_cli.files import TEMPORARY_SUFFIX, atomic_file
 from signllava_cli.prepare.extract.clip_extractor import ExtractedClip
@@ -127,8 +128,9 @@ def read_result(file: Path) -> RecordingResult:
     """
     try:
         with h5py.File(file, "r") as handle:
-            return RecordingResult(json.loads(handle.attrs[SKIPPED]), json.loads(handle.attrs[QUALITY]))
-    except (OSError, RuntimeError, KeyError, ValueError):
+            skipped, quality = (dict(json.loads(read_attribute(handle, name))) for name in (SKIPPED, QUALITY))
+            return RecordingResult(skipped, quality)
+    except HDF5_ERRORS:
         raise UserError(f"{file} is damaged; remove it, and run the command again.") from None
 
 
@@ -136,8 +138,8 @@ def read_fingerprint(file: Path) -> str | None:
     """The fingerprint of a recording's file; None if it is missing or damaged."""
     try:
         with h5py.File(file, "r") as handle:
-            return str(handle.attrs[FINGERPRINT])
-    except (OSError, RuntimeError, KeyError):
+            return str(read_attribute(handle, FINGERPRINT))
+    except HDF5_ERRORS:
         return None
 
 
@@ -151,9 +153,15 @@ def read_arrays(file: Path) -> dict[str, dict[str, np.ndarray]]:
         return {}
     try:
         with h5py.File(file, "r") as handle:
-            return {clip: {name: values[()] for name, values in group.items()} for clip, group in handle.items()}
-    except (OSError, RuntimeError, KeyError):
+            return {clip: {name: _read(values) for name, values in group.items()} for clip, group in handle.items()}
+    except HDF5_ERRORS:
         raise UserError(f"{file} is damaged; extract stream pose of this split again.") from None
+
+
+def _read(dataset: h5py.Dataset) -> np.ndarray:
+    if error := describe_excess(dataset.id):
+        raise ValueError(error)
+    return np.asarray(dataset[()])
 
 
 def remove_temporary_files(paths: ExtractPaths, recordings: Collection[str]) -> None:

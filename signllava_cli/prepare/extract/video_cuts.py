@@ -27,6 +27,7 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf",
 }
 SEEK_MARGINS = (0.0, 2.0, 10.0)  # seconds before the cut to seek to; if no keyframe is found there, the beginning
+MAX_PIXELS = 2**26  # of a frame: twice those of 8K
 MAX_SECONDS_BEYOND = 1.0  # a cut that ends so much after its video has a wrong time, or is of another video
 MAX_MISSING_SECONDS = 0.5  # a video whose frames end so much before its declared end is truncated
 
@@ -178,8 +179,15 @@ def _decode(
             frame = next(frames, None)
         if frame is None:
             return
+        _require_size(frame.width, frame.height)
         time = clock.seconds(frame)
         yield time, frame
+
+
+def _require_size(width: int, height: int) -> None:
+    """A header of a few bytes can declare frames of gigabytes."""
+    if width * height > MAX_PIXELS:
+        raise UnreadableClip(f"has frames of {width} x {height}, and more than {MAX_PIXELS:,} pixels are not read")
 
 
 def _require_complete(
@@ -221,7 +229,11 @@ def _open_video(file: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
         if not container.streams.video:
             raise UnreadableClip("has no video stream")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UnreadableClip("its video stream is of an unknown format")
+        _require_size(stream.width, stream.height)
         stream.codec_context.thread_count = 1  # each process decodes one video
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream
 
 

@@ -53,20 +53,27 @@ def read_captions(
 def _read_clips(file: Path, recording: str, fps: float | None) -> Iterator[SourceClip | RejectedRow]:
     for line, block in _cue_blocks(file):
         where = f"{file}:{line}"
-        cues = webvtt.from_string(f"WEBVTT\n\n{block}").captions
         timings = [text for text in block.split("\n") if "-->" in text]
-        if len(cues) < len(timings) and not block.startswith("NOTE"):
+        try:
+            cues = webvtt.from_string(f"WEBVTT\n\n{block}").captions
+            clips = [_make_clip(cue, where, recording, fps) for cue in cues]
+        except (ValueError, OverflowError):  # hours of hundreds of digits
+            clips = []
+        if len(clips) < len(timings) and not block.startswith("NOTE"):
             yield RejectedRow(where, recording, "malformed cue", "; ".join(timings))
-        for cue in cues:
-            start, end = cue.start_time.in_milliseconds(), cue.end_time.in_milliseconds()
-            yield SourceClip(
-                where=where,
-                recording=recording,
-                name=f"{recording}.{_format_time(start, fps)}-{_format_time(end, fps)}",
-                translation=" ".join(html.unescape(cue.text).split()),
-                start=f"{start / 1000:.3f}",
-                end=f"{end / 1000:.3f}",
-            )
+        yield from clips
+
+
+def _make_clip(cue: webvtt.Caption, where: str, recording: str, fps: float | None) -> SourceClip:
+    start, end = cue.start_time.in_milliseconds(), cue.end_time.in_milliseconds()
+    return SourceClip(
+        where=where,
+        recording=recording,
+        name=f"{recording}.{_format_time(start, fps)}-{_format_time(end, fps)}",
+        translation=" ".join(html.unescape(cue.text).split()),
+        start=f"{start / 1000:.3f}",
+        end=f"{end / 1000:.3f}",
+    )
 
 
 def _cue_blocks(file: Path) -> Iterator[tuple[int, str]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from signllava_cli.data.annotations import Clip
+from signllava_cli.data.annotations import MAX_SECONDS, Clip
 from signllava_cli.data.words import is_placeholder
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
 
@@ -96,6 +96,8 @@ def _parse_times(row: SourceClip) -> tuple[float | None, float | None]:
     end = None if row.end is None else parse_seconds("end", row.end)
     if start is not None and end is None and row.duration is not None:
         end = round(start + parse_seconds("duration", row.duration), 3)  # 10.74 + 0.97 is 11.709999999999999
+    if latest := next((time for time in (start, end) if time is not None and time >= MAX_SECONDS), None):
+        raise ValueError(f"the clip starts or ends at {latest:g} s")
     if start is not None and end is not None and end <= start:
         raise ValueError(f"the clip ends at {end:g} s and begins at {start:g} s")
     return start, end

@@ -3,11 +3,12 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
 
 MAX_CELL_CHARS = 1 << 20  # a longer cell is a quote that is never closed
@@ -77,9 +78,9 @@ def read_table(file: Path, separators: str, unquoted: str = "", columns: Sequenc
     header = [" ".join(cell.split()) for cell in cells]
     if columns and len(set(columns) & set(header)) <= len(columns) / 2:
         header, num_lines = list(columns), 0
-    repeated = sorted({column for column in header if column and header.count(column) > 1})
+    repeated = sorted(column for column, count in Counter(header).items() if column and count > 1)
     if repeated:
-        raise UserError(f"{file} has the column {', '.join(repeated)} twice; rename one of them.")
+        raise UserError(f"{file} has the column {summarize_names(repeated)} twice; rename one of them.")
     return Table(file, tuple(header), _read_rows(file, lines, header_index + num_lines, header, separator, is_quoted))
 
 

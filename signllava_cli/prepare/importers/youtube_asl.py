@@ -11,6 +11,8 @@ from signllava_cli.prepare.importers.table_reader import Row, read_table
 # The columns of the table without a header, by the names of the table with one.
 COLUMNS = ("Beg(s)", "Dur(s)", "YouTubeID", "StartFrame", "EndFrame", "FPS", "Caption", "State", "Keywords")
 
+MAX_DIGITS = 18  # of the number of a frame
+
 IDENTIFYING_COLUMNS = ("ClipID", "YouTubeID", "StartFrame", "EndFrame")
 
 
@@ -29,7 +31,7 @@ def youtube_asl_rows(path: Path, fps: float | None, file_of: dict[str, Path]) ->
     """
     if fps is not None and not 0 < fps < 1000:
         raise UserError(f"--fps {fps:g}: expected frames per second, such as 29.97.")
-    if path.is_dir() or path.suffix == ".vtt":
+    if path.is_dir() or path.suffix.lower() == ".vtt":
         yield from read_captions(youtube_asl_files(path), fps, file_of)
     elif fps is not None:
         raise UserError(f"--fps is for .vtt captions, but {path} is a table with frame numbers; omit this option.")
@@ -65,6 +67,6 @@ def _table_rows(file: Path) -> Iterator[SourceClip | RejectedRow]:
 
 def _make_clip_name(recording: str, first: str, last: str) -> str:
     """`{id}.{first:06d}-{last:06d}`; empty, which is invalid, if the frames are not numbers."""
-    if not (first.strip().isdecimal() and last.strip().isdecimal()):
+    if not all(frame.strip().isdecimal() and len(frame) <= MAX_DIGITS for frame in (first, last)):
         return ""
     return f"{recording.strip()}.{int(first):06d}-{int(last):06d}"

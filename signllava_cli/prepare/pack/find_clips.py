@@ -15,7 +15,8 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.clip_arrays import ClipNames
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import HDF5FileCache
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.data.shard import HDF5_ERRORS
+from signllava_cli.errors import UserError, first_line, summarize_names
 from signllava_cli.prepare.pack.request import (
     DEFAULT_PATTERN,
     KEYED_FORMATS,
@@ -23,6 +24,7 @@ from signllava_cli.prepare.pack.request import (
     PackRequest,
     is_pickle_name,
 )
+from signllava_cli.processes import BeforeFile
 
 MAX_EXAMPLE_DEPTH = 8  # groups: a file may link a group into itself
 CACHED_FOLDERS = 64  # folder listings; clips are searched recording by recording
@@ -62,8 +64,8 @@ def _size_and_mtime(file: Path) -> str:
     return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def find_clips(request: PackRequest, clips: Sequence[Clip]) -> ClipLocations:
-    """Find the array of each clip in all sources.
+def find_clips(before_file: BeforeFile, request: PackRequest, clips: Sequence[Clip]) -> ClipLocations:
+    """Find the array of each clip in all sources; for `call_in_child`.
 
     A clip that is in two sources, and clips that would share an array, are unusable.
 
@@ -75,7 +77,7 @@ def find_clips(request: PackRequest, clips: Sequence[Clip]) -> ClipLocations:
     sources: dict[str, ClipSource] = {}
     unusable: dict[str, str] = {}
     missing: list[str] = []
-    with HDF5FileCache() as handles:
+    with HDF5FileCache(before_file) as handles:
         searches = _make_searches(request, clips, handles)
         for clip in clips:
             try:
@@ -212,15 +214,16 @@ def find_example_key(file: Path, handles: HDF5FileCache) -> str:
 def _contains_key(handles: HDF5FileCache, file: Path, key: str) -> bool:
     try:
         return key in handles.open(file)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UnreadableClip(f"{file} is damaged: {error}") from None
+    except HDF5_ERRORS as error:
+        raise UnreadableClip(f"{file} is damaged: {first_line(error)}") from None
 
 
 def _group_names(handles: HDF5FileCache, file: Path, group: str) -> list[str]:
     try:
         entry = handles.open(file).get(group or "/")
         return list(entry) if isinstance(entry, h5py.Group) else []
-    except (OSError, RuntimeError, KeyError) as error:
+    except HDF5_ERRORS as error:
         raise UserError(
-            f"{file} is not a valid HDF5 file ({error}); a SOURCE is a folder with a file per clip, or an HDF5 file."
+            f"{file} is not a valid HDF5 file ({first_line(error)}); a SOURCE is a folder with a file per clip, or "
+            "an HDF5 file."
         ) from None

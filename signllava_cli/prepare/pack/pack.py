@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Recording, read_annotations
-from signllava_cli.data.feature_files import HDF5FileCache
 from signllava_cli.data.keypoints import require_pose_format
 from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import write_json
@@ -15,6 +14,7 @@ from signllava_cli.prepare.pack.request import PackRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, read_skipped
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 from signllava_cli.prepare.pack.workers import write_shards
+from signllava_cli.processes import call_in_child
 
 
 def pack(request: PackRequest, out: StreamPaths, workers: int, overwrite: bool) -> None:
@@ -26,7 +26,8 @@ def pack(request: PackRequest, out: StreamPaths, workers: int, overwrite: bool) 
     """
     recordings = read_annotations(out.root, out.split)
     with out.lock():
-        locations = find_clips(request, [clip for recording in recordings for clip in recording.clips])
+        clips = [clip for recording in recordings for clip in recording.clips]
+        locations = call_in_child(find_clips, request, clips)
         if any(source.format == "pose" for source in locations.sources.values()):
             require_pose_format()
         result, plan = pack_locations(request, recordings, locations, out, workers, overwrite)
@@ -97,8 +98,7 @@ def _write_plan(
     fingerprint: PackFingerprint, recordings: Sequence[Recording], locations: ClipLocations, out: StreamPaths
 ) -> PackPlan:
     """Make a plan, remove the files of an earlier one, and write it; if nothing can be packed, no file is removed."""
-    with HDF5FileCache() as handles:
-        plan = make_plan(fingerprint, recordings, locations, handles)
+    plan = call_in_child(make_plan, fingerprint, recordings, locations)
     _remove_outputs(out)
     write_json(out.plan, plan.to_json())
     return plan

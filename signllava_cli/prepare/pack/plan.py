@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from signllava_cli.console import progress
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
@@ -14,6 +16,7 @@ from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 from signllava_cli.files import read_json
 from signllava_cli.prepare.pack.find_clips import ClipLocations, find_example_key
 from signllava_cli.prepare.pack.request import PackRequest
+from signllava_cli.processes import BeforeFile
 
 BYTES_PER_VALUE = 2
 # the overhead of HDF5, measured with names of about twenty letters and rounded up
@@ -78,10 +81,13 @@ def read_plan(file: Path) -> PackPlan:
     """
     content = read_json(file)
     try:
-        fingerprint = PackFingerprint(**content["fingerprint"])
-        return PackPlan(fingerprint, int(content["width"]), content["layout"], dict(content["shard_of"]))
-    except (KeyError, TypeError, ValueError):
+        plan = TypeAdapter(PackPlan).validate_json(json.dumps(content), strict=True)
+        shards = sorted(set(plan.shard_of.values()))
+        if not shards or shards != list(range(len(shards))):
+            raise ValueError("its shards are not numbered from 0")
+    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         raise UserError(f"{file} is not a valid plan of `prepare pack`; give --overwrite to pack again.") from None
+    return plan
 
 
 def fingerprint_differences(planned: PackFingerprint, current: PackFingerprint) -> list[str]:
@@ -98,12 +104,12 @@ def fingerprint_differences(planned: PackFingerprint, current: PackFingerprint) 
 
 
 def make_plan(
+    before_file: BeforeFile,
     fingerprint: PackFingerprint,
     recordings: Sequence[Recording],
     locations: ClipLocations,
-    handles: HDF5FileCache,
 ) -> PackPlan:
-    """Fill shard after shard with whole recordings, in annotation order.
+    """Fill shard after shard with whole recordings, in annotation order; for `call_in_child`.
 
     Sizes come from the headers of `.npy` and HDF5. For other formats the ratio of stored size to file size is that of
     the first file of the format, so a shard may exceed `shard_mb` by some percent.
@@ -111,23 +117,24 @@ def make_plan(
     Raises:
         UserError: no clip can be packed.
     """
-    first = _first_features(fingerprint, locations, handles)
-    width = first.frames.shape[1]
-    sizes = _SizeEstimator(width, handles)
-    max_bytes = fingerprint.shard_mb * 2**20
-    shard_of: dict[str, int] = {}
-    shard, shard_bytes = 0, BYTES_PER_SHARD
-    with progress("measuring clips", len(locations.sources)) as bar:
-        for recording in recordings:
-            sources = [locations.sources[clip.id] for clip in recording.clips if clip.id in locations.sources]
-            if not sources:
-                continue
-            size = BYTES_PER_RECORDING + sum(BYTES_PER_CLIP + sizes.estimate(source) for source in sources)
-            if shard_bytes + size > max_bytes and shard_bytes > BYTES_PER_SHARD:
-                shard, shard_bytes = shard + 1, BYTES_PER_SHARD
-            shard_of[recording.name] = shard
-            shard_bytes += size
-            bar.advance(len(sources))
+    with HDF5FileCache(before_file) as handles:
+        first = _first_features(fingerprint, locations, handles)
+        width = first.frames.shape[1]
+        sizes = _SizeEstimator(width, handles)
+        max_bytes = fingerprint.shard_mb * 2**20
+        shard_of: dict[str, int] = {}
+        shard, shard_bytes = 0, BYTES_PER_SHARD
+        with progress("measuring clips", len(locations.sources)) as bar:
+            for recording in recordings:
+                sources = [locations.sources[clip.id] for clip in recording.clips if clip.id in locations.sources]
+                if not sources:
+                    continue
+                size = BYTES_PER_RECORDING + sum(BYTES_PER_CLIP + sizes.estimate(source) for source in sources)
+                if shard_bytes + size > max_bytes and shard_bytes > BYTES_PER_SHARD:
+                    shard, shard_bytes = shard + 1, BYTES_PER_SHARD
+                shard_of[recording.name] = shard
+                shard_bytes += size
+                bar.advance(len(sources))
     return PackPlan(fingerprint, width, fingerprint.layout or first.layout, shard_of)
 
 

@@ -3,8 +3,8 @@
 import io
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import h5py
 
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import ClipFeatures, HDF5FileCache, read_features
+from signllava_cli.data.hdf5_attributes import read_attribute
 from signllava_cli.data.keypoints import LAYOUT_DESCRIPTION, LAYOUT_POINTS, NORMALIZATION_DESCRIPTION
-from signllava_cli.data.shard import LAYOUT
+from signllava_cli.data.shard import HDF5_ERRORS, LAYOUT
 from signllava_cli.errors import UserError
+from signllava_cli.processes import limit_cpu_time
 
 
 class DeferredErrorFile(io.FileIO):
@@ -59,6 +61,7 @@ class Shard:
     """The shard to write to `file`: `clips` (`recording/clip` -> array) that have this width and layout.
 
     `ignore_source_layout`: the user named the layout, so the layouts of the sources are not checked.
+    `crashes`: clips that crashed the process that read them, with the reason.
     """
 
     file: Path
@@ -66,6 +69,7 @@ class Shard:
     width: int
     layout: str | None = None
     ignore_source_layout: bool = False
+    crashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -> None:
@@ -77,9 +81,11 @@ def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -
     skipped = {}
     try:
         with DeferredErrorFile(temporary) as shard_file:
-            with h5py.File(shard_file, "w", libver="v110") as handle, HDF5FileCache() as sources:
+            with h5py.File(shard_file, "w", libver="v110") as handle, HDF5FileCache(_before_file) as sources:
                 for clip, source in shard.clips.items():
                     try:
+                        if clip in shard.crashes:
+                            raise UnreadableClip(shard.crashes[clip])
                         _store(handle, clip, _require_same_kind(read_features(source, sources), shard))
                     except UnreadableClip as error:
                         skipped[clip] = str(error)
@@ -94,6 +100,10 @@ def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -
         raise UserError(f"{shard.file} cannot be written: {error.strerror or error}.") from None
 
 
+def _before_file(file: Path) -> None:
+    limit_cpu_time()  # HDF5 never returns from some damaged files
+
+
 def read_skipped(file: Path) -> dict[str, str]:
     """The clips skipped in a shard: `recording/clip` -> reason.
 
@@ -102,8 +112,8 @@ def read_skipped(file: Path) -> dict[str, str]:
     """
     try:
         with h5py.File(file, "r") as handle:
-            return dict(json.loads(handle.attrs[SKIPPED_ATTRIBUTE]))
-    except (OSError, RuntimeError, KeyError, ValueError):
+            return dict(json.loads(read_attribute(handle, SKIPPED_ATTRIBUTE)))
+    except HDF5_ERRORS:
         raise UserError(
             f"{file} is damaged, or `prepare pack` did not write it; remove it, and run the command again."
         ) from None

@@ -1,35 +1,48 @@
 """Writes shards in worker processes. Only the parent gives a shard its final name; an orphaned worker cannot."""
 
 import contextlib
+import glob
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing.sharedctypes import RawArray, RawValue
 from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import progress
+from signllava_cli.data.clip_source import ClipSource, UnreadableClip
+from signllava_cli.data.feature_files import HDF5FileCache, read_features
 from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, fsync
 from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, write_shard
-from signllava_cli.processes import block_signals, init_worker
+from signllava_cli.processes import BeforeFile, ReadCrash, block_signals, call_in_child, describe_crash, init_worker
 
 POLL_SECONDS = 0.2
+MAX_CRASHES = 8  # of clips of one file in one shard; then its other clips are skipped
 
 
 def write_shards(shards: Sequence[Shard], workers: int) -> None:
-    """Write `shards`, each under a temporary name until it is complete.
+    """Write `shards`, each under a temporary name until it is complete. A clip that crashes its reader is skipped.
 
     Raises:
         UserError: a shard cannot be written, or a worker was killed.
         RunStopped: a signal arrived; completed shards are kept.
     """
+    while shards:
+        num_clips_done = RawArray("q", len(shards))
+        shards = _write_until_crash(shards, workers, num_clips_done)
+
+
+def _write_until_crash(shards: Sequence[Shard], workers: int, num_clips_done: Any) -> list[Shard]:
+    """Write `shards`; after a crash, those that are left, with the clips that crashed their reader."""
     context = multiprocessing.get_context("spawn")  # processes.py says why not fork
-    num_clips_done, stop = RawArray("q", len(shards)), RawValue("b", 0)
+    stop = RawValue("b", 0)
     with (
         StopRequest().handle_signals() as request,
         progress("packing clips", sum(len(shard.clips) for shard in shards)) as bar,
@@ -46,16 +59,14 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
             while pending and not request:
                 finished, _ = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
                 for future in finished:
-                    _rename_to_final(future.result(), pending.pop(future).file)
+                    temporary = future.result()
+                    _rename_to_final(temporary, pending.pop(future).file)
                 if num_new := sum(num_clips_done) - bar.done:
                     rate = (bar.done + num_new) / (time.monotonic() - start_time)
                     bar.advance(num_new, f"{rate:.0f} clips/s")
         except BrokenProcessPool:
             if not request:
-                raise UserError(
-                    "A worker process was killed, perhaps by the system because memory ran out; run the command "
-                    "again with fewer --workers. Completed shards are kept."
-                ) from None
+                return _find_crashes([(shard, num_clips_done[shards.index(shard)]) for shard in pending.values()])
         finally:
             stop.value = 1
             pool.shutdown(cancel_futures=True)
@@ -64,6 +75,52 @@ def write_shards(shards: Sequence[Shard], workers: int) -> None:
     if pending:
         count = format_count(len(pending), "shard is", "shards are")
         raise RunStopped(f"stopped by {request.reason}, {count} not written yet; run the same command again.")
+    return []
+
+
+def _find_crashes(shards: Sequence[tuple[Shard, int]]) -> list[Shard]:
+    """The shards after a crash, with the clips that caused it. Each shard has the number of its clips that were read.
+
+    Raises:
+        UserError: no clip causes it, so a worker was killed.
+    """
+    left, num_crashes = [], 0
+    for shard, num_done in shards:
+        for temporary in shard.file.parent.glob(f"{glob.escape(shard.file.name)}.*{TEMPORARY_SUFFIX}"):
+            temporary.unlink()
+        crashes = _find_crash(shard, num_done)
+        num_crashes += len(crashes)
+        left.append(replace(shard, crashes={**shard.crashes, **crashes}))
+    if not num_crashes:
+        raise UserError(
+            "A worker process was killed, perhaps by the system because memory ran out; run the command "
+            "again with fewer --workers. Completed shards are kept."
+        )
+    return left
+
+
+def _find_crash(shard: Shard, num_done: int) -> dict[str, str]:
+    """The clip after the first `num_done` if reading it crashes a process; at last all clips after it in its file."""
+    remaining = list(shard.clips)[num_done:]
+    if not remaining or remaining[0] in shard.crashes:
+        return {}
+    source = shard.clips[remaining[0]]
+    try:
+        call_in_child(_try_clip, source)
+    except ReadCrash as error:
+        if -error.code != signal.SIGKILL:
+            reason = describe_crash(error.code)
+            num_crashes = 1 + sum(shard.clips[clip].file == source.file for clip in shard.crashes)
+            if num_crashes < MAX_CRASHES:
+                return {remaining[0]: reason}
+            reason = f"{reason}, like {num_crashes - 1} clips before it"
+            return {clip: reason for clip in remaining if shard.clips[clip].file == source.file}
+    return {}
+
+
+def _try_clip(before_file: BeforeFile, source: ClipSource) -> None:
+    with HDF5FileCache(before_file) as handles, contextlib.suppress(UnreadableClip):
+        read_features(source, handles)
 
 
 def _rename_to_final(temporary: Path, file: Path) -> None:

@@ -15,10 +15,18 @@ import h5py
 import numpy as np
 
 from signllava_cli.console import progress
-from signllava_cli.data.shard import STORED_DTYPE, StoredClip, list_shard
-from signllava_cli.errors import UserError
+from signllava_cli.data.shard import HDF5_ERRORS, STORED_DTYPE, StoredClip, list_shard
+from signllava_cli.errors import UserError, first_line
 from signllava_cli.prepare.validation.checks import MIN_CONSTANT_FRAMES
-from signllava_cli.processes import cpu_cores, submit_all
+from signllava_cli.processes import (
+    BeforeFile,
+    ReadCrash,
+    call_in_child,
+    cpu_cores,
+    describe_crash,
+    limit_cpu_time,
+    submit_all,
+)
 
 _MAGNITUDE_MASK, _INFINITY = 0x7FFF, 0x7C00  # bits of a float16; those of NaN are greater than those of infinity
 
@@ -55,7 +63,7 @@ def read_shards(files: Iterable[Path], workers: int | None, fast: bool) -> dict[
     tasks = [(file, fast) for file in pending]
     with (
         contextlib.suppress(BrokenProcessPool),  # the remaining files are read one by one below
-        submit_all(read_shard, tasks, workers or cpu_cores()) as jobs,
+        submit_all(_read_in_worker, tasks, workers or cpu_cores()) as jobs,
         progress("shards read", len(pending)) as bar,
     ):
         for job in as_completed(jobs):
@@ -68,25 +76,30 @@ def read_shards(files: Iterable[Path], workers: int | None, fast: bool) -> dict[
 
 def _read_alone(file: Path, fast: bool) -> ShardFacts:
     try:
-        with submit_all(read_shard, [(file, fast)], 1) as jobs:
-            return next(iter(jobs)).result()
-    except BrokenProcessPool:
-        return ShardFacts([], f"{file}: the process that read it ended, by a crash or lack of memory")
+        return call_in_child(read_shard, file, fast)
+    except ReadCrash as error:
+        return ShardFacts([], f"{file}: {describe_crash(error.code)}")
 
 
-def read_shard(file: Path, fast: bool) -> ShardFacts:
-    """The facts of every array of `file`; `fast`: only its shape is read."""
+def _read_in_worker(file: Path, fast: bool) -> ShardFacts:
+    return read_shard(lambda _: limit_cpu_time(), file, fast)
+
+
+def read_shard(before_file: BeforeFile, file: Path, fast: bool) -> ShardFacts:
+    """The facts of every array of `file`; `fast`: only its shape is read. For `call_in_child`."""
     shard = ShardFacts([])
     try:
+        before_file(file)
         with h5py.File(file, "r") as handle, open(file, "rb") as raw:
             for stored in list_shard(file):
+                before_file(file)
                 shard.arrays.append(
                     _make_facts(stored) if fast or stored.error else _check_frames(stored, handle, raw.fileno())
                 )
     except UserError as error:
         shard.error = str(error)
     except Exception as error:  # h5py raises any exception for a corrupt file; the other files must still be read
-        shard.error = f"{file}: {error}"
+        shard.error = f"{file}: {first_line(error)}"
     return shard
 
 
@@ -107,6 +120,8 @@ def _make_facts(
 def _check_name(error: str) -> str:
     if error.startswith("shape "):
         return "features-shape"
+    if error.startswith("damaged: "):
+        return "features-damaged"
     return "features-not-numbers" if error.endswith("expected numbers") else "features-no-array"
 
 
@@ -114,8 +129,8 @@ def _check_frames(stored: StoredClip, handle: h5py.File, raw: int) -> ArrayFacts
     """Checks the values of the frames by their bits, because numpy is slow with float16."""
     try:
         bits = _read_float16(stored, handle, raw).view(np.uint16)
-    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        return _make_facts(stored, {"features-damaged": str(error)})
+    except HDF5_ERRORS as error:
+        return _make_facts(stored, {"features-damaged": first_line(error)})
     if not bits.size:
         return _make_facts(stored)
     magnitudes = bits & _MAGNITUDE_MASK

@@ -22,6 +22,7 @@ from corruptions import change_array, change_clip, change_shard, copy_part, writ
 from signllava_cli.data.training_set import ORDER
 from signllava_cli.prepare.validation.checks import CHECKS
 from signllava_cli.prepare.validation.shard_reader import ShardFacts, read_shard
+from signllava_cli.processes import BeforeFile
 
 Command = Callable[..., Ended]
 ONE_PER_FINDING = one_per_finding(CORRUPTIONS)
@@ -313,8 +314,8 @@ def test_on_a_terminal_findings_fit_into_100_columns(data: Path) -> None:
     assert {len(line) for line in table} <= set(range(101))
 
 
-def read_or_exit(file: Path, fast: bool) -> ShardFacts:
-    return os._exit(1) if file.name == "mae.train.0.h5" else read_shard(file, fast)
+def read_or_exit(before_file: BeforeFile, file: Path, fast: bool) -> ShardFacts:
+    return os._exit(1) if file.name == "mae.train.0.h5" else read_shard(before_file, file, fast)
 
 
 def test_a_shard_that_crashes_its_reader_is_named(
