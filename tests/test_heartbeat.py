@@ -68,7 +68,7 @@ def test_the_missing_machine_is_named(
 ) -> None:
     heartbeat.is_connected = is_connected
     if number is not None:
-        store.set("signllava/heartbeat/1", number)
+        store.set("signllava/heartbeat/1", number.decode())
     assert exits.ended.wait(30)
     assert exits.codes == [code]
     error = capsys.readouterr().err
@@ -80,7 +80,7 @@ def test_a_machine_that_has_ended_is_not_lost(
     store: distributed.TCPStore, heartbeat: Heartbeat, exits: Exits
 ) -> None:
     heartbeat.is_connected = True
-    store.set("signllava/heartbeat/1", ENDED)
+    store.set("signllava/heartbeat/1", ENDED.decode())
     assert not exits.ended.wait(2 * SECONDS)
     heartbeat.end()
     assert store.get("signllava/heartbeat/0") == ENDED  # so this one is not lost for others either
