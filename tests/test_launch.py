@@ -106,7 +106,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_log_says_so(launched: Launched, 
     assert_saved(tmp_path / "run")
 
 
-@pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
+@pytest.mark.reliability("Nodes", "a signal before the ranks have started stops the launch")
 def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> None:
     """The ranks import torch and have no signal handlers yet; there is no state to save."""
     process = launched()
@@ -228,11 +228,13 @@ def test_ranks_of_accelerate_launch_save_and_stop(
     assert_saved(tmp_path / "run")
 
 
+@pytest.mark.reliability("Nodes", "a signal to one launcher stops the ranks of all nodes with the state saved")
 def test_two_machines_train_as_one_and_stop_as_one(launched: Launched, tmp_path: Path) -> None:
     stop_two_machines(launched, tmp_path / "run", "multi_cpu", "MULTI_CPU")
 
 
 @pytest.mark.drill
+@pytest.mark.reliability("Nodes", "a signal to one launcher stops the ranks of all nodes with the state saved")
 def test_two_machines_train_with_zero2(launched: Launched, tmp_path: Path) -> None:
     stop_two_machines(launched, tmp_path / "run", "zero2_cpu", "DEEPSPEED ZeRO-2")
 
