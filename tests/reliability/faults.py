@@ -117,8 +117,13 @@ class FaultedCommands:
     def _read_line(self) -> str:
         assert self._server.stdout is not None
         readable, _, _ = select.select([self._server.stdout], [], [], SECONDS)
-        assert readable, f"a command did not end within {SECONDS} s: {self._out.read_text()}"
+        if not readable:
+            self.close()
+            pytest.fail(f"a command did not end within {SECONDS} s: {self._out.read_text()}")
         return str(self._server.stdout.readline().strip())
+
+    def has_ended(self) -> bool:
+        return self._server.poll() is not None
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):

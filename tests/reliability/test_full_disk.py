@@ -201,7 +201,7 @@ def test_a_resumed_run_with_a_disk_that_becomes_full(
 
 @FAILS
 @pytest.mark.drill
-@pytest.mark.parametrize(("name", "first", "stride"), [("EIO", 1, 3), ("ENOSPC", 2, 3), ("EDQUOT", 3, 9)])
+@pytest.mark.parametrize(("name", "first", "stride"), [("EIO", 1, 4), ("ENOSPC", 2, 6), ("EDQUOT", 3, 12)])
 def test_pretrain_with_one_write_that_fails(
     commands: FaultedCommands,
     settings: list[str],
