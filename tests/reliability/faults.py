@@ -102,7 +102,8 @@ class FaultedCommands:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=faults.environment,
+            # a thread of pyarrow's allocator, which is not in the child, can leave it waiting for a lock forever
+            env={**faults.environment, "JE_ARROW_MALLOC_CONF": "background_thread:false"},
             start_new_session=True,
         )
         assert self._read_line() == "ready"
