@@ -23,8 +23,18 @@ def faults(shim: Path, tmp_path: Path) -> Faults:
     return Faults(shim, tmp_path / "faults")
 
 
+@pytest.fixture(scope="session")
+def started_commands(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FaultedCommands]]:
+    folder = tmp_path_factory.mktemp("faults")
+    started = [FaultedCommands(Faults(shim, folder), folder)]
+    yield started
+    started[-1].close()
+
+
 @pytest.fixture
-def commands(faults: Faults, tmp_path: Path) -> Iterator[FaultedCommands]:
-    running = FaultedCommands(faults, tmp_path / "faults")
-    yield running
-    running.close()
+def commands(started_commands: list[FaultedCommands], shim: Path, tmp_path: Path) -> FaultedCommands:
+    """Started once for all tests, and again after a command that did not end."""
+    if started_commands[-1].has_ended():
+        started_commands.append(FaultedCommands(Faults(shim, tmp_path), tmp_path))
+    started_commands[-1].faults.set()
+    return started_commands[-1]

@@ -102,7 +102,8 @@ class FaultedCommands:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=faults.environment,
+            # a thread of pyarrow's allocator, which is not in the child, can leave it waiting for a lock forever
+            env={**faults.environment, "JE_ARROW_MALLOC_CONF": "background_thread:false"},
             start_new_session=True,
         )
         assert self._read_line() == "ready"
@@ -117,8 +118,13 @@ class FaultedCommands:
     def _read_line(self) -> str:
         assert self._server.stdout is not None
         readable, _, _ = select.select([self._server.stdout], [], [], SECONDS)
-        assert readable, f"a command did not end within {SECONDS} s: {self._out.read_text()}"
+        if not readable:
+            self.close()
+            pytest.fail(f"a command did not end within {SECONDS} s: {self._out.read_text()}")
         return str(self._server.stdout.readline().strip())
+
+    def has_ended(self) -> bool:
+        return self._server.poll() is not None
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):

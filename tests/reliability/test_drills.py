@@ -17,6 +17,7 @@ from signllava_cli.model.checkpoint import find_damage
 
 pytest_plugins = ["fault_fixtures"]
 Command = Callable[..., Ended]
+pytestmark = pytest.mark.timeout(1800)
 KILLS = 50
 
 
