@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -114,7 +115,9 @@ def test_all_linear_has_the_initial_weights_of_the_list_of_llama() -> None:
 
 @pytest.mark.reliability("Reproducibility", "the files of equal adapters are equal")
 @pytest.mark.parametrize("targets", ["all-linear", LLAMA_LAYERS])
-def test_the_modules_of_a_saved_adapter_are_sorted(tmp_path: Path, targets: str | list[str]) -> None:
+def test_the_modules_of_a_saved_adapter_are_sorted(
+    tmp_path: Path, targets: list[str] | Literal["all-linear"]
+) -> None:
     """PEFT keeps them as a set, whose order differs between processes."""
     llm = add_lora(make_llm("llama"), Lora(enabled=True, r=4, target_modules=targets))
     weights = {name: weight.detach() for name, weight in llm.named_parameters() if weight.requires_grad}
