@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,12 +119,15 @@ def training_steps(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_signals,
     )
-    batches = iter(loader)
+    batches: Any = iter(loader)
     try:
         for step in range(first, last):
             yield [next(batches) for _ in positions_of_step(step)]
     except UserError as error:  # a loader worker puts its traceback before the message
         raise UserError(error.args[0].rsplit("UserError: ", 1)[-1].strip()) from None
+    finally:  # the traceback of an error holds the workers, which ignore SIGTERM: Python would wait for them at exit
+        if recipe.data.num_workers:
+            batches._shutdown_workers()
 
 
 @contextlib.contextmanager

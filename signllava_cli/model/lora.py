@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from signllava_cli import recipe as recipes
 from signllava_cli.console import info, warning
 from signllava_cli.errors import UserError
+from signllava_cli.files import read_json, write_json
 from signllava_cli.model.layer_weights import (
     UNCALLED_LAYERS,
     LayerWeight,
@@ -23,7 +24,7 @@ from signllava_cli.model.layer_weights import (
 from signllava_cli.model.llm import read_tensors, require_same_tensors
 from signllava_cli.recipe import ALL_LINEAR
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 EXPECTED_SHARE = 0.9  # of the layers' weights; below it, an adapter misses what is not small
 
 
@@ -177,6 +178,10 @@ def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
     """Write the adapter in PEFT's format: its `weights`, by their names in `llm`, and its config."""
     # "auto" would request the hub to check whether the vocabulary was resized; it never is
     llm.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+    config = read_json(folder / ADAPTER_CONFIG)
+    for key in ("target_modules", "exclude_modules"):  # sets in PEFT, in another order in each process
+        config[key] = sorted(names) if isinstance(names := config.get(key), list) else names
+    write_json(folder / ADAPTER_CONFIG, config)
 
 
 def load_adapter(llm: Any, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from signllava_cli.errors import UserError
 from signllava_cli.model.layer_weights import adapter_share, layer_weights
-from signllava_cli.model.lora import add_lora
+from signllava_cli.model.lora import add_lora, save_adapter
 from signllava_cli.recipe import Lora, read_recipe
 
 Command = Callable[..., Ended]
@@ -110,6 +111,20 @@ def test_all_linear_has_the_initial_weights_of_the_list_of_llama() -> None:
         adapters.append({name: weight for name, weight in adapted.named_parameters() if weight.requires_grad})
     assert list(adapters[0]) == list(adapters[1])
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+
+@pytest.mark.reliability("Reproducibility", "the files of equal adapters are equal")
+@pytest.mark.parametrize("targets", ["all-linear", LLAMA_LAYERS])
+def test_the_modules_of_a_saved_adapter_are_sorted(
+    tmp_path: Path, targets: list[str] | Literal["all-linear"]
+) -> None:
+    """PEFT keeps them as a set, whose order differs between processes."""
+    llm = add_lora(make_llm("llama"), Lora(enabled=True, r=4, target_modules=targets))
+    weights = {name: weight.detach() for name, weight in llm.named_parameters() if weight.requires_grad}
+    save_adapter(llm, weights, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert len(config["target_modules"]) >= len(LLAMA_LAYERS)
+    assert config["target_modules"] == sorted(config["target_modules"])
 
 
 @pytest.mark.parametrize(

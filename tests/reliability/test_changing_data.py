@@ -222,7 +222,8 @@ def test_a_shard_that_was_closed_is_not_opened_again_if_it_is_another_one(
     change_at_step(monkeypatch, lambda: HARMLESS[case](data))
     ended = signllava(*PRETRAIN, *sets([*settings, *SETTINGS, f"data.root={data}"]))
     assert_one_line_error(ended, ".h5 was removed after" if is_removed else ".h5 has changed since")
-    assert (tmp_path / "run" / "last").resolve().name == f"step-{STEP_OF_CHANGE - 1:06d}"
+    saved_step = int((tmp_path / "run" / "last").resolve().name.removeprefix("step-"))
+    assert STEP_OF_CHANGE - 1 <= saved_step < STEPS  # the next batches may be in the shard that is open
 
 
 GENERATE_CASES = [("shards are rewritten in place", "direct"), ("shards are truncated", "hdf5")]

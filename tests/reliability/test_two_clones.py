@@ -22,7 +22,7 @@ SETTINGS += (
     "tasks.paraphrases=0.5",
     "tasks.train.is_reversed=0.3",
 )
-WEIGHTS = ("projector.safetensors", "adapter/adapter_model.safetensors", "resume/optimizer.safetensors")
+CHECKPOINT_FILES = ("projector.safetensors", "adapter/*", "resume/*", "config.json")
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def make_all(clone: Clone) -> None:
 
 
 def hashes(clone: Clone) -> dict[str, str]:
-    """File -> SHA-256, of the corpus, the weights and the predictions, without the number of the clone."""
+    """File -> SHA-256, of the corpus, the checkpoints and the predictions, without the number of the clone."""
     runs = (clone.work / f"runs-{clone.number}").glob("*/step-*")
-    files = [path / name for path in runs for name in WEIGHTS]
+    files = [file for path in runs for pattern in CHECKPOINT_FILES for file in path.glob(pattern)]
     files += [*(clone.work / "data").rglob("*"), *clone.work.glob("*-predictions/*/predictions.jsonl")]
     return {
         str(file.relative_to(clone.work)).replace(f"runs-{clone.number}", "runs"): hashlib.sha256(
