@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "licenses.md"
@@ -71,7 +72,7 @@ def locked_packages(constraints: Path) -> Iterator[tuple[str, str]]:
 def read_license(package: str, version: str) -> License:
     """The license of an installed package; the version is that of the constraints."""
     try:
-        metadata = distribution(package).metadata
+        metadata: Any = distribution(package).metadata
     except PackageNotFoundError:
         return License(package, version, "not installed")
     name = re.sub(r"[-_.]+", "-", package).lower()

@@ -109,7 +109,7 @@ def malicious_contents(folder: Path) -> dict[str, bytes]:
     plain, array, npz, zipped, legacy = pickle.dumps(Malicious(folder)), *(io.BytesIO() for _ in range(4))
     objects = np.array([Malicious(folder)], dtype=object)
     np.save(array, objects, allow_pickle=True)
-    np.savez(npz, objects)  # type: ignore[arg-type]
+    np.savez(npz, objects)
     torch.save({"a": Malicious(folder)}, zipped)
     torch.save({"a": Malicious(folder)}, legacy, _use_new_zipfile_serialization=False)
     text = f"!!python/object/apply:os.mkdir ['{folder}']\n".encode()
@@ -177,9 +177,9 @@ def test_malicious_files_run_nothing_in_any_reader(
             tried += 1
         for name in ("annotation.train.json", "mae/metadata_mae.train.json"):
             (data / name).write_bytes(content)
-        for words in (("check", data), ("index", data), ("describe", data), ("keywords", data, "--split", "train")):
-            ended = signllava("prepare", *words)
-            assert ended.code == 2, (words, ended.out)
+        for command in ("check", "index", "describe", "keywords"):
+            ended = signllava("prepare", command, data, *(("--split", "train") if command == "keywords" else ()))
+            assert ended.code == 2, (command, ended.out)
             tried += 1
         assert not created.exists()
     record_property("malicious files read", tried)

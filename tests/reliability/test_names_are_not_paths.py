@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import Ended, sets
+from safetensors.numpy import save_file
 
 from signllava_cli.api.hub import save_checkpoint
 from signllava_cli.errors import UserError
@@ -102,6 +103,7 @@ def test_importers_reject_names_that_are_paths(
     record_property("names", len(rows))
 
 
+@pytest.mark.drill
 @INSIDE
 @pytest.mark.parametrize("name", PATHS)
 def test_annotations_with_names_that_are_paths_are_refused(
@@ -246,11 +248,17 @@ def test_a_saved_checkpoint_has_no_other_files_of_its_folder(run: Path, tmp_path
     """`checkpoint push` uploads what `save_checkpoint` writes."""
     copy = tmp_path / "copy"
     shutil.copytree(find_checkpoint(run), copy)
-    (copy / "adapter").mkdir(exist_ok=True)
+    (copy / "adapter").mkdir()
+    save_file({"a": np.ones(1)}, copy / "adapter" / "adapter_model.safetensors")
+    (copy / "adapter" / "adapter_config.json").write_text("{}")
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(recipe.replace("lora:\n  enabled: false", "lora:\n  enabled: true"))
     for name in ("secret.txt", "adapter/secret.txt", "resume.txt"):
         (copy / name).symlink_to(outside / "profile")
-    saved = save_checkpoint(copy, tmp_path / "saved", None)
-    assert not [name for name, content in all_files(saved).items() if b"secret settings" in bytes(content)]  # type: ignore[arg-type]
+    saved = all_files(save_checkpoint(copy, tmp_path / "saved", None))
+    names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "config.json", "projector.safetensors"}
+    assert {Path(name).name for name in saved} == {*names, "recipe.yaml"}
+    assert not [name for name, content in saved.items() if b"secret settings" in bytes(content)]  # type: ignore[arg-type]
 
 
 @INSIDE

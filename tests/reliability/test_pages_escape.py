@@ -94,6 +94,7 @@ def write_sheet(signllava: Command, folder: Path) -> Path:
 
 @ESCAPED
 @pytest.mark.browser
+@pytest.mark.drill
 @pytest.mark.parametrize("write_page", [write_evaluation, write_check, write_sheet])
 def test_hostile_names_and_texts_run_no_script_in_a_report(
     signllava: Command,
@@ -126,6 +127,7 @@ def is_stopped_by_policy(address: str) -> bool:
 
 @ESCAPED
 @pytest.mark.browser
+@pytest.mark.drill
 def test_hostile_names_and_texts_run_no_script_in_the_web_app(
     run: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

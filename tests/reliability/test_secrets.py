@@ -87,6 +87,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers.TensorBoardTracker, "start", fail)
 
 
+@pytest.mark.drill
 @SECRETS_ARE_SAFE
 def test_no_output_of_a_study_holds_a_secret(
     signllava: Command,

@@ -27,8 +27,12 @@ connections.HEAD_SECONDS = connections.WRITE_SECONDS = limits.BODY_SECONDS = {SE
 """
 TRANSLATE = "api/recordings/translate?recording=dev01"
 UNKNOWN = "api/recordings/translate?recording=nobody"  # refused before any work
-FRIENDLY_SITES = ({}, {"Origin": "http://{host}"}, {"Sec-Fetch-Site": "same-origin", "Origin": "http://other"})
-OTHER_SITES = (
+FRIENDLY_SITES: tuple[dict[str, str], ...] = (
+    {},
+    {"Origin": "http://{host}"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://other"},
+)
+OTHER_SITES: tuple[dict[str, str], ...] = (
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
     {"Origin": "http://{host}.evil.example"},
@@ -88,9 +92,10 @@ def test_other_hosts_and_other_sites_are_refused(
     for name in hosts:
         assert send_request(address, "api/model", None, Host=name)[0] == 400, name
     for headers, status in [(each, 404) for each in FRIENDLY_SITES] + [(each, 403) for each in OTHER_SITES]:
-        filled = {key: value.format(host=host) for key, value in headers.items()}
+        filled: dict[str, Any] = {key: value.format(host=host) for key, value in headers.items()}
         assert send_request(address, UNKNOWN, b"", **filled)[0] == status, headers
-    assert send_request(address, "api/recordings", None, **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    cross_site: dict[str, Any] = {"Sec-Fetch-Site": "cross-site"}
+    assert send_request(address, "api/recordings", None, **cross_site)[0] == 403
     with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as client:  # a link on another site
         client.request("GET", "/", headers={"Sec-Fetch-Site": "cross-site"})
         answer = client.getresponse()
@@ -101,6 +106,7 @@ def test_other_hosts_and_other_sites_are_refused(
     record_property("requests", len(hosts) + len(FRIENDLY_SITES) + len(OTHER_SITES) + 2)
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
 def test_too_many_requests_are_refused_at_once(
     app: tuple[str, psutil.Process], record_property: Callable[[str, object], None]
@@ -119,13 +125,13 @@ def test_too_many_requests_are_refused_at_once(
     assert statuses.keys() == {404, 429}
     time.sleep(2 + MAX_RUNNING / RATE)
     clients = [connect(address) for _ in range(MAX_RUNNING + 1)]
-    for number, client in enumerate(clients):
-        client.sendall(post_head(address, "api/uploads/translate", 1000))
+    for number, connection in enumerate(clients):
+        connection.sendall(post_head(address, "api/uploads/translate", 1000))
         time.sleep(1 if number == MAX_RUNNING - 1 else 0.05)
     assert read_status(clients[-1]) == 503
     assert send_request(address, "api/recordings")[0] == 200
-    for client in clients:
-        client.close()
+    for connection in clients:
+        connection.close()
     wait_for_translation(address)
     record_property("requests", sum(statuses.values()) + len(clients))
 
@@ -138,9 +144,8 @@ def wait_for_translation(address: str) -> None:
 
 
 @pytest.mark.reliability("Security", "slow, silent and broken clients of the web app block no other, and end")
-@pytest.mark.parametrize(
-    ("idle", "slow"), [(100, 10), pytest.param(3000, 25, marks=pytest.mark.drill)], ids=["some", "thousands"]
-)
+@pytest.mark.drill
+@pytest.mark.parametrize(("idle", "slow"), [(100, 10), (3000, 25)], ids=["some", "thousands"])
 def test_slow_clients_block_no_other_and_are_closed(
     app: tuple[str, psutil.Process], idle: int, slow: int, record_property: Callable[[str, object], None]
 ) -> None:
