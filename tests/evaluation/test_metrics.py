@@ -73,8 +73,10 @@ def sacrebleu_metrics(preset: Preset) -> list[tuple[TextMetric, str, Any]]:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 def test_corpus_scores_and_signatures_are_those_of_sacrebleu(preset: Preset) -> None:
-    hypotheses, references = [*HYPOTHESES, "他2010年喜欢 苹果。"], [*REFERENCES, "她喜欢2010 苹果"]
-    subsets = [range(9), *([index] for index in range(9)), [1, 5], [5, 6], [2, 6], [3, 7], [0, 3, 8]]
+    hypotheses = [*HYPOTHESES, "他2010年喜欢 苹果。", "x", "yes indeed", "x"]
+    references = [*REFERENCES, "她喜欢2010 苹果", "x", "ye", "xy"]
+    count = len(hypotheses)
+    subsets = [range(count), *([index] for index in range(count)), [1, 5], [5, 6], [2, 6], [3, 7], [0, 3, 8], [9, 11]]
     for metric, key, program in sacrebleu_metrics(preset):
         statistics = metric.extract_statistics(hypotheses, references)
         assert statistics.dtype == np.float64
