@@ -1,7 +1,7 @@
 """Each metric against its own program or its formula: scores of single clips, of sums, of nothing, and signatures."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,10 @@ def sacrebleu_metrics(preset: Preset) -> list[tuple[TextMetric, str, Any]]:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 def test_corpus_scores_and_signatures_are_those_of_sacrebleu(preset: Preset) -> None:
-    hypotheses, references = [*HYPOTHESES, "他2010年喜欢 苹果。"], [*REFERENCES, "她喜欢2010 苹果"]
-    subsets = [range(9), *([index] for index in range(9)), [1, 5], [5, 6], [2, 6], [3, 7], [0, 3, 8]]
+    hypotheses = [*HYPOTHESES, "他2010年喜欢 苹果。", "x", "yes indeed", "x"]
+    references = [*REFERENCES, "她喜欢2010 苹果", "x", "ye", "xy"]
+    count = len(hypotheses)
+    subsets = [range(count), *([index] for index in range(count)), [1, 5], [5, 6], [2, 6], [3, 7], [0, 3, 8], [9, 11]]
     for metric, key, program in sacrebleu_metrics(preset):
         statistics = metric.extract_statistics(hypotheses, references)
         assert statistics.dtype == np.float64
@@ -112,6 +114,7 @@ def test_scoring_an_empty_hypothesis_prints_no_warning(recwarn: pytest.WarningsR
     for metric in (Bleu(), Chrf(), Ter(), Wer(), RougeL(), RougeLSeq2seq(), YesNo()):
         metric.compute(predictions=["", ""], references=["", "a b"])
         metric.compute_scores(np.zeros(metric.extract_statistics([""], [""]).shape[1]))
+    ContextBoundAccuracy().compute_scores(np.zeros(2))
     assert [str(warning.message) for warning in recwarn] == []
 
 
@@ -264,6 +267,7 @@ def test_the_presets_of_the_datasets() -> None:
         "phoenix14t": _preset("phoenix14t", "none", True, "de", "rougeL_mscoco"),
         "csl-daily": _preset("csl-daily", "zh", False, "zh", "rougeL_mscoco"),
     }
+    assert all(find_preset(name) is preset for name, preset in PRESETS.items())
     with pytest.raises(
         UserError, match=r"^--preset x: unknown preset; expected one of how2sign, phoenix14t, csl-daily\.$"
     ):
@@ -277,8 +281,8 @@ def _preset(name: str, tokenize: str, lowercase: bool, language: str, rouge: str
 def test_a_preset_splits_words_as_bleu_does() -> None:
     text = "It's 3.5 %, (Köln)!  \n"
     assert Preset().split_words(text) == ["It's", "3.5", "%", ",", "(", "Köln", ")", "!"]
-    assert GERMAN.split_words(text) == ["it's", "3.5", "%,", "(köln)!"]
-    assert CHINESE.split_words("他2010年 ") == ["他", "2010", "年"]
+    assert replace(GERMAN).split_words(text) == ["it's", "3.5", "%,", "(köln)!"]  # a copy has no tokenizer yet
+    assert replace(CHINESE).split_words("他2010年 ") == ["他", "2010", "年"]
     assert [preset.is_english for preset in PRESETS.values()] == [True, False, False]
     tokenizers = ("zh", "char", "ja-mecab", "ko-mecab", "13a", "none", "intl", "flores200")
     assert [Preset(tokenize=name).has_character_words for name in tokenizers] == [True] * 4 + [False] * 4
@@ -344,6 +348,7 @@ def test_the_outcomes_of_answers_are_counted_item_by_item() -> None:
         ("yes, no, Yes., NO!", "yes, yes, no, no"): [1, 1, 1, 1, 0, 0],
         ("是。，不", "是，不"): None,
         ("yes", "yes, no, yes"): [0, 0, 0, 0, 3, 2],
+        ("yes, no, no, yes, yes", "yes, no, no, no, no"): [1, 2, 0, 2, 0, 0],
         ("perhaps", "no"): [0, 0, 0, 0, 1, 0],
         ("yes, perhaps", "yes, yes"): [0, 0, 0, 0, 2, 2],
         ("yes..", "yes"): [0, 0, 0, 0, 1, 1],

@@ -162,4 +162,5 @@ def test_p_values_count_values_at_least_as_large_up_to_a_billionth() -> None:
     assert resampling._compute_p_value(values, 1.0) == (3 + 1) / (5 + 1)
     assert resampling._compute_p_value(np.array([0.5 - 0.5e-9, 0.2]), 0.5) == 2 / 3
     assert resampling._compute_p_value(np.array([100 - 0.5e-7, 100 - 2e-7]), 100.0) == 2 / 3
+    assert resampling._compute_p_value(np.array([1.0 - 1e-9]), 1.0) == 1.0
     assert resampling._compute_sacrebleu_p_value(np.array([0.5, 1.0, 1.5]), 1.0) == 2 / 4

@@ -78,6 +78,8 @@ def read_explanations(file: Path = EXPLANATIONS) -> dict[Key, str]:
 
 # replacing the code of functions in memory
 
+CONSTANTS = (str, int, float, tuple, list, dict, frozenset, type(None))
+
 
 def replace_code(module: ModuleType, code: str) -> bool:
     """Give functions and constants of `module` the code and the values of `code`; whether all could be replaced."""
@@ -112,7 +114,7 @@ def _replace_members(
             is_complete &= isinstance(previous, type) and _replace_members(
                 vars(previous), dict(vars(value)), module, partial(setattr, previous)
             )
-        elif isinstance(value, str | int | float | tuple | list | dict | frozenset) and previous != value:
+        elif isinstance(value, CONSTANTS) and previous != value:
             with contextlib.suppress(AttributeError, TypeError):
                 set_member(name, value)
     return is_complete
@@ -218,20 +220,20 @@ class Session:
         for report in reports:
             if report.failed:
                 raise pytest.UsageError(f"{item.nodeid} fails without any mutant:\n{report.longreprtext}")
-        if "skipped" not in outcomes and called:
+        if "skipped" not in outcomes:
             self.calls[item.nodeid], self.seconds[item.nodeid] = called, time.process_time() - start
 
     def _run_mutant(self, mutant: Mutant) -> str:
         """`killed`, `killed: too slow`, or `survived`."""
+        tests = TESTS[mutant.file.removeprefix(f"{PACKAGE}/")]
+        of_file = [item for item in self.items if item.nodeid.split("::")[0] in tests]
         first, last = mutant.lines
-        of_file = [item for item in self.items if any(file == mutant.file for file, _ in self.calls[item.nodeid])]
-        items = [
+        calling = [
             item
             for item in of_file
             if any(file == mutant.file and first <= line <= last for file, line in self.calls[item.nodeid])
-        ] or of_file  # a loader worker calls it, or it is called when the module is imported
-        if not items:
-            raise pytest.UsageError(f"no test of TESTS calls any function of {mutant.file}")
+        ]
+        items = calling or of_file  # a loader worker calls it, or it is called when the module is imported
         limit = 5 + 8 * sum(self.seconds[item.nodeid] for item in items)
         outcome = run_in_child(lambda: self._run_replaced(mutant, items), limit)
         if outcome != "incomplete":
@@ -259,6 +261,7 @@ PYTEST_OPTIONS = ["-q", "-p", "no:cacheprovider", "-m", "unit"]
 
 def run_item(item: pytest.Item) -> set[str]:
     """The outcomes of set-up, call and tear-down of a test; fixtures of the session are kept."""
+    item.repr_failure = lambda *arguments: "failed"  # type: ignore[method-assign]  # formatting takes most of the time
     return {report.outcome for report in run_reports(item)}
 
 
@@ -407,6 +410,7 @@ def main() -> None:
             if row["outcome"] == "survived"
         }
         mutants = [mutant for mutant in mutants if mutant.key in keys]
+    mutants.sort(key=lambda mutant: not mutant.function)  # those that have to be imported take longer
     if options.sample:
         mutants = random.Random(options.seed).sample(mutants, options.sample)
     with tempfile.TemporaryDirectory() as folder:
