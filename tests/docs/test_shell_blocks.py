@@ -132,3 +132,13 @@ def test_a_stale_option_is_found() -> None:
     assert check(["prepare", "packs"], is_whole=False)
     assert check(["pretrain"], is_whole=True), "without the recipe, which must be given"
     assert not is_setting("train.lr")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_settings_in_the_text_of_a_page_exist(page: Any) -> None:
+    names = "|".join(sorted({key.partition(".")[0] for key in setting_keys()}))
+    text = without_code(page.read_text())
+    keys = re.findall(rf"`((?:{names})\.[\w.]*\w)(?:[:=][^`]*)?`", text)
+    no_setting = re.compile(r"\.(py|csv|yaml|json|tsv|h5|TASK)$")  # files, and the name of any task
+    unknown = [key for key in keys if not is_setting(key) and not no_setting.search(key)]
+    assert not unknown
