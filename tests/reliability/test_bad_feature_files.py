@@ -19,20 +19,20 @@ PROMISE = pytest.mark.reliability(
 Seeds = Callable[[], tuple[bytes, ...]]
 Lie = Callable[[bytes, random.Random], bytes]
 FORMATS: dict[str, tuple[Callable[[Path], object], Seeds, Lie | None, int]] = {
-    "npy": (read_feature_file("npy"), npy_seeds, lie_in_npy, 9000),
-    "npz": (read_feature_file("npz"), npz_seeds, lie_in_zip, 7000),
-    "safetensors": (read_feature_file("safetensors"), safetensors_seeds, lie_in_safetensors, 7000),
-    "pose": (read_feature_file("pose"), pose_seeds, None, 4000),
-    "keypoints": (read_feature_file("mediapipe"), keypoint_seeds, None, 5000),
-    "hdf5": (read_hdf5_clips, hdf5_seeds, None, 3000),
-    "shard": (check_shard, hdf5_seeds, None, 3000),
+    "npy": (read_feature_file("npy"), npy_seeds, lie_in_npy, 12000),
+    "npz": (read_feature_file("npz"), npz_seeds, lie_in_zip, 8000),
+    "safetensors": (read_feature_file("safetensors"), safetensors_seeds, lie_in_safetensors, 9000),
+    "pose": (read_feature_file("pose"), pose_seeds, None, 5000),
+    "keypoints": (read_feature_file("mediapipe"), keypoint_seeds, None, 6000),
+    "hdf5": (read_hdf5_clips, hdf5_seeds, None, 2000),
+    "shard": (check_shard, hdf5_seeds, None, 2000),
 }
 
 
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file from which HDF5 never returns costs two seconds."""
-    monkeypatch.setattr(processes, "MAX_CPU_SECONDS", 2.0)
+    """A file from which HDF5 never returns costs one second."""
+    monkeypatch.setattr(processes, "MAX_CPU_SECONDS", 0.5)
     monkeypatch.setattr(fuzzing, "WALL_SECONDS", 60.0)
 
 

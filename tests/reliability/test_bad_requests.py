@@ -22,7 +22,7 @@ PROMISE = pytest.mark.reliability(
     "Bad input", "the web app answers every damaged request, and none with a server error"
 )
 PATHS = ("/api/uploads/translate", "/api/videos/translate")
-NUMBER = 4000
+NUMBER = 2000
 Record = Callable[[str, object], None]
 
 

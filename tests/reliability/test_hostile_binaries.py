@@ -17,6 +17,10 @@ from signllava_cli.prepare.extract import video_cuts
 from signllava_cli.prepare.extract.video_cuts import VideoCut, decode_cut
 from signllava_cli.prepare.indexing import index_files, open_index
 
+pytestmark = pytest.mark.reliability(
+    "Bad input", "damaged indexes, checkpoints, videos and uploads are refused: no crash, hang or large allocation"
+)
+
 
 def test_an_index_whose_offsets_lie_is_rebuilt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Arrow reads texts at the offsets of the file: a wrong one is outside of it."""

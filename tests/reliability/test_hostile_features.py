@@ -22,6 +22,9 @@ from signllava_cli.data.shard import list_shard
 from signllava_cli.errors import UserError
 from signllava_cli.processes import BeforeFile, ReadCrash, call_in_child
 
+pytestmark = pytest.mark.reliability(
+    "Bad input", "damaged feature files are refused: no crash, hang or large allocation"
+)
 HUGE = (2**30, 1024)
 
 
