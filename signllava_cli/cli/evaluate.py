@@ -16,8 +16,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]FILE...",
-            help="Predictions files or folders, Sign_LLaVA's JSON, CSV or TSV of uid and text; or a run. Files with one "
-            "NAME are several seeds of one system.",
+            help="Predictions files or folders, Sign_LLaVA's JSON, CSV or TSV of uid and text; or a run. Files with "
+            "one NAME are several seeds of one system.",
         ),
     ] = None,
     context_sources: Annotated[
