@@ -1,6 +1,7 @@
 """The readers of binary files, as the fuzz tests call them: an unusable clip counts as an error of one line."""
 
 import contextlib
+import faulthandler
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from signllava_cli.data.stream_files import DefaultLocation
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.extract.recording_files import read_arrays, read_fingerprint, read_result
 from signllava_cli.prepare.extract.video_cuts import VideoCut, decode_cut, read_video_info
-from signllava_cli.prepare.validation.shard_reader import read_shard
+from signllava_cli.prepare.validation.shard_reader import ShardFacts, read_shard
 from signllava_cli.processes import BeforeFile, call_in_child
 from signllava_cli.serving.uploads import UploadedClip, read_uploads
 
@@ -61,6 +62,7 @@ def read_hdf5_clips(file: Path) -> None:
 
 
 def _read_hdf5_clips(before_file: BeforeFile, file: Path) -> None:
+    faulthandler.disable()  # a crash is expected
     with HDF5FileCache(before_file) as handles:
         for clip in CLIPS:
             with contextlib.suppress(UserError), clip_errors():
@@ -70,12 +72,17 @@ def _read_hdf5_clips(before_file: BeforeFile, file: Path) -> None:
 
 def check_shard(file: Path) -> None:
     """Reads a shard as `prepare check` does when it has crashed a worker."""
-    facts = call_in_child(read_shard, file, False)
+    facts = call_in_child(_check_shard, file)
     errors = [facts.error, *(error for array in facts.arrays for error in array.failed_checks.values())]
     for error in errors:
         require_no_allocation(error)
         if len(error.splitlines()) > 1:
             raise UserError(error)
+
+
+def _check_shard(before_file: BeforeFile, file: Path) -> ShardFacts:
+    faulthandler.disable()
+    return read_shard(before_file, file, False)
 
 
 def read_index(root: Path) -> Callable[[Path], None]:
