@@ -99,7 +99,12 @@ def test_the_orders_of_the_adjacent_epochs_alone_are_kept(
     _, examples = training_set()
     made: list[int] = []
     epoch_order = examples._epoch_order
-    monkeypatch.setattr(examples, "_epoch_order", lambda epoch: made.append(epoch) or epoch_order(epoch))
+
+    def record(epoch: int) -> Any:
+        made.append(epoch)
+        return epoch_order(epoch)
+
+    monkeypatch.setattr(examples, "_epoch_order", record)
     for epoch in (0, 1, 0, 1, 2, 1, 3):
         examples.clip(epoch * NUM_CLIPS)
         assert len(examples._orders) <= 2 + (epoch == 1)

@@ -48,7 +48,9 @@ def test_bleurt_scores_pairs_of_any_number_and_order(metric: Bleurt, capsys: pyt
 def test_bleurt_computes_at_most_32_pairs_at_once_without_gradients(
     metric: Bleurt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes, lengths, advanced = [], [], []
+    shapes: list[Any] = []
+    lengths: list[Any] = []
+    advanced: list[Any] = []
     network = metric._network
 
     def record(**arguments: Any) -> Any:

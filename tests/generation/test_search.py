@@ -55,7 +55,8 @@ def adjust(scores: list[float], ids: tuple[int, ...], config: Generate) -> list[
 
 
 def slow_greedy(logits: Logits, config: Generate) -> list[Candidate]:
-    ids, total = (), 0.0
+    ids: tuple[int, ...] = ()
+    total = 0.0
     while len(ids) < config.max_new_tokens and ids[-1:] != (END,):
         scores = adjust(logits(ids), ids, config)
         token = scores.index(max(scores))
@@ -96,7 +97,8 @@ def slow_beam_search(logits: Logits, config: Generate) -> list[Candidate]:
 def decode(config: Generate) -> dict[str, list[Candidate]]:
     """The candidates of all clips: three are searched from the start, two join after two steps; ended ones leave."""
     searched = SearchConfig(config, END)
-    search, clips, candidates = init_search(searched, CLIPS[:3], torch.device("cpu")), CLIPS[:3], {}
+    search, clips = init_search(searched, CLIPS[:3], torch.device("cpu")), CLIPS[:3]
+    candidates: dict[str, list[Candidate]] = {}
     histories: dict[str, list[tuple[int, ...]]] = {clip: [()] * searched.num_hypotheses for clip in CLIPS}
     for step in range(99):
         if step == 2:
@@ -154,7 +156,8 @@ def test_the_search_of_many_clips_equals_the_slow_search_of_each(beams: int, set
 def slow_sample(clip: str, number: int, config: Generate) -> Candidate:
     """Sample `number` of a clip: each token is where the cumulative probability exceeds its random number."""
     randoms = clip_rng(config.seed, clip).random((config.num_return_sequences, config.max_new_tokens))[number]
-    ids, total = (), 0.0
+    ids: tuple[int, ...] = ()
+    total = 0.0
     for random in randoms:
         scores = adjust(logits_of(clip)(ids), ids, config)
         order = sorted(range(VOCABULARY), key=lambda token, scores=scores: -scores[token])  # type: ignore[misc]

@@ -173,18 +173,23 @@ def test_weights_and_state_are_float32_copies_on_the_cpu() -> None:
     assert weight.is_contiguous()
     assert not weight.requires_grad
     with torch.no_grad():
-        model.shift += 1
+        model.shift.add_(1)
     saved = engine.weights()["b.shift"]
     with torch.no_grad():
-        model.shift += 1
+        model.shift.add_(1)
     assert saved.item() == 1.25
     meta = module._copy_to_cpu(torch.ones(2))
     assert meta.device.type == "cpu"
 
 
 def test_under_deepspeed_the_engine_is_that_of_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    monkeypatch.setattr(module, "ZeroEngine", lambda *arguments: made.append(arguments) or "zero")
+    made: list[tuple[Any, ...]] = []
+
+    def make(*arguments: Any) -> str:
+        made.append(arguments)
+        return "zero"
+
+    monkeypatch.setattr(module, "ZeroEngine", make)
     accelerator: Any = Accelerator()
     accelerator.state.deepspeed_plugin = object()
     model: Any = Model()
