@@ -139,6 +139,7 @@ PENALTIES: dict[str, Any] = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 
         {"length_penalty": -1.5},
         {"length_penalty": 0.0, "num_return_sequences": 2},
         {"repetition_penalty": 0.6},
+        {"repetition_penalty": 2.0},
         {"no_repeat_ngram_size": 1, "max_new_tokens": 5},
         {"min_new_tokens": 4, "max_new_tokens": 6},
         PENALTIES,
