@@ -108,6 +108,8 @@ def test_a_stream_that_no_clip_has_is_empty() -> None:
     assert batch.streams["pose"].frames.shape == (0, 3)
     assert batch.streams["pose"].frames.dtype == torch.float16
     assert batch.streams["pose"].start_indices.shape == (0,)
+    stream = batch.streams["pose"]
+    assert stream.start_indices.dtype == stream.end_indices.dtype == stream.embedding_indices.dtype == torch.int64
 
 
 SHORTENED = {"mae": Stream(width=2, stack=3), "pose": Stream(width=3)}
@@ -238,3 +240,11 @@ def test_training_pads_on_the_right_and_may_omit_the_prefix() -> None:
         assert batch.prefix_len == expected.prefix_len
     assert training_collator(recipe, PAD)(examples).prefix_len == 0
     assert collate_examples(examples, SHORTENED, PAD, "left").prefix_len == 0
+
+
+def test_a_batch_of_generation_has_no_targets() -> None:
+    batch = collate_examples([shortened(example(1, 7, 1, ()))], SHORTENED, PAD, "left")
+    assert batch.targets.dtype == batch.logit_indices.dtype == torch.int64
+    assert len(batch.targets) == len(batch.logit_indices) == 0
+    empty = torch.zeros(0)
+    assert Batch((), empty, empty, empty, empty, {}, Truncation()).prefix_len == 0

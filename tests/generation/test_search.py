@@ -114,6 +114,10 @@ def decode(config: Generate) -> dict[str, list[Candidate]]:
             histories[clip] = [
                 (*histories[clip][origin], token) for origin, token in zip(origins, tokens, strict=True)
             ]
+            if not isinstance(search, BeamSearch):
+                has_ended = all(END in ids for ids in histories[clip])
+                is_full = int(search.lengths[row]) == config.max_new_tokens
+                assert bool(search.is_open[row]) == (not has_ended and not is_full)
             if search.is_open[row]:
                 written = search.ids[row, :, : int(search.lengths[row])].tolist()
                 assert [tuple(ids) for ids in written] == histories[clip]
@@ -137,6 +141,7 @@ PENALTIES: dict[str, Any] = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 
         {"length_penalty": -1.5},
         {"length_penalty": 0.0, "num_return_sequences": 2},
         {"repetition_penalty": 0.6},
+        {"repetition_penalty": 2.0},
         {"no_repeat_ngram_size": 1, "max_new_tokens": 5},
         {"min_new_tokens": 4, "max_new_tokens": 6},
         PENALTIES,
@@ -253,3 +258,12 @@ def test_a_search_has_the_types_and_shapes_of_its_description() -> None:
     assert len({value.data_ptr() for value in tensors.values()}) == len(tensors)  # none is a view of another
     assert ((sampling.random_numbers >= 0) & (sampling.random_numbers < 1)).all()
     assert len(sampling.random_numbers.unique()) == sampling.random_numbers.numel()
+
+
+def test_a_random_number_at_the_end_of_a_token_gives_the_next_token() -> None:
+    """The token of a number in [0, 1/2) is the first of two equal ones, that of [1/2, 1) the second."""
+    config = Generate(temperature=1.0, num_return_sequences=1, max_new_tokens=2)
+    search = init_search(SearchConfig(config, END), CLIPS[:1], torch.device("cpu"))
+    search.random_numbers.fill_(0.5)
+    search.advance(torch.tensor([[[0.0, 0.0]]]))
+    assert search.tokens.tolist() == [[1]]
