@@ -68,6 +68,7 @@ def test_the_shipped_recipes_fit_80_gb_and_say_what_they_take(
     assert more == pytest.approx({"a third more time": 1 / 3, "half more time": 1 / 2}[share], abs=0.05)
 
 
+@pytest.mark.drill
 def test_the_largest_budget_fits_and_a_clip_more_does_not(signllava: Command, tmp_path: Path) -> None:
     llm = write_config(tmp_path / "llm", LLAMA_3_2_1B)
     for index in (0, 1):  # without and with gradient checkpointing
@@ -82,6 +83,7 @@ def test_the_largest_budget_fits_and_a_clip_more_does_not(signllava: Command, tm
             assert again["memory"][index]["max_tokens_per_batch"] == budget
 
 
+@pytest.mark.drill
 def test_the_kinds_of_memory_add_up_to_the_peak(signllava: Command, tmp_path: Path) -> None:
     llm = write_config(tmp_path / "llm", LLAMA_3_2_1B)
     one, eight = (
@@ -123,6 +125,7 @@ def test_an_estimate_takes_the_lengths_of_an_index(signllava: Command, settings:
     assert 0 <= grouped["padding"] < random["padding"] < 0.6
 
 
+@pytest.mark.drill
 def test_an_estimate_of_generation(signllava: Command, run: Path, tmp_path: Path) -> None:
     common = ["generate", "--checkpoint", run, "--estimate", "--json"]
     toy = json.loads(signllava(*common).out)

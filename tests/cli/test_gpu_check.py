@@ -27,6 +27,7 @@ def only(*parts: str) -> list[str]:
     return [word for part in parts for word in ("--only", part)]
 
 
+@pytest.mark.drill
 def test_a_good_machine_passes(signllava: Command, tiny_llm: Path, tmp_path: Path) -> None:
     options = [*TINY, "--llm", tiny_llm, "--run-folder", tmp_path, *only("gpus", "llm", "run-folder")]
     ended, checks = check(signllava, *options)

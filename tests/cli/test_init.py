@@ -33,6 +33,7 @@ def test_a_new_recipe_has_the_streams_and_splits_of_the_data_and_trains(
     assert signllava("init", file, "--data", corpus, "--llm", tiny_llm).code == 2  # it exists
 
 
+@pytest.mark.drill
 def test_a_new_finetune_recipe_fits_the_memory_of_the_gpu(
     signllava: Command, corpus: Path, tiny_llm: Path, tmp_path: Path
 ) -> None:

@@ -176,6 +176,7 @@ def test_flops_of_published_llms_are_those_of_the_flop_counter(published: str, t
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
+@pytest.mark.drill
 def test_a_deep_llm_is_computed_from_few_of_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published_config("Llama-3.2-1B").save_pretrained(tmp_path)
     recipe = read_recipe("finetune", [f"llm.path={tmp_path}", "llm.bits=16", "init.projector=null"])

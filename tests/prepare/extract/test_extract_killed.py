@@ -179,6 +179,7 @@ def test_a_signal_stops_the_command_and_says_how_to_continue(
     assert contents(data) == uninterrupted
 
 
+@pytest.mark.drill
 @pytest.mark.reliability(
     "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
 )
