@@ -6,15 +6,18 @@ import re
 REDACTED = "***"
 MIN_SECRET_LENGTH = 8
 SECRET_VARIABLE = re.compile(r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
-# Each pattern has the secret as its last group.
-PATTERNS = (  # https://user:token@host, ?token=..., api_key=..., Bearer ..., hf_...
-    re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#@'\"]+)(?=@)", re.IGNORECASE),
+# Each pattern has what stays as its first group, and the secret as its second. Tokens have the lengths of real ones:
+# the folders sk-slovak-signs and hf_Llama3Instruct8B are none.
+PATTERNS = (
     re.compile(
-        r"([?&;](?:\w*token|\w*key|secret|password|signature|sig)=)([^\s&#;'\"]+)", re.IGNORECASE
-    ),  # ?token=...
-    re.compile(r"(\b(?:\w*_token|token|\w*api_?key|secret|password|passwd)=)([^\s&#;'\"]+)", re.IGNORECASE),
+        r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://)([^\s/?#@'\"]+)(?=@)", re.IGNORECASE
+    ),  # https://user:token@host
+    re.compile(r"([?&;](?:\w*token|\w*key|secret|password|signature|sig)=)([^\s&#;'\"]+)", re.IGNORECASE),
+    re.compile(r"(\b(?:\w*api_?key|secret|password|passwd)=)([^\s&#;'\"]+)", re.IGNORECASE),
+    re.compile(r"(\b(?:\w*_)?token=)([\w.~+/-]{8,})", re.IGNORECASE),
     re.compile(r"\b(Bearer\s+)([\w.~+/=-]{8,})", re.IGNORECASE),
-    re.compile(r"()\b((?:hf|api_org)_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[\w-]{16,})"),
+    re.compile(r"()\b((?:hf|api_org)_[A-Za-z0-9]{24,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"),
+    re.compile(r"()\b(sk-(?=[\w-]*[A-Z])(?=[\w-]*[0-9])[\w-]{32,})"),
 )
 
 

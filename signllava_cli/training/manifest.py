@@ -4,7 +4,6 @@
 versions, hardware or data is visible in it, and is named in one line when the run is resumed.
 """
 
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json, sample_hash, write_json
 from signllava_cli.model.llm import local_llm_folder
 from signllava_cli.recipe import LLM
+from signllava_cli.redaction import redact
 from signllava_cli.training.accelerator import distributed_type_name
 from signllava_cli.training.machine import (
     describe_hardware,
@@ -32,10 +32,6 @@ FORMAT = 1
 COMPARED = ("versions", "toolkit", "hardware", "environment", "data", "llm")
 NOT_COMPARED = ("hardware.ranks", "data.train.root", "data.dev.root", "llm.path")
 LLM_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
-SECRET_KEY = re.compile(r"((?:api_?key|token|secret|password|passwd|credentials?)[\"']?\s*[=:]\s*)\S+", re.IGNORECASE)
-SECRET_IN_URL = re.compile(r"(://)[^/\s@]+@")
-SECRET_TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{16,}")
-HIDDEN = "[hidden]"
 
 
 def record_start(session: Session) -> None:
@@ -79,8 +75,8 @@ def _describe_start(session: Session, hardware: dict[str, Any]) -> dict[str, Any
         },
         "environment": environment_variables(),
     }
-    hidden: dict[str, Any] = hide_secrets(entry)
-    return hidden
+    redacted: dict[str, Any] = redact_texts(entry)
+    return redacted
 
 
 def _describe_split(split: Split) -> dict[str, Any]:
@@ -150,18 +146,14 @@ def _shorten(value: object) -> str:
     return f"{text[:40]}..." if len(text) > 40 else text
 
 
-def hide_secrets(value: Any) -> Any:
-    """`value` (of JSON) without the passwords, keys and tokens in its texts.
+def redact_texts(value: Any) -> Any:
+    """`value` (of JSON) without the secrets in its texts.
 
-    >>> hide_secrets(["track.api_key=abc", "https://me:abc@host/x", "train.max_tokens_per_batch=8"])
-    ['track.api_key=[hidden]', 'https://[hidden]@host/x', 'train.max_tokens_per_batch=8']
+    >>> redact_texts(["track.api_key=abc", "https://me:abc@host/x", "train.max_tokens_per_batch=8"])
+    ['track.api_key=***', 'https://***@host/x', 'train.max_tokens_per_batch=8']
     """
     if isinstance(value, dict):
-        return {key: hide_secrets(item) for key, item in value.items()}
+        return {key: redact_texts(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [hide_secrets(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    value = SECRET_KEY.sub(rf"\1{HIDDEN}", value)
-    value = SECRET_IN_URL.sub(rf"\1{HIDDEN}@", value)
-    return SECRET_TOKEN.sub(HIDDEN, value)
+        return [redact_texts(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
