@@ -277,6 +277,7 @@ print("translation:", model.translate({"mae": numpy.ones((20, 64))}).text)
 """
 
 
+@pytest.mark.drill
 def test_a_pushed_model_can_be_downloaded_and_its_card_lists_the_scores_of_its_translations(
     hub: ThreadingHTTPServer, signllava: Command, run: Path, model: SignLlava, tiny_llm: Path, tmp_path: Path
 ) -> None:

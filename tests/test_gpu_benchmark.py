@@ -16,6 +16,7 @@ pytestmark = pytest.mark.command
 SKIPPED = {"sdpa", "commands", "ranks"}  # need a GPU, or take minutes
 
 
+@pytest.mark.drill
 def test_every_stage_measures(tmp_path: Path) -> None:
     out = tmp_path / "gpu.jsonl"
     words = ["--tiny", "--device", "cpu", "--in-process", "--seconds", "300", "--out", str(out)]

@@ -228,6 +228,7 @@ def test_ranks_of_accelerate_launch_save_and_stop(
     assert_saved(tmp_path / "run")
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Nodes", "a signal to one launcher stops the ranks of all nodes with the state saved")
 def test_two_machines_train_as_one_and_stop_as_one(launched: Launched, tmp_path: Path) -> None:
     stop_two_machines(launched, tmp_path / "run", "multi_cpu", "MULTI_CPU")

@@ -206,7 +206,13 @@ class Loader:
         Loader.arguments = {"dataset": dataset, **arguments}
 
     def __iter__(self) -> Any:
-        return iter(["batch"] * 99)
+        return self
+
+    def __next__(self) -> str:
+        return "batch"
+
+    def _shutdown_workers(self) -> None:
+        """The workers end with the steps."""
 
 
 def test_workers_and_pinned_memory_are_those_of_recipe_and_device(

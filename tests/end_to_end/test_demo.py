@@ -57,6 +57,7 @@ def check_commands(output: str) -> None:
         assert output.count(f"$ signllava {command}") == (2 if command in ("generate", "eval") else 1)
 
 
+@pytest.mark.drill
 def test_the_demo_runs_every_command_and_again_changes_nothing(
     tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_generate_equals_one_clip_at_a_time(
         assert list(predictions[source]) == list(expected)  # in dataset order
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     ("beams", "batch_size"),
     [

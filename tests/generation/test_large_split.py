@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from signllava_cli.data.index import Index
-from signllava_cli.data.index_validation import HEAD, VOCABULARY
+from signllava_cli.data.index_validation import CHECKSUM, FORMAT, HEAD, VOCABULARY, compute_checksum
 from signllava_cli.data.split import Split
 from signllava_cli.generation.context_source import ContextSource, read_prepared_context
 from signllava_cli.generation.generate import _decode_source
@@ -48,11 +48,25 @@ def write_index(file: Path) -> None:
         "mae/group": pa.array(zeros - 1),
         "mae/offset": pa.array(zeros.astype(np.int64)),
     }
-    stream: dict[str, Any] = {"files": [], "layout": None, "groups": []}
-    head = {"format": 3, "split": "train", "unique_names": True, "streams": {"mae": stream}}
-    table = pa.table(columns).replace_schema_metadata({HEAD: json.dumps(head), VOCABULARY: "[]"})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    source = {"path": "x", "size": 0, "mtime_ns": 0}
+    hashed = {**source, "sha256": ""}
+    files = [{**source, "sample": ""}]
+    stream: dict[str, Any] = {"pattern": None, "metadata": hashed, "files": files, "layout": None, "groups": []}
+    head = {
+        "format": FORMAT,
+        "split": "train",
+        "annotation": hashed,
+        "unique_names": True,
+        "streams": {"mae": stream},
+    }
+    metadata: dict[Any, Any] = {HEAD: json.dumps(head), VOCABULARY: "[]"}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    for _ in range(2):  # the checksum is that of the table as it is read
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        with pa.memory_map(str(file)) as written:
+            checksum = compute_checksum(pa.ipc.open_file(written).read_all())
+        table = table.replace_schema_metadata({**metadata, CHECKSUM: checksum})
 
 
 @pytest.fixture(scope="module")

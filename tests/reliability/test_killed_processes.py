@@ -70,7 +70,8 @@ def assert_one_line(output: str) -> None:
 
 
 @pytest.mark.reliability("Faults", "a run whose loader worker is killed ends in one line and resumes")
-@pytest.mark.parametrize("kind", ["single", pytest.param("ranks", marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("kind", ["single", "ranks"])
 def test_a_killed_loader_worker_is_one_line_and_a_rerun_resumes(
     settings: list[str], tmp_path: Path, uninterrupted: Uninterrupted, kind: str, record_property: RecordProperty
 ) -> None:

@@ -179,6 +179,7 @@ sys.stdout.write(f"{name}: copied {num_copies[0] > 0}, waited {waits}\\n")  # on
 """
 
 
+@pytest.mark.drill
 def test_other_ranks_copy_nothing_and_train_during_a_write(settings: list[str], tmp_path: Path) -> None:
     """Both ranks take part in every step, so two more steps need both."""
     script = tmp_path / "two_ranks.py"

@@ -37,8 +37,8 @@ COMPARED = [  # with the run of one process
     ("finetune", "zero2"),
 ]
 # Most of the time of a run is its start: `make test` runs these pairs, `make test-all` all of them.
-QUICK_COMPARISONS = [("pretrain", "ddp"), ("pretrain", "zero3")]
-QUICK_RUNS = [("pretrain", "single"), *QUICK_COMPARISONS, ("finetune", "zero2")]
+QUICK_COMPARISONS = [("pretrain", "zero3")]
+QUICK_RUNS = [("pretrain", "single"), *QUICK_COMPARISONS]
 # Dropout of the adapter differs between ranks, so a finetuning that is compared has none.
 WITHOUT_DROPOUT = ("lora.lora_dropout=0", "train.max_steps=6")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -35,9 +35,14 @@ class Meteor(SentenceMeanMetric):
         super().__init__(preset)
         if not self.preset.is_english:
             raise UserError(f"--meteor has synonyms for English only; the preset {self.preset.name} is not English.")
-        nltk.data.path.insert(0, str(folder.expanduser().resolve()))
+        root = folder.expanduser().resolve()
+        nltk.data.path.insert(0, str(root))
+        archive = root / "corpora" / "wordnet.zip"
         try:
-            nltk.data.find("corpora/wordnet.zip" if (folder / "corpora/wordnet.zip").is_file() else "corpora/wordnet")
+            if archive.is_file():
+                ZipFile(archive).close()  # raises an error if it is damaged
+            else:
+                nltk.data.find("corpora/wordnet", [str(root)])
             wordnet.synsets("word")
             self._version = wordnet.get_version()
         except (OSError, LookupError, ValueError, AttributeError, BadZipFile) as error:

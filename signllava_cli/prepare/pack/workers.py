@@ -113,7 +113,7 @@ def _find_crash(shard: Shard, num_done: int) -> dict[str, str]:
             num_crashes = 1 + sum(shard.clips[clip].file == source.file for clip in shard.crashes)
             if num_crashes < MAX_CRASHES:
                 return {remaining[0]: reason}
-            reason = f"{reason}, like {num_crashes - 1} clips before it"
+            reason = f"{reason}, like {format_count(num_crashes - 1, 'clip')} before it"
             return {clip: reason for clip in remaining if shard.clips[clip].file == source.file}
     return {}
 
