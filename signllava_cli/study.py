@@ -3,6 +3,7 @@
 Each step is a command that a user could type; a step that is done is skipped, so a study continues where it stopped.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -35,7 +36,8 @@ class StudyConfig:
     `recipes`: `RECIPE` or `NAME=RECIPE`, a file or a shipped name. `out`: the folder of all runs and results.
     `seeds`: of each recipe; empty for the seed in the recipe. `sources`: context sources as `generate` takes them.
     `split`: that is translated; `None` for the recipe's. `baseline`: the system that the others are compared with,
-    see `signllava eval`. `overrides`: `KEY=VALUE`, for all recipes.
+    see `signllava eval`. `overrides`: `KEY=VALUE`, for all recipes. `generate_overrides`: more of them, for the
+    translation alone.
     """
 
     recipes: Sequence[str]
@@ -45,6 +47,7 @@ class StudyConfig:
     split: str | None = None
     baseline: str | None = None
     overrides: Sequence[str] = ()
+    generate_overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,13 @@ class Study:
     """The runs of a study, in the order in which they can be trained.
 
     Raises:
-        UserError: a recipe cannot be read, two recipes have one name, the recipes translate different clips, or an
-            override sets a key that the study sets.
+        UserError: a recipe cannot be read, two recipes have one name, the recipes translate different clips, two
+            context sources are of one kind, or an override sets a key that the study sets.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
+        _require_different_kinds(config.sources)
         recipes = {name: (file, read_recipe(file, config.overrides)) for name, file in _parse_names(config.recipes)}
         _require_free_keys(config.overrides)
         _require_same_clips({name: recipe for name, (_, recipe) in recipes.items()}, config.split)
@@ -126,7 +130,7 @@ class Study:
             str(run.folder),
             *split,
             *sources,
-            *_as_options("--set", self.config.overrides),
+            *_as_options("--set", [*self.config.overrides, *self.config.generate_overrides]),
         ]
 
     def eval_command(self) -> list[str]:
@@ -220,18 +224,35 @@ def _write_state(run: StudyRun, done: dict[str, str], predictions: dict[str, str
 
 
 def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
-    """Context source -> predictions file of the best checkpoint of a run, in the order of the sources."""
+    """Context source -> predictions file of the best checkpoint of a run, in the order of the sources.
+
+    The run may have predictions of other commands too, such as those of an ablation.
+    """
     checkpoint, split = find_checkpoint(run.folder), config.split or run.recipe.generate.split
+    settings = json.loads(json.dumps(dataclasses.asdict(run.recipe.generate)))
+    context = run.recipe.context.window, run.recipe.context.prelude
     found = {}
     for folder in sorted((run.folder / "predictions").glob(f"{checkpoint.name}.{split}.*")):
-        if (folder / PREDICTIONS_FILE).is_file():
-            found[read_json(folder / META_FILE)["decoding"]["context_source"]] = str(folder / PREDICTIONS_FILE)
+        if not (folder / PREDICTIONS_FILE).is_file():
+            continue
+        meta = read_json(folder / META_FILE)
+        kind, decoding = meta["decoding"]["context_source"], meta["decoding"]
+        has_settings = all(decoding[key] == settings[key] for key in decoding.keys() - {"context_source"})
+        has_context = kind == "none" or (meta["window"], meta["prelude"]) == context
+        if has_settings and has_context:
+            found[kind] = str(folder / PREDICTIONS_FILE)
     return {kind: found[kind] for kind in map(_source_kind, config.sources) if kind in found}
 
 
 def _source_kind(source: str) -> str:
     """`prepared` of `prepared:FILE`."""
     return source.partition(":")[0]
+
+
+def _require_different_kinds(sources: Iterable[str]) -> None:
+    kinds = [_source_kind(source) for source in sources]
+    if repeated := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        raise UserError(f"--context-sources: {', '.join(repeated)} is named twice; a study has one source of a kind.")
 
 
 def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, Path]]:

@@ -135,6 +135,8 @@ def _read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
         shape, _, dtype = read_header(stream)
     except MemoryError:  # of Python's parser
         raise ValueError("its header has too many brackets") from None
+    if dtype.hasobject:
+        raise ValueError("it contains Python objects, which are not read")
     return shape, dtype
 
 
@@ -164,13 +166,13 @@ def _hdf5_dataset(source: ClipSource, handles: HDF5FileCache) -> h5py.Dataset:
     dataset = file.get(source.key or _choose_key(list(file), ""))
     if not isinstance(dataset, h5py.Dataset):
         raise UnreadableClip(f"{source.key} is not a dataset; name one with --key")
+    if error := describe_excess(dataset.id):
+        raise UnreadableClip(error)
     is_in_file = h5py.h5i.get_file_id(dataset.id).name == file.id.name
-    if dataset.external or dataset.is_virtual or not is_in_file:
+    if dataset.is_virtual or not is_in_file:
         raise UnreadableClip(
             f"{source.key or dataset.name} is stored in another file, which is not read; name that file"
         )
-    if error := describe_excess(dataset.id):
-        raise UnreadableClip(error)
     return dataset
 
 

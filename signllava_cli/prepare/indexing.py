@@ -41,7 +41,7 @@ from signllava_cli.files import (
     sha256_file,
     write_errors_as_user_errors,
 )
-from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, submit_all
+from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_cpu_time, submit_all
 from signllava_cli.recipe import Data, Stream, is_unicode
 
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
@@ -320,7 +320,7 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
         return listings
     try:
         with (
-            submit_all(_write_listing, pending, workers) as jobs,
+            submit_all(_list_in_worker, pending, workers) as jobs,
             progress("shards indexed", len(listings), num_done) as bar,
         ):
             for job in as_completed(jobs):
@@ -334,8 +334,7 @@ def _list_shards(shards: set[Path], parts: Path, workers: int) -> dict[Path, Pat
 def _write_listings(before_file: BeforeFile, pending: Sequence[tuple[Path, Path]], num_done: int) -> None:
     with progress("shards indexed", num_done + len(pending), num_done) as bar:
         for shard, part in pending:
-            before_file(shard)
-            _write_listing(shard, part)
+            _write_listing(before_file, shard, part)
             bar.advance()
 
 
@@ -347,8 +346,16 @@ def _read_or_write_listing(shard: Path, part: Path) -> Iterator[StoredClip]:
         return _read_listing(part)
 
 
-def _write_listing(shard: Path, part: Path) -> None:
-    rows = [astuple(stored) for stored in list_shard(shard)]
+def _list_in_worker(shard: Path, part: Path) -> None:
+    _write_listing(lambda _: limit_cpu_time(), shard, part)
+
+
+def _write_listing(before_file: BeforeFile, shard: Path, part: Path) -> None:
+    before_file(shard)
+    rows = []
+    for stored in list_shard(shard):
+        before_file(shard)  # a shard of a million clips may take minutes
+        rows.append(astuple(stored))
     names = [field.name for field in fields(StoredClip)]
     columns = zip(*rows, strict=True) if rows else [[]] * len(names)
     table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})

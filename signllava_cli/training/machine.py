@@ -41,16 +41,18 @@ def package_versions() -> dict[str, str | None]:
 
 
 def toolkit_commit() -> dict[str, Any] | None:
-    """The commit of the repository from which the toolkit runs, and whether files differ from it (`dirty`).
+    """The commit of the repository from which the toolkit runs, and whether its package differs from it (`dirty`).
 
-    None without repository, as after an installation from a wheel, or without git.
+    Other files of the repository, such as recipes and runs, do not matter. None without repository, as after an
+    installation from a wheel, or without git.
     """
-    root = Path(__file__).resolve().parents[2]
+    package = Path(__file__).resolve().parents[1]
+    root = package.parent
     if not (root / ".git").exists():
         return None
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain"))}
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", package.name))}
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -92,7 +92,8 @@ def _describe_split(split: Split) -> dict[str, Any]:
 def _describe_llm(config: LLM) -> dict[str, Any]:
     """Path and revision of the LLM, and size and hashed samples of each of its files, if they are on this machine."""
     folder = local_llm_folder(config)
-    files = sorted(file for file in folder.iterdir() if file.suffix in LLM_SUFFIXES) if folder else []
+    entries = sorted(folder.iterdir()) if folder else []
+    files = [file for file in entries if file.suffix in LLM_SUFFIXES and file.is_file()]  # the cache has dead links
     return {
         "path": config.path,
         "revision": config.revision,

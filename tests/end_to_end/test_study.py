@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 from conftest import Ended, sets
 
+from signllava_cli.cli.study import _generate_overrides
+from signllava_cli.files import write_json, write_link
+from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
+from signllava_cli.model.checkpoint import CONFIG
+from signllava_cli.study import Study, StudyConfig, _find_predictions
+
 Command = Callable[..., Ended]
 RECIPES = ["toy/tiny_pretrain", "toy/tiny_finetune"]
 NAMES = ["tiny_pretrain", "tiny_finetune"]
@@ -93,6 +99,7 @@ def test_a_failed_run_stops_only_the_runs_that_start_from_it(
         (["toy/tiny_pretrain", "--set", "run.seed=3"], "use --out and --seeds"),
         (["toy/tiny_pretrain", "other=toy/tiny_pretrain"], "the same run.output_dir"),
         (["toy/tiny_pretrain", "--shard", "3/2"], "expected I/N"),
+        (["toy/tiny_pretrain", "--context-sources", "prepared:a.json,prepared:b.json"], "prepared is named twice"),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused_before_its_first_run(
@@ -111,3 +118,41 @@ def test_recipes_that_translate_other_clips_are_refused(signllava: Command, corp
     ended = signllava("study", tmp_path / "one.yaml", tmp_path / "other.yaml", "--out", tmp_path / "study")
     assert ended.code == 2
     assert "The recipes translate different clips" in ended.err
+
+
+def test_the_table_is_of_predictions_with_the_settings_of_the_study(corpus: Path, tmp_path: Path) -> None:
+    """A run may have predictions of other commands, such as those of an ablation or of another context."""
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=[f"data.root={corpus}"]))
+    (run,) = study.runs
+    (run.folder / "step-000002").mkdir(parents=True)
+    (run.folder / "step-000002" / CONFIG).write_text("{}")
+    write_link(run.folder / "best", "step-000002")
+    generate = {**run.recipe.to_dict()["generate"], "context_source": "gold"}
+    for key in ("split", "context_from", "batch_size", "max_tokens_per_batch"):
+        del generate[key]
+    window, prelude = run.recipe.context.window, run.recipe.context.prelude
+    for label, n, decoding in (
+        ("gold-n2", window, generate),
+        ("gold-n9", window + 1, generate),
+        ("without-mae.gold-n2", window, {**generate, "ablate": ["mae"]}),
+    ):
+        folder = run.folder / "predictions" / f"step-000002.{run.recipe.generate.split}.{label}"
+        folder.mkdir(parents=True)
+        (folder / PREDICTIONS_FILE).touch()
+        write_json(folder / META_FILE, {"decoding": decoding, "window": n, "prelude": prelude})
+    found = _find_predictions(run, study.config)
+    assert [Path(file).parent.name.rpartition(".")[2] for file in found.values()] == ["gold-n2"]
+    assert "without" not in found["gold"]
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("zero2", "multi_gpu"), ("zero2_cpu", "multi_cpu")])
+def test_a_study_trained_with_deepspeed_is_translated_without_it(
+    corpus: Path, tmp_path: Path, profile: str, expected: str
+) -> None:
+    overrides = [f"data.root={corpus}", f'launch.profile="{profile}"']
+    more = _generate_overrides(overrides)
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=overrides, generate_overrides=more))
+    (run,) = study.runs
+    assert study.train_command(run).count(f'launch.profile="{profile}"') == 1
+    assert study.generate_command(run)[-1] == f"launch.profile={expected}"
+    assert _generate_overrides(['launch.profile="multi_gpu"']) == _generate_overrides([]) == []

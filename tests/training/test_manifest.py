@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Ended, sets
 
+from signllava_cli.recipe import LLM
 from signllava_cli.training import machine, manifest
 
 Command = Callable[..., Ended]
@@ -86,7 +87,7 @@ def test_a_toolkit_outside_of_a_repository_has_no_commit(tmp_path: Path, monkeyp
     assert machine.toolkit_commit() is None
 
 
-def test_a_changed_file_of_the_repository_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_file_of_the_package_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
     file = repository / "package" / "training" / "machine.py"
     file.parent.mkdir(parents=True)
@@ -98,8 +99,16 @@ def test_a_changed_file_of_the_repository_is_recorded(tmp_path: Path, monkeypatc
     clean = machine.toolkit_commit()
     assert clean is not None
     assert clean["dirty"] is False
+    (repository / "my_recipe.yaml").touch()
+    assert machine.toolkit_commit() == clean
     file.write_text("changed")
     assert machine.toolkit_commit() == {**clean, "dirty": True}
+
+
+def test_a_dead_link_in_the_folder_of_the_llm_is_no_file_of_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").symlink_to("blob-that-was-removed")
+    assert list(manifest._describe_llm(LLM(path=str(tmp_path)))["files"]) == ["config.json"]
 
 
 @pytest.mark.drill

@@ -138,7 +138,8 @@ def read_fingerprint(file: Path) -> str | None:
     """The fingerprint of a recording's file; None if it is missing or damaged."""
     try:
         with h5py.File(file, "r") as handle:
-            return str(read_attribute(handle, FINGERPRINT))
+            fingerprint = read_attribute(handle, FINGERPRINT)
+            return None if fingerprint is None else str(fingerprint)
     except HDF5_ERRORS:
         return None
 

@@ -81,8 +81,9 @@ def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -
     skipped = {}
     try:
         with DeferredErrorFile(temporary) as shard_file:
-            with h5py.File(shard_file, "w", libver="v110") as handle, HDF5FileCache(_before_file) as sources:
+            with h5py.File(shard_file, "w", libver="v110") as handle, HDF5FileCache() as sources:
                 for clip, source in shard.clips.items():
+                    limit_cpu_time()  # HDF5 never returns from some damaged files
                     try:
                         if clip in shard.crashes:
                             raise UnreadableClip(shard.crashes[clip])
@@ -98,10 +99,6 @@ def write_shard(shard: Shard, temporary: Path, after_clip: Callable[[], None]) -
             os.fsync(shard_file.fileno())
     except OSError as error:
         raise UserError(f"{shard.file} cannot be written: {error.strerror or error}.") from None
-
-
-def _before_file(file: Path) -> None:
-    limit_cpu_time()  # HDF5 never returns from some damaged files
 
 
 def read_skipped(file: Path) -> dict[str, str]:

@@ -51,7 +51,7 @@ def _write_until_crash(shards: Sequence[Shard], workers: int, num_clips_done: An
         ) as pool,
     ):
         pending: dict[Future[Path], Shard] = {}
-        start_time = time.monotonic()
+        start_time, has_crashed = time.monotonic(), False
         try:
             with block_signals():
                 for index, shard in enumerate(shards):
@@ -65,13 +65,14 @@ def _write_until_crash(shards: Sequence[Shard], workers: int, num_clips_done: An
                     rate = (bar.done + num_new) / (time.monotonic() - start_time)
                     bar.advance(num_new, f"{rate:.0f} clips/s")
         except BrokenProcessPool:
-            if not request:
-                return _find_crashes([(shard, num_clips_done[shards.index(shard)]) for shard in pending.values()])
+            has_crashed = True
         finally:
             stop.value = 1
             pool.shutdown(cancel_futures=True)
             for future in [future for future in pending if not future.cancelled() and not future.exception()]:
                 _rename_to_final(future.result(), pending.pop(future).file)  # finished while the others stopped
+        if has_crashed and not request:  # now that no worker writes any more
+            return _find_crashes([(shard, num_clips_done[shards.index(shard)]) for shard in pending.values()])
     if pending:
         count = format_count(len(pending), "shard is", "shards are")
         raise RunStopped(f"stopped by {request.reason}, {count} not written yet; run the same command again.")

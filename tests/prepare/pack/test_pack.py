@@ -207,7 +207,7 @@ def write_damaged_files(root: Path) -> dict[str, str]:
         "yes": np.ones((3, 4), bool),
     }.items():
         np.save(root / f"{name}.npy", array)
-    np.save(root / "objects.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    np.save(root / "objects.npy", np.array([{}, None] * 500, dtype=object), allow_pickle=True)
     (root / "cut.npy").write_bytes((root / "good.npy").read_bytes()[:-3])
     (root / "zip.npz").write_bytes(b"PK\3\4")
     np.savez(root / "two.npz", a=good, b=good)
@@ -222,7 +222,7 @@ def write_damaged_files(root: Path) -> dict[str, str]:
         "huge": "1000000.0 at frame 0",
         "text": "dtype <U1, expected numbers",
         "yes": "dtype bool, expected numbers",
-        "objects": "allow_pickle=False",
+        "objects": "contains Python objects",
         "cut": "cannot be read",
         "link": "No such file",
         "zip": "cannot be read",
