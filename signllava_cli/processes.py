@@ -106,6 +106,9 @@ class ReadCrash(UserError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReadCrash, (self.args[0], self.code)
+
 
 def call_in_child(function: Callable[..., Result], *args: Any) -> Result:
     """`function(before_file, *args)` in a forked process: a library may crash or hang on a damaged file.
@@ -215,16 +218,24 @@ def run_signllava(words: Sequence[str], resume_hint: str = "run the same command
         raise UserError(f"`{command}` ended with exit code {code}; {resume_hint}")
 
 
+class ReceivedSignals(list[signal.Signals]):
+    """The signals that a process has received and forwarded; `informed`: the ids of the children that got one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.informed: set[int] = set()
+
+
 @contextlib.contextmanager
-def forward_signals() -> Iterator[list[signal.Signals]]:
-    """Forward signals to the children of this process inside the block, and yield the list of received signals.
+def forward_signals() -> Iterator[ReceivedSignals]:
+    """Forward signals to the children of this process inside the block, and yield the received signals.
 
     A second Ctrl-C kills the children.
 
     Raises:
         RunStopped: a signal arrived while there was no child.
     """
-    received: list[signal.Signals] = []
+    received = ReceivedSignals()
 
     def handle(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
@@ -236,6 +247,7 @@ def forward_signals() -> Iterator[list[signal.Signals]]:
             raise RunStopped(f"stopped by {name.name} before the first step. Run the same command again.")
         received.append(name)
         for child in children:
+            received.informed.add(child.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(FORWARDED_AS[name])
         if name == signal.SIGINT:
@@ -249,11 +261,11 @@ def forward_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def forward_to_new_children(received: Sequence[signal.Signals], known: set[int]) -> None:
-    """Forward the first of the `received` signals to the children whose ids are not in `known`, and add their ids."""
+def forward_to_new_children(received: ReceivedSignals) -> None:
+    """Forward the first of the `received` signals to the children that have got none."""
     for child in psutil.Process().children() if received else ():
-        if child.pid not in known:
-            known.add(child.pid)
+        if child.pid not in received.informed:
+            received.informed.add(child.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(FORWARDED_AS[received[0]])
 

@@ -12,10 +12,10 @@ from concurrent.futures import Future, wait
 from signllava_cli.console import error
 from signllava_cli.errors import RunStopped, UserError, first_line
 from signllava_cli.preemption import LAUNCHER_THREAD
-from signllava_cli.processes import INTERRUPTED, POLL_SECONDS, forward_to_new_children
+from signllava_cli.processes import INTERRUPTED, POLL_SECONDS, ReceivedSignals, forward_to_new_children
 
 
-def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
+def run_ranks(arguments: Namespace, received: ReceivedSignals) -> int:
     """Run accelerate's launcher until its ranks have ended, and return the exit code of the run.
 
     The launcher runs in a thread of its own, for two reasons. In a thread, torchrun's agent cannot install signal
@@ -59,15 +59,14 @@ def run_ranks(arguments: Namespace, received: Sequence[signal.Signals]) -> int:
     return 0
 
 
-def _wait(launched: "Future[None]", received: Sequence[signal.Signals]) -> None:
+def _wait(launched: "Future[None]", received: ReceivedSignals) -> None:
     """Wait until the launcher has ended. Children that start after a signal get it too.
 
     The launcher's first child may be no rank but nvidia-smi, and the ranks start one after the other.
     """
-    known: set[int] = set()
     while not launched.done():
         wait([launched], timeout=POLL_SECONDS)
-        forward_to_new_children(received, known)
+        forward_to_new_children(received)
     launched.result()
 
 

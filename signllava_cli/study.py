@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,9 +149,11 @@ class Study:
 
     def fingerprint(self, run: StudyRun, command: str) -> str:
         """What the result of `command` (`train` or `generate`) of a run depends on."""
-        recipe = {key: value for key, value in run.recipe.to_flat_dict().items() if not key.startswith("launch.")}
-        decoding = [] if command == "train" else [self.config.split, *self.config.sources]
-        return hashlib.sha256(json.dumps([recipe, decoding], default=str).encode()).hexdigest()[:16]
+        ignored = ("launch.", "generate.") if command == TRAIN else ("launch.",)
+        recipe = {key: value for key, value in run.recipe.to_flat_dict().items() if not key.startswith(ignored)}
+        decoding = [] if command == TRAIN else [self.config.split, *self.config.sources]
+        parent = run.parent and read_state(run.parent)["id"]
+        return hashlib.sha256(json.dumps([recipe, decoding, parent], default=str).encode()).hexdigest()[:16]
 
     def is_done(self, run: StudyRun, command: str) -> bool:
         """Whether `command` (`train` or `generate`) of a run has ended with success, with its present settings."""
@@ -204,9 +207,13 @@ def print_plan(study: Study) -> None:
 
 
 def read_state(run: StudyRun) -> dict[str, Any]:
-    """`done`: `train`, `generate` -> fingerprint of the finished step. `predictions`: context source -> file."""
+    """What is done of a run.
+
+    `done`: `train`, `generate` -> fingerprint of the finished step. `predictions`: context source -> file. `id`: of
+    this training, which a training from the start changes.
+    """
     file = run.folder / STATE_FILE
-    return read_json(file) if file.is_file() else {"done": {}, "predictions": {}}
+    return read_json(file) if file.is_file() else {"done": {}, "predictions": {}, "id": None}
 
 
 def _train_and_generate(study: Study, run: StudyRun) -> None:
@@ -220,7 +227,8 @@ def _train_and_generate(study: Study, run: StudyRun) -> None:
 
 
 def _write_state(run: StudyRun, done: dict[str, str], predictions: dict[str, str]) -> None:
-    write_json(run.folder / STATE_FILE, {"done": done, "predictions": predictions})
+    training_id = read_state(run)["id"] or uuid.uuid4().hex
+    write_json(run.folder / STATE_FILE, {"done": done, "predictions": predictions, "id": training_id})
 
 
 def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
@@ -263,7 +271,7 @@ def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, Path]]:
     """
     names: set[str] = set()
     for argument in arguments:
-        name, equals, recipe = argument.partition("=")
+        name, equals, recipe = ("", "", argument) if Path(argument).is_file() else argument.partition("=")
         file = find_recipe(recipe if equals else argument)
         name = name.strip() if equals else file.stem
         if not NAME.fullmatch(name):
