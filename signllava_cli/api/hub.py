@@ -17,11 +17,11 @@ from signllava_cli.errors import UserError, first_line
 from signllava_cli.files import atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
 from signllava_cli.model.llm import read_tensors
+from signllava_cli.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from signllava_cli.recipe import Recipe, read_recipe
 
 CARD = "README.md"
 SAVED_FILES = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STREAM_PATH_KEYS = ("folder", "metadata", "shards")
 
 
