@@ -197,6 +197,7 @@ def test_ranks_save_and_stop_when_their_launcher_is_killed(launched: Launched, t
     assert_saved(tmp_path / "run")
 
 
+@pytest.mark.drill
 def test_an_error_on_all_ranks_is_reported_once(launched: Launched) -> None:
     process = launched(more=("data.dev=valid",))
     output, _ = process.communicate(timeout=SECONDS_TO_WAIT)

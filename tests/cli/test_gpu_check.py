@@ -64,6 +64,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(signllava: Command, tmp_pa
     assert "1 of 1 checks" in ended.err
 
 
+@pytest.mark.drill
 def test_a_slow_decoder_is_named_with_its_reason(signllava: Command, tiny_llm: Path) -> None:
     eager = sets(["llm.attn_implementation=eager"])
     ended, checks = check(signllava, *TINY, "--llm", tiny_llm, *eager, *only("llm"))

@@ -68,6 +68,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Faults", "a disk that is full at any write of a training run loses nothing that was saved")
 def test_a_full_disk_is_an_error_and_damages_no_saved_checkpoint(
     signllava: Command, settings: list[str], tmp_path: Path, small_disk: Path

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import pytest
 from conftest import run_script
 from numbers_extractor import write_numbered
 from test_dino import save_dinov2
@@ -13,6 +14,7 @@ from test_extract import annotate
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.drill
 def test_the_script_makes_a_stream_of_whole_frames(tmp_path: Path) -> None:
     [script] = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", (ROOT / "docs/video.md").read_text(), re.M | re.S)
     (tmp_path / script[0]).write_text(script[1])
