@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
 
 TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+MAX_PROFILE_BYTES = 1 << 16  # PyYAML reads some 100 kB a second
 FIRST_ERROR_GRACE_SECONDS = 30  # a launcher on a busy machine may take long to end the other ranks
 LOST_CONNECTION_MESSAGES = (
     "Connection closed by peer",
@@ -136,6 +137,8 @@ def read_profile(file: Path) -> "ClusterConfig":
     """
     from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
+    if file.stat().st_size > MAX_PROFILE_BYTES:
+        raise UserError(f"{file} is not a launch profile: it has more than {MAX_PROFILE_BYTES:,} bytes.")
     try:
         profile = load_config_from_file(str(file))
     except (OSError, *YAML_ERRORS) as failure:
@@ -160,6 +163,9 @@ def build_launcher_args(config: Launch) -> Namespace:
     profile = read_profile(file)
     num_processes = config.num_processes or profile.num_processes
     num_machines = config.num_machines or profile.num_machines
+    if not isinstance(num_processes, int) or not isinstance(num_machines, int) or num_machines < 1:
+        numbers = f"num_processes {num_processes!r}, num_machines {num_machines!r}"
+        raise UserError(f"{file}: {numbers}; expected whole numbers, and at least one machine.")
     host, port = profile.main_process_ip, profile.main_process_port
     if config.main_process_ip is not None:
         host, port = config.main_process_ip, config.main_process_port

@@ -8,6 +8,8 @@ from typing import Protocol
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json
 
+MAX_NAME_LENGTH = 255  # of a file
+
 
 class StreamLocation(Protocol):
     """Where a stream's files are, as in its section of the recipe; None stands for the default name."""
@@ -128,6 +130,8 @@ def shard_candidates(metadata: Path, split: str, name: str, config: StreamLocati
         return [folder / config.shards.format(split=split, shard=shard)]
     stem = metadata.name.removeprefix("metadata_").removesuffix(".json")
     default_names = [folder / f"{stem}.{shard}.h5", folder / f"{name}.{split}.{shard}.h5"]
+    if len(shard) > MAX_NAME_LENGTH:
+        return default_names
     matches = sorted(folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
     return default_names + (matches if len(matches) == 1 else [])
 

@@ -1,7 +1,7 @@
 """Intervals and p-values against their definitions, resample by resample."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from signllava_cli.evaluation.metrics.base import Metric, MetricStatistics, Scor
 from signllava_cli.evaluation.resampling import (
     Comparison,
     Interval,
+    MeanComparison,
     ResamplingUnits,
+    compare_means,
     compare_paired,
     compute_bootstrap_intervals,
 )
@@ -164,3 +166,32 @@ def test_p_values_count_values_at_least_as_large_up_to_a_billionth() -> None:
     assert resampling._compute_p_value(np.array([100 - 0.5e-7, 100 - 2e-7]), 100.0) == 2 / 3
     assert resampling._compute_p_value(np.array([1.0 - 1e-9]), 1.0) == 1.0
     assert resampling._compute_sacrebleu_p_value(np.array([0.5, 1.0, 1.5]), 1.0) == 2 / 4
+
+
+def test_means_over_runs_are_compared_like_single_runs_resample_by_resample() -> None:
+    units, three = ResamplingUnits(NAMES), statistics([3, 4, 1, 8, 2, 6, 9])
+    runs, baseline = [TWO, three], [ONE, ONE]
+    result = compare_means(Mean(), runs, baseline, units, num_samples=80, num_trials=70)
+    assert list(result) == ["mean", "square"]
+
+    def difference(groups: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+        """The difference of the mean squares of two groups of summed statistics, each (..., 2)."""
+        one, two = ([Mean().compute_scores(sums)["square"] for sums in group] for group in groups)
+        return np.asarray(sum(one) / len(one) - sum(two) / len(two))
+
+    sums = [[units.sum_statistics(values) for values in group] for group in (runs, baseline)]
+    observed = float(difference([[values.sum(axis=0) for values in group] for group in (runs, baseline)]))
+    weights, masks = collect(units.bootstrap_weights(80)), collect(units.randomization_masks(70))
+    resampled = difference([[weights @ values for values in group] for group in sums])
+    first = [masks @ other + (1 - masks) @ own for own, other in zip(*sums, strict=True)]
+    second = [masks @ own + (1 - masks) @ other for own, other in zip(*sums, strict=True)]
+    swapped = difference([first, second])
+    ordered, approx = np.sort(resampled), cast(Any, pytest.approx)
+    assert result["square"] == MeanComparison(
+        difference=approx(observed),
+        interval=Interval(approx(ordered[2]), approx(ordered[77])),
+        bootstrap_p=approx((np.sum(np.abs(resampled - observed) >= abs(observed) - 1e-9) + 1) / 81),
+        randomization_p=approx((np.sum(np.abs(swapped) >= abs(observed) - 1e-9) + 1) / 71),
+    )
+    alone = compare_means(Mean(), runs, [ONE], units, num_samples=80, num_trials=70)["square"]
+    assert (alone.difference, alone.randomization_p) == (pytest.approx(observed), None)

@@ -33,13 +33,15 @@ def without_timings(line: str) -> str:
 
 
 def run_contents(run: Path) -> Contents:
-    """The files of a run by name, without the log, incomplete folders and timings; of a link its target."""
+    """The files of a run by name, without log, manifest, incomplete folders and timings; of a link its target."""
     contents = {}
     for file in sorted(run.rglob("*")):
         name = str(file.relative_to(run))
         if file.name in ("best", "last") and (target := read_link(file)):
             contents[name] = target.name.encode()
-        elif file.is_symlink() or file.is_dir() or file.name in (".lock", "log.txt") or ".tmp" in name:
+        elif (
+            file.is_symlink() or file.is_dir() or file.name in (".lock", "log.txt", "manifest.json") or ".tmp" in name
+        ):
             continue
         elif file.name == "metrics.jsonl":
             contents[name] = "\n".join(map(without_timings, file.read_text().splitlines())).encode()
