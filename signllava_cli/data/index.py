@@ -30,7 +30,7 @@ class Index:
 
     Args:
         root: the dataset folder.
-        is_checked: another process has checked the values in the file; a check takes 70 ms for a million clips.
+        is_checked: another process has checked the values in the file; a check takes 0.3 s for a million clips.
 
     Raises:
         UserError: the file is not an index, is damaged, or has another format version.
@@ -167,7 +167,7 @@ class Index:
 
     def fingerprint(self, streams: Sequence[str]) -> str:
         """SHA-256 of the annotation, the metadata of `streams`, and names, sizes and samples of their shards."""
-        digest = hashlib.sha256(self._head["annotation"]["sha256"].encode())
+        digest = hashlib.sha256(self.annotation_hash.encode())
         for name in streams:
             stream = self._head["streams"][name]
             digest.update(stream["metadata"]["sha256"].encode())
