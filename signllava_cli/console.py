@@ -1,6 +1,12 @@
-"""Messages, tables and progress bars; only rank 0 prints, as plain lines if stdout is not a terminal."""
+"""Messages, results and progress bars; only rank 0 prints, as plain lines if stdout is not a terminal.
+
+Results (`print_line`, `print_table`, `print_document`) are what a command was asked for; messages (`info`,
+`warning`, `error`, progress) say what it does. `--quiet` leaves out progress and `info`. `--json` prints each message
+as one JSON object in one line on stderr, and results as JSON on stdout.
+"""
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -35,29 +41,81 @@ stdout_console = Console(
     quiet=not IS_MAIN_PROCESS,
     soft_wrap=True,
     highlight=False,
+    emoji=False,
     width=None if sys.stdout.isatty() else PLAIN_WIDTH,
 )
-all_ranks_console = Console(soft_wrap=True, highlight=False, width=stdout_console.width)
-stderr_console = Console(stderr=True, soft_wrap=True, highlight=False)
+all_ranks_console = Console(soft_wrap=True, highlight=False, emoji=False, width=stdout_console.width)
+stderr_console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _log: Console | None = None
+_is_quiet = _is_json = False
+
+
+def set_output(quiet: bool, as_json: bool) -> None:
+    """Set what this process prints, from `--quiet` and `--json`."""
+    global _is_quiet, _is_json
+    _is_quiet, _is_json = quiet, as_json
+
+
+def is_json() -> bool:
+    """Whether results are printed as JSON."""
+    return _is_json
+
+
+def output_options() -> list[str]:
+    """The options with which another command prints as this one."""
+    return ["--quiet"] * _is_quiet + ["--json"] * _is_json
 
 
 def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
-    """Print one line, and write it to the run's log when one is open."""
+    """Print a message in one line, and write it to the run's log when one is open."""
     message = _printable(message)
-    (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
     _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), message)
+    if _is_json:
+        _print_json_message("info", all_ranks, message=message)
+    elif not _is_quiet:
+        (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
 
 
 def warning(message: str, all_ranks: bool = False) -> None:
     """Print a warning: something that the user should know, but that does not stop the command."""
-    info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
+    message = _printable(message)
+    text = f"warning: {message}"
+    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), text)
+    if _is_json:
+        _print_json_message("warning", all_ranks, message=message)
+    else:
+        (all_ranks_console if all_ranks else stdout_console).print(text, style="yellow", markup=False)
 
 
 def error(message: str, *details: str) -> None:
     """Print an error on stderr, on any rank: one line, and those of `details`."""
-    lines = map(_printable, (f"error: {message}", *details))
-    stderr_console.print("\n".join(lines), style="bold red", markup=False)
+    lines = [*map(_printable, (message, *details))]
+    if _is_json:
+        _print_json_message("error", all_ranks=True, message="\n".join(lines))
+    else:
+        stderr_console.print("error: " + "\n".join(lines), style="bold red", markup=False)
+
+
+def print_line(text: str, style: str | None = None, all_ranks: bool = False) -> None:
+    """Print a line of the result, and write it to the run's log when one is open."""
+    text = _printable(text)
+    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), text)
+    console = all_ranks_console if all_ranks else stdout_console
+    if _is_json:
+        console.out(json.dumps({"type": "line", "text": text}, ensure_ascii=False), highlight=False)
+    else:
+        console.print(text, style=style, markup=False)
+
+
+def print_document(document: Any) -> None:
+    """Print the whole result as one JSON value."""
+    stdout_console.out(json.dumps(document, ensure_ascii=False, indent=2), highlight=False)
+
+
+def _print_json_message(kind: str, all_ranks: bool, **fields: Any) -> None:
+    is_shown = fields.get("message") != "" and not (_is_quiet and kind in ("info", "progress"))
+    if is_shown and (IS_MAIN_PROCESS or all_ranks):
+        stderr_console.out(json.dumps({"type": kind, **fields}, ensure_ascii=False), highlight=False)
 
 
 def _printable(text: str) -> str:
@@ -66,15 +124,20 @@ def _printable(text: str) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; the first column is aligned left, the others right."""
+    """Print a table of the result; the first column is aligned left, the others right."""
     table = Table(title=Text(_printable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         # Text, because a name may look like rich's markup
         table.add_row(*(Text(_printable(str(cell))) for cell in row))
-    stdout_console.print(table)
     _print_to_log(table)
+    if _is_json:
+        named = [dict(zip(columns, row, strict=True)) for row in rows]
+        line = json.dumps({"type": "table", "title": title, "rows": named}, ensure_ascii=False, default=str)
+        stdout_console.out(line, highlight=False)
+    else:
+        stdout_console.print(table)
 
 
 def _print_to_log(*objects: Any) -> None:
@@ -116,7 +179,7 @@ class ProgressBar:
         self._start_time, self._done_at_start = time.monotonic(), done
         self._last_line_time = time.monotonic()
         self._bar: Progress | None = None
-        if stdout_console.is_terminal and IS_MAIN_PROCESS:
+        if stdout_console.is_terminal and IS_MAIN_PROCESS and not (_is_quiet or _is_json):
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -140,6 +203,9 @@ class ProgressBar:
         if now - self._last_line_time >= PLAIN_LINE_SECONDS or self.done >= self.total:
             self._last_line_time = now
             remaining = (self.total - self.done) / self.rate if self.rate else 0.0
+            if _is_json:
+                _print_json_message("progress", False, label=self.label, done=self.done, total=self.total, note=note)
+                return
             info(f"{self.label} {self.done}/{self.total}  ETA {remaining:.0f} s  {note}".rstrip())
 
     @property

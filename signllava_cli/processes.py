@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from signllava_cli.console import flush, info
+from signllava_cli.console import flush, info, output_options
 from signllava_cli.errors import RunStopped, UserError, escape_unprintable
 
 Result = TypeVar("Result")
@@ -211,7 +211,7 @@ def run_signllava(words: Sequence[str], resume_hint: str = "run the same command
     info(f"$ {command}", style="bold cyan")
     flush()
     try:
-        code = run_command([sys.executable, "-m", "signllava_cli", *words]).returncode
+        code = run_command([sys.executable, "-m", "signllava_cli", *words, *output_options()]).returncode
     except RunStopped as stop:
         raise RunStopped(f"stopped in `{command}`; {resume_hint}") from stop
     if code != 0:

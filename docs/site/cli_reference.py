@@ -8,6 +8,7 @@ from typing import Any
 import typer.main
 
 from signllava_cli.cli.main import app
+from signllava_cli.cli.output_options import OUTPUT_OPTIONS
 
 HEADER = """# Every command
 
@@ -15,6 +16,14 @@ HEADER = """# Every command
 
 `signllava COMMAND --help` prints the same. Many options set a key of the recipe: [every setting](recipe.md) says what
 it does. `--set KEY=VALUE` sets any other.
+
+Two options belong to every command, and are not repeated below. `--quiet`, `-q` prints only results, warnings and
+errors: neither progress nor what was done. `--json` prints results as JSON on stdout, and each message as a line of
+JSON on stderr: an object with `type` (`info`, `warning`, `error`, `progress`) and `message`.
+
+With `--json` the stdout of `env`, `eval`, `checkpoint inspect`, `prepare describe`, `prepare index`, `recipes list`,
+`recipes show`, `recipes schema` and of any command with `--estimate` is one JSON document. Other commands print each
+result in one line: `{"type": "table", "title": ..., "rows": [...]}` or `{"type": "line", "text": ...}`.
 """
 FOOTER = """
 ## Exit codes
@@ -57,7 +66,11 @@ def first_sentence(command: Any) -> str:
 def section(words: tuple[str, ...], command: Any) -> str:
     """A command: its description, how it is called, and a table of its arguments and options."""
     arguments = [each for each in command.params if each.param_type_name == "argument"]
-    options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    options = [
+        each
+        for each in command.params
+        if each.param_type_name == "option" and not each.hidden and each.name not in OUTPUT_OPTIONS
+    ]
     usage = " ".join([*words, *(argument_usage(each) for each in arguments), "[OPTIONS]"])
     text = "\n\n".join(one_line(part) for part in (command.help or "").split("\n\n"))
     context = typer.Context(command, info_name=words[-1])

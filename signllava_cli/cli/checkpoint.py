@@ -1,6 +1,5 @@
 """`signllava checkpoint`: inspect, convert, merge and push checkpoints."""
 
-import json
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signllava_cli.cli.options import CheckpointArgument, SetOption
+from signllava_cli.cli.output_options import CommandGroup
 
 if TYPE_CHECKING:
     from signllava_cli.model.inspection import Inspection
 
-app = typer.Typer(help="Inspect, convert, merge and push checkpoints.", no_args_is_help=True)
+app = CommandGroup(help="Inspect, convert, merge and push checkpoints.", no_args_is_help=True)
 
 
 class Dtype(StrEnum):
@@ -28,20 +28,19 @@ class Dtype(StrEnum):
 def inspect(
     checkpoint: CheckpointArgument,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Print the contents of a checkpoint: stage, LLM, streams, parameters, progress, versions."""
-    from signllava_cli.console import info, print_table
+    from signllava_cli.console import is_json, print_document, print_line, print_table
     from signllava_cli.model.checkpoint import find_checkpoint
     from signllava_cli.model.inspection import inspect as inspect_checkpoint
 
     inspection = inspect_checkpoint(find_checkpoint(checkpoint))
-    if as_json:
-        typer.echo(json.dumps(inspection.to_dict(), indent=2, ensure_ascii=False))
+    if is_json():
+        print_document(inspection.to_dict())
         return
-    info(str(inspection.path), style="bold")
+    print_line(str(inspection.path), style="bold")
     for label, text in _summary(inspection):
-        info(f"  {label:<9} {text}")
+        print_line(f"  {label:<9} {text}")
     rows = [[part.name, part.tensors, f"{part.parameters:,}", f"{part.size:,}"] for part in inspection.parts]
     totals = [sum(getattr(part, name) for part in inspection.parts) for name in ("tensors", "parameters", "size")]
     print_table("Parts", ["part", "tensors", "parameters", "bytes"], [*rows, ["all", *(f"{n:,}" for n in totals)]])

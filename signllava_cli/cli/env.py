@@ -50,17 +50,16 @@ def env(
     set_: SetOption = None,
     run_folder: Annotated[Path | None, typer.Option(help="Check locks, space and speed of this folder.")] = None,
     only: Annotated[list[Part] | None, typer.Option(help="Check only this part. Repeatable. Default: all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Print the machine, the devices and the versions, for a bug report; check whether it is ready for a run."""
-    from signllava_cli.console import info
+    from signllava_cli.console import is_json, print_document, print_line
     from signllava_cli.errors import UserError
 
     if not gpu_check and any((llm, recipe, set_, run_folder, only)):
         raise UserError("--llm, --recipe, --set, --run-folder and --only need --gpu-check.")
     chosen = _read_recipe(llm, recipe, set_ or [])
     machine = _describe_machine()
-    if not as_json:
+    if not is_json():
         _print_machine(machine)
     if gpu_check:
         from signllava_cli.machine_checks.check_machine import check_machine
@@ -68,11 +67,11 @@ def env(
         results = []
         for result in check_machine(chosen, run_folder, [part.value for part in only or Part]):
             results.append(result)
-            if not as_json:
-                info(str(result), style="yellow" if result.problem else None)
+            if not is_json():
+                print_line(str(result), style="yellow" if result.problem else None)
         machine["checks"] = [result.to_dict() for result in results]
-    if as_json:
-        typer.echo(json.dumps(machine, indent=2, ensure_ascii=False))
+    if is_json():
+        print_document(machine)
     if gpu_check and (problems := [result.name for result in results if result.problem]):
         raise UserError(
             f"{len(problems)} of {len(results)} checks saw what would make a run wrong or slow, and name the fix: "
@@ -114,12 +113,12 @@ def _describe_machine() -> dict[str, Any]:
 
 
 def _print_machine(machine: dict[str, Any]) -> None:
-    from signllava_cli.console import info
+    from signllava_cli.console import print_line
 
-    info(f"signllava {machine['signllava']}, Python {machine['python']}, {machine['platform']}")
+    print_line(f"signllava {machine['signllava']}, Python {machine['python']}, {machine['platform']}")
     for index, name in enumerate(machine["gpus"]):
-        info(f"GPU {index}: {name}")
+        print_line(f"GPU {index}: {name}")
     if not machine["gpus"]:
-        info(f"no GPU; {machine['cpu']}")
+        print_line(f"no GPU; {machine['cpu']}")
     for package, number in machine["packages"].items():
-        info(f"{package} {number or 'is not installed'}")
+        print_line(f"{package} {number or 'is not installed'}")

@@ -1,13 +1,12 @@
-"""The options `--estimate`, `--gpu` and `--json`, and how an estimate is printed."""
+"""The options `--estimate` and `--gpu`, and how an estimate is printed."""
 
-import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from signllava_cli import console
 from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError
 
@@ -34,25 +33,21 @@ GPUOption = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-JSONOption = Annotated[
-    bool,
-    typer.Option("--json", help="With --estimate: print one JSON object, in bytes.", rich_help_panel=PANEL),
-]
 GIB = 2**30
 CONSEQUENCE = "the tokens of texts are assumed"
 
 
-def require_estimate(estimate: bool, gpu: str | None, as_json: bool) -> None:
-    """Check that the options of an estimate are not given without `--estimate`.
+def require_estimate(estimate: bool, gpu: str | None) -> None:
+    """Check that `--gpu` is not given without `--estimate`.
 
     Raises:
-        UserError: one is.
+        UserError: it is.
     """
-    if not estimate and (gpu is not None or as_json):
-        raise UserError(f"{'--json' if gpu is None else '--gpu'} has no effect without --estimate; add it.")
+    if not estimate and gpu is not None:
+        raise UserError("--gpu has no effect without --estimate; add it.")
 
 
-def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None, as_json: bool) -> None:
+def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None) -> None:
     """Estimate the training of `recipe`, and print it.
 
     Raises:
@@ -67,15 +62,14 @@ def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None, a
     from signllava_cli.training.training_estimate import estimate_training
 
     read_llm_config(recipe.llm)  # refuses an LLM that is missing before a warning about its tokenizer
-    with _only_json(as_json):
-        estimate = estimate_training(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
-    if as_json:
-        typer.echo(json.dumps(asdict(estimate), indent=2))
-        return
-    _print_training(recipe, estimate)
+    estimate = estimate_training(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
+    if console.is_json():
+        console.print_document(asdict(estimate))
+    else:
+        _print_training(recipe, estimate)
 
 
-def print_decoding_estimate(recipe: "Recipe", gpu: str | None, as_json: bool) -> None:
+def print_decoding_estimate(recipe: "Recipe", gpu: str | None) -> None:
     """Estimate the generation of `recipe`, and print it.
 
     Raises:
@@ -88,29 +82,15 @@ def print_decoding_estimate(recipe: "Recipe", gpu: str | None, as_json: bool) ->
     from signllava_cli.model.llm import read_llm_config
 
     read_llm_config(recipe.llm)
-    with _only_json(as_json):
-        estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
-    if as_json:
-        typer.echo(json.dumps(asdict(estimate), indent=2))
-        return
-    _print_decoding(recipe, estimate)
-
-
-@contextlib.contextmanager
-def _only_json(is_quiet: bool) -> Iterator[None]:
-    """Without messages on stdout, which would stand before the JSON object."""
-    from signllava_cli.console import stdout_console
-
-    was_quiet = stdout_console.quiet
-    stdout_console.quiet = was_quiet or is_quiet
-    try:
-        yield
-    finally:
-        stdout_console.quiet = was_quiet
+    estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
+    if console.is_json():
+        console.print_document(asdict(estimate))
+    else:
+        _print_decoding(recipe, estimate)
 
 
 def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:
-    from signllava_cli.console import info, print_table
+    from signllava_cli.console import print_line, print_table
 
     batch = f"{estimate.batch_clips} x {estimate.batch_len:,} = {estimate.batch_clips * estimate.batch_len:,} tokens"
     rows = [
@@ -147,16 +127,16 @@ def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:
     is_on = recipe.train.gradient_checkpointing
     title = f"Memory of a rank in GiB (train.gradient_checkpointing is {str(is_on).lower()})"
     print_table(title, ["", "without checkpointing", "with checkpointing"], memory)
-    info(f"sequences: {estimate.workload}")
+    print_line(f"sequences: {estimate.workload}")
     if estimate.hours is not None and estimate.utilization:
-        info(
+        print_line(
             f"hours: at an assumed {estimate.utilization:.0%} of the GPU's dense bfloat16 FLOP/s, on "
             f"{estimate.num_processes} of them; `--dry-run` measures"
         )
 
 
 def _print_decoding(recipe: "Recipe", estimate: "DecodingEstimate") -> None:
-    from signllava_cli.console import info, print_table
+    from signllava_cli.console import print_line, print_table
 
     memory = estimate.memory
     rows: Sequence[Sequence[str]] = [
@@ -182,9 +162,9 @@ def _print_decoding(recipe: "Recipe", estimate: "DecodingEstimate") -> None:
         ["largest generate.max_tokens_per_batch", f"{estimate.max_tokens_per_batch:,}"],
     ]
     print_table("Memory of a process in GiB", ["", "GiB"], memory_rows)
-    info(f"sequences: {estimate.workload}")
+    print_line(f"sequences: {estimate.workload}")
     if estimate.hours is not None and estimate.utilization and estimate.bandwidth_share:
-        info(
+        print_line(
             f"hours: at an assumed {estimate.utilization:.0%} of the GPU's dense bfloat16 FLOP/s for prompts and "
             f"{estimate.bandwidth_share:.0%} of its bandwidth for new tokens"
         )

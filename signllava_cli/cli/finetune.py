@@ -3,7 +3,6 @@
 from signllava_cli.cli.estimate import (
     EstimateOption,
     GPUOption,
-    JSONOption,
     print_training_estimate,
     require_estimate,
 )
@@ -19,14 +18,13 @@ def finetune(
     dry_run: DryRunOption = False,
     estimate: EstimateOption = False,
     gpu: GPUOption = None,
-    as_json: JSONOption = False,
 ) -> None:
     """Train projectors and a LoRA adapter of the quantized LLM."""
     from signllava_cli.recipe import read_recipe
 
-    require_estimate(estimate, gpu, as_json)
+    require_estimate(estimate, gpu)
     if estimate:
-        print_training_estimate(read_recipe(recipe, overrides), "finetune", gpu, as_json)
+        print_training_estimate(read_recipe(recipe, overrides), "finetune", gpu)
         return
     from signllava_cli.launch import run_stage
 

@@ -8,7 +8,6 @@ import typer
 from signllava_cli.cli.estimate import (
     EstimateOption,
     GPUOption,
-    JSONOption,
     print_decoding_estimate,
     require_estimate,
 )
@@ -58,7 +57,6 @@ def generate(
     ] = None,
     estimate: EstimateOption = False,
     gpu: GPUOption = None,
-    as_json: JSONOption = False,
 ) -> None:
     """Translate a split, with no context, gold context, or the model's own predictions as context.
 
@@ -66,11 +64,11 @@ def generate(
     """
     from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
 
-    require_estimate(estimate, gpu, as_json)
+    require_estimate(estimate, gpu)
     folder = find_checkpoint(checkpoint)
     recipe = checkpoint_recipe(folder, [*GENERATION_OVERRIDES, *overrides])
     if estimate:
-        print_decoding_estimate(recipe, gpu, as_json)
+        print_decoding_estimate(recipe, gpu)
         return
 
     from signllava_cli.launch import run_or_launch

@@ -23,12 +23,13 @@ from signllava_cli.cli import (
     serve,
     study,
 )
+from signllava_cli.cli.output_options import CommandGroup
 from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
 
 CUDA_ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
-app = typer.Typer(
+app = CommandGroup(
     name="signllava",
     help="Sign-language translation with a large language model: prepare, pretrain, finetune, generate, eval.",
     no_args_is_help=True,
@@ -95,7 +96,7 @@ def run() -> None:
         )
         code = UserError.exit_code
     except RunStopped as stop:
-        console.info(str(stop))
+        console.print_line(str(stop))
         code = stop.exit_code
     except typer.TyperException as error:  # wrong usage
         show: Callable[[], None] | None = getattr(error, "show", None)

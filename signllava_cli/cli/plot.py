@@ -45,7 +45,7 @@ def plot(
 
 def _print_loss(name: str, metrics: "RunMetrics", smooth: float) -> None:
     """Print the smoothed loss as a chart of block characters."""
-    from signllava_cli.console import info, stdout_console
+    from signllava_cli.console import print_line, stdout_console
     from signllava_cli.training.metrics_log import exponential_moving_average
 
     curve = metrics.curves.get("loss", {})
@@ -58,13 +58,13 @@ def _print_loss(name: str, metrics: "RunMetrics", smooth: float) -> None:
     low, high = min(values), max(values)
     levels = [(value - low) / ((high - low) or 1.0) * ROWS for value in values]
     blocks = " #" if stdout_console.options.ascii_only else " ▁▂▃▄▅▆▇█"
-    info(f"{name}: loss, smoothed", style="bold")
+    print_line(f"{name}: loss, smoothed", style="bold")
     for row in reversed(range(ROWS)):
         label = {ROWS - 1: f"{high:.4g}", 0: f"{low:.4g}"}.get(row, "")
         filled = [min(max(level - row, 0.0 if row else 0.1), 1.0) for level in levels]
-        info(f"{label:>8} {''.join(blocks[round(share * (len(blocks) - 1))] for share in filled)}".rstrip())
+        print_line(f"{label:>8} {''.join(blocks[round(share * (len(blocks) - 1))] for share in filled)}".rstrip())
     first, last = str(min(curve)), str(max(curve))
-    info(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
+    print_line(f"{'':8} {first}" + (f"{last:>{max(width - len(first), len(last) + 1)}}" if last != first else ""))
 
 
 def _print_summary(metrics_by_run: "dict[str, RunMetrics]") -> None:

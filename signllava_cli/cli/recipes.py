@@ -1,6 +1,5 @@
 """`signllava recipes`: the recipes that come with the package."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -8,26 +7,37 @@ from typing import Annotated
 import typer
 
 from signllava_cli.cli.options import SetOption
+from signllava_cli.cli.output_options import CommandGroup
 
-app = typer.Typer(help="List, show, explain, copy, validate and import recipes.", no_args_is_help=True)
+app = CommandGroup(help="List, show, explain, copy, validate and import recipes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
 
 
 @app.command("list")
 def list_() -> None:
     """List the shipped recipes."""
+    from signllava_cli.console import is_json, print_document, print_line
     from signllava_cli.recipe import shipped_recipes
 
-    for name in shipped_recipes():
-        typer.echo(name)
+    names = shipped_recipes()
+    if is_json():
+        print_document(names)
+        return
+    for name in names:
+        print_line(name)
 
 
 @app.command()
 def show(recipe: Name, set_: SetOption = None) -> None:
     """Print a recipe resolved: every setting, defaults and overrides included."""
+    from signllava_cli.console import is_json, print_document
     from signllava_cli.recipe import read_recipe
 
-    typer.echo(read_recipe(recipe, set_ or []).to_yaml(), nl=False)
+    resolved = read_recipe(recipe, set_ or [])
+    if is_json():
+        print_document(resolved.to_dict())
+    else:
+        typer.echo(resolved.to_yaml(), nl=False)
 
 
 @app.command()
@@ -49,9 +59,10 @@ def explain(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, with which editors complete and check recipe files."""
+    from signllava_cli.console import print_document
     from signllava_cli.recipe import recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    print_document(recipe_schema())
 
 
 @app.command()
@@ -87,11 +98,12 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
 @app.command()
 def validate(recipe: Name, set_: SetOption = None) -> None:
     """Check a recipe; all errors are reported at once."""
+    from signllava_cli.console import print_line
     from signllava_cli.recipe import read_recipe, require_stage
 
     resolved = read_recipe(recipe, set_ or [])
     require_stage(resolved, "finetune" if resolved.lora.enabled else "pretrain")
-    typer.echo(f"{recipe}: no error")
+    print_line(f"{recipe}: no error")
 
 
 @app.command("import")

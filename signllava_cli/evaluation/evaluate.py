@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.console import info
+from signllava_cli.console import info, is_json, print_document
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.outputs import Outputs, skip_outputs
 from signllava_cli.evaluation.reporting.latex import make_latex_table
@@ -112,8 +112,12 @@ def evaluate(inputs: EvaluationInputs, config: ScoringConfig, outputs: Outputs) 
     data_files = [inputs.references, inputs.hypothesis_references, *config.metric_data.values()]
     scores_file = outputs.require_safe(systems, data_files)
     evaluation = score_systems(systems, config)
-    print_evaluation(evaluation)
-    write_json(scores_file, {**evaluation.to_dict(), "sources": inputs.to_dict(), "date": time.strftime("%F %T %z")})
+    document = {**evaluation.to_dict(), "sources": inputs.to_dict(), "date": time.strftime("%F %T %z")}
+    if is_json():
+        print_document(document)
+    else:
+        print_evaluation(evaluation)
+    write_json(scores_file, document)
     info(f"scores in {scores_file}")
     if outputs.latex is not None:
         write_text(outputs.latex, make_latex_table(evaluation))

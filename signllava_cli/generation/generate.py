@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from signllava_cli.console import info, progress, warning
+from signllava_cli.console import info, print_line, progress, warning
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.index import Index
 from signllava_cli.data.sentences import Sentences
@@ -156,7 +156,7 @@ def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool)
         )
     if num_abstained:
         warning(f"{num_abstained} of {len(rows)} hypotheses are empty: scores below generate.abstain.", all_ranks)
-    info(f"{summary}: {predictions.file}", all_ranks=all_ranks)
+    print_line(f"{summary}: {predictions.file}", all_ranks=all_ranks)
 
 
 def _skip_reason(job: DecodingJob, clip: Clip) -> str | None:

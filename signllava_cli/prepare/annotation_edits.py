@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from signllava_cli.console import info
+from signllava_cli.console import info, print_line
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.errors import MAX_NAMES, UserError, format_count
 from signllava_cli.files import atomic_file, exclusive_access, read_json, write_json
@@ -49,9 +49,9 @@ def _write_edits(file: Path, key: str, texts: Mapping[str, Sequence[str]], dry_r
         info(f"{file}: nothing to change.")
     elif dry_run:
         count = format_count(len(changed), "clip")
-        info(f"{file}: {count} would change, no file is written (--dry-run). The first ones:")
+        print_line(f"{file}: {count} would change, no file is written (--dry-run). The first ones:")
         for clip in changed[:MAX_NAMES]:
-            info(f"  {clip}: {json.dumps(texts[clip], ensure_ascii=False)}")
+            print_line(f"  {clip}: {json.dumps(texts[clip], ensure_ascii=False)}")
     else:
         if not is_unicode(json.dumps(content, ensure_ascii=False)):
             raise UserError(

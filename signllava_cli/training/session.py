@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 
-from signllava_cli.console import IS_MAIN_PROCESS, info, warning
+from signllava_cli.console import IS_MAIN_PROCESS, info, print_line, warning
 from signllava_cli.data.batches import Batch, Collate
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.training_set import TrainingSet, training_steps
@@ -235,4 +235,4 @@ class Session:
             warning(f"{count} skipped because loss or gradients were not finite.")
         has_bleu = config.metric_for_best_model == "dev_bleu"
         score = f"BLEU-4 {state.best_score:.2f}" if has_bleu else f"loss {state.best_score:.4f}"
-        info(f"best dev {score} at step {state.best_step}: {self.run_folder.path / 'best'}")
+        print_line(f"best dev {score} at step {state.best_step}: {self.run_folder.path / 'best'}")

@@ -164,7 +164,6 @@ def test_an_estimate_of_generation(signllava: Command, run: Path, tmp_path: Path
         (["--estimate", "--gpu", "h1000"], "--gpu h1000: unknown; use one of a100-40gb"),
         (["--estimate", "--gpu", "0GiB"], "--gpu 0GiB: unknown"),
         (["--gpu", "h100-80gb"], "--gpu has no effect without --estimate"),
-        (["--json"], "--json has no effect without --estimate"),
         (["--estimate", "--set", "llm.path=/nowhere"], "llm.path: no folder at /nowhere"),
         (["--estimate", "--set", "lora.enabled=true"], "lora.enabled: pretrain trains projectors only"),
     ],

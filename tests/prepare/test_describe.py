@@ -38,9 +38,9 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
 
 
 def describe(signllava: Command, data: Path, *options: object) -> tuple[dict[str, Any], str]:
-    """The content of --json, and the output."""
+    """The content of --report, and the output."""
     file = data.parent / "statistics.json"
-    result = signllava("prepare", "describe", data, "--json", file, *options)
+    result = signllava("prepare", "describe", data, "--report", file, *options)
     assert result.code == 0, result.err
     return json.loads(file.read_text()), result.out
 

@@ -218,7 +218,7 @@ def test_what_the_settings_save_is_shown(
     embeddings = sum(counts.mean() for counts in split.count_embeddings().values())
     arguments = ["-r", "toy/tiny_pretrain", *sets([f"data.root={halved_corpus}", *JOIN])]
     ended = signllava(
-        "prepare", "describe", halved_corpus, "--split", "dev", "--json", tmp_path / "d.json", *arguments
+        "prepare", "describe", halved_corpus, "--split", "dev", "--report", tmp_path / "d.json", *arguments
     )
     assert ended.code == 0, ended.err
     line = next(line for line in ended.out.splitlines() if "all, dev" in line)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import typer
-
+from signllava_cli.cli.output_options import CommandGroup
 from signllava_cli.cli.prepare import importers
 from signllava_cli.cli.prepare.annotation_texts import keywords, paraphrases
 from signllava_cli.cli.prepare.check import check
@@ -29,7 +28,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "To try signllava": {"toy": toy, "llm": llm},
 }
 
-app = typer.Typer(help="Create and check datasets and LLM folders.", no_args_is_help=True)
+app = CommandGroup(help="Create and check datasets and LLM folders.", no_args_is_help=True)
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)

@@ -46,7 +46,7 @@ def check(
 
     Reads every frame. The exit code is 2 if a finding is an error. docs/checking.md lists all checks.
     """
-    from signllava_cli.console import info
+    from signllava_cli.console import info, print_line
     from signllava_cli.prepare.validation.display import print_findings, summary
     from signllava_cli.prepare.validation.findings import counts_by_severity
     from signllava_cli.prepare.validation.fix import write_fixed
@@ -79,7 +79,7 @@ def check(
         info(f"report: {report}")
     num_fixable = sum(finding.fixable for finding in result.findings)
     if num_fixable and not fix:
-        info(f"{num_fixable} of these {len(result.findings)} findings can be fixed with --fix.")
-    info(summary(result.findings, result.seconds))
+        print_line(f"{num_fixable} of these {len(result.findings)} findings can be fixed with --fix.")
+    print_line(summary(result.findings, result.seconds))
     if counts_by_severity(result.findings)["error"]:
         raise typer.Exit(UserError.exit_code)

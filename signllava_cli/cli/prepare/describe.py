@@ -28,7 +28,9 @@ def describe(
     png: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Draw histograms as PNG files into this folder.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all statistics to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all statistics to this JSON file.")
+    ] = None,
     fps: Annotated[
         float | None,
         typer.Option(
@@ -39,7 +41,7 @@ def describe(
     """Describe a dataset: texts, lengths and context of each split, and with a recipe what training truncates."""
     if png:
         require_extra("plot", "--png", "matplotlib")
-    from signllava_cli.console import info
+    from signllava_cli.console import info, is_json, print_document
     from signllava_cli.files import write_json
     from signllava_cli.prepare.describe import describe_dataset
     from signllava_cli.recipe import read_recipe
@@ -49,10 +51,14 @@ def describe(
     config = read_recipe(recipe, overrides or []) if recipe else None
     prompts = load_prompts(config, "only frames are counted, not the tokens of sequences") if config else None
     description = describe_dataset(data, splits, config, prompts, fps)
-    _print_description(description)
-    if json:
-        write_json(json, {"data": str(data), "recipe": recipe, "set": overrides or [], **description.to_dict()})
-        info(f"statistics in {json}")
+    document = {"data": str(data), "recipe": recipe, "set": overrides or [], **description.to_dict()}
+    if is_json():
+        print_document(document)
+    else:
+        _print_description(description)
+    if report:
+        write_json(report, document)
+        info(f"statistics in {report}")
     if png:
         from signllava_cli.prepare.describe_charts import draw_charts
 
@@ -60,7 +66,7 @@ def describe(
 
 
 def _print_description(description: "Description") -> None:
-    from signllava_cli.console import info
+    from signllava_cli.console import print_line
 
     _print_splits(description)
     _print_preceding(description)
@@ -68,14 +74,14 @@ def _print_description(description: "Description") -> None:
     for stream, histogram in description.histograms.items():
         splits = list(histogram.clips)
         for start in range(0, len(splits), SPLITS_PER_ROW):
-            info(f"frames of {stream}, share of clips", style="bold")
+            print_line(f"frames of {stream}, share of clips", style="bold")
             for line in _format_histogram(histogram, splits[start : start + SPLITS_PER_ROW]):
-                info(line)
+                print_line(line)
     _print_sequences(description)
 
 
 def _print_splits(description: "Description") -> None:
-    from signllava_cli.console import info
+    from signllava_cli.console import print_line
 
     splits = description.statistics.values()
     texts = [split.texts for split in splits]
@@ -99,7 +105,7 @@ def _print_splits(description: "Description") -> None:
     with_characters = [name for name, split in description.statistics.items() if split.texts.are_characters]
     if with_characters:
         names = ", ".join(with_characters)
-        info(f"{names}: the texts have no spaces between words; each character is counted as a word.")
+        print_line(f"{names}: the texts have no spaces between words; each character is counted as a word.")
 
 
 def _print_preceding(description: "Description") -> None:
@@ -150,7 +156,7 @@ def _format_histogram(histogram: "Histogram", splits: Sequence[str]) -> list[str
 
 
 def _print_sequences(description: "Description") -> None:
-    from signllava_cli.console import info, warning
+    from signllava_cli.console import print_line, warning
     from signllava_cli.errors import summarize_names
 
     with_recipe = {name: split.with_recipe for name, split in description.statistics.items() if split.with_recipe}
@@ -180,7 +186,7 @@ def _print_sequences(description: "Description") -> None:
     for name, statistics in sequences.items():
         num_clips = with_recipe[name].clips
         if statistics.clips < num_clips:
-            info(f"{name}: sequences of a fixed sample of {statistics.clips} of {num_clips} clips")
+            print_line(f"{name}: sequences of a fixed sample of {statistics.clips} of {num_clips} clips")
         if statistics.too_long:
             count = format_count(len(statistics.too_long), "clip that is", "clips that are")
             warning(

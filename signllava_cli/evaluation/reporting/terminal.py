@@ -1,6 +1,6 @@
 """Prints an evaluation on the terminal."""
 
-from signllava_cli.console import info, print_table, warning
+from signllava_cli.console import print_line, print_table, warning
 from signllava_cli.errors import format_count, summarize_names
 from signllava_cli.evaluation.metrics.all_metrics import LABELS, format_score
 from signllava_cli.evaluation.resampling import MeanComparison
@@ -17,12 +17,14 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.config.num_samples:
         _print_uncertainty(evaluation, keys)
     elif evaluation.results[1:]:
-        info("--samples 0: no intervals and no comparisons")
+        print_line("--samples 0: no intervals and no comparisons")
     for metric, signature in evaluation.signatures.items():
-        info(f"{metric}: {signature}")
+        print_line(f"{metric}: {signature}")
     for result in evaluation.results:
         if (num_pairs := result.scores.get("rbleu_pairs")) is not None:
-            info(f"{result.system.name}: reduced BLEU counts {num_pairs:.0f} of {len(result.system.rows)} pairs")
+            print_line(
+                f"{result.system.name}: reduced BLEU counts {num_pairs:.0f} of {len(result.system.rows)} pairs"
+            )
         _print_missing(result.system)
         _print_leaks(result)
     baseline = evaluation.baseline
@@ -34,7 +36,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if baseline.task == TRANSLATION:
         num_marked = sum(1 for mark in evaluation.context_bound_marks if mark)
         summary += [f"context-bound {num_marked}", f"preset {evaluation.config.preset}"]
-    info("; ".join(summary))
+    print_line("; ".join(summary))
 
 
 def _print_scores(evaluation: Evaluation, keys: list[str]) -> None:
@@ -119,7 +121,7 @@ def _print_leaks(result: SystemResult) -> None:
             f"({summarize_names(leaked_clips)}): a sentence is signed twice, or a reference leaked."
         )
     elif leaked_clips is not None and any(row.context for row in result.system.rows):
-        info(f"{result.system.name}: no clip saw its own reference in its context")
+        print_line(f"{result.system.name}: no clip saw its own reference in its context")
 
 
 def _warn_about_equal_systems(evaluation: Evaluation) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from signllava_cli.console import info, print_table, warning
+from signllava_cli.console import info, print_line, print_table, warning
 from signllava_cli.data.feature_stream import FeatureStream
 from signllava_cli.data.keypoints import NUM_POINTS, POINT_OFFSETS, TOTAL_POINTS
 from signllava_cli.data.stream_files import DefaultLocation
@@ -180,6 +180,6 @@ def _print_differences(
     print_table(f"{stream}, split {split}: {roots[0]} and {roots[1]} ({unit})", columns, rows)
     rule = f"median up to {MAX_MEDIAN}, p95 up to {MAX_P95}, in one alone in up to {MAX_MISSING:.0%} of the frames"
     if large := [each.group.name for each in differences if not each.is_small]:
-        info(f"do not mix them: {summarize_names(large)} differ by more than the rule allows ({rule})")
+        print_line(f"do not mix them: {summarize_names(large)} differ by more than the rule allows ({rule})")
     else:
-        info(f"they may be mixed: all groups are within the rule ({rule})")
+        print_line(f"they may be mixed: all groups are within the rule ({rule})")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from signllava_cli.console import info, print_table, warning
+from signllava_cli.console import print_line, print_table, warning
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.data.clip_source import UnreadableClip
 from signllava_cli.errors import UserError, format_count, summarize_names
@@ -67,7 +67,9 @@ def estimate_cost(request: ExtractRequest) -> dict[str, SampleCost]:
             f"{format_count(len(videos.missing), 'clip has', 'clips have')} no video "
             f"({summarize_names(videos.missing)})"
         )
-    info("measured on a sample on this machine; the GPU hours are those of one process, which decodes with one core")
+    print_line(
+        "measured on a sample on this machine; the GPU hours are those of one process, which decodes with one core"
+    )
     return costs
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from signllava_cli.console import info, stdout_console
+from signllava_cli.console import is_json, print_line, stdout_console
 from signllava_cli.errors import MAX_NAMES, escape_unprintable, summarize_names
 from signllava_cli.prepare.validation.findings import Finding, counts_by_severity
 
@@ -14,14 +14,14 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print each finding with its first names and its fix."""
-    if stdout_console.is_terminal:
+    if stdout_console.is_terminal and not is_json():
         if findings:
             stdout_console.print(_table(findings))
         return
     for finding in findings:
         where = escape_unprintable(finding.where)
-        info(f"{finding.severity}  {finding.name}  {where}  {finding.count}: {format_names(finding)}")
-        info(f"    {escape_unprintable(finding.what)} {_format_fix(finding)}")
+        print_line(f"{finding.severity}  {finding.name}  {where}  {finding.count}: {format_names(finding)}")
+        print_line(f"    {escape_unprintable(finding.what)} {_format_fix(finding)}")
 
 
 def summary(findings: Sequence[Finding], seconds: float) -> str:

@@ -390,7 +390,7 @@ def test_too_long_agrees_with_the_counts_of_describe(
     report, statistics = tmp_path / "check.json", tmp_path / "describe.json"
     signllava("prepare", "check", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *settings, "--report", report)
     signllava(
-        "prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *settings, "--json", statistics
+        "prepare", "describe", corpus, "--split", "dev", "-r", "toy/tiny_pretrain", *settings, "--report", statistics
     )
     counts = {finding["name"]: finding["count"] for finding in json.loads(report.read_text())["findings"]}
     sequences = json.loads(statistics.read_text())["splits"]["dev"]["with_recipe"]["sequences"]
