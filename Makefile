@@ -10,10 +10,10 @@ PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills mutation docs gpu format wheel clean
+.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format wheel clean
 
 help: ## List what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## Make .venv, with the versions of constraints.txt
 
@@ -49,6 +49,9 @@ drills: lint ## The drills of docs/reliability.md: nodes, faults, bad input, sec
 
 mutation: install ## All mutants of the central files: do the tests notice wrong code? MUTATION="training/step.py" chooses
 	nice $(BIN)/python tests/reliability/mutation_check.py $(MUTATION)
+
+broken-code: install ## Does each drill fail when its promise is broken? BROKEN_CODE="clock" chooses some
+	$(BIN)/python tests/reliability/broken_code.py $(BROKEN_CODE)
 
 docs: install ## Build the docs site into site/; a warning is an error, and nothing is downloaded
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

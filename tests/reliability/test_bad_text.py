@@ -19,8 +19,9 @@ RecordProperty = Callable[[str, object], None]
 INPUTS = 100_000  # of all readers in the drills
 FEW_INPUTS = 1_500  # in `make test`
 WEIGHT = sum(each.weight for each in TEXT_READERS.values())
-PROMISE = "a damaged or hostile text file gives a result or an error of one line, in bounded time and memory"
-FUZZ = pytest.mark.reliability("Bad input", PROMISE)
+FUZZ = pytest.mark.reliability(
+    "Bad input", "a damaged or hostile text file gives a result or an error of one line, in bounded time and memory"
+)
 
 
 @pytest.fixture
