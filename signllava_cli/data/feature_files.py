@@ -3,7 +3,6 @@
 Formats that can contain code (pickle) are refused.
 """
 
-import lzma
 import os
 import struct
 import tokenize
@@ -73,11 +72,12 @@ class HDF5FileCache:
         return self._handles[file]
 
 
+NPZ_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # what the libraries raise on damaged files
 _READ_ERRORS = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError),
     *(MemoryError, SyntaxError, SafetensorError, tokenize.TokenError, struct.error),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -144,6 +144,8 @@ def _read_npz(file: Path, key: str) -> np.ndarray:
     with zipfile.ZipFile(file) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         member = archive.getinfo(_choose_key(names, key) + ".npy")
+        if member.compress_type not in NPZ_COMPRESSION:  # a header of LZMA can ask for 4 GiB of memory
+            raise ValueError("it is not compressed as NumPy does it; save it with numpy.savez_compressed")
         require_size_in_file((member.file_size,), np.dtype(np.uint8), file.stat().st_size)
         with archive.open(member) as stream:
             shape, dtype = _read_npy_header(stream)

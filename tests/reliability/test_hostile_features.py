@@ -58,6 +58,15 @@ def test_an_array_in_a_zip_file_that_declares_more_than_its_entry_is_refused(tmp
     assert "declares 2,199,023,255,552 bytes, but 208 are possible" in reason(tmp_path / "a.npz", "npz")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_array_that_is_not_compressed_by_deflate_is_refused(tmp_path: Path, method: int) -> None:
+    """The header of LZMA can ask for 4 GiB of memory."""
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.float16))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+        archive.write(tmp_path / "a.npy", "a.npy")
+    assert "it is not compressed as NumPy does it" in reason(tmp_path / "a.npz", "npz")
+
+
 def declare_huge(file: h5py.File) -> None:
     file.create_dataset("rec/a", HUGE, "f2", chunks=(1024, 1024), compression="gzip")
 
