@@ -24,6 +24,7 @@ from signllava_cli.generation.sign_llava_json import NO_HYPOTHESIS, read_sign_ll
 
 MissingPolicy = Literal["empty", "exclude"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}  # of tables of uid and text
+MAX_TEXT_CHARACTERS = 100_000  # chrF takes some 400 bytes of memory for each
 PLAIN_TEXT = (".txt", ".hyp", ".ref")
 # keys of `decoding` in predictions.meta.json that an experiment varies on purpose, and that the names of systems show
 VARIED_SETTINGS = {"context_source", "missing_context", "task", "seed", "ablate", "features"}
@@ -287,6 +288,8 @@ def _require_complete(file: Path, rows: list[Prediction]) -> None:
 
 def _assign_names(systems: Sequence[System], names: Sequence[str | None]) -> list[System]:
     """The systems with their names in tables: from `names`, numbered if runs share one, or from their paths."""
+    for system in systems:
+        _require_scorable(system)
     unnamed_files = [system.file for system, name in zip(systems, names, strict=True) if name is None]
     path_names = iter(_find_shortest_names(unnamed_files))
     num_runs, run_number = Counter(names), Counter[str]()
@@ -305,6 +308,16 @@ def _assign_names(systems: Sequence[System], names: Sequence[str | None]) -> lis
             f"Several systems have the name {escape_unprintable(duplicates[0])}: give each a name, as NAME=FILE."
         )
     return named
+
+
+def _require_scorable(system: System) -> None:
+    for row in system.rows:
+        length = max(len(row.reference), len(row.hypothesis))
+        if length > MAX_TEXT_CHARACTERS:
+            raise UserError(
+                f"{system.file}: a text of clip {escape_unprintable(row.id)} has {length:,} characters; texts of "
+                f"more than {MAX_TEXT_CHARACTERS:,} are not scored."
+            )
 
 
 def _find_shortest_names(files: Sequence[Path]) -> list[str]:

@@ -15,7 +15,7 @@ from signllava_cli.recipe.sign_llava_tables import sections_in
 
 # What PyYAML raises besides its own errors: of `!!int abc`, `!!timestamp x`, `!!bool x`, `!!int ""`
 YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError)
-MAX_YAML_BYTES = 1 << 20  # PyYAML reads some 100 kB a second
+MAX_YAML_BYTES = 1 << 18  # PyYAML reads some 100 kB a second
 
 
 class _UniqueKeys(yaml.SafeLoader):

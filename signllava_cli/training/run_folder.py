@@ -6,13 +6,14 @@ complete unless the disk damaged it. It is written in the background, while trai
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from signllava_cli.console import IS_MAIN_PROCESS, info, warning
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import (
     REMOVED_SUFFIX,
     TEMPORARY_SUFFIX,
@@ -219,7 +220,7 @@ class RunFolder:
         self._trackers = Trackers(recipe, self.path, state.step)
         if self.metrics.is_file():
             lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            write_text(self.metrics, "".join(line for line in lines if _is_before(line, state)))
+            write_text(self.metrics, "".join(_metrics_before(lines, state)))
 
     def log_metrics(self, **metrics: Any) -> None:
         """Append one line to metrics.jsonl, and send its numbers to the trackers.
@@ -275,14 +276,20 @@ def _find_resume_damage(checkpoint: Path) -> str | None:
     return find_tensor_damage(checkpoint / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
-def _is_before(text: str, state: TrainState) -> bool:
-    """Whether a line of metrics.jsonl is of a step up to `state.step`; a damaged line (a power cut) is not."""
-    try:
-        line = json.loads(text)
-        line["step"] + 0
-    except (ValueError, TypeError, KeyError, RecursionError):
-        warning(f"{METRICS}: removed a damaged line: {text[:40]!r}")
-        return False
-    if line["step"] == state.step:
-        return not (state.eval_pending and "dev_loss" in line)
-    return bool(line["step"] < state.step)
+def _metrics_before(lines: Sequence[str], state: TrainState) -> list[str]:
+    """The lines of metrics.jsonl of steps up to `state.step`, without damaged ones (a power cut)."""
+    kept, damaged = [], []
+    for text in lines:
+        try:
+            line = json.loads(text)
+            is_before = bool(line["step"] <= state.step)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            damaged.append(text)
+            continue
+        is_repeated = line["step"] == state.step and state.eval_pending and "dev_loss" in line
+        if is_before and not is_repeated:
+            kept.append(text)
+    if damaged:
+        count = format_count(len(damaged), "damaged line")
+        warning(f"{METRICS}: removed {count}, the first: {damaged[0][:40]!r}")
+    return kept

@@ -103,6 +103,14 @@ def test_a_prediction_with_two_values_of_one_key_is_refused(signllava: Command, 
     ]
 
 
+def test_a_text_that_is_no_sentence_is_refused(signllava: Command, tmp_path: Path) -> None:
+    """chrF of a text of 10 MB, such as a file without line breaks, would take gigabytes of memory."""
+    file = write_csv(tmp_path / "h.csv", {"v/a": "x" * 100_001})
+    ended = signllava("eval", file, "--references", write_csv(tmp_path / "r.csv", {"v/a": "x"}), "--samples", 0)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {file}: a text of clip v/a has 100,001 characters; ")
+
+
 @pytest.mark.reliability("Bad input", "a file that is read in another way than its author meant is refused")
 @pytest.mark.parametrize("options", [["--references", "gold.jsonl"], ["--missing", "exclude"], ["--intersection"]])
 def test_plain_texts_are_not_scored_with_options_that_do_not_apply(

@@ -24,8 +24,8 @@ FORMATS: dict[str, tuple[Callable[[Path], object], Seeds, Lie | None, int]] = {
     "safetensors": (read_feature_file("safetensors"), safetensors_seeds, lie_in_safetensors, 9000),
     "pose": (read_feature_file("pose"), pose_seeds, None, 5000),
     "keypoints": (read_feature_file("mediapipe"), keypoint_seeds, None, 6000),
-    "hdf5": (read_hdf5_clips, hdf5_seeds, None, 2000),
-    "shard": (check_shard, hdf5_seeds, None, 2000),
+    "hdf5": (read_hdf5_clips, hdf5_seeds, None, 500),
+    "shard": (check_shard, hdf5_seeds, None, 500),
 }
 
 

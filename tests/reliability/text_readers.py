@@ -228,12 +228,11 @@ def metrics_log(file: Path) -> None:
 
 def metrics_of_checkpoint(file: Path) -> None:
     from signllava_cli.model.inspection import _dev_scores
-    from signllava_cli.training.run_folder import _is_before
+    from signllava_cli.training.run_folder import _metrics_before
     from signllava_cli.training.train_state import TrainState
 
     _dev_scores(file, 3)
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        _is_before(line, TrainState(step=3))
+    _metrics_before(file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), TrainState(step=3))
 
 
 def launch_profile(file: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_damaged_train_state_and_a_damaged_line_of_metrics_do_not_stop_a_resum
     ended = signllava(*command, *sets(settings))
     assert ended.code == 0, ended.err
     assert "step-000005 cannot be resumed: its progress.json is of step 0" in ended.out
-    assert "metrics.jsonl: removed a damaged line" in ended.out
+    assert "metrics.jsonl: removed 1 damaged line" in ended.out
     assert_same_run(uninterrupted, run)
     files = [folder / "last" / "projector.safetensors" for folder in (uninterrupted, run)]
     assert files[0].read_bytes() == files[1].read_bytes()
