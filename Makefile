@@ -45,7 +45,7 @@ test-all: lint ## ruff, mypy, and all tests, the costly drills too
 	$(PYTEST_COMMAND) $(PYTEST)
 
 drills: lint ## The drills of docs/reliability.md: nodes, faults, bad input, security, soak; writes its table
-	$(PYTEST_COMMAND) -m reliability --reliability-table docs/reliability.md $(PYTEST)
+	$(PYTEST_COMMAND) -m reliability --reliability-table=docs/reliability.md $(PYTEST)
 
 mutation: install ## All mutants of the central files: do the tests notice wrong code? MUTATION="training/step.py" chooses
 	nice $(BIN)/python tests/reliability/mutation_check.py $(MUTATION)
