@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
 MAX_CPU_SECONDS = 120.0  # to read one file, or one clip of it
+READING_BYTES, READING_FACTOR = 2**30, 64  # a file of N bytes may take READING_BYTES + READING_FACTOR * N to be read
 MAX_PATH_BYTES = 4096  # of Linux
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Received signal -> the signal for children. Ctrl-C becomes SIGTERM: the terminal has sent SIGINT to the children
@@ -150,7 +151,7 @@ def _call(
 ) -> None:
     def before_file(file: Path) -> None:
         current_file[:] = os.fsencode(file)[:MAX_PATH_BYTES].ljust(MAX_PATH_BYTES, b"\0")
-        limit_cpu_time()
+        limit_reading(file)
 
     init_worker(parent)
     message: tuple[Any, Exception | None]
@@ -170,6 +171,19 @@ def describe_crash(code: int) -> str:
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     reason = f"takes more than {MAX_CPU_SECONDS:g} s" if -code == signal.SIGXCPU else f"crashes a process ({name})"
     return f"it is damaged: reading it {reason}"
+
+
+def limit_reading(file: Path) -> None:
+    """Limit the CPU time of this process, as `limit_cpu_time`, and its memory for reading `file`.
+
+    A damaged object of an HDF5 file can let the library allocate any number of bytes.
+    """
+    limit_cpu_time()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    size = file.stat().st_size if file.is_file() else 0
+    limit = used + READING_BYTES + READING_FACTOR * size
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def limit_cpu_time() -> None:

@@ -41,7 +41,7 @@ from signllava_cli.files import (
     sha256_file,
     write_errors_as_user_errors,
 )
-from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_cpu_time, submit_all
+from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_reading, submit_all
 from signllava_cli.recipe import Data, Stream, is_unicode
 
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
@@ -347,7 +347,7 @@ def _read_or_write_listing(shard: Path, part: Path) -> Iterator[StoredClip]:
 
 
 def _list_in_worker(shard: Path, part: Path) -> None:
-    _write_listing(lambda _: limit_cpu_time(), shard, part)
+    _write_listing(limit_reading, shard, part)
 
 
 def _write_listing(before_file: BeforeFile, shard: Path, part: Path) -> None:

@@ -71,11 +71,13 @@ def _read_hdf5_clips(before_file: BeforeFile, file: Path) -> None:
 
 
 def check_shard(file: Path) -> None:
-    """Reads a shard as `prepare check` does when it has crashed a worker."""
+    """Reads a shard as `prepare check` does when it has crashed a worker.
+
+    HDF5 may fail to allocate what a damaged object asks for: the child process has a memory limit of its own.
+    """
     facts = call_in_child(_check_shard, file)
     errors = [facts.error, *(error for array in facts.arrays for error in array.failed_checks.values())]
     for error in errors:
-        require_no_allocation(error)
         if len(error.splitlines()) > 1:
             raise UserError(error)
 

@@ -140,6 +140,17 @@ def test_a_file_that_crashes_its_reader_or_never_ends_is_named(
         call_in_child(never_return, tmp_path / "x.h5")
 
 
+def test_a_child_cannot_allocate_far_more_than_its_file(tmp_path: Path) -> None:
+    def allocate(before_file: BeforeFile, size: int) -> int:
+        before_file(tmp_path / "small")
+        return len(bytearray(size))
+
+    (tmp_path / "small").write_bytes(b"x")
+    assert call_in_child(allocate, 2**29) == 2**29
+    with pytest.raises(MemoryError):
+        call_in_child(allocate, 2**31)
+
+
 def test_errors_of_a_child_are_those_of_the_function() -> None:
     def fail(before_file: BeforeFile) -> None:
         raise UserError("as it was")

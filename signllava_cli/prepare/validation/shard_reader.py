@@ -24,7 +24,7 @@ from signllava_cli.processes import (
     call_in_child,
     cpu_cores,
     describe_crash,
-    limit_cpu_time,
+    limit_reading,
     submit_all,
 )
 
@@ -82,7 +82,7 @@ def _read_alone(file: Path, fast: bool) -> ShardFacts:
 
 
 def _read_in_worker(file: Path, fast: bool) -> ShardFacts:
-    return read_shard(lambda _: limit_cpu_time(), file, fast)
+    return read_shard(limit_reading, file, fast)
 
 
 def read_shard(before_file: BeforeFile, file: Path, fast: bool) -> ShardFacts:
