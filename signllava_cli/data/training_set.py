@@ -5,8 +5,6 @@ worker, rank or restart. Optimizer step s consists of the positions from s * bat
 however they are divided into micro-batches and distributed over ranks.
 """
 
-import contextlib
-import signal
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain
@@ -23,10 +21,11 @@ from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.expected_lengths import expected_lengths
 from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.length_grouping import group_by_length, group_into_batches, largest_batch
+from signllava_cli.data.loader_workers import init_worker, prepare_workers
 from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.tasks import translation_instruction
-from signllava_cli.errors import UserError, first_line
+from signllava_cli.errors import UserError
 from signllava_cli.recipe import Recipe
 
 ORDER, CONTEXT, TASK = 0, 1, 2  # each purpose has its own random numbers
@@ -111,13 +110,15 @@ def training_steps(
     """Yields the micro-batches of `rank` for each optimizer step in [first, last), in pinned memory for a GPU."""
     positions_of_step = partial(examples.micro_batches, rank=rank, ranks=ranks)
     positions_of_step(first)  # computes the cached order and lengths once, before the workers are forked
+    if recipe.data.num_workers:
+        prepare_workers()
     loader = DataLoader(
         examples,
         batch_sampler=chain.from_iterable(map(positions_of_step, range(first, last))),
         num_workers=recipe.data.num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=init_worker,
     )
     batches: Any = iter(loader)
     try:
@@ -128,24 +129,6 @@ def training_steps(
     finally:  # the traceback of an error holds the workers, which ignore SIGTERM: Python would wait for them at exit
         if recipe.data.num_workers:
             batches._shutdown_workers()
-
-
-@contextlib.contextmanager
-def report_killed_workers() -> Iterator[None]:
-    """Turn torch's error about a loader worker that was killed into a UserError.
-
-    A signal handler of torch raises it, so it can come from any line of the training loop.
-    """
-    try:
-        yield
-    except RuntimeError as failure:
-        message = first_line(failure)
-        if not message.startswith("DataLoader worker"):
-            raise
-        raise UserError(
-            f"A worker process that reads clips was ended, perhaps because memory or /dev/shm ran out ({message}): "
-            "lower data.num_workers. Run the same command again to resume."
-        ) from None
 
 
 def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Batch:
@@ -173,12 +156,3 @@ def longest_batch(recipe: Recipe, examples: TrainingSet, collate: Collate) -> Ba
         for clip, frames in zip(clips, split.read_all(clips), strict=True)
     ]
     return collate(made)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Make a loader worker ignore signals that are sent to its whole process group; the main process handles them.
-
-    The worker still ends with the run: the loader stops it, and its watchdog detects that the parent has ended.
-    """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from signllava_cli.console import log_to, progress
-from signllava_cli.data.training_set import report_killed_workers
+from signllava_cli.data.loader_workers import report_killed_workers
 from signllava_cli.generation.distributed import require_equal, require_shared_folder
 from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.cuda_settings import deterministic_algorithms

@@ -1,6 +1,5 @@
 """The positions, orders and batches of training against their description, on a few clips and without an LLM."""
 
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,7 +231,7 @@ def test_workers_and_pinned_memory_are_those_of_recipe_and_device(
             "num_workers": 3,
             "collate_fn": collate,
             "pin_memory": has_gpu,
-            "worker_init_fn": module._ignore_signals,
+            "worker_init_fn": module.init_worker,
         }
 
 
@@ -266,17 +265,6 @@ def test_the_error_of_a_worker_is_its_last_message(training_set: Open, text: str
     assert str(error.value) == "clip x: no frames"
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
-
-
-def test_loader_workers_leave_signals_to_the_main_process() -> None:
-    numbers = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        module._ignore_signals(0)
-        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN] * 3
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("budget", "count"), [("null", 2), ("230", 2), ("100", 1), ("100000", 4)])
