@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import CheckpointArgument, SetOption
 
 if TYPE_CHECKING:
@@ -121,7 +122,13 @@ def convert(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="For what the tensors do not contain: LLM, prompts, context, data.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            autocompletion=complete_recipe,
+            help="For what the tensors do not contain: LLM, prompts, context, data.",
+        ),
     ] = "pretrain",
     streams: Annotated[
         str | None,
