@@ -60,7 +60,7 @@ class CleanEnvironment:
     def _variables(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         path = f"{self.folder / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
-        return kept | {"PATH": path, "HOME": str(self.empty), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+        return kept | {"PATH": path, "HOME": str(self.empty), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def make_environment(folder: Path, python: str | Path) -> CleanEnvironment:

@@ -16,7 +16,12 @@ from pathlib import Path
 from clean_environment import CONSTRAINTS, ROOT, CleanEnvironment, make_environment, print_rows
 
 EXTRAS = ("bleurt", "deepspeed", "demo", "plot", "pose", "serve", "video")
-TOOLS = ("pytest", "pytest-timeout", "scikit-learn")  # not what is tested: the versions of constraints.txt
+TOOLS = (
+    "jsonschema_rs",
+    "pytest",
+    "pytest-timeout",
+    "scikit-learn",
+)  # not what is tested: the versions of constraints.txt
 TEST_SECONDS = 1800
 # One or a few tests of each area; then the whole job is done by the command.
 SELECTION = (
@@ -44,7 +49,7 @@ SELECTION = (
     "tests/serving/test_serve.py::test_a_recording_of_the_dataset_is_translated_as_by_the_api",
     "tests/serving/test_serve.py::test_uploads_of_every_format_give_the_same_translations",
 )
-PYTEST = ("-m", "not drill", "-p", "no:cacheprovider", "-q")
+PYTEST = ("-m", "not drill", "-p", "no:cacheprovider", "-q", "--disable-warnings")
 PYTEST_IN_CHECKOUT = f"import os, sys, pytest; os.chdir({str(ROOT)!r}); sys.exit(pytest.main(sys.argv[1:]))"
 PRINT_VERSIONS = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]), sep=chr(10))"
 WHOLE_JOB = ("signllava", "demo", "--llm", "tiny")
@@ -67,10 +72,10 @@ def main() -> None:
     versions = lowest_versions() | ({"torch": options.torch} if options.torch else {})
     with tempfile.TemporaryDirectory(prefix="signllava-oldest-") as temporary:
         folder = options.keep or Path(temporary)
-        test_oldest(folder.absolute(), versions, options.pytest)
+        check_oldest(folder.absolute(), versions, options.pytest)
 
 
-def test_oldest(folder: Path, versions: dict[str, str], arguments: list[str]) -> None:
+def check_oldest(folder: Path, versions: dict[str, str], arguments: list[str]) -> None:
     """Install `versions`, check that these are what is installed, run pytest, and the whole job."""
     start_time = time.monotonic()
     if (folder / "venv").exists():

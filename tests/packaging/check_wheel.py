@@ -1,6 +1,6 @@
 """Builds wheel and sdist, installs the wheel outside of the repository, and runs it from an empty folder.
 
-    python3 tests/packaging/wheel_test.py [--dist dist] [--without-torch]
+    python3 tests/packaging/check_wheel.py [--dist dist] [--without-torch]
 
 It fails if a command fails, if a file of the repository is opened, or if the sdist builds another wheel. It needs a
 package index, and no other package than Python itself. `--without-torch` is for an interpreter for which no torch can
@@ -49,10 +49,10 @@ def main() -> None:
     parser.add_argument("--without-torch", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="signllava-wheel-") as folder:
-        test_wheel(Path(folder), options.dist, options.python, options.without_torch)
+        check_wheel(Path(folder), options.dist, options.python, options.without_torch)
 
 
-def test_wheel(folder: Path, dist: Path | None, python: str, without_torch: bool) -> None:
+def check_wheel(folder: Path, dist: Path | None, python: str, without_torch: bool) -> None:
     """Build, install, run and measure, in `folder`."""
     builder = make_environment(folder / "builder", python)
     builder.install("hatchling")
