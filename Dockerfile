@@ -1,6 +1,6 @@
 # docker build --tag signllava .                                     torch for the CPU
 # docker build --tag signllava:cuda --build-arg DEVICE=cuda .        torch for NVIDIA GPUs
-# docker run --rm --volume "$PWD:/work" signllava demo --llm tiny    more in docs/docker.md
+# docker run --rm --volume "$PWD:/work" signllava demo --llm tiny    more in docs/install.md
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim-bookworm AS wheel

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import shellingham
 from conftest import Ended
+from doc_pages import shell_block, signllava_commands
 from typer.main import get_command
 
 from signllava_cli.cli.main import app
@@ -160,7 +161,8 @@ def test_installing_twice_adds_one_line_and_keeps_the_others(
     for name in ("HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     (tmp_path / ".bashrc").write_text(text)
-    assert [signllava("completion", "bash").code for _ in range(2)] == [0, 0]
+    [words] = signllava_commands(shell_block("docs/install.md", "signllava completion"))
+    assert [signllava(*words).code for _ in range(2)] == [0, 0]
     lines = (tmp_path / ".bashrc").read_text().splitlines()
     assert lines == [*text.splitlines(), f"source {tmp_path}/signllava/completion.bash"]
 
