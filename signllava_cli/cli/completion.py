@@ -100,7 +100,8 @@ def _script(shell: Shell) -> str:
     """Typer's script for a shell."""
     from typer.completion import get_completion_script
 
-    script: str = get_completion_script(prog_name="signllava", complete_var=COMPLETION_VARIABLE, shell=shell.value)
+    names = {"prog_name": "signllava", "complete_var": COMPLETION_VARIABLE, "shell": shell.value}
+    script: str = get_completion_script(**names)
     return f"{ZSH_HEAD if shell == Shell.zsh else ''}{script}"
 
 
