@@ -1,7 +1,6 @@
 """A virtual environment outside of the repository, with nothing of the machine's other environments."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -42,17 +41,21 @@ class CleanEnvironment:
         """What a command prints; it must end with exit code 0. A bare name is a program of this environment."""
         program = self.folder / "bin" / words[0]
         command = [str(program if program.exists() else words[0]), *map(str, words[1:])]
-        ended = subprocess.run(
-            command,
-            cwd=self.empty,
-            env=self._variables() | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=self.empty,
+                env=self._variables() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            printed = (late.output or b"").decode(errors="replace")
+            raise SystemExit(f"{' '.join(command)} took more than {seconds:.0f} s:\n{printed}") from None
         if ended.returncode:
             raise SystemExit(f"{' '.join(command)} ended with exit code {ended.returncode}:\n{ended.stdout}")
         return ended.stdout
@@ -82,7 +85,3 @@ def print_rows(rows: Sequence[tuple[str, str]] | Mapping[str, str]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:{width}}  {value}", flush=True)
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
