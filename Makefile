@@ -10,7 +10,8 @@ PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format wheel clean
+.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format dist wheel-test \
+	test-oldest clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,8 +68,16 @@ format: install ## Apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: install ## Build the wheel into dist/
-	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+dist: install ## Build wheel and sdist into dist/
+	$(BIN)/python -m hatchling build --directory dist
+
+wheel-test: ## Install the wheel without the repository, and run it from an empty folder; WHEEL="--without-torch" for less
+	$(PYTHON) tests/packaging/check_wheel.py $(WHEEL)
+
+# The oldest torch that an index may offer for the CPU; torch 2.11, the lower bound, was tested on GPUs (docs/gpu.md).
+OLDEST_TORCH ?= 2.13.0
+test-oldest: ## Test the lowest versions that pyproject.toml allows
+	$(PYTHON) tests/packaging/oldest_versions.py --torch $(OLDEST_TORCH)
 
 clean: ## Remove what make and the commands have made: .venv, runs, data, dist
 	rm -rf .venv runs data dist gpu site .pytest_cache .mypy_cache .ruff_cache

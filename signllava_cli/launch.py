@@ -14,7 +14,7 @@ from signllava_cli.errors import UserError, first_line, require_extra
 from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
-from signllava_cli.recipe import YAML_ERRORS, Launch, Recipe, Stage, require_stage, shipped_folder
+from signllava_cli.recipe import YAML_ERRORS, Launch, Recipe, Stage, require_stage, shipped_folder, shipped_profiles
 
 if TYPE_CHECKING:
     from accelerate.commands.config.config_args import ClusterConfig
@@ -125,8 +125,7 @@ def find_profile(name: str) -> Path:
     shipped = shipped_folder("accelerate_configs") / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    names = sorted(file.stem for file in shipped.parent.glob("*.yaml"))
-    raise UserError(f"No launch profile {name}; choose a file or one of {', '.join(names)}.")
+    raise UserError(f"No launch profile {name}; choose a file or one of {', '.join(shipped_profiles())}.")
 
 
 def read_profile(file: Path) -> "ClusterConfig":

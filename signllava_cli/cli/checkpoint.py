@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import CheckpointArgument, SetOption
 from signllava_cli.cli.output_options import CommandGroup
 
@@ -120,7 +121,13 @@ def convert(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="For what the tensors do not contain: LLM, prompts, context, data.")
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            autocompletion=complete_recipe,
+            help="For what the tensors do not contain: LLM, prompts, context, data.",
+        ),
     ] = "pretrain",
     streams: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import SetOption
 
 PACKAGES = (
@@ -45,7 +46,8 @@ def env(
     ] = False,
     llm: Annotated[str | None, typer.Option(help="The LLM to check, with the recipe `pretrain` or --recipe.")] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Check the LLM as this recipe uses it.")
+        str | None,
+        typer.Option("--recipe", "-r", autocompletion=complete_recipe, help="Check the LLM as this recipe uses it."),
     ] = None,
     set_: SetOption = None,
     run_folder: Annotated[Path | None, typer.Option(help="Check locks, space and speed of this folder.")] = None,

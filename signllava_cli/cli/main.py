@@ -10,6 +10,7 @@ from signllava_cli import console
 from signllava_cli._version import __version__
 from signllava_cli.cli import (
     checkpoint,
+    completion,
     demo,
     env,
     evaluate,
@@ -23,6 +24,7 @@ from signllava_cli.cli import (
     serve,
     study,
 )
+from signllava_cli.cli.command_map import format_command_map
 from signllava_cli.cli.output_options import CommandGroup
 from signllava_cli.errors import RunStopped, UserError, first_line, is_out_of_memory
 from signllava_cli.preemption import is_launching
@@ -32,8 +34,7 @@ CUDA_ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PY
 app = CommandGroup(
     name="signllava",
     help="Sign-language translation with a large language model: prepare, pretrain, finetune, generate, eval.",
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # the command `completion` installs it: Typer's option completes nothing at zsh's first Tab
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -50,15 +51,19 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("demo")(demo.demo)
 app.command("env")(env.env)
+app.command("completion")(completion.completion)
 
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if show:
         typer.echo(f"signllava {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(format_command_map(__version__))
 
 
 def _set_cuda_allocator() -> None:
@@ -76,8 +81,9 @@ def run() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the data loader forks after tokenizing
     _set_cuda_allocator()
     console.quiet_libraries()
+    completion.register_completion()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="signllava", standalone_mode=False)
     except UserError as error:
         console.error(*error.lines)
         code = error.exit_code

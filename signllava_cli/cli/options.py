@@ -5,13 +5,24 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_override, complete_recipe
+
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe file, or the name of a shipped one (`recipes list`).")
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        autocompletion=complete_recipe,
+        help="A recipe file, or the name of a shipped one (`recipes list`).",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. train.learning_rate=1e-3. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=complete_override,
+        help="Override a key of the recipe, e.g. train.learning_rate=1e-3. Repeatable.",
     ),
 ]
 ResumeOption = Annotated[

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_key, complete_recipe
 from signllava_cli.cli.options import SetOption
 from signllava_cli.cli.output_options import CommandGroup
 
 app = CommandGroup(help="List, show, explain, copy, validate and import recipes.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")]
+Name = Annotated[
+    str, typer.Argument(autocompletion=complete_recipe, help="A recipe file, or the name of a shipped one.")
+]
 
 
 @app.command("list")
@@ -43,7 +46,11 @@ def show(recipe: Name, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     key: Annotated[
-        str | None, typer.Argument(help="A setting (train.learning_rate), a section (train), or nothing for all.")
+        str | None,
+        typer.Argument(
+            autocompletion=complete_key,
+            help="A setting (train.learning_rate), a section (train), or nothing for all.",
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/recipe.md.")] = False,
 ) -> None:

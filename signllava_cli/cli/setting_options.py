@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from signllava_cli.cli.completion import complete_profile
 from signllava_cli.cli.options import SetOption
 from signllava_cli.recipe.descriptions import SANITY_BOUND, ValueType, settings_by_key
 
@@ -26,6 +27,7 @@ class SettingOption:
         panel: title of the box of `--help` that it stands in.
         metavar: what stands for the value in `--help`, if not its type.
         separator: of the items of a list, in one value; without it the option is repeatable.
+        complete: the values that Tab completes, if these are not choices.
     """
 
     key: str
@@ -33,6 +35,7 @@ class SettingOption:
     panel: str | None = None
     metavar: str | None = None
     separator: str | None = None
+    complete: Callable[[], list[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -47,7 +50,13 @@ class SettingOption:
         help_text = f"{setting.summary} {'Repeatable. ' if is_repeatable else ''}Sets {self.key}."
         lowest, highest = _closed_bounds(values)
         option = typer.Option(
-            self.flag, metavar=self.metavar, min=lowest, max=highest, help=help_text, rich_help_panel=self.panel
+            self.flag,
+            metavar=self.metavar,
+            min=lowest,
+            max=highest,
+            help=help_text,
+            rich_help_panel=self.panel,
+            autocompletion=self.complete,
         )
         annotation = Annotated[self._option_type(values) | None, option]  # type: ignore[valid-type]
         return inspect.Parameter(self.name, KEYWORD_ONLY, default=None, annotation=annotation)
@@ -65,7 +74,7 @@ class SettingOption:
 
 
 LAUNCH_SETTINGS = (
-    SettingOption("launch.profile", "--launch", metavar="PROFILE"),
+    SettingOption("launch.profile", "--launch", metavar="PROFILE", complete=complete_profile),
     SettingOption("launch.num_processes", "--num-processes"),
     SettingOption("launch.num_machines", "--num-machines"),
     SettingOption("launch.machine_rank", "--machine-rank"),

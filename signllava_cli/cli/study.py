@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.setting_options import LAUNCH_SETTINGS, setting_options
 
 
@@ -13,7 +14,12 @@ def study(
     *,
     recipes: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]RECIPE...", help="Recipe files, or shipped ones.", show_default=False),
+        typer.Argument(
+            metavar="[NAME=]RECIPE...",
+            autocompletion=complete_recipe,
+            help="Recipe files, or shipped ones.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of all runs and results.")] = Path("runs/study"),
     seeds: Annotated[

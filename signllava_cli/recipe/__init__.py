@@ -16,7 +16,7 @@ from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
-from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_recipes
+from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_profiles, shipped_recipes
 from signllava_cli.recipe.training_sections import Run, Track, Train
 
 __all__ = [
@@ -53,5 +53,6 @@ __all__ = [
     "reference_page",
     "require_stage",
     "shipped_folder",
+    "shipped_profiles",
     "shipped_recipes",
 ]

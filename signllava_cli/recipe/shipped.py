@@ -21,7 +21,16 @@ def find_recipe(name: str | Path) -> Path:
 
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package, such as `pretrain` and `toy/finetune`."""
-    folder = shipped_folder("recipes")
+    return _shipped_names("recipes")
+
+
+def shipped_profiles() -> list[str]:
+    """The names of the launch profiles that come with the package, such as `multi_gpu`."""
+    return _shipped_names("accelerate_configs")
+
+
+def _shipped_names(name: str) -> list[str]:
+    folder = shipped_folder(name)
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
 from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError
@@ -18,7 +19,10 @@ def check(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", "-r", help="Check for this recipe's streams, splits and context. Default: all in the folder."
+            "--recipe",
+            "-r",
+            autocompletion=complete_recipe,
+            help="Check for this recipe's streams, splits and context. Default: all in the folder.",
         ),
     ] = None,
     overrides: SetOption = None,

