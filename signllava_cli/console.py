@@ -49,9 +49,10 @@ def info(message: str, style: str | None = None, all_ranks: bool = False) -> Non
     _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), message)
 
 
-def warning(message: str, all_ranks: bool = False) -> None:
-    """Print a warning: something that the user should know, but that does not stop the command."""
-    info(f"warning: {message}", style="yellow", all_ranks=all_ranks)
+def warning(message: str, *details: str, all_ranks: bool = False) -> None:
+    """Print a warning, something that the user should know, but that does not stop the command; `details`: lines."""
+    for line in (f"warning: {message}", *details):
+        info(line, style="yellow", all_ranks=all_ranks)
 
 
 def error(message: str, *details: str) -> None:

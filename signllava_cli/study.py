@@ -20,6 +20,7 @@ from signllava_cli.errors import UserError, format_count
 from signllava_cli.files import exclusive_access, read_json, write_json
 from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
 from signllava_cli.generation.scheduling import parse_shard
+from signllava_cli.launch import find_profile, read_profile
 from signllava_cli.model.checkpoint import find_checkpoint
 from signllava_cli.processes import run_signllava
 from signllava_cli.recipe import Recipe, Stage, find_recipe, read_recipe
@@ -37,8 +38,7 @@ class StudyConfig:
     `recipes`: `RECIPE` or `NAME=RECIPE`, a file or a shipped name. `out`: the folder of all runs and results.
     `seeds`: of each recipe; empty for the seed in the recipe. `sources`: context sources as `generate` takes them.
     `split`: that is translated; `None` for the recipe's. `baseline`: the system that the others are compared with,
-    see `signllava eval`. `overrides`: `KEY=VALUE`, for all recipes. `generate_overrides`: more of them, for the
-    translation alone.
+    see `signllava eval`. `overrides`: `KEY=VALUE`, for all recipes.
     """
 
     recipes: Sequence[str]
@@ -48,12 +48,15 @@ class StudyConfig:
     split: str | None = None
     baseline: str | None = None
     overrides: Sequence[str] = ()
-    generate_overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One recipe with one seed. `parent`: the run whose projectors it starts from, if that belongs to the study."""
+    """One recipe with one seed.
+
+    `parent`: the run whose projectors it starts from, if that belongs to the study. `generate_overrides`: `KEY=VALUE`
+    for its translation.
+    """
 
     name: str
     seed: int
@@ -61,6 +64,7 @@ class StudyRun:
     recipe: Recipe
     folder: Path
     parent: "StudyRun | None"
+    generate_overrides: tuple[str, ...]
 
     @property
     def stage(self) -> Stage:
@@ -108,7 +112,8 @@ class Study:
 
     def _make_run(self, name: str, seed: int, file: Path, parent: StudyRun | None) -> StudyRun:
         folder = self.config.out / name / f"seed-{seed}"
-        return StudyRun(name, seed, file, read_recipe(file, self._overrides(folder, seed, parent)), folder, parent)
+        recipe = read_recipe(file, self._overrides(folder, seed, parent))
+        return StudyRun(name, seed, file, recipe, folder, parent, _generate_overrides(recipe))
 
     def _overrides(self, folder: Path, seed: int, parent: StudyRun | None) -> list[str]:
         own = [f"run.output_dir={json.dumps(str(folder))}", f"run.seed={seed}"]
@@ -129,9 +134,10 @@ class Study:
             "generate",
             "--checkpoint",
             str(run.folder),
+            "--keep-others",
             *split,
             *sources,
-            *_as_options("--set", [*self.config.overrides, *self.config.generate_overrides]),
+            *_as_options("--set", [*self.config.overrides, *run.generate_overrides]),
         ]
 
     def eval_command(self) -> list[str]:
@@ -181,7 +187,8 @@ def run_study(config: StudyConfig, shard: str | None = None) -> None:
         try:
             _train_and_generate(study, run)
         except UserError as error:
-            warning(f"{run.label}: {error}")
+            first, *details = error.lines
+            warning(f"{run.label}: {first}", *details)
             failed.add(run.label)
     if failed:
         raise UserError(
@@ -234,15 +241,16 @@ def _write_state(run: StudyRun, done: dict[str, str], predictions: dict[str, str
 def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
     """Context source -> predictions file of the best checkpoint of a run, in the order of the sources.
 
-    The run may have predictions of other commands too, such as those of an ablation.
+    The run may have predictions of other commands too, such as those of an ablation. Of several that have the
+    settings of the study, those that `generate` wrote or checked last are of the present weights and data.
     """
     checkpoint, split = find_checkpoint(run.folder), config.split or run.recipe.generate.split
     settings = json.loads(json.dumps(dataclasses.asdict(run.recipe.generate)))
     context = run.recipe.context.window, run.recipe.context.prelude
     found = {}
-    for folder in sorted((run.folder / "predictions").glob(f"{checkpoint.name}.{split}.*")):
-        if not (folder / PREDICTIONS_FILE).is_file():
-            continue
+    folders = (run.folder / "predictions").glob(f"{checkpoint.name}.{split}.*")
+    complete = [folder for folder in folders if (folder / PREDICTIONS_FILE).is_file()]
+    for folder in sorted(complete, key=lambda folder: (folder / META_FILE).stat().st_mtime_ns):
         meta = read_json(folder / META_FILE)
         kind, decoding = meta["decoding"]["context_source"], meta["decoding"]
         has_settings = all(decoding[key] == settings[key] for key in decoding.keys() - {"context_source"})
@@ -250,6 +258,16 @@ def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
         if has_settings and has_context:
             found[kind] = str(folder / PREDICTIONS_FILE)
     return {kind: found[kind] for kind in map(_source_kind, config.sources) if kind in found}
+
+
+def _generate_overrides(recipe: Recipe) -> tuple[str, ...]:
+    """The launch profile for `generate`, which does not run under DeepSpeed, if `recipe` is trained with it."""
+    if recipe.launch.profile is None:
+        return ()
+    profile = read_profile(find_profile(recipe.launch.profile))
+    if profile.distributed_type != "DEEPSPEED":
+        return ()
+    return (f"launch.profile={'multi_cpu' if profile.use_cpu else 'multi_gpu'}",)
 
 
 def _source_kind(source: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import Ended, sets
 
-from signllava_cli.cli.study import _generate_overrides
+from signllava_cli.errors import UserError
 from signllava_cli.files import write_json, write_link
 from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
 from signllava_cli.model.checkpoint import CONFIG
+from signllava_cli.recipe import read_recipe
 from signllava_cli.study import Study, StudyConfig, _find_predictions
 
 Command = Callable[..., Ended]
@@ -146,13 +147,59 @@ def test_the_table_is_of_predictions_with_the_settings_of_the_study(corpus: Path
 
 
 @pytest.mark.parametrize(("profile", "expected"), [("zero2", "multi_gpu"), ("zero2_cpu", "multi_cpu")])
+@pytest.mark.parametrize("is_in_recipe", [True, False])
 def test_a_study_trained_with_deepspeed_is_translated_without_it(
-    corpus: Path, tmp_path: Path, profile: str, expected: str
+    corpus: Path, tmp_path: Path, profile: str, expected: str, is_in_recipe: bool
 ) -> None:
-    overrides = [f"data.root={corpus}", f'launch.profile="{profile}"']
-    more = _generate_overrides(overrides)
-    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=overrides, generate_overrides=more))
+    """The checkpoint that `generate` reads has the profile of the training, from wherever that came."""
+    recipe, overrides = "toy/tiny_pretrain", [f"data.root={corpus}"]
+    if is_in_recipe:
+        recipe = str(tmp_path / "mine.yaml")
+        Path(recipe).write_text(read_recipe("toy/tiny_pretrain", [f"launch.profile={profile}"]).to_yaml())
+    else:
+        overrides.append(f'launch.profile="{profile}"')
+    study = Study(StudyConfig([recipe], tmp_path, overrides=overrides))
     (run,) = study.runs
-    assert study.train_command(run).count(f'launch.profile="{profile}"') == 1
+    assert run.recipe.launch.profile == profile
+    assert f"launch.profile={expected}" not in study.train_command(run)
     assert study.generate_command(run)[-1] == f"launch.profile={expected}"
-    assert _generate_overrides(['launch.profile="multi_gpu"']) == _generate_overrides([]) == []
+
+
+@pytest.mark.parametrize("profile", ["multi_gpu", "null"])
+def test_other_profiles_are_those_of_the_translation_too(corpus: Path, tmp_path: Path, profile: str) -> None:
+    overrides = [f"data.root={corpus}", f"launch.profile={profile}"]
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=overrides))
+    (run,) = study.runs
+    assert study.generate_command(run)[-1] == f"launch.profile={profile}"
+
+
+def test_a_study_with_other_decoding_settings_keeps_its_old_predictions(
+    signllava: Command, commands_in_process: list[list[str]], options: list[str], tmp_path: Path
+) -> None:
+    """It is translated again, into a folder beside the old one, and the table is of the new predictions."""
+    options = [*options, "--context-sources", "none"]
+    options.remove(RECIPES[1])
+    assert signllava("study", *options).code == 0
+    commands_in_process.clear()
+    ended = signllava("study", *options, "--set", "generate.max_new_tokens=4")
+    assert ended.code == 0, ended.err
+    assert [words[0] for words in commands_in_process] == ["generate", "eval"]
+    folders = sorted((tmp_path / "study" / NAMES[0] / "seed-0" / "predictions").iterdir())
+    assert [folder.name.rpartition(".")[2] for folder in folders] == ["none", "2"]
+    (result,) = json.loads((tmp_path / "study" / "scores.json").read_text())["results"]
+    assert Path(result["file"]).parent == folders[1]
+
+
+def test_several_lines_of_an_error_stay_lines(
+    signllava: Command, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise UserError("finetune recipe has 2 errors:", "  llm.bits: wrong", "  llm.dtype: wrong")
+
+    monkeypatch.setattr("signllava_cli.study.run_signllava", fail)
+    ended = signllava("study", *options)
+    assert ended.code == 2
+    assert "\\n" not in ended.out + ended.err
+    lines = [line.strip() for line in ended.out.splitlines()]
+    assert "warning: tiny_pretrain, seed 0: finetune recipe has 2 errors:" in lines
+    assert "llm.bits: wrong" in lines
