@@ -30,6 +30,9 @@ def study(
             help="The system that the others are compared with, `RECIPE SOURCE`. Default: the first without context.",
         ),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Tokenization of `signllava eval`, such as phoenix14t.")
+    ] = None,
     overrides: list[str],
     shard: Annotated[
         str | None,
@@ -56,7 +59,7 @@ def study(
     if len(set(numbers)) < len(numbers):
         raise UserError(f"--seeds {seeds}: each seed may be named once.")
     sources = [source.strip() for source in context_sources.split(",")]
-    config = StudyConfig(recipes, out, numbers, sources, split, baseline, overrides)
+    config = StudyConfig(recipes, out, numbers, sources, split, baseline, preset, overrides)
     if show_plan:
         print_plan(Study(config))
         return

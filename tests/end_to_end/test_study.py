@@ -100,6 +100,9 @@ def test_a_failed_run_stops_only_the_runs_that_start_from_it(
         (["toy/tiny_pretrain", "--set", "run.seed=3"], "use --out and --seeds"),
         (["toy/tiny_pretrain", "other=toy/tiny_pretrain"], "the same run.output_dir"),
         (["toy/tiny_pretrain", "--shard", "3/2"], "expected I/N"),
+        (["toy/tiny_pretrain", "--preset", "phoenix"], "unknown preset; expected one of how2sign, phoenix14t"),
+        (["toy/tiny_pretrain", "toy/tiny_pretrain+pose", "toy/tiny_pretrain+pose"], "tiny_pretrain+pose: give each"),
+        (["toy/tiny_pretrain+poes"], "No variant at poes. Did you mean `pose`?"),
         (["toy/tiny_pretrain", "--context-sources", "prepared:a.json,prepared:b.json"], "prepared is named twice"),
     ],
 )
@@ -144,6 +147,40 @@ def test_the_table_is_of_predictions_with_the_settings_of_the_study(corpus: Path
     found = _find_predictions(run, study.config)
     assert [Path(file).parent.name.rpartition(".")[2] for file in found.values()] == ["gold-n2"]
     assert "without" not in found["gold"]
+
+
+def test_variants_of_a_recipe_are_recipes_of_a_study(signllava: Command, corpus: Path, tmp_path: Path) -> None:
+    """A finetune recipe starts from the pretrain run with the same variants; the preset is that of the scores."""
+    kinds = [f"{recipe}{variant}" for recipe in RECIPES for variant in ("", "+no-context")]
+    options = ["--out", tmp_path / "study", "--set", f"data.root={corpus}"]
+    plan = signllava("study", *kinds, *options, "--preset", "phoenix14t", "--plan")
+    assert plan.code == 0, plan.err
+    assert "4 runs: 0 trained, 0 translated" in plan.out
+    study = Study(StudyConfig(kinds, tmp_path, preset="phoenix14t", overrides=[f"data.root={corpus}"]))
+    parents = {run.name: run.parent and run.parent.name for run in study.runs}
+    assert parents == {
+        NAMES[0]: None,
+        f"{NAMES[0]}+no-context": None,
+        NAMES[1]: NAMES[0],
+        f"{NAMES[1]}+no-context": f"{NAMES[0]}+no-context",
+    }
+    assert study.eval_command()[-8:-6] == ["--preset", "phoenix14t"]
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.drill
+def test_a_study_of_variants_ends_in_one_table(
+    signllava: Command, commands_in_process: list[list[str]], options: list[str], tmp_path: Path
+) -> None:
+    options = [word for word in options if word not in RECIPES]
+    kinds = [f"{recipe}{variant}" for recipe in RECIPES for variant in ("", "+no-context")]
+    ended = signllava("study", *kinds, *options, "--context-sources", "none,gold", "--preset", "phoenix14t")
+    assert ended.code == 0, ended.err
+    assert len(commands_in_process) == 9
+    scores = json.loads((tmp_path / "study" / "scores.json").read_text())
+    names = {result["name"] for result in scores["results"]}
+    assert {f"{NAMES[1]}+no-context none", f"{NAMES[0]} gold", f"{NAMES[1]} gold"} <= names
+    assert all("tok:none" in str(result["signatures"]) for result in scores["results"])
 
 
 @pytest.mark.parametrize(("profile", "expected"), [("zero2", "multi_gpu"), ("zero2_cpu", "multi_cpu")])
