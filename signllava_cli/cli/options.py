@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe file, or the name of a shipped one (`recipes list`).")
+    str, typer.Option("--recipe", "-r", help="A recipe file, or a shipped one (`recipes list`); RECIPE+VARIANT too.")
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -13,7 +13,9 @@ def study(
     *,
     recipes: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]RECIPE...", help="Recipe files, or shipped ones.", show_default=False),
+        typer.Argument(
+            metavar="[NAME=]RECIPE...", help="Recipe files, or shipped ones; with variants too.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of all runs and results.")] = Path("runs/study"),
     seeds: Annotated[

@@ -33,13 +33,8 @@ def test_every_llm_of_a_study_has_an_estimate(file: Path) -> None:
     assert {read_recipe(name).llm.path for name in recipes_of(file)} <= CONFIGS.keys() == PARAMETERS.keys()
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        pytest.param(file, id=file.name, marks=() if file.name == "llama-3.2-1b.yaml" else pytest.mark.drill)
-        for file in STUDY_FILES
-    ],
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("file", STUDY_FILES, ids=lambda file: file.name)
 @pytest.mark.timeout(1800)
 def test_a_stated_estimate_is_that_of_today(file: Path, tmp_path: Path) -> None:
     stated = read_estimates(file)
