@@ -1,6 +1,7 @@
 """`signllava study`: recipes with seeds, trained in order, resumed, and compared in one table."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,28 @@ def test_the_table_is_of_predictions_with_the_settings_of_the_study(corpus: Path
     found = _find_predictions(run, study.config)
     assert [Path(file).parent.name.rpartition(".")[2] for file in found.values()] == ["gold-n2"]
     assert "without" not in found["gold"]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_of_equal_settings_the_predictions_that_were_made_last_are_scored(
+    corpus: Path, tmp_path: Path, last: int
+) -> None:
+    """Those of weights that were trained anew are in a second folder."""
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=[f"data.root={corpus}"]))
+    (run,) = study.runs
+    (run.folder / "step-000002").mkdir(parents=True)
+    (run.folder / "step-000002" / CONFIG).write_text("{}")
+    write_link(run.folder / "best", "step-000002")
+    decoding = {**run.recipe.to_dict()["generate"], "context_source": "none"}
+    for key in ("split", "context_from", "batch_size", "max_tokens_per_batch"):
+        del decoding[key]
+    folders = [run.folder / "predictions" / f"step-000002.test.none{suffix}" for suffix in ("", ".2")]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / PREDICTIONS_FILE).touch()
+        write_json(folder / META_FILE, {"decoding": decoding, "window": 0, "prelude": 0})
+        os.utime(folder / META_FILE, (100 + (number == last), 100 + (number == last)))
+    assert _find_predictions(run, study.config) == {"none": str(folders[last] / PREDICTIONS_FILE)}
 
 
 def test_variants_of_a_recipe_are_recipes_of_a_study(signllava: Command, corpus: Path, tmp_path: Path) -> None:
