@@ -107,6 +107,7 @@ def test_the_list_has_the_variants_and_a_copy_is_complete(signllava: Command, tm
     assert yaml.safe_load(text)["streams"] == {"pose": {"width": 208, "projector": "mlp2x_gelu"}}
 
 
+@pytest.mark.drill
 def test_a_run_stores_the_complete_recipe(signllava: Command, settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "short.yaml").write_text("train: {max_steps: 1, eval_steps: 1, save_steps: 1}\n")
     name, overrides = f"toy/tiny_pretrain+no-context+{tmp_path / 'short.yaml'}", [*settings[:3], "llm.dtype=float32"]
