@@ -76,13 +76,13 @@ def info(message: str, style: str | None = None, all_ranks: bool = False) -> Non
         (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
 
 
-def warning(message: str, all_ranks: bool = False) -> None:
-    """Print a warning: something that the user should know, but that does not stop the command."""
-    message = _printable(message)
-    text = f"warning: {message}"
+def warning(message: str, *details: str, all_ranks: bool = False) -> None:
+    """Print a warning, something that the user should know, but that does not stop the command; `details`: lines."""
+    lines = [*map(_printable, (message, *details))]
+    text = "warning: " + "\n".join(lines)
     _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), text)
     if _is_json:
-        _print_json_message("warning", all_ranks, message=message)
+        _print_json_message("warning", all_ranks, message="\n".join(lines))
     else:
         (all_ranks_console if all_ranks else stdout_console).print(text, style="yellow", markup=False)
 

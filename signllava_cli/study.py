@@ -17,15 +17,17 @@ from typing import Any
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.errors import UserError, format_count
+from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.files import exclusive_access, read_json, write_json
 from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
 from signllava_cli.generation.scheduling import parse_shard
+from signllava_cli.launch import find_profile, read_profile
 from signllava_cli.model.checkpoint import find_checkpoint
 from signllava_cli.processes import run_signllava
-from signllava_cli.recipe import Recipe, Stage, find_recipe, read_recipe
+from signllava_cli.recipe import Recipe, Stage, find_recipe_files, read_recipe
 
 STATE_FILE = "study.json"  # in the folder of a run: which of its steps are done
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 TRAIN, GENERATE = "train", "generate"  # the steps of a run
 OWN_KEYS = ("run.output_dir", "run.seed", "init.projector")  # the study sets these keys of every run
 
@@ -34,11 +36,10 @@ OWN_KEYS = ("run.output_dir", "run.seed", "init.projector")  # the study sets th
 class StudyConfig:
     """What is compared.
 
-    `recipes`: `RECIPE` or `NAME=RECIPE`, a file or a shipped name. `out`: the folder of all runs and results.
+    `recipes`: `RECIPE` or `NAME=RECIPE`, with variants or without. `out`: the folder of all runs and results.
     `seeds`: of each recipe; empty for the seed in the recipe. `sources`: context sources as `generate` takes them.
-    `split`: that is translated; `None` for the recipe's. `baseline`: the system that the others are compared with,
-    see `signllava eval`. `overrides`: `KEY=VALUE`, for all recipes. `generate_overrides`: more of them, for the
-    translation alone.
+    `split`: that is translated; `None` for the recipe's. `baseline`, `preset`: the system that the others are
+    compared with, and the tokenization, as `signllava eval` takes them. `overrides`: `KEY=VALUE`, for all recipes.
     """
 
     recipes: Sequence[str]
@@ -47,20 +48,25 @@ class StudyConfig:
     sources: Sequence[str] = ("none", "gold", "predicted")
     split: str | None = None
     baseline: str | None = None
+    preset: str | None = None
     overrides: Sequence[str] = ()
-    generate_overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One recipe with one seed. `parent`: the run whose projectors it starts from, if that belongs to the study."""
+    """One recipe with one seed.
+
+    `source`: the recipe as it was named. `parent`: the run whose projectors it starts from, if that belongs to the
+    study. `generate_overrides`: `KEY=VALUE` for its translation.
+    """
 
     name: str
     seed: int
-    file: Path
+    source: str
     recipe: Recipe
     folder: Path
     parent: "StudyRun | None"
+    generate_overrides: tuple[str, ...]
 
     @property
     def stage(self) -> Stage:
@@ -81,34 +87,37 @@ class Study:
 
     Raises:
         UserError: a recipe cannot be read, two recipes have one name, the recipes translate different clips, two
-            context sources are of one kind, or an override sets a key that the study sets.
+            context sources are of one kind, the preset is unknown, or an override sets a key that the study sets.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
         _require_different_kinds(config.sources)
-        recipes = {name: (file, read_recipe(file, config.overrides)) for name, file in _parse_names(config.recipes)}
+        if config.preset is not None:
+            find_preset(config.preset)
+        sources = dict(_parse_names(config.recipes))
+        recipes = {name: read_recipe(source, config.overrides) for name, source in sources.items()}
         _require_free_keys(config.overrides)
-        _require_same_clips({name: recipe for name, (_, recipe) in recipes.items()}, config.split)
-        outputs = {_normalize(recipe.run.output_dir): name for name, (_, recipe) in recipes.items()}
+        _require_same_clips(recipes, config.split)
+        outputs = {_normalize(recipe.run.output_dir): name for name, recipe in recipes.items()}
         if len(outputs) < len(recipes):
             raise UserError("Two recipes have the same run.output_dir; a study needs one for each recipe.")
         parents = {
             name: outputs.get(_normalize(recipe.init.projector)) if recipe.init.projector else None
-            for name, (_, recipe) in recipes.items()
+            for name, recipe in recipes.items()
         }
         self.runs: list[StudyRun] = []
         for name in _in_training_order(parents):
-            file, recipe = recipes[name]
-            for seed in config.seeds or (recipe.run.seed,):
+            for seed in config.seeds or (recipes[name].run.seed,):
                 parent = next((run for run in self.runs if run.name == parents[name] and run.seed == seed), None)
                 if parents[name] is not None and parent is None:
                     raise UserError(f"{name} starts from {parents[name]}, which has another seed: set --seeds.")
-                self.runs.append(self._make_run(name, seed, file, parent))
+                self.runs.append(self._make_run(name, seed, sources[name], parent))
 
-    def _make_run(self, name: str, seed: int, file: Path, parent: StudyRun | None) -> StudyRun:
+    def _make_run(self, name: str, seed: int, source: str, parent: StudyRun | None) -> StudyRun:
         folder = self.config.out / name / f"seed-{seed}"
-        return StudyRun(name, seed, file, read_recipe(file, self._overrides(folder, seed, parent)), folder, parent)
+        recipe = read_recipe(source, self._overrides(folder, seed, parent))
+        return StudyRun(name, seed, source, recipe, folder, parent, _generate_overrides(recipe))
 
     def _overrides(self, folder: Path, seed: int, parent: StudyRun | None) -> list[str]:
         own = [f"run.output_dir={json.dumps(str(folder))}", f"run.seed={seed}"]
@@ -119,7 +128,7 @@ class Study:
     def train_command(self, run: StudyRun) -> list[str]:
         """The arguments of `signllava` that train a run."""
         overrides = self._overrides(run.folder, run.seed, run.parent)
-        return [run.stage, "--recipe", str(run.file), *_as_options("--set", overrides)]
+        return [run.stage, "--recipe", run.source, *_as_options("--set", overrides)]
 
     def generate_command(self, run: StudyRun) -> list[str]:
         """The arguments of `signllava` that translate with a trained run, under all context sources."""
@@ -129,9 +138,10 @@ class Study:
             "generate",
             "--checkpoint",
             str(run.folder),
+            "--keep-others",
             *split,
             *sources,
-            *_as_options("--set", [*self.config.overrides, *self.config.generate_overrides]),
+            *_as_options("--set", [*self.config.overrides, *run.generate_overrides]),
         ]
 
     def eval_command(self) -> list[str]:
@@ -142,10 +152,11 @@ class Study:
                 if file := read_state(run)["predictions"].get(_source_kind(source)):
                     files.setdefault(f"{run.name} {_source_kind(source)}", []).append(file)
         systems = [f"{system}={file}" for system, group in files.items() for file in group]
-        baseline = [] if self.config.baseline is None else ["--baseline", self.config.baseline]
+        given = {"--baseline": self.config.baseline, "--preset": self.config.preset}
+        options = [word for option, value in given.items() if value is not None for word in (option, value)]
         out = self.config.out
         outputs = ["--out", out / "scores.json", "--latex", out / "table.tex", "--report", out / "report.html"]
-        return ["eval", *systems, *baseline, *map(str, outputs)]
+        return ["eval", *systems, *options, *map(str, outputs)]
 
     def fingerprint(self, run: StudyRun, command: str) -> str:
         """What the result of `command` (`train` or `generate`) of a run depends on."""
@@ -181,7 +192,8 @@ def run_study(config: StudyConfig, shard: str | None = None) -> None:
         try:
             _train_and_generate(study, run)
         except UserError as error:
-            warning(f"{run.label}: {error}")
+            first, *details = error.lines
+            warning(f"{run.label}: {first}", *details)
             failed.add(run.label)
     if failed:
         raise UserError(
@@ -204,6 +216,8 @@ def print_plan(study: Study) -> None:
         steps = ["done" if study.is_done(run, command) else "to do" for command in (TRAIN, GENERATE)]
         rows.append([run.name, run.seed, run.parent.name if run.parent else "-", *steps, run.folder])
     print_table("Study", ["recipe", "seed", "starts from", TRAIN, GENERATE, "folder"], rows)
+    done = [sum(row[column] == "done" for row in rows) for column in (3, 4)]
+    info(f"{format_count(len(rows), 'run')}: {done[0]} trained, {done[1]} translated")
 
 
 def read_state(run: StudyRun) -> dict[str, Any]:
@@ -234,15 +248,16 @@ def _write_state(run: StudyRun, done: dict[str, str], predictions: dict[str, str
 def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
     """Context source -> predictions file of the best checkpoint of a run, in the order of the sources.
 
-    The run may have predictions of other commands too, such as those of an ablation.
+    The run may have predictions of other commands too, such as those of an ablation. Of several that have the
+    settings of the study, those that `generate` wrote or checked last are of the present weights and data.
     """
     checkpoint, split = find_checkpoint(run.folder), config.split or run.recipe.generate.split
     settings = json.loads(json.dumps(dataclasses.asdict(run.recipe.generate)))
     context = run.recipe.context.window, run.recipe.context.prelude
     found = {}
-    for folder in sorted((run.folder / "predictions").glob(f"{checkpoint.name}.{split}.*")):
-        if not (folder / PREDICTIONS_FILE).is_file():
-            continue
+    folders = (run.folder / "predictions").glob(f"{checkpoint.name}.{split}.*")
+    complete = [folder for folder in folders if (folder / PREDICTIONS_FILE).is_file()]
+    for folder in sorted(complete, key=lambda folder: (folder / META_FILE).stat().st_mtime_ns):
         meta = read_json(folder / META_FILE)
         kind, decoding = meta["decoding"]["context_source"], meta["decoding"]
         has_settings = all(decoding[key] == settings[key] for key in decoding.keys() - {"context_source"})
@@ -250,6 +265,16 @@ def _find_predictions(run: StudyRun, config: StudyConfig) -> dict[str, str]:
         if has_settings and has_context:
             found[kind] = str(folder / PREDICTIONS_FILE)
     return {kind: found[kind] for kind in map(_source_kind, config.sources) if kind in found}
+
+
+def _generate_overrides(recipe: Recipe) -> tuple[str, ...]:
+    """The launch profile for `generate`, which does not run under DeepSpeed, if `recipe` is trained with it."""
+    if recipe.launch.profile is None:
+        return ()
+    profile = read_profile(find_profile(recipe.launch.profile))
+    if profile.distributed_type != "DEEPSPEED":
+        return ()
+    return (f"launch.profile={'multi_cpu' if profile.use_cpu else 'multi_gpu'}",)
 
 
 def _source_kind(source: str) -> str:
@@ -263,8 +288,8 @@ def _require_different_kinds(sources: Iterable[str]) -> None:
         raise UserError(f"--context-sources: {', '.join(repeated)} is named twice; a study has one source of a kind.")
 
 
-def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    """The name and the file of each `NAME=RECIPE` or `RECIPE`, whose name is that of the file.
+def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The name and the recipe of each `NAME=RECIPE` or `RECIPE`, whose name is that of its file and its variants.
 
     Raises:
         UserError: there is no such recipe, or two have one name.
@@ -272,14 +297,14 @@ def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, Path]]:
     names: set[str] = set()
     for argument in arguments:
         name, equals, recipe = ("", "", argument) if Path(argument).is_file() else argument.partition("=")
-        file = find_recipe(recipe if equals else argument)
-        name = name.strip() if equals else file.stem
+        recipe = recipe if equals else argument
+        name = name.strip() if equals else "+".join(file.stem for file in find_recipe_files(recipe))
         if not NAME.fullmatch(name):
-            raise UserError(f"{argument}: a name has letters, digits, `.`, `_` and `-`; write NAME={file}.")
+            raise UserError(f"{argument}: a name has letters, digits, `.`, `_`, `+` and `-`; write NAME={recipe}.")
         if name in names:
-            raise UserError(f"Two recipes are called {name}: give each a name, as in NAME={file}.")
+            raise UserError(f"Two recipes are called {name}: give each a name, as in NAME={recipe}.")
         names.add(name)
-        yield name, file
+        yield name, recipe
 
 
 def _require_free_keys(overrides: Iterable[str]) -> None:

@@ -50,11 +50,12 @@ def register_completion() -> None:
         completion_init()
 
 
-def complete_recipe() -> list[str]:
-    """The shipped recipes; Typer keeps those that begin like the word."""
-    from signllava_cli.recipe import shipped_recipes
+def complete_recipe(incomplete: str = "") -> list[str]:
+    """The shipped recipes, or variants behind a `+`; Typer keeps those that begin like the word."""
+    from signllava_cli.recipe import shipped_recipes, shipped_variants
 
-    return shipped_recipes()
+    recipe, plus, _ = incomplete.rpartition("+")
+    return [f"{recipe}+{variant}" for variant in shipped_variants()] if plus else shipped_recipes()
 
 
 def complete_profile() -> list[str]:

@@ -105,6 +105,7 @@ def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:
         ["FLOPs of the run", f"{estimate.flops:.3g}"],
         ["padding", "unknown" if estimate.padding is None else f"{100 * estimate.padding:.0f} %"],
         ["hours, assumed", _format_hours(estimate.hours, estimate.num_processes)],
+        ["tokens/s", "unknown" if estimate.tokens_per_second is None else f"{estimate.tokens_per_second:,.0f}"],
     ]
     print_table(f"Estimate for {estimate.gpu}", ["", "estimate"], rows)
     kinds = [

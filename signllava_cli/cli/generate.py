@@ -43,6 +43,12 @@ def generate(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the predictions. Default: below the run.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace predictions made with other settings.")] = False,
+    keep_others: Annotated[
+        bool,
+        typer.Option(
+            "--keep-others", help="Write beside predictions made with other settings, into a folder ending in `.2`."
+        ),
+    ] = False,
     context_source: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,6 +82,7 @@ def generate(
     def translate() -> None:
         from signllava_cli.generation.generate import generate
 
-        generate(recipe, folder, context_source or [recipe.generate.context_source], out, overwrite, shard)
+        sources = context_source or [recipe.generate.context_source]
+        generate(recipe, folder, sources, out, overwrite, shard, keep_others)
 
     run_or_launch(recipe.launch, translate)

@@ -1,5 +1,6 @@
 """`signllava init`: a recipe for the dataset, the LLM and the GPU at hand."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -68,19 +69,23 @@ def init(
     info(f"recipe in {out}: {_describe(new)}")
     if new.estimate is None and gpu != CPU:
         info(f"the config of {llm} is not on this machine: check the batches with `--estimate` when it is")
+    if new.shipped_command:
+        info(f"a shipped recipe has these streams too: {shlex.join(new.shipped_command)}")
     info("next:")
     for command in (
-        f"prepare check {root} --recipe {out}",
-        f"{stage} --recipe {out} --dry-run",
-        f"{stage} --recipe {out}",
+        ["prepare", "check", root, "--recipe", out],
+        [stage, "--recipe", out, "--dry-run"],
+        [stage, "--recipe", out],
     ):
-        info(f"  signllava {command}")
+        info(f"  {shlex.join(['signllava', *map(str, command)])}")
 
 
 def _describe(new: "NewRecipe") -> str:
     """The streams, the splits and the hours, in words."""
+    from signllava_cli.errors import format_count
+
     streams = ", ".join(f"{name} ({stream.width})" for name, stream in new.recipe.streams.items())
-    splits = ", ".join(f"{name} {size:,} clips" for name, size in new.splits.items())
+    splits = ", ".join(f"{name} {format_count(size, 'clip')}" for name, size in new.splits.items())
     estimate = new.estimate
     hours = f"; about {estimate.hours:.1f} hours on {estimate.gpu}" if estimate and estimate.hours else ""
     return f"streams {streams}; splits {splits}{hours}"

@@ -13,7 +13,7 @@ RecipeOption = Annotated[
         "--recipe",
         "-r",
         autocompletion=complete_recipe,
-        help="A recipe file, or the name of a shipped one (`recipes list`).",
+        help="A recipe file, or a shipped one (`recipes list`); RECIPE+VARIANT too.",
     ),
 ]
 SetOption = Annotated[

@@ -18,5 +18,6 @@ def load_prompts(recipe: "Recipe", consequence: str) -> "PromptBuilder | None":
     try:
         return PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks)
     except UserError as error:
-        warning(f"{error} (so {consequence})")
+        *lines, last = error.lines
+        warning(*lines, f"{last} (so {consequence})")
         return None

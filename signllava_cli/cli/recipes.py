@@ -12,21 +12,23 @@ from signllava_cli.cli.output_options import CommandGroup
 
 app = CommandGroup(help="List, show, explain, copy, validate and import recipes.", no_args_is_help=True)
 Name = Annotated[
-    str, typer.Argument(autocompletion=complete_recipe, help="A recipe file, or the name of a shipped one.")
+    str,
+    typer.Argument(
+        autocompletion=complete_recipe, help="A recipe file, or the name of a shipped one; RECIPE+VARIANT."
+    ),
 ]
 
 
 @app.command("list")
 def list_() -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes, and the variants that `RECIPE+VARIANT` applies to one."""
     from signllava_cli.console import is_json, print_document, print_line
-    from signllava_cli.recipe import shipped_recipes
+    from signllava_cli.recipe import shipped_recipes, shipped_variants
 
-    names = shipped_recipes()
     if is_json():
-        print_document(names)
+        print_document({"recipes": shipped_recipes(), "variants": shipped_variants()})
         return
-    for name in names:
+    for name in (*shipped_recipes(), *(f"+{variant}" for variant in shipped_variants())):
         print_line(name)
 
 
@@ -76,17 +78,20 @@ def schema() -> None:
 def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
     """Copy a recipe to a file of your own, with a comment on each setting; `slurm` is a folder of job scripts.
 
-    The JSON schema of a recipe is written beside it, for editors.
+    The copy of `RECIPE+VARIANT` is one complete recipe. The JSON schema of a recipe is written beside it, for
+    editors.
     """
     from signllava_cli.errors import UserError
     from signllava_cli.files import write_json, write_text
     from signllava_cli.recipe import (
         SCHEMA_FILE,
         comment_recipe,
-        find_recipe,
+        find_recipe_files,
         read_recipe,
+        read_sections,
         recipe_schema,
         shipped_folder,
+        write_sections,
     )
 
     if to.exists():
@@ -96,7 +101,9 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
         shutil.copytree(shipped_folder("recipes") / recipe, to)
         return
     read_recipe(recipe)  # a file with errors is not copied
-    text = comment_recipe(find_recipe(recipe).read_text(encoding="utf-8"), SCHEMA_FILE)
+    file, *variants = find_recipe_files(recipe)
+    text = write_sections(read_sections(recipe), recipe) if variants else file.read_text(encoding="utf-8")
+    text = comment_recipe(text, SCHEMA_FILE)
     to.parent.mkdir(parents=True, exist_ok=True)
     write_json(to.parent / SCHEMA_FILE, recipe_schema())
     write_text(to, text)

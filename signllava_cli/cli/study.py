@@ -17,7 +17,7 @@ def study(
         typer.Argument(
             metavar="[NAME=]RECIPE...",
             autocompletion=complete_recipe,
-            help="Recipe files, or shipped ones.",
+            help="Recipe files, or shipped ones; with variants too.",
             show_default=False,
         ),
     ],
@@ -35,6 +35,9 @@ def study(
             metavar="NAME",
             help="The system that the others are compared with, `RECIPE SOURCE`. Default: the first without context.",
         ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Tokenization of `signllava eval`, such as phoenix14t.")
     ] = None,
     overrides: list[str],
     shard: Annotated[
@@ -62,27 +65,9 @@ def study(
     if len(set(numbers)) < len(numbers):
         raise UserError(f"--seeds {seeds}: each seed may be named once.")
     sources = [source.strip() for source in context_sources.split(",")]
-    config = StudyConfig(recipes, out, numbers, sources, split, baseline, overrides, _generate_overrides(overrides))
+    config = StudyConfig(recipes, out, numbers, sources, split, baseline, preset, overrides)
     if show_plan:
         print_plan(Study(config))
         return
     with forward_signals():
         run_study(config, shard)
-
-
-def _generate_overrides(overrides: list[str]) -> list[str]:
-    """The launch profile for `generate`, which does not run under DeepSpeed, if the study is trained with it."""
-    import yaml
-
-    from signllava_cli.launch import find_profile, read_profile
-
-    profiles = [
-        text for key, _, text in (each.partition("=") for each in overrides) if key.strip() == "launch.profile"
-    ]
-    name = yaml.safe_load(profiles[-1]) if profiles else None
-    if not name:
-        return []
-    profile = read_profile(find_profile(str(name)))
-    if profile.distributed_type != "DEEPSPEED":
-        return []
-    return [f"launch.profile={'multi_cpu' if profile.use_cpu else 'multi_gpu'}"]

@@ -112,20 +112,13 @@ def compare_paired(
     system: MetricStatistics, baseline: np.ndarray, units: ResamplingUnits, *, num_samples: int, num_trials: int
 ) -> dict[str, Comparison]:
     """Compare each score of `system` with the `baseline`, statistics (N, K) of the same metric and clips."""
-    metric = system.metric
-    differences = _MeanDifferences(metric, [system.values], [baseline], units)
-    observed, resampled = differences.observed(), differences.resampled(num_samples)
-    swapped = differences.swapped(num_trials)
+    differences = _MeanDifferences(system.metric, [system.values], [baseline], units)
+    resampled, swapped = differences.resampled(num_samples), differences.swapped(num_trials)
     comparisons = {}
-    for key, difference in observed.items():
-        if key in metric.count_keys:
-            continue
-        size, sizes = abs(float(difference)), np.abs(resampled[key])
+    for key, mean in _compare(differences.observed(), resampled, swapped, system.metric).items():
+        size, sizes = abs(mean.difference), np.abs(resampled[key])
         comparisons[key] = Comparison(
-            difference=float(difference),
-            interval=_compute_percentile_interval(resampled[key]),
-            bootstrap_p=_compute_p_value(np.abs(resampled[key] - difference), size),
-            randomization_p=_compute_p_value(np.abs(swapped[key]), size),
+            **vars(mean),
             sacrebleu_bootstrap_p=_compute_sacrebleu_p_value(sizes - sizes.mean(), size),
             sacrebleu_randomization_p=_compute_sacrebleu_p_value(np.abs(swapped[key]), size),
         )
@@ -147,10 +140,14 @@ def compare_means(
         runs: statistics (N, K) of `metric` for each run, of the same clips as `baseline_runs`.
     """
     differences = _MeanDifferences(metric, runs, baseline_runs, units)
-    resampled = differences.resampled(num_samples)
     swapped = differences.swapped(num_trials) if len(runs) == len(baseline_runs) else {}
+    return _compare(differences.observed(), differences.resampled(num_samples), swapped, metric)
+
+
+def _compare(observed: Scores, resampled: Scores, swapped: Scores, metric: Metric) -> dict[str, MeanComparison]:
+    """The comparison of each score but counts, from its differences; `swapped` is empty without trials."""
     comparisons = {}
-    for key, difference in differences.observed().items():
+    for key, difference in observed.items():
         if key not in metric.count_keys:
             size = abs(float(difference))
             comparisons[key] = MeanComparison(

@@ -60,6 +60,8 @@ def generate(
         RunStopped: a signal arrived; all finished clips are in the folder.
     """
     work_shard = WorkShard.of_process(shard)
+    if overwrite and keep_others:
+        raise UserError("--overwrite deletes the predictions that --keep-others keeps; pass one of them.")
     if overwrite and shard:
         raise UserError("--overwrite with --shard would delete what other jobs write; delete the folder yourself.")
     folders: list[PredictionsFolder] = []
@@ -148,14 +150,18 @@ def _print_result(predictions: PredictionsFolder, summary: str, all_ranks: bool)
     if num_truncated:
         warning(
             f"{num_truncated} of {len(rows)} clips were truncated to data.max_seq_len; each line says by how much.",
-            all_ranks,
+            all_ranks=all_ranks,
         )
     if num_unfinished:
         warning(
-            f"{num_unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.", all_ranks
+            f"{num_unfinished} of {len(rows)} hypotheses reached generate.max_new_tokens before their end.",
+            all_ranks=all_ranks,
         )
     if num_abstained:
-        warning(f"{num_abstained} of {len(rows)} hypotheses are empty: scores below generate.abstain.", all_ranks)
+        warning(
+            f"{num_abstained} of {len(rows)} hypotheses are empty: scores below generate.abstain.",
+            all_ranks=all_ranks,
+        )
     print_line(f"{summary}: {predictions.file}", all_ranks=all_ranks)
 
 

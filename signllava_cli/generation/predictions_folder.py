@@ -218,7 +218,7 @@ class PredictionsFolder:
         if different := different_settings(self.folder, meta):
             raise UserError(
                 f"{self.folder} holds predictions made with {summarize_names(different)}; "
-                "name another --out, or pass --overwrite."
+                "name another --out, or pass --keep-others or --overwrite."
             )
         return True
 

@@ -14,9 +14,10 @@ from signllava_cli.data.split import Split
 from signllava_cli.prepare.indexing import open_existing_index
 from signllava_cli.recipe import Recipe
 
-# Assumed without a tokenizer: the tokens of all text, of the text before the streams, and of the answer.
-TEXT_TOKENS, PREFIX_TOKENS, ANSWER_TOKENS = 200, 40, 30
-MEAN_TOKENS = 1000  # of a sequence, assumed without an index; the longest is assumed to have data.max_seq_len
+# Assumed without a tokenizer: the tokens of all text but the context, of a sentence of context, of the text before
+# the streams, and of the answer.
+TEXT_TOKENS, SENTENCE_TOKENS, PREFIX_TOKENS, ANSWER_TOKENS = 100, 25, 40, 30
+NUM_FRAMES = 200  # of a mean clip, assumed without an index; the longest sequence is assumed to have data.max_seq_len
 NUM_CLIPS, NUM_CLIPS_DECODED = 31_000, 2_400  # of a split, assumed without an index: How2Sign's train and test
 SAMPLE_SIZE = 200  # answers that are tokenized
 
@@ -64,23 +65,24 @@ def find_workload(
     root = Path(recipe.data.root).expanduser()
     index = open_existing_index(root, split, recipe.streams)
     if index is None:
-        names = list(projector_inputs(recipe.streams))
-        longest = recipe.data.max_seq_len
-        mean = min(MEAN_TOKENS, longest)
+        longest, num_text_tokens = recipe.data.max_seq_len, _text_tokens(recipe)
+        inputs = projector_inputs(recipe.streams)
+        counts = {name: each.count_embeddings(-(-NUM_FRAMES // each.config.stride)) for name, each in inputs.items()}
+        mean = min(num_text_tokens + sum(counts.values()), longest)
         source = (
             f"assumed: {num_assumed:,} clips of {mean:,} tokens, the longest {longest:,} (there is no index of split "
             f"{split} of {root}; `signllava prepare index` makes one)"
         )
-        shares = dict.fromkeys(names, 1 / len(names))
+        shares = {name: count / sum(counts.values()) for name, count in counts.items()}
         lengths = np.array([mean, longest])
-        num_text_tokens = min(TEXT_TOKENS, mean)
+        num_text_tokens = min(num_text_tokens, mean)
         return Workload(num_assumed, lengths, mean, num_text_tokens, prefix_len, ANSWER_TOKENS, shares, False, source)
     clips = Split(index, split, recipe.streams, missing="skip")
     by_projector = {name: counts[clips.clips.rows] for name, counts in clips.count_embeddings().items()}
     embeddings = np.sum(list(by_projector.values()), axis=0)  # (clips,)
     boundaries = BOUNDARY_VECTORS * len(by_projector)
     if prompts is None:
-        lengths = np.minimum(embeddings + boundaries + TEXT_TOKENS, recipe.data.max_seq_len)
+        lengths = np.minimum(embeddings + boundaries + _text_tokens(recipe), recipe.data.max_seq_len)
         answer_len = ANSWER_TOKENS
     else:
         lengths = expected_lengths(clips, recipe, prompts)
@@ -99,3 +101,8 @@ def find_workload(
         is_measured=True,
         source=f"from the index of split {split} of {root}",
     )
+
+
+def _text_tokens(recipe: Recipe) -> int:
+    """The assumed tokens of all text of a sequence, with its whole context."""
+    return TEXT_TOKENS + SENTENCE_TOKENS * (recipe.context.window + recipe.context.prelude)

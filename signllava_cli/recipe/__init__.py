@@ -6,17 +6,24 @@ each other are reported together, each with its key. Each setting is described b
 docs/recipe.md, copied recipes and the help of options are made from these descriptions.
 """
 
-from signllava_cli.recipe.commented_copy import comment_recipe
+from signllava_cli.recipe.commented_copy import comment_recipe, write_sections
 from signllava_cli.recipe.consistency import is_unicode, require_stage
 from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks, TaskWeights
 from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.generate_section import Generate
 from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
-from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe
+from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe, read_sections
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe
 from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
-from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_profiles, shipped_recipes
+from signllava_cli.recipe.shipped import (
+    find_recipe,
+    find_recipe_files,
+    shipped_folder,
+    shipped_profiles,
+    shipped_recipes,
+    shipped_variants,
+)
 from signllava_cli.recipe.training_sections import Run, Track, Train
 
 __all__ = [
@@ -46,8 +53,10 @@ __all__ = [
     "comment_recipe",
     "explain",
     "find_recipe",
+    "find_recipe_files",
     "is_unicode",
     "read_recipe",
+    "read_sections",
     "recipe_differences",
     "recipe_schema",
     "reference_page",
@@ -55,4 +64,6 @@ __all__ = [
     "shipped_folder",
     "shipped_profiles",
     "shipped_recipes",
+    "shipped_variants",
+    "write_sections",
 ]

@@ -1,5 +1,8 @@
 """A recipe file with the description of each setting in comments, and a line that names its JSON schema."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import yaml
 
 from signllava_cli.recipe.descriptions import first_sentence, general_key, list_sections, settings_by_key
@@ -25,6 +28,12 @@ def comment_recipe(text: str, schema: str) -> str:
     for start, lines in reversed(comments):
         text = text[:start] + lines + text[start:]
     return f"{SCHEMA_LINE}{schema}\n{text}"
+
+
+def write_sections(sections: Mapping[str, Any], title: str) -> str:
+    """The text of a recipe file with these `sections`, which begins with `title` as a comment."""
+    text = yaml.safe_dump(dict(sections), sort_keys=False, allow_unicode=True, width=100)
+    return f"# {title}\n\n{text}"
 
 
 def _collect(mapping: yaml.MappingNode, prefix: str, described: set[str], comments: list[tuple[int, str]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from signllava_cli.recipe.model_sections import Stream
 from signllava_cli.recipe.reading import read_recipe
 from signllava_cli.recipe.sections import Recipe
-from signllava_cli.recipe.shipped import find_recipe, shipped_folder, shipped_recipes
+from signllava_cli.recipe.shipped import find_recipe_files, shipped_folder, shipped_recipes
 
 
 def recipe_differences(recipe: Recipe, source: str | Path | None = None) -> tuple[str, list[str]]:
@@ -18,7 +18,9 @@ def recipe_differences(recipe: Recipe, source: str | Path | None = None) -> tupl
     the fewest differences.
     """
     files = {name: shipped_folder("recipes") / f"{name}.yaml" for name in shipped_recipes()}
-    named = [name for name, file in files.items() if source is not None and find_recipe(source).samefile(file)]
+    named = [
+        name for name, file in files.items() if source is not None and find_recipe_files(source)[0].samefile(file)
+    ]
     differences = {name: _differences(recipe, read_recipe(files[name])) for name in named or files}
     nearest = min(differences, key=lambda name: len(differences[name]))
     return nearest, differences[nearest]

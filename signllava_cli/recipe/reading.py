@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.recipe.consistency import error_report, find_contradictions, format_error
 from signllava_cli.recipe.sections import Recipe
-from signllava_cli.recipe.shipped import find_recipe
+from signllava_cli.recipe.shipped import SEPARATOR, find_recipe_files
 from signllava_cli.recipe.sign_llava_tables import sections_in
+from signllava_cli.recipe.training_sections import Run
 
 # What PyYAML raises besides its own errors: of `!!int abc`, `!!timestamp x`, `!!bool x`, `!!int ""`
 YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError)
@@ -35,10 +36,37 @@ class _UniqueKeys(yaml.SafeLoader):
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in the YAML file `path` (or shipped under that name), with `key=value` overrides applied.
 
+    `RECIPE+VARIANT` is the recipe with the settings of a variant; see `read_sections`.
+
     Raises:
-        UserError: the file is missing or not YAML, or the recipe has errors; all errors are named at once.
+        UserError: a file is missing or not YAML, or the recipe has errors; all errors are named at once.
     """
-    file = find_recipe(path)
+    files = find_recipe_files(path)
+    source = str(path) if len(files) > 1 else str(files[0])
+    return build_recipe(read_sections(path), overrides, source)
+
+
+def read_sections(name: str | Path) -> dict[str, Any]:
+    """The settings that a recipe file has, with those of its variants, as YAML holds them.
+
+    The name of a variant is also appended to `run.output_dir` and, if it is set, to `init.projector`: a run of each
+    combination has its own folder, and a finetune recipe starts from the pretrain run with the same variants.
+
+    Raises:
+        UserError: a file is missing, or is neither a recipe nor a variant.
+    """
+    recipe, *variants = find_recipe_files(name)
+    config = _read_recipe_file(recipe)
+    for file in variants:
+        variant = read_yaml(file)
+        if not isinstance(variant, dict):
+            raise UserError(f"{file} is not a variant: it must contain sections such as `llm:` and `streams:`.")
+        folders = _folders_with(config, SEPARATOR + file.name.removesuffix(".yaml"))
+        config = _without_removed_streams(_merge(_merge(config, folders), variant))
+    return config
+
+
+def _read_recipe_file(file: Path) -> dict[str, Any]:
     config = read_yaml(file)
     if config is None:
         config = {}
@@ -49,7 +77,27 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         )
     if not isinstance(config, dict):
         raise UserError(f"{file} is not a recipe: it must contain sections such as `llm:` and `streams:`.")
-    return build_recipe(config, overrides, source=str(file))
+    return config
+
+
+def _folders_with(config: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """The run folders that `config` names, with `suffix`; what is not a text is left to the check of the recipe."""
+    folders: dict[str, Any] = {}
+    for section, key, default in (("run", "output_dir", Run.output_dir), ("init", "projector", None)):
+        settings = config.get(section, {})
+        folder = settings.get(key, default) if isinstance(settings, Mapping) else None
+        if isinstance(folder, str):
+            folders[section] = {key: folder.rstrip("/") + suffix}
+    return folders
+
+
+def _merge(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the values of `changes`, key by key in each section."""
+    merged = dict(config)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def read_yaml(file: Path) -> Any:
@@ -75,9 +123,7 @@ def build_recipe(config: Mapping[str, Any], overrides: Iterable[str] = (), sourc
     config = _deep_copy(config)
     for override in overrides:
         _apply_override(override, config)
-    streams = config.get("streams")
-    if isinstance(streams, dict):  # `--set streams.mae=null` removes a stream
-        config["streams"] = {name: stream for name, stream in streams.items() if stream is not None}
+    config = _without_removed_streams(config)
     try:
         recipe = TypeAdapter(Recipe).validate_python(config)
     except ValidationError as invalid:
@@ -86,6 +132,14 @@ def build_recipe(config: Mapping[str, Any], overrides: Iterable[str] = (), sourc
     if contradictions:
         raise error_report(source, contradictions)
     return recipe
+
+
+def _without_removed_streams(config: dict[str, Any]) -> dict[str, Any]:
+    """`streams.mae: null` of a variant or of `--set` removes a stream."""
+    streams = config.get("streams")
+    if not isinstance(streams, dict):
+        return config
+    return config | {"streams": {name: stream for name, stream in streams.items() if stream is not None}}
 
 
 def _deep_copy(config: Mapping[str, Any]) -> dict[str, Any]:

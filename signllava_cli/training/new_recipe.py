@@ -1,5 +1,6 @@
 """Writes a recipe for a dataset, an LLM and a GPU: streams, widths and splits found, batches that fit into memory."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from signllava_cli.model.llm import load_tokenizer, read_llm_config
 from signllava_cli.prepare.dataset_folder import list_splits, list_streams
 from signllava_cli.prepare.indexing import open_index
 from signllava_cli.processes import cpu_cores
-from signllava_cli.recipe import Recipe, Stage, build_recipe, require_stage
+from signllava_cli.recipe import Recipe, Stage, build_recipe, read_recipe, require_stage, shipped_variants
 from signllava_cli.training.training_estimate import TrainingEstimate, estimate_training
 
 MAX_SEQ_LEN = 2048
@@ -107,12 +108,17 @@ class RecipeRequest:
 
 @dataclass(frozen=True)
 class NewRecipe:
-    """The text of a recipe, the recipe that it is, and its estimate; None if the LLM's config is not at hand."""
+    """The text of a recipe, and the recipe that it is.
+
+    `splits`: name -> clips. `estimate`: None if the LLM's config is not at hand. `shipped_command`: trains by a
+    shipped recipe that has streams of the same widths; empty if there is none.
+    """
 
     text: str
     recipe: Recipe
     splits: dict[str, int]
     estimate: TrainingEstimate | None
+    shipped_command: list[str]
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,33 @@ def make_recipe(request: RecipeRequest) -> NewRecipe:
     text = _fill(values)
     recipe = build_recipe(yaml.safe_load(text))
     require_stage(recipe, request.stage)
-    return NewRecipe(text, recipe, dataset.splits, estimate)
+    return NewRecipe(text, recipe, dataset.splits, estimate, _shipped_command(request, dataset.widths))
+
+
+def _shipped_command(request: RecipeRequest, widths: dict[str, int]) -> list[str]:
+    """The command that trains by a shipped recipe with streams of these widths; empty if there is none."""
+    shipped = {name: read_recipe(name) for name in (request.stage, *_with_variants(request.stage))}
+    same_streams = [
+        name
+        for name, recipe in shipped.items()
+        if {key: each.width for key, each in recipe.streams.items()} == widths
+    ]
+    if not same_streams:
+        return []
+    name, settings = same_streams[0], [f"data.root={request.root}"]
+    same_llm = [other for other, recipe in shipped.items() if recipe.llm.path == request.llm]
+    if same_llm:
+        name += same_llm[0].removeprefix(request.stage)
+    else:
+        settings.append(f"llm.path={request.llm}")
+    projector = ["--projector", request.projector] if request.projector else []
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    return ["signllava", request.stage, "--recipe", name, *projector, *overrides]
+
+
+def _with_variants(recipe: str) -> list[str]:
+    """A shipped recipe with each of the shipped variants."""
+    return [f"{recipe}+{variant}" for variant in shipped_variants()]
 
 
 def _examine_dataset(request: RecipeRequest) -> _Dataset:
@@ -195,10 +227,10 @@ def _values(request: RecipeRequest, dataset: _Dataset) -> dict[str, object]:
     splits = [*dataset.splits]
     dev = next((name for name in DEV_SPLITS if name in splits), splits[0])
     lines = [f"  {_yaml(name)}: {{width: {width}, projector: mlp2x_gelu}}" for name, width in dataset.widths.items()]
-    projector = f" --projector {request.projector}" if is_finetune else ""
+    projector = ["--projector", request.projector or ""] if is_finetune else []
     return {
         "title": f"{request.stage} on {request.root}, {request.gpu.name if request.gpu else 'on the CPU'}.",
-        "command": f"signllava {request.stage} --recipe {request.file}{projector}",
+        "command": shlex.join(["signllava", request.stage, "--recipe", str(request.file), *projector]),
         "output_dir": _yaml(f"runs/{request.file.stem}"),
         "llm": _yaml(request.llm),
         "bits": 4 if is_finetune else 16 if on_gpu else 32,

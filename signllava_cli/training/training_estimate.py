@@ -56,7 +56,8 @@ class TrainingMemory:
 class TrainingEstimate:
     """An estimate. FLOPs are those of forward and backward passes, without padding.
 
-    `hours` and `utilization` are None where the speed of the GPU is unknown, and for a float32 LLM.
+    `hours`, `tokens_per_second` (of all processes) and `utilization` are None where the speed of the GPU is unknown,
+    and for a float32 LLM.
 
     `recomputed_flops_per_token`: with gradient checkpointing. `padding`: the share of padding in the batches of a
     step; None if it is unknown. `memory`: without and with gradient checkpointing.
@@ -82,6 +83,7 @@ class TrainingEstimate:
     utilization: float | None
     num_processes: int
     hours: float | None
+    tokens_per_second: float | None
     memory: tuple[TrainingMemory, TrainingMemory]
 
 
@@ -131,6 +133,7 @@ def estimate_training(recipe: Recipe, gpu: GPU, prompts: PromptBuilder | None) -
         utilization=utilization if gpu.flops else None,
         num_processes=num_processes,
         hours=hours,
+        tokens_per_second=tokens * num_steps / (3600 * hours) if hours else None,
         memory=(stored, checkpointed),
     )
 

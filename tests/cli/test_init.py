@@ -1,11 +1,17 @@
 """`signllava init` writes a recipe that fits the data, the LLM and the GPU."""
 
+import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Ended
 
+from signllava_cli.files import write_json
+from signllava_cli.prepare.dataset_writer import write_stream
 from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
@@ -31,6 +37,62 @@ def test_a_new_recipe_has_the_streams_and_splits_of_the_data_and_trains(
     options = [word for setting in faster for word in ("--set", setting)]
     assert signllava("pretrain", "--recipe", file, *options).code == 0
     assert signllava("init", file, "--data", corpus, "--llm", tiny_llm).code == 2  # it exists
+
+
+def test_commands_can_be_pasted_and_counts_are_words(
+    signllava: Command, corpus: Path, tiny_llm: Path, tmp_path: Path
+) -> None:
+    data, file, run = tmp_path / "my data", tmp_path / "my recipe.yaml", "runs/my pretrain"
+    shutil.copytree(corpus, data)
+    annotations = json.loads((data / "annotation.dev.json").read_text())
+    recording, clips = next(iter(annotations.items()))
+    first = clips["clip_order"][0]
+    one = {recording: {"clip_order": [first], first: clips[first]}}
+    (data / "annotation.dev.json").write_text(json.dumps(one))
+    words = ["--data", data, "--llm", tiny_llm, "--gpu", "cpu", "--stage", "finetune", "--projector", run]
+    ended = signllava("init", file, *words)
+    assert ended.code == 0, ended.err
+    assert "dev 1 clip," in " ".join(ended.out.split())
+    commands = [shlex.split(line) for line in ended.out.splitlines() if line.strip().startswith("signllava ")]
+    assert commands == [
+        ["signllava", "prepare", "check", str(data), "--recipe", str(file)],
+        ["signllava", "finetune", "--recipe", str(file), "--dry-run"],
+        ["signllava", "finetune", "--recipe", str(file)],
+    ]
+    (comment,) = [line for line in file.read_text().splitlines() if "signllava finetune" in line]
+    assert shlex.split(comment.removeprefix("#")) == [*commands[2], "--projector", run]
+
+
+@pytest.mark.parametrize(
+    ("widths", "words", "base"),
+    [
+        ({"pose": 208}, [], "pretrain+pose --set data.root={data}"),
+        ({"pose": 208}, ["--llm", "Qwen/Qwen3-8B"], "pretrain+pose+qwen3-8b --set data.root={data}"),
+        (
+            {"sign2vec": 768, "mae": 768, "dino": 1152, "pose": 208},
+            ["--llm", "my/llm"],
+            "pretrain --set data.root={data} --set llm.path=my/llm",
+        ),
+        ({"pose": 189}, [], None),
+        ({"pose": 208, "mae": 768}, [], None),
+    ],
+)
+def test_a_shipped_recipe_with_the_streams_of_the_data_is_named(
+    signllava: Command, tmp_path: Path, widths: dict[str, int], words: list[str], base: str | None
+) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "dev"):
+        write_json(data / f"annotation.{split}.json", {"r": {"clip_order": ["c"], "c": {"translation": "Hello."}}})
+        for stream, width in widths.items():
+            write_stream(data, split, stream, {"r": {"c": np.zeros((20, width), np.float16)}}, 1)
+    ended = signllava("init", tmp_path / "mine.yaml", "--data", data, "--gpu", "cpu", *words)
+    assert ended.code == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if "shipped recipe" in line]
+    if base is None:
+        assert lines == []
+    else:
+        command = f"signllava pretrain --recipe {base.format(data=data)}"
+        assert lines == [f"a shipped recipe has these streams too: {command}"]
 
 
 @pytest.mark.drill

@@ -253,9 +253,19 @@ def test_recipes(empty_lab: Lab) -> None:
     )
     assert "mine.yaml: no error" in out
     assert "generate.batch_size" in out
+    resolved = empty_lab.shell(shell_block("docs/recipes.md", "recipes show finetune+pose"))
+    assert "path: Qwen/Qwen3-8B" in resolved
     (empty_lab.folder / "mine.yaml").unlink()
     write_sign_llava_configs(empty_lab.folder)
     empty_lab.shell(shell_block("docs/recipes.md", "recipes import"))
+
+
+def test_the_plan_of_an_ablation(empty_lab: Lab) -> None:
+    how2sign(empty_lab.folder)
+    empty_lab.shell("signllava prepare how2sign --annotations how2sign_realigned_*.csv --out data/how2sign")
+    plan = empty_lab.shell(shell_block("docs/study.md", "runs/ablation --plan"))
+    assert "36 runs: 0 trained, 0 translated" in plan
+    assert not (empty_lab.folder / "runs").exists()
 
 
 def test_on_a_laptop(empty_lab: Lab) -> None:

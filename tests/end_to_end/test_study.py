@@ -1,16 +1,18 @@
 """`signllava study`: recipes with seeds, trained in order, resumed, and compared in one table."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Ended, sets
 
-from signllava_cli.cli.study import _generate_overrides
+from signllava_cli.errors import UserError
 from signllava_cli.files import write_json, write_link
 from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
 from signllava_cli.model.checkpoint import CONFIG
+from signllava_cli.recipe import read_recipe
 from signllava_cli.study import Study, StudyConfig, _find_predictions
 
 Command = Callable[..., Ended]
@@ -99,6 +101,9 @@ def test_a_failed_run_stops_only_the_runs_that_start_from_it(
         (["toy/tiny_pretrain", "--set", "run.seed=3"], "use --out and --seeds"),
         (["toy/tiny_pretrain", "other=toy/tiny_pretrain"], "the same run.output_dir"),
         (["toy/tiny_pretrain", "--shard", "3/2"], "expected I/N"),
+        (["toy/tiny_pretrain", "--preset", "phoenix"], "unknown preset; expected one of how2sign, phoenix14t"),
+        (["toy/tiny_pretrain", "toy/tiny_pretrain+pose", "toy/tiny_pretrain+pose"], "tiny_pretrain+pose: give each"),
+        (["toy/tiny_pretrain+poes"], "No variant at poes. Did you mean `pose`?"),
         (["toy/tiny_pretrain", "--context-sources", "prepared:a.json,prepared:b.json"], "prepared is named twice"),
     ],
 )
@@ -145,14 +150,116 @@ def test_the_table_is_of_predictions_with_the_settings_of_the_study(corpus: Path
     assert "without" not in found["gold"]
 
 
-@pytest.mark.parametrize(("profile", "expected"), [("zero2", "multi_gpu"), ("zero2_cpu", "multi_cpu")])
-def test_a_study_trained_with_deepspeed_is_translated_without_it(
-    corpus: Path, tmp_path: Path, profile: str, expected: str
+@pytest.mark.parametrize("last", [0, 1])
+def test_of_equal_settings_the_predictions_that_were_made_last_are_scored(
+    corpus: Path, tmp_path: Path, last: int
 ) -> None:
-    overrides = [f"data.root={corpus}", f'launch.profile="{profile}"']
-    more = _generate_overrides(overrides)
-    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=overrides, generate_overrides=more))
+    """Those of weights that were trained anew are in a second folder."""
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=[f"data.root={corpus}"]))
     (run,) = study.runs
-    assert study.train_command(run).count(f'launch.profile="{profile}"') == 1
+    (run.folder / "step-000002").mkdir(parents=True)
+    (run.folder / "step-000002" / CONFIG).write_text("{}")
+    write_link(run.folder / "best", "step-000002")
+    decoding = {**run.recipe.to_dict()["generate"], "context_source": "none"}
+    for key in ("split", "context_from", "batch_size", "max_tokens_per_batch"):
+        del decoding[key]
+    folders = [run.folder / "predictions" / f"step-000002.test.none{suffix}" for suffix in ("", ".2")]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / PREDICTIONS_FILE).touch()
+        write_json(folder / META_FILE, {"decoding": decoding, "window": 0, "prelude": 0})
+        os.utime(folder / META_FILE, (100 + (number == last), 100 + (number == last)))
+    assert _find_predictions(run, study.config) == {"none": str(folders[last] / PREDICTIONS_FILE)}
+
+
+def test_variants_of_a_recipe_are_recipes_of_a_study(signllava: Command, corpus: Path, tmp_path: Path) -> None:
+    """A finetune recipe starts from the pretrain run with the same variants; the preset is that of the scores."""
+    kinds = [f"{recipe}{variant}" for recipe in RECIPES for variant in ("", "+no-context")]
+    options = ["--out", tmp_path / "study", "--set", f"data.root={corpus}"]
+    plan = signllava("study", *kinds, *options, "--preset", "phoenix14t", "--plan")
+    assert plan.code == 0, plan.err
+    assert "4 runs: 0 trained, 0 translated" in plan.out
+    study = Study(StudyConfig(kinds, tmp_path, preset="phoenix14t", overrides=[f"data.root={corpus}"]))
+    parents = {run.name: run.parent and run.parent.name for run in study.runs}
+    assert parents == {
+        NAMES[0]: None,
+        f"{NAMES[0]}+no-context": None,
+        NAMES[1]: NAMES[0],
+        f"{NAMES[1]}+no-context": f"{NAMES[0]}+no-context",
+    }
+    assert study.eval_command()[-8:-6] == ["--preset", "phoenix14t"]
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.drill
+def test_a_study_of_variants_ends_in_one_table(
+    signllava: Command, commands_in_process: list[list[str]], options: list[str], tmp_path: Path
+) -> None:
+    options = [word for word in options if word not in RECIPES]
+    kinds = [f"{recipe}{variant}" for recipe in RECIPES for variant in ("", "+no-context")]
+    ended = signllava("study", *kinds, *options, "--context-sources", "none,gold", "--preset", "phoenix14t")
+    assert ended.code == 0, ended.err
+    assert len(commands_in_process) == 9
+    scores = json.loads((tmp_path / "study" / "scores.json").read_text())
+    names = {result["name"] for result in scores["results"]}
+    assert {f"{NAMES[1]}+no-context none", f"{NAMES[0]} gold", f"{NAMES[1]} gold"} <= names
+    assert all("tok:none" in str(result["signatures"]) for result in scores["results"])
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("zero2", "multi_gpu"), ("zero2_cpu", "multi_cpu")])
+@pytest.mark.parametrize("is_in_recipe", [True, False])
+def test_a_study_trained_with_deepspeed_is_translated_without_it(
+    corpus: Path, tmp_path: Path, profile: str, expected: str, is_in_recipe: bool
+) -> None:
+    """The checkpoint that `generate` reads has the profile of the training, from wherever that came."""
+    recipe, overrides = "toy/tiny_pretrain", [f"data.root={corpus}"]
+    if is_in_recipe:
+        recipe = str(tmp_path / "mine.yaml")
+        Path(recipe).write_text(read_recipe("toy/tiny_pretrain", [f"launch.profile={profile}"]).to_yaml())
+    else:
+        overrides.append(f'launch.profile="{profile}"')
+    study = Study(StudyConfig([recipe], tmp_path, overrides=overrides))
+    (run,) = study.runs
+    assert run.recipe.launch.profile == profile
+    assert f"launch.profile={expected}" not in study.train_command(run)
     assert study.generate_command(run)[-1] == f"launch.profile={expected}"
-    assert _generate_overrides(['launch.profile="multi_gpu"']) == _generate_overrides([]) == []
+
+
+@pytest.mark.parametrize("profile", ["multi_gpu", "null"])
+def test_other_profiles_are_those_of_the_translation_too(corpus: Path, tmp_path: Path, profile: str) -> None:
+    overrides = [f"data.root={corpus}", f"launch.profile={profile}"]
+    study = Study(StudyConfig(["toy/tiny_pretrain"], tmp_path, overrides=overrides))
+    (run,) = study.runs
+    assert study.generate_command(run)[-1] == f"launch.profile={profile}"
+
+
+def test_a_study_with_other_decoding_settings_keeps_its_old_predictions(
+    signllava: Command, commands_in_process: list[list[str]], options: list[str], tmp_path: Path
+) -> None:
+    """It is translated again, into a folder beside the old one, and the table is of the new predictions."""
+    options = [*options, "--context-sources", "none"]
+    options.remove(RECIPES[1])
+    assert signllava("study", *options).code == 0
+    commands_in_process.clear()
+    ended = signllava("study", *options, "--set", "generate.max_new_tokens=4")
+    assert ended.code == 0, ended.err
+    assert [words[0] for words in commands_in_process] == ["generate", "eval"]
+    folders = sorted((tmp_path / "study" / NAMES[0] / "seed-0" / "predictions").iterdir())
+    assert [folder.name.rpartition(".")[2] for folder in folders] == ["none", "2"]
+    (result,) = json.loads((tmp_path / "study" / "scores.json").read_text())["results"]
+    assert Path(result["file"]).parent == folders[1]
+
+
+def test_several_lines_of_an_error_stay_lines(
+    signllava: Command, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: list[str]) -> None:
+        raise UserError("finetune recipe has 2 errors:", "  llm.bits: wrong", "  llm.dtype: wrong")
+
+    monkeypatch.setattr("signllava_cli.study.run_signllava", fail)
+    ended = signllava("study", *options)
+    assert ended.code == 2
+    assert "\\n" not in ended.out + ended.err
+    lines = [line.strip() for line in ended.out.splitlines()]
+    assert "warning: tiny_pretrain, seed 0: finetune recipe has 2 errors:" in lines
+    assert "llm.bits: wrong" in lines

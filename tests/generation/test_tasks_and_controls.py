@@ -135,6 +135,8 @@ def test_jobs_of_an_array_share_the_work_and_the_last_joins_the_parts(
         assert ended.code == 0, ended.err
     single, many = (read_predictions(tmp_path / name / "predictions.jsonl") for name in ("single", "many"))
     assert without_scores(many) == without_scores(single)
+    ended = signllava(*options, "--out", tmp_path / "many", "--keep-others", "--overwrite")
+    assert (ended.code, "pass one of them" in ended.err) == (2, True)
     ended = signllava(*options, "--out", tmp_path / "many", "--shard", "1/3", "--overwrite")
     assert ended.code == 2
     for shard in ("0/3", "4/3", "x"):
