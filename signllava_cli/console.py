@@ -60,6 +60,17 @@ def error(message: str, *details: str) -> None:
     stderr_console.print("\n".join(lines), style="bold red", markup=False)
 
 
+@contextlib.contextmanager
+def without_messages(is_quiet: bool = True) -> Iterator[None]:
+    """Print only errors in the block if `is_quiet`; what stands on stdout is then, for instance, one JSON object."""
+    was_quiet = stdout_console.quiet
+    stdout_console.quiet = was_quiet or is_quiet
+    try:
+        yield
+    finally:
+        stdout_console.quiet = was_quiet
+
+
 def _printable(text: str) -> str:
     """`text` with unprintable characters escaped and secrets redacted."""
     return redact(escape_unprintable(text))

@@ -1,19 +1,28 @@
-"""`signllava checkpoint`: inspect, convert, merge and push checkpoints."""
+"""`signllava checkpoint`: inspect, convert, merge, push and pull checkpoints."""
 
 import json
 import re
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signllava_cli.cli.options import CheckpointArgument, SetOption
+from signllava_cli.cli.options import (
+    CheckpointArgument,
+    JsonOption,
+    PrivateOption,
+    QuietOption,
+    RepoArgument,
+    RevisionOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from signllava_cli.model.inspection import Inspection
 
-app = typer.Typer(help="Inspect, convert, merge and push checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="Inspect, convert, merge, push and pull checkpoints.", no_args_is_help=True)
 
 
 class Dtype(StrEnum):
@@ -179,8 +188,8 @@ def merge(
 @app.command()
 def push(
     checkpoint: CheckpointArgument,
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    repo_id: RepoArgument,
+    private: PrivateOption = False,
     llm: Annotated[
         str | None, typer.Option(metavar="HUB_ID", help="Hub id of the LLM, written in place of a local path.")
     ] = None,
@@ -191,3 +200,27 @@ def push(
     from signllava_cli.model.checkpoint import find_checkpoint
 
     info(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")
+
+
+@app.command()
+def pull(
+    repo_id: RepoArgument,
+    out: Annotated[Path, typer.Option(help="The folder of the checkpoint.")],
+    revision: RevisionOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of another checkpoint in the folder.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Download a checkpoint from the Hugging Face hub, and check it. After a kill, run it again to continue."""
+    from signllava_cli.api.hub import pull_checkpoint
+    from signllava_cli.cli.pulled_files import print_pulled_files
+    from signllava_cli.console import info, without_messages
+
+    with without_messages(as_json or quiet):
+        pulled = pull_checkpoint(repo_id, out, revision, overwrite)
+        print_pulled_files(pulled)
+        info(f"checkpoint in {out}; `signllava checkpoint inspect {out}` prints its contents")
+    if as_json:
+        typer.echo(json.dumps(asdict(pulled), indent=2, ensure_ascii=False))

@@ -1,14 +1,14 @@
 """The options `--estimate`, `--gpu` and `--json`, and how an estimate is printed."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from signllava_cli.cli.prompts import load_prompts
+from signllava_cli.console import without_messages
 from signllava_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None, a
     from signllava_cli.training.training_estimate import estimate_training
 
     read_llm_config(recipe.llm)  # refuses an LLM that is missing before a warning about its tokenizer
-    with _only_json(as_json):
+    with without_messages(as_json):
         estimate = estimate_training(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:
         typer.echo(json.dumps(asdict(estimate), indent=2))
@@ -88,25 +88,12 @@ def print_decoding_estimate(recipe: "Recipe", gpu: str | None, as_json: bool) ->
     from signllava_cli.model.llm import read_llm_config
 
     read_llm_config(recipe.llm)
-    with _only_json(as_json):
+    with without_messages(as_json):
         estimate = estimate_decoding(recipe, chosen, load_prompts(recipe, CONSEQUENCE))
     if as_json:
         typer.echo(json.dumps(asdict(estimate), indent=2))
         return
     _print_decoding(recipe, estimate)
-
-
-@contextlib.contextmanager
-def _only_json(is_quiet: bool) -> Iterator[None]:
-    """Without messages on stdout, which would stand before the JSON object."""
-    from signllava_cli.console import stdout_console
-
-    was_quiet = stdout_console.quiet
-    stdout_console.quiet = was_quiet or is_quiet
-    try:
-        yield
-    finally:
-        stdout_console.quiet = was_quiet
 
 
 def _print_training(recipe: "Recipe", estimate: "TrainingEstimate") -> None:

@@ -35,3 +35,10 @@ DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The datas
 SplitsOption = Annotated[
     list[str] | None, typer.Option("--split", help="A split. Repeatable. Default: all splits of the dataset.")
 ]
+RepoArgument = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hugging Face hub.")]
+RevisionOption = Annotated[
+    str | None, typer.Option(help="A branch, tag or commit of the repository. Default: `main`.", show_default=False)
+]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
