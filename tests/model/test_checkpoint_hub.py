@@ -42,7 +42,9 @@ def test_a_checkpoint_comes_back_with_equal_bytes(hub: Hub, signllava: Command, 
     pull = signllava("checkpoint", "pull", REPO, "--out", tmp_path / "out")
     assert pull.code == 0, pull.err
     assert contents(tmp_path / "out") == {name: stored[name] for name in stored if name != ".gitattributes"}
-    inspected = json.loads(signllava("checkpoint", "inspect", tmp_path / "out", "--json").out)
+    ended = signllava("checkpoint", "inspect", tmp_path / "out", "--json")
+    assert ended.code == 0, ended.err
+    inspected = json.loads(ended.out)
     assert inspected["config"]["llm"]["path"] == "lab/llm"
 
 
