@@ -71,7 +71,8 @@ class Hub:
 
     `served`: path -> bytes that a download gets instead. `failures`: (part of "METHOD path", status), each for all
     such requests. `received`, `sent`: bytes of large files in each direction. `requests`: "METHOD path" of all.
-    `part_size`: larger files are uploaded in parts. `storage_tokens`: Authorization headers that reached the storage.
+    `part_size`: larger files are uploaded in parts. `ignored`: paths that a .gitignore of the repository excludes.
+    `before_commit`: is called before a commit is made. `storage_tokens`: the tokens that reached the storage.
     """
 
     url: str = ""
@@ -85,6 +86,8 @@ class Hub:
     sent: int = 0
     requests: list[str] = field(default_factory=list)
     part_size: int = 10**9
+    ignored: set[str] = field(default_factory=set)
+    before_commit: Callable[[], object] = lambda: None
     storage_tokens: list[str] = field(default_factory=list)
 
     def put(self, name: str, files: dict[str, bytes]) -> Repository:
@@ -209,7 +212,8 @@ class Handler(BaseHTTPRequestHandler):
             blob = repository.commits[commit].get(file["path"])
             oid = blob and (blob.sha256 if blob.is_large else blob.oid)
             mode = "lfs" if is_large else "regular"
-            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            is_ignored = file["path"] in self.hub.ignored
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": is_ignored, "oid": oid})
         return 200, {"files": files}, {}
 
     def batch(self, match: re.Match[str]) -> Answer:
@@ -257,6 +261,7 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {}, {}
 
     def add_commit(self, match: re.Match[str]) -> Answer:
+        self.hub.before_commit()
         repository, commit = self.commit_of(match, "write")
         files = dict(repository.commits[commit])
         for line in map(json.loads, self.body.splitlines()):
@@ -313,6 +318,8 @@ class Handler(BaseHTTPRequestHandler):
         return 302, b"", {**headers, "Location": f"{self.hub.storage_url}/{match['path']}?oid={blob.sha256}"}
 
     def large_file(self, match: re.Match[str]) -> Answer:
+        if "oid" not in self.query:
+            raise Refused(404, message="no such route")
         self.note_token()
         content = self.hub.served.get(match["path"], self.hub.large_files[self.query["oid"][0]])
         headers, status = {"Accept-Ranges": "bytes", "ETag": '"of-the-storage"'}, 200

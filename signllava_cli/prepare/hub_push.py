@@ -232,6 +232,6 @@ def _verify(after: HubSnapshot, contents: Mapping[str, Path | bytes], checksums:
     if wrong:
         count = format_count(len(wrong), "file is", "files are")
         raise UserError(
-            f"{after.repo_id}: {count} missing on the hub or differ there ({summarize_names(wrong)}); do not change "
+            f"{after.repo_id}: {count} missing or different on the hub ({summarize_names(wrong)}); do not change "
             "the folder during the upload, remove .gitignore from the repository, and run the command again."
         )

@@ -366,6 +366,32 @@ def test_a_public_repository_is_not_taken_for_a_private_one(pushed: Path, signll
     assert "exists already and is public" in error_line(refused)
 
 
+@pytest.mark.drill
+def test_an_upload_that_another_one_preceded_is_refused_and_can_be_repeated(
+    data: Path, hub: Hub, signllava: Command
+) -> None:
+    """Else SHA256SUMS would be that of one upload, without the files of the other."""
+
+    def add_another() -> None:
+        repository = hub.repositories[NAME]
+        repository.commit({**repository.commits[repository.branches["main"]]})
+        hub.before_commit = lambda: None
+
+    hub.before_commit = add_another
+    push = ("prepare", "push", data, REPO, *LICENSE)
+    assert "another upload changed the repository at the same time" in error_line(signllava(*push))
+    assert "SHA256SUMS" not in hub.repositories[NAME].files
+    assert signllava(*push).code == 0
+    assert "SHA256SUMS" in hub.repositories[NAME].files
+
+
+@pytest.mark.drill
+def test_a_file_that_the_hub_did_not_take_is_named(data: Path, hub: Hub, signllava: Command) -> None:
+    hub.ignored.add("mae/mae.dev.1.h5")
+    refused = signllava("prepare", "push", data, REPO, *LICENSE)
+    assert "1 file is missing or different on the hub (mae/mae.dev.1.h5)" in error_line(refused)
+
+
 ERRORS = [
     (("GET /api/datasets", 500), "the hub answered 500"),
     (("GET /api/datasets", 401), "token"),
