@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self, request: str) -> Answer:
         for part, status in self.hub.failures:
             if part in request:
-                raise Refused(status, message="Internal Error - we are working on it")
+                raise Refused(status, message=f"Internal Error for {self.headers.get('Authorization')}")
         for pattern, route in ROUTES:
             if match := re.fullmatch(pattern, request):
                 return route(self, match)

@@ -13,9 +13,11 @@ from conftest import Ended, interrupted, subprocess_command
 from hub_stand_in import TOKEN, Hub
 from huggingface_hub import constants
 
+from signllava_cli.errors import UserError
 from signllava_cli.files import sha256_file
 from signllava_cli.prepare.dataset_folder import list_streams
 from signllava_cli.prepare.hub_layout import DatasetPath
+from signllava_cli.prepare.hub_pull import pull_dataset
 from signllava_cli.prepare.indexing import open_index
 
 pytest_plugins = ["hub_stand_in"]
@@ -411,6 +413,15 @@ def test_an_error_of_the_hub_is_one_line(
     line = error_line(signllava("prepare", *command))
     assert line.startswith(f"error: {REPO} was not ")
     assert reason in line
+
+
+@pytest.mark.reliability("Security", "secrets are in no log, checkpoint, model card or report")
+def test_the_token_is_in_no_error_of_the_python_api(hub: Hub, tmp_path: Path) -> None:
+    """Even if the hub repeats it."""
+    hub.failures.append(("GET /api/datasets", 500))
+    with pytest.raises(UserError, match=r"the hub answered 500 \(Internal Error for Bearer \*\*\*\)") as raised:
+        pull_dataset(REPO, tmp_path)
+    assert TOKEN not in str(raised.value)
 
 
 def test_an_unknown_repository_or_a_wrong_token_is_one_line(
