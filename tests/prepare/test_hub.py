@@ -2,8 +2,10 @@
 
 import copy
 import json
+import logging
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -413,6 +415,31 @@ def test_an_error_of_the_hub_is_one_line(
     line = error_line(signllava("prepare", *command))
     assert line.startswith(f"error: {REPO} was not ")
     assert reason in line
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [("/resolve/", 503), pytest.param(("POST /api/datasets/lab/toy/preupload", 500), marks=pytest.mark.drill)],
+)
+def test_requests_that_are_repeated_print_nothing(
+    pushed: Path,
+    hub: Hub,
+    signllava: Command,
+    tmp_path: Path,
+    failure: tuple[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    messages: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.StreamHandler, "emit", lambda _, record: messages.append(record))
+    hub.failures.append(failure)
+    command: tuple[object, ...] = ("pull", REPO, "--out", tmp_path / "out")
+    if "preupload" in failure[0]:
+        (pushed / "annotation.dev.json").write_text((pushed / "annotation.dev.json").read_text() + " ")
+        command = ("push", pushed, REPO, *LICENSE)
+    assert f"the hub answered {failure[1]}" in error_line(signllava("prepare", *command))
+    assert sum(failure[0] in request for request in hub.requests) > 2
+    assert messages == []
 
 
 @pytest.mark.reliability("Security", "secrets are in no log, checkpoint, model card or report")
