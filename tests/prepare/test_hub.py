@@ -26,7 +26,7 @@ pytest_plugins = ["hub_stand_in"]
 Command = Callable[..., Ended]
 REPO, NAME = "lab/toy", "datasets/lab/toy"
 LICENSE = ("--license", "cc-by-4.0")
-SAFE_NAMES = pytest.mark.reliability("Security", "names in a repository of the hub never lead out of the folder")
+SAFE_NAMES = pytest.mark.reliability("Security", "names and links in data never lead out of their folder")
 INTACT = pytest.mark.reliability("Faults", "a download that is not intact is refused by name, and not stored")
 RESUMES = pytest.mark.reliability("Faults", "a killed upload or download continues with the files that are missing")
 
