@@ -193,13 +193,19 @@ def push(
     llm: Annotated[
         str | None, typer.Option(metavar="HUB_ID", help="Hub id of the LLM, written in place of a local path.")
     ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Upload weights, config, recipe and a model card to the Hugging Face hub, but neither the LLM nor the data."""
     from signllava_cli.api.hub import push_checkpoint
-    from signllava_cli.console import info
+    from signllava_cli.console import info, without_messages
     from signllava_cli.model.checkpoint import find_checkpoint
 
-    info(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")
+    with without_messages(as_json or quiet):
+        url = push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)
+        info(f"uploaded to {url}")
+    if as_json:
+        typer.echo(json.dumps({"repo_id": repo_id, "url": url}, indent=2))
 
 
 @app.command()

@@ -35,8 +35,9 @@ def error_line(ended: Ended) -> str:
 
 @pytest.mark.drill
 def test_a_checkpoint_comes_back_with_equal_bytes(hub: Hub, signllava: Command, run: Path, tmp_path: Path) -> None:
-    push = signllava("checkpoint", "push", run, REPO, "--llm", "lab/llm", "--private")
+    push = signllava("checkpoint", "push", run, REPO, "--llm", "lab/llm", "--private", "--json")
     assert push.code == 0, push.err
+    assert json.loads(push.out) == {"repo_id": REPO, "url": f"{hub.url}/{REPO}"}
     assert hub.repositories[NAME].private
     stored = hub.repositories[NAME].files
     pull = signllava("checkpoint", "pull", REPO, "--out", tmp_path / "out")
