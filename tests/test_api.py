@@ -1,15 +1,11 @@
 """The Python API gives the results of the command line, and rejects invalid input."""
 
-import base64
 import doctest
-import hashlib
-import json
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ended, MadeOnce, open_recipe_split
+from hub_stand_in import Hub
 
 from signllava_cli import SignLlava
 from signllava_cli.api.inputs import InvalidInput
@@ -27,7 +24,9 @@ from signllava_cli.generation.predictions_folder import read_predictions
 from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 from signllava_cli.recipe import read_recipe
 
+pytest_plugins = ["hub_stand_in"]
 Command = Callable[..., Ended]
+FRAMES = np.ones((20, 64))
 SETTINGS: dict[str, Any] = {"num_beams": 2, "max_new_tokens": 8}
 
 
@@ -213,73 +212,9 @@ def test_saving_overwrites_only_a_saved_model(model: SignLlava, run: Path, tmp_p
     assert (step / "progress.json").is_file()
 
 
-class Hub(BaseHTTPRequestHandler):
-    """A local hub: stores the files of a push and serves them to a download."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer: dict[str, Any] = {"url": f"http://{self.headers['Host']}/lab/signs"}
-        if "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            answer = {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
-        if "/commit/" in self.path:
-            values = [line["value"] for line in map(json.loads, body.splitlines()) if line["key"] == "file"]
-            self.stored.update({value["path"]: base64.b64decode(value["content"]) for value in values})
-            answer |= {"commitUrl": f"{answer['url']}/commit/{'0' * 40}", "commitOid": "0" * 40, "success": True}
-        self._answer(json.dumps(answer).encode())
-
-    def do_GET(self) -> None:
-        if "/resolve/" in self.path:
-            return self._answer(self.stored[self.path.partition("/" + "0" * 40 + "/")[2]])
-        files = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in self.stored.items()]
-        info = {"id": "lab/signs", "sha": "0" * 40, "siblings": []}
-        self._answer(json.dumps(files if "/tree/" in self.path else info).encode())
-
-    do_HEAD = do_GET
-
-    @property
-    def stored(self) -> dict[str, bytes]:
-        return self.server.stored  # type: ignore[attr-defined]
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-    def _answer(self, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-@pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.stored = {}  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-
-
-PUSH_AND_DOWNLOAD = """
-import sys
-from signllava_cli.__main__ import run
-try:
-    run()
-except SystemExit as ended:
-    assert not ended.code
-import numpy
-from signllava_cli import SignLlava
-model = SignLlava.from_pretrained("lab/signs", llm=sys.argv[-1], num_beams=2, max_new_tokens=8)
-print("translation:", model.translate({"mae": numpy.ones((20, 64))}).text)
-"""
-
-
 @pytest.mark.drill
 def test_a_pushed_model_can_be_downloaded_and_its_card_lists_the_scores_of_its_translations(
-    hub: ThreadingHTTPServer, signllava: Command, run: Path, model: SignLlava, tiny_llm: Path, tmp_path: Path
+    hub: Hub, signllava: Command, run: Path, model: SignLlava, tiny_llm: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "signs", symlinks=True)
     options = ["--split", "dev", "--beams", 1, "--max-new-tokens", 4, "--context-source", "none"]
@@ -289,20 +224,11 @@ def test_a_pushed_model_can_be_downloaded_and_its_card_lists_the_scores_of_its_t
     )  # a control, so not a score of the model
     for folder in (copy / "predictions").iterdir():
         assert signllava("eval", folder).code == 0
-    environment = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0"}
-    push_words = ["checkpoint", "push", str(copy), "lab/signs", "--llm", str(tiny_llm)]
-    ended = subprocess.run(
-        [sys.executable, "-c", PUSH_AND_DOWNLOAD, *push_words],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"translation: {model.translate({'mae': np.ones((20, 64))}).text}\n" in ended.stdout
-    stored: dict[str, bytes] = hub.stored  # type: ignore[attr-defined]
-    assert stored.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors"}
+    assert signllava("checkpoint", "push", copy, "lab/signs", "--llm", tiny_llm).code == 0
+    downloaded = SignLlava.from_pretrained("lab/signs", llm=str(tiny_llm), **SETTINGS)
+    assert downloaded.translate({"mae": FRAMES}).text == model.translate({"mae": FRAMES}).text
+    stored = hub.repositories["models/lab/signs"].files
+    assert stored.keys() == {"README.md", "config.json", "recipe.yaml", "projector.safetensors", ".gitattributes"}
     assert not [name for name, content in stored.items() if str(tmp_path).encode() in content]
     card = stored["README.md"].decode()
     assert 'from_pretrained("lab/signs"' in card

@@ -21,9 +21,10 @@ Two options belong to every command, and are not repeated below. `--quiet`, `-q`
 errors: neither progress nor what was done. `--json` prints results as JSON on stdout, and each message as a line of
 JSON on stderr: an object with `type` (`info`, `warning`, `error`, `progress`) and `message`.
 
-With `--json` the stdout of `env`, `eval`, `checkpoint inspect`, `prepare describe`, `prepare index`, `recipes list`,
-`recipes show`, `recipes schema` and of any command with `--estimate` is one JSON document. Other commands print each
-result in one line: `{"type": "table", "title": ..., "rows": [...]}` or `{"type": "line", "text": ...}`.
+With `--json` the stdout of `env`, `eval`, `checkpoint inspect`, `push` and `pull`, `prepare describe`, `index`,
+`push` and `pull`, `recipes list`, `show` and `schema`, and of any command with `--estimate` is one JSON document.
+Other commands print each result in one line, as an object with `type`: `table` (`title`, `rows`) or `line`
+(`text`).
 """
 FOOTER = """
 ## Exit codes

@@ -1,11 +1,10 @@
 """Checkpoints saved for others: in a folder, or in a repository of the Hugging Face hub."""
 
-import contextlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -13,15 +12,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from signllava_cli.api.model_card import HUB_ID, model_card
-from signllava_cli.errors import UserError, first_line
+from signllava_cli.errors import UserError
 from signllava_cli.files import atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
+from signllava_cli.model.hub_repository import STAGING, create_repository, download_files, hub_errors, read_snapshot
 from signllava_cli.model.llm import read_tensors
 from signllava_cli.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from signllava_cli.recipe import Recipe, read_recipe
 
 CARD = "README.md"
 SAVED_FILES = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
+ADAPTER_FILES = (f"{ADAPTER}/{ADAPTER_WEIGHTS}", f"{ADAPTER}/{ADAPTER_CONFIG}")
+# The config is the last file of a download, because a folder that has it is a checkpoint.
+PULLED_FILES = (PROJECTOR, *ADAPTER_FILES, RECIPE, CARD, CONFIG)
+MODEL = "model"  # the type of the repository
+GIT_ATTRIBUTES = ".gitattributes"  # which the hub writes
 STREAM_PATH_KEYS = ("folder", "metadata", "shards")
 
 
@@ -33,14 +38,10 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
     """
     if Path(name).expanduser().exists() or not re.fullmatch(HUB_ID, str(name)):
         return find_checkpoint(name)
-    try:
+    with hub_errors(f"{name} is not a local folder, and cannot be downloaded from the hub"):
         folder = snapshot_download(
             str(name), revision=revision, allow_patterns=[PROJECTOR, CONFIG, RECIPE, f"{ADAPTER}/*"]
         )
-    except Exception as error:  # of the hub, or of the HTTP library that it uses
-        raise UserError(
-            f"{name} is not a local folder, and cannot be downloaded from the hub: {first_line(error)}"
-        ) from None
     return find_checkpoint(folder)
 
 
@@ -78,15 +79,59 @@ def push_checkpoint(checkpoint: Path, repo_id: str, private: bool, llm: str | No
         UserError: the name is not valid, or the hub refuses or cannot be reached.
     """
     api = HfApi(token=token)
-    with _as_user_error(repo_id):
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
+    url = create_repository(api, repo_id, MODEL, private)
     with tempfile.TemporaryDirectory() as temporary:
         saved = save_checkpoint(checkpoint, Path(temporary) / "saved", llm, url.repo_id)
-        with _as_user_error(repo_id):
+        with hub_errors(f"{repo_id} was not uploaded"):
             api.upload_folder(
                 repo_id=url.repo_id, folder_path=saved, commit_message=f"Add {checkpoint.resolve().name}"
             )
     return str(url)
+
+
+@dataclass(frozen=True)
+class PulledCheckpoint:
+    """`downloaded`, `present`: paths of the files. `not_downloaded`: other files of the repository."""
+
+    folder: str
+    commit: str
+    license: str | None
+    downloaded: list[str]
+    num_bytes: int
+    present: list[str]
+    not_downloaded: list[str]
+
+
+def pull_checkpoint(
+    repo_id: str, folder: Path, revision: str | None = None, overwrite: bool = False, token: str | None = None
+) -> PulledCheckpoint:
+    """Download the checkpoint in `repo_id` into `folder`; an interrupted download continues.
+
+    Args:
+        overwrite: replace files of another checkpoint.
+
+    Raises:
+        UserError: the repository has no checkpoint, `folder` holds other files, or the hub cannot be reached.
+    """
+    if folder.exists() and not {file.name for file in folder.iterdir()} <= SAVED_FILES | {STAGING}:
+        raise UserError(f"{folder} holds other files than those of a saved model; choose another folder.")
+    api = HfApi(token=token)
+    snapshot = read_snapshot(api, repo_id, MODEL, revision, f"{repo_id} was not downloaded")
+    if missing := [name for name in (PROJECTOR, RECIPE, CONFIG) if name not in snapshot.files]:
+        raise UserError(f"{repo_id} has no {missing[0]}, so it is not a checkpoint of signllava; name another one.")
+    paths = [path for path in PULLED_FILES if path in snapshot.files]
+    download = download_files(api, snapshot, paths, folder, overwrite, checksums={})
+    find_checkpoint(folder)
+    others = sorted(path for path in snapshot.files if path not in (*paths, GIT_ATTRIBUTES))
+    return PulledCheckpoint(
+        str(folder),
+        snapshot.commit,
+        snapshot.license,
+        download.downloaded,
+        download.num_bytes,
+        download.present,
+        others,
+    )
 
 
 def _copy_adapter(source: Path, target: Path, llm: str) -> None:
@@ -122,11 +167,3 @@ def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
         **({} if llm is None else {"llm.path": llm}),
     }
     return read_recipe(checkpoint / RECIPE, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
-
-
-@contextlib.contextmanager
-def _as_user_error(repo_id: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # of the hub, or of the HTTP library that it uses
-        raise UserError(f"{repo_id} was not uploaded: {first_line(error)}") from None

@@ -1,6 +1,7 @@
-"""`signllava checkpoint`: inspect, convert, merge and push checkpoints."""
+"""`signllava checkpoint`: inspect, convert, merge, push and pull checkpoints."""
 
 import re
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signllava_cli.cli.completion import complete_recipe
-from signllava_cli.cli.options import CheckpointArgument, SetOption
+from signllava_cli.cli.options import CheckpointArgument, PrivateOption, RepoArgument, RevisionOption, SetOption
 from signllava_cli.cli.output_options import CommandGroup
 
 if TYPE_CHECKING:
     from signllava_cli.model.inspection import Inspection
 
-app = CommandGroup(help="Inspect, convert, merge and push checkpoints.", no_args_is_help=True)
+app = CommandGroup(help="Inspect, convert, merge, push and pull checkpoints.", no_args_is_help=True)
 
 
 class Dtype(StrEnum):
@@ -185,15 +186,39 @@ def merge(
 @app.command()
 def push(
     checkpoint: CheckpointArgument,
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    repo_id: RepoArgument,
+    private: PrivateOption = False,
     llm: Annotated[
         str | None, typer.Option(metavar="HUB_ID", help="Hub id of the LLM, written in place of a local path.")
     ] = None,
 ) -> None:
     """Upload weights, config, recipe and a model card to the Hugging Face hub, but neither the LLM nor the data."""
     from signllava_cli.api.hub import push_checkpoint
-    from signllava_cli.console import info
+    from signllava_cli.console import info, is_json, print_document
     from signllava_cli.model.checkpoint import find_checkpoint
 
-    info(f"uploaded to {push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)}")
+    url = push_checkpoint(find_checkpoint(checkpoint), repo_id, private, llm, token=None)
+    info(f"uploaded to {url}")
+    if is_json():
+        print_document({"repo_id": repo_id, "url": url})
+
+
+@app.command()
+def pull(
+    repo_id: RepoArgument,
+    out: Annotated[Path, typer.Option(help="The folder of the checkpoint.")],
+    revision: RevisionOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of another checkpoint in the folder.")
+    ] = False,
+) -> None:
+    """Download a checkpoint from the Hugging Face hub, and check it. After a kill, run it again to continue."""
+    from signllava_cli.api.hub import pull_checkpoint
+    from signllava_cli.cli.pulled_files import print_pulled_files
+    from signllava_cli.console import info, is_json, print_document
+
+    pulled = pull_checkpoint(repo_id, out, revision, overwrite)
+    print_pulled_files(pulled)
+    info(f"checkpoint in {out}; `signllava checkpoint inspect {out}` prints its contents")
+    if is_json():
+        print_document(asdict(pulled))

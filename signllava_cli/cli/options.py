@@ -46,3 +46,8 @@ DatasetArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The datas
 SplitsOption = Annotated[
     list[str] | None, typer.Option("--split", help="A split. Repeatable. Default: all splits of the dataset.")
 ]
+RepoArgument = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hugging Face hub.")]
+RevisionOption = Annotated[
+    str | None, typer.Option(help="A branch, tag or commit of the repository. Default: `main`.", show_default=False)
+]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]

@@ -13,7 +13,7 @@ from signllava_cli.errors import UserError
 PAUSE = 1.0  # seconds before the second attempt
 # Class names, because the classes of httpx or httpx2 are raised, depending on the version of huggingface_hub. A read
 # timeout is not included: the hub was reached, and is slow.
-_CONNECTION_ERRORS = {"ConnectError", "ConnectTimeout", "ProxyError"}
+CONNECTION_ERRORS = {"ConnectError", "ConnectTimeout", "ProxyError"}
 
 
 @contextlib.contextmanager
@@ -55,5 +55,5 @@ def _connection_error() -> tuple[str, str] | None:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         kind = type(error).__name__
-        return (kind, str(error) or kind) if kind in _CONNECTION_ERRORS else None
+        return (kind, str(error) or kind) if kind in CONNECTION_ERRORS else None
     return None

@@ -59,8 +59,9 @@ class StoredFile:
 class Inspection:
     """Everything about a checkpoint except the values of its tensors.
 
-    `links`: the links of its run folder that point to it (`best`, `last`). `scores`: its dev scores in the run's
-    metrics.jsonl. `weights`: the hash of the trained weights. `resume`: None if there is no such folder.
+    `progress`: empty for a saved model, which has no progress.json. `links`: the links of its run folder that point
+    to it (`best`, `last`). `scores`: its dev scores in the run's metrics.jsonl. `weights`: the hash of the trained
+    weights. `resume`: None if there is no such folder.
     """
 
     path: Path
@@ -91,7 +92,7 @@ def inspect(checkpoint: Path) -> Inspection:
         path=checkpoint,
         config=config,
         recipe=recipe,
-        progress=read_json(checkpoint / PROGRESS),
+        progress=read_json(checkpoint / PROGRESS) if (checkpoint / PROGRESS).exists() else {},
         links=tuple(name for name in ("best", "last") if _links_to(checkpoint.parent / name, checkpoint)),
         scores=_dev_scores(checkpoint.parent / METRICS, config.step),
         weights=weights_hash(checkpoint),

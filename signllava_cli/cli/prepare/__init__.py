@@ -8,6 +8,7 @@ from signllava_cli.cli.prepare.annotation_texts import keywords, paraphrases
 from signllava_cli.cli.prepare.check import check
 from signllava_cli.cli.prepare.describe import describe
 from signllava_cli.cli.prepare.extract import extract
+from signllava_cli.cli.prepare.hub import pull, push
 from signllava_cli.cli.prepare.index import index
 from signllava_cli.cli.prepare.llm import llm
 from signllava_cli.cli.prepare.packing import link, pack
@@ -25,6 +26,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Features": {"extract": extract, "pack": pack, "link": link, "index": index},
     "Before training": {"check": check, "describe": describe},
+    "On the Hugging Face hub": {"push": push, "pull": pull},
     "To try signllava": {"toy": toy, "llm": llm},
 }
 
