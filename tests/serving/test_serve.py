@@ -359,6 +359,8 @@ def test_the_frames_of_a_word_are_shown_in_chromium(address: str, split: Split) 
         page.mouse.move(0, 0)  # the chosen word stays
         expect(frames).to_contain_text(f"{word}: sign2vec frame")
         assert canvases.first.get_attribute("data-word") == word
+        if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
+            clip.screenshot(path=IMAGES / "serve-attention.png")
         canvases.nth(1).hover(position={"x": 5, "y": 5})  # the row of the first word
         expect(frames).to_contain_text(words.first.inner_text() + ": ")
         clip.locator(".numbers summary").click()
@@ -368,8 +370,6 @@ def test_the_frames_of_a_word_are_shown_in_chromium(address: str, split: Split) 
         assert sum(shares) == pytest.approx(100, abs=0.5)
         results = Axe().run(page)
         assert not results.violations_count, results.generate_report()
-        if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
-            clip.screenshot(path=IMAGES / "serve-attention.png")
         words.nth(1).focus()
         page.keyboard.press("Enter")
         expect(words.nth(1)).to_have_attribute("aria-pressed", "false")

@@ -67,13 +67,13 @@ function makeHeatMap(stream, words, show, choose) {
   const element = makeElement("section", "", { className: "heat" });
   const highest = Math.max(...stream.weights.flat(), 1e-9);
   const numFrames = stream.edges.at(-1);
-  const title = `${stream.name}, ${formatCount(numFrames, "frame")}; the strongest color is ${formatShare(highest)}`;
+  const title = `${stream.name}, ${formatCount(numFrames, "frame")}, at most ${formatShare(highest)}`;
   const names = makeElement("ul", "", { className: "row-names", ariaHidden: "true" }); // the buttons above have the words
   const rows = words.map((word) => makeElement("li", word, { title: word }));
   const canvas = makeElement("canvas", "", { role: "img" });
   canvas.ariaLabel = `Heat map of words and frames of ${stream.name}; the table of numbers has its strongest frames`;
   names.append(...rows);
-  element.append(makeElement("h3", title), names, canvas);
+  element.append(makeElement("h2", title), names, canvas);
   canvas.style.height = `${ROW_HEIGHT * words.length + 2}px`;
   const rowAt = (event) => Math.min(words.length - 1, Math.max(0, Math.floor(event.offsetY / ROW_HEIGHT)));
   canvas.addEventListener("pointermove", (event) => show(rowAt(event)));
@@ -95,13 +95,13 @@ function makeHeatMap(stream, words, show, choose) {
     pen.fillStyle = pen.strokeStyle = getComputedStyle(canvas).color;
     pen.lineWidth = 1.5 * scale;
     stream.weights.forEach((weights, row) => {
-      const isFaint = word !== null && word !== row;
-      const limit = STRONG * Math.max(...weights);
+      const rowHighest = Math.max(...weights, 1e-9);
+      const strength = word === row ? 1 / rowHighest : (word === null ? 1 : 0.4) / highest; // a shown word has its own scale
       weights.forEach((weight, index) => {
         const [start, end] = [stream.edges[index] * width, stream.edges[index + 1] * width];
-        pen.globalAlpha = (isFaint ? 0.25 : 1) * weight / highest;
+        pen.globalAlpha = strength * weight;
         pen.fillRect(start, row * height, end - start, height);
-        if (word !== row || weight < limit) return;
+        if (word !== row || weight < STRONG * rowHighest) return;
         pen.globalAlpha = 1;
         pen.strokeRect(start + scale, row * height + scale, Math.max(1, end - start - 2 * scale), height - 2 * scale);
       });
@@ -145,7 +145,7 @@ function makeNumbers(words, streams, shares, line) {
     for (const share of Object.values(shares)) row.insertCell().textContent = formatShare(share[index]);
     row.insertCell().textContent = streams.map((stream) => strongestFrames(stream, index, line)).join("; ");
   });
-  table.prepend(makeElement("caption", "What the attention of each word is on, the mean over all layers and heads"));
+  table.prepend(makeElement("caption", "What each word's attention is on: the mean over all layers and heads"));
   const details = makeElement("details", "", { className: "numbers" });
   details.append(makeElement("summary", "numbers"), table);
   return details;
