@@ -77,7 +77,8 @@ def translate_dataset_clips(
                 return
             fill_line(line, translation)
             if line.text:
-                line.attention = recent.add(RecentClip(partial(split.read, clip), 0, translation, prelude))
+                read = partial(split.read, clip)
+                line.attention = recent.add(RecentClip(read, 0, translation.text, translation.context, prelude))
         else:
             line.error = f"no features in {split.missing_streams(clip.row)}"
         texts.append(line.text)

@@ -17,11 +17,15 @@ MAX_CLIPS = 2000
 
 @dataclass(frozen=True)
 class RecentClip:
-    """A translated clip. `read`: gives its features, which take `num_bytes` of memory."""
+    """A translated clip. `read`: gives its features, which take `num_bytes` of memory.
+
+    Not the `Translation`, which holds features too.
+    """
 
     read: Callable[[], Features]
     num_bytes: int
-    translation: Translation
+    text: str
+    context: tuple[str, ...]
     prelude: int
 
     def attention(self, model: SignLlava) -> AnswerAttention:
@@ -30,7 +34,7 @@ class RecentClip:
         Raises:
             UserError: the LLM does not let its attention be read, or the features cannot be read any more.
         """
-        return model.attention(self.read(), self.translation.text, self.translation.context, self.prelude)
+        return model.attention(self.read(), self.text, self.context, self.prelude)
 
 
 class RecentClips:
@@ -55,7 +59,7 @@ class RecentClips:
         """As `add`, for a clip whose features are kept in memory, as float16 like the model reads them."""
         kept = {name: np.asarray(frames).astype(np.float16) for name, frames in features.items()}
         num_bytes = sum(frames.nbytes for frames in kept.values())
-        return self.add(RecentClip(lambda: kept, num_bytes, translation, prelude))
+        return self.add(RecentClip(lambda: kept, num_bytes, translation.text, translation.context, prelude))
 
     def get(self, key: str) -> RecentClip | None:
         """The clip of `key`; None if there is none, or not any more."""

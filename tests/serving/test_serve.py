@@ -119,7 +119,7 @@ def test_the_oldest_clips_are_dropped_above_the_limits(run: Path, split: Split, 
     keys = [recent.add_features(clip, translation, 0) for _ in range(5)]
     assert [recent.get(key) is not None for key in keys] == [False, False, True, True, True]
     monkeypatch.setattr(recent_clips, "MAX_CLIPS", 2)
-    keys.append(recent.add(recent_clips.RecentClip(lambda: clip, 0, translation, 0)))
+    keys.append(recent.add(recent_clips.RecentClip(lambda: clip, 0, "It rains.", (), 0)))
     assert [recent.get(key) is not None for key in keys] == [False] * 4 + [True] * 2
     assert len(set(keys)) == 6
 
