@@ -106,6 +106,7 @@ def test_frames_are_those_of_the_clip(settings: list[str], lengths: dict[str, in
     builder = ExampleBuilder(prompts, recipe.streams, recipe.data.max_seq_len, 2, 0)
     numbers = {name: np.arange(length, dtype=np.float32)[:, None] for name, length in lengths.items()}
     checked = check_features(numbers, recipe.streams)
+    assert all(len(checked[name]) <= -(-lengths[name] // recipe.streams[name].stride) for name in lengths)
     example = builder.build("r/c", checked, translation_instruction(recipe.tasks), [], with_answer=False)
     for name, frames in example.streams.items():
         projector_input = projector_inputs(recipe.streams)[name]

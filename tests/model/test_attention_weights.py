@@ -89,8 +89,10 @@ def test_the_attention_is_that_of_the_class(name: str, folder_of: FolderOf) -> N
     if name in UNREADABLE:
         with pytest.raises(UserError, match="cannot be read"):
             answer_attention(bundle.model, batch)
+        assert llm.config._attn_implementation == implementation
     else:
         weights = answer_attention(bundle.model, batch)
+        assert llm.config._attn_implementation == implementation
         llm.set_attn_implementation("eager")
         with torch.no_grad():
             output = bundle.model.llm_forward.decoder(
@@ -99,8 +101,6 @@ def test_the_attention_is_that_of_the_class(name: str, folder_of: FolderOf) -> N
         layers = [layer for layer in output.attentions if layer is not None]
         expected = torch.stack([layer[0][:, batch.logit_indices].mean(0) for layer in layers]).mean(0)
         torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-3)
-        llm.set_attn_implementation(implementation)
-    assert llm.config._attn_implementation == implementation
 
 
 def test_an_unknown_layer_or_head_is_named(folder_of: FolderOf) -> None:
