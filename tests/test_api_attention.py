@@ -168,7 +168,12 @@ def test_the_picture_has_a_heat_map_per_stream_and_the_shares(model: SignLlava, 
         np.testing.assert_allclose(np.asarray(mesh.get_array()), stream.weights)
         assert axes.get_xlim() == (0, stream.num_frames)
         assert [label.get_text() for label in axes.get_yticklabels()] == ["The", r"\$garden", "is", " _big."]
-    lengths = np.array([bar.get_width() for bar in shares.patches]).reshape(-1, len(attention.words))  # type: ignore[attr-defined]
+    bars: Any = shares.patches
+    lengths, starts = (
+        np.array([getattr(bar, edge)() for bar in bars]).reshape(-1, len(attention.words))
+        for edge in ("get_width", "get_x")
+    )
     np.testing.assert_allclose(lengths, list(attention.shares.values()))
+    np.testing.assert_allclose(starts[1:], lengths.cumsum(0)[:-1], atol=1e-6)
     save_chart(figure, tmp_path / "attention.png")
     assert (tmp_path / "attention.png").stat().st_size > 10_000
