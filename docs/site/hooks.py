@@ -20,6 +20,12 @@ Every public name, from its docstrings. [In Python](api.md) is the page to read 
 
 ::: signllava_cli.api.translator.Translation
 
+::: signllava_cli.api.answer_attention.AnswerAttention
+
+::: signllava_cli.api.answer_attention.StreamAttention
+
+::: signllava_cli.api.dataset_split.open_model_split
+
 ::: signllava_cli.api.inputs.InvalidInput
 
 ::: signllava_cli.errors.UserError

@@ -37,20 +37,36 @@ def check_features(features: Mapping[str, Any], streams: Mapping[str, Stream]) -
         raise InvalidInput(
             f"features: the model knows no stream {', '.join(unknown)}; it knows {_list_streams(streams)}."
         )
-    strided = {
-        name: _check_array(name, features[name], config)[:: config.stride]
-        for name, config in streams.items()
-        if name in features
+    arrays = {
+        name: _check_array(name, features[name], config) for name, config in streams.items() if name in features
     }
+    indices = kept_frames({name: len(array) for name, array in arrays.items()}, streams)
+    return {name: _as_float16(name, array[indices[name]]) for name, array in arrays.items()}
+
+
+def kept_frames(lengths: Mapping[str, int], streams: Mapping[str, Stream]) -> dict[str, np.ndarray]:
+    """The frames of each stream that the model reads, unless a clip is truncated: int64 (T,), in playing order.
+
+    Args:
+        lengths: the number of frames of each stream of a clip.
+
+    Raises:
+        InvalidInput: joined streams whose lengths differ by more than a few frames.
+    """
+    strided = {name: np.arange(length)[:: streams[name].stride] for name, length in lengths.items()}
     for projector_input in projector_inputs(streams).values():
-        lengths = {name: len(strided[name]) for name in projector_input.streams if name in strided}
-        if len(lengths) > 1:
+        joined = {name: len(strided[name]) for name in projector_input.streams if name in strided}
+        if len(joined) > 1:
             try:
-                shortest = cut_to_shortest(lengths, "features")
+                shortest = cut_to_shortest(joined, "features")
             except UserError as error:
                 raise InvalidInput(str(error)) from None
-            strided |= {name: strided[name][:shortest] for name in lengths}
-    return {name: _subsampled(name, frames, streams[name]) for name, frames in strided.items()}
+            strided |= {name: strided[name][:shortest] for name in joined}
+    limits = {name: streams[name].max_frames for name in strided}
+    return {
+        name: indices if (limit := limits[name]) is None or len(indices) <= limit else subsample(indices, limit)
+        for name, indices in strided.items()
+    }
 
 
 def _check_array(name: str, frames: Any, config: Stream) -> np.ndarray:
@@ -69,16 +85,14 @@ def _check_array(name: str, frames: Any, config: Stream) -> np.ndarray:
     return array
 
 
-def _subsampled(name: str, array: np.ndarray, config: Stream) -> np.ndarray:
-    """At most `max_frames` of the frames (T, width), as float16.
+def _as_float16(name: str, array: np.ndarray) -> np.ndarray:
+    """The frames (T, width) as float16.
 
     Raises:
         InvalidInput: a value is not finite in float16.
     """
     with np.errstate(over="ignore"):
         frames = np.ascontiguousarray(array).astype(np.float16)
-    if config.max_frames is not None and len(frames) > config.max_frames:
-        frames = subsample(frames, config.max_frames)
     if not np.isfinite(frames).all():
         raise InvalidInput(f"features[{name!r}]: has NaN, infinity, or values beyond the range of float16.")
     return frames

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from signllava_cli.api.answer_attention import AnswerAttention, frame_spans, read_attention
 from signllava_cli.api.hub import find_pretrained, push_checkpoint, save_checkpoint
 from signllava_cli.api.inputs import InvalidInput, check_features, check_text
 from signllava_cli.api.video_features import VideoOptions, VideoReader, choose_video_streams, read_cut
@@ -165,7 +166,7 @@ class SignLlava:
         contexts = [()] * len(clips) if contexts is None else contexts
         if len(contexts) != len(clips):
             raise InvalidInput(f"{len(contexts)} contexts, number of clips {len(clips)}; pass one for each clip.")
-        instruction = translation_instruction(self.recipe.tasks)
+        instruction = self._instruction(None)
         return self._decode(
             [
                 self._build_example(features, instruction, context, prelude)
@@ -242,9 +243,48 @@ class SignLlava:
 
     def ask(self, features: Features, question: str, context: Sequence[str] = ()) -> Translation:
         """The answer to a question about one clip. Arguments and errors as in `translate`."""
-        if not check_text("question", question).strip():
-            raise InvalidInput("question: expected a text, got an empty one.")
-        return self._decode([self._build_example(features, Instruction("translation", question), context)])[0]
+        return self._decode([self._build_example(features, self._instruction(question), context)])[0]
+
+    def attention(
+        self,
+        features: Features,
+        text: str,
+        context: Sequence[str] = (),
+        prelude: int | None = None,
+        *,
+        question: str | None = None,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+    ) -> AnswerAttention:
+        """Which frames the model reads for each word of `text`, such as its own translation or the reference.
+
+        One forward pass over the prompt and the text. The attention of a word is that of the positions that predict
+        its tokens, averaged over tokens, layers and heads.
+
+        Args:
+            features: as in `translate`.
+            text: the model's answer; other texts are read as if the model had answered them.
+            context: as in `translate`; `Translation.context` has the sentences that it saw.
+            prelude: as in `translate`.
+            question: that `text` answers, as in `ask`; by default `text` is a translation.
+            layers: numbers of the layers that are averaged, from 0; by default all that have attention.
+            heads: numbers of the heads that are averaged, from 0; by default all.
+
+        Raises:
+            InvalidInput: the text has no word, or an argument is not valid.
+            UserError: the LLM lacks a layer or head, or its class does not let its attention be read.
+        """
+        answer, instruction = self._bundle.prompts.answer(check_text("text", text)), self._instruction(question)
+        example = self._build_example(features, instruction, context, prelude, len(answer))
+        lengths, streams = {name: len(frames) for name, frames in features.items()}, self.recipe.streams
+        spans = {
+            name: frame_spans(lengths, streams, self._builder.inputs[name], len(frames))
+            for name, frames in example.streams.items()
+        }
+        with self._lock:
+            return read_attention(
+                self._bundle, streams, replace(example, answer=answer), spans, instruction.text, layers, heads
+            )
 
     @torch.no_grad()
     def nearest_tokens(self, stream: str, frames: Any, k: int = 5) -> list[list[NearestToken]]:
@@ -298,14 +338,28 @@ class SignLlava:
         """
         return push_checkpoint(self.checkpoint, repo_id, private, llm, token)
 
+    def _instruction(self, question: str | None) -> Instruction:
+        """The instruction that asks `question`, or for the translation (None)."""
+        if question is None:
+            return translation_instruction(self.recipe.tasks)
+        if not check_text("question", question).strip():
+            raise InvalidInput("question: expected a text, got an empty one.")
+        return Instruction("translation", question)
+
     def _build_example(
-        self, features: Features, instruction: Instruction, context: Sequence[str], prelude: int | None = None
+        self,
+        features: Features,
+        instruction: Instruction,
+        context: Sequence[str],
+        prelude: int | None = None,
+        num_answer: int = 0,
     ) -> Example:
+        """The example of a clip without its answer, for which the budget has `max_new_tokens`, or `num_answer`."""
         if isinstance(context, str):
             raise InvalidInput("context: expected a list of sentences, got one string.")
         sentences = [sentence for sentence in context if check_text("context", sentence).strip()]
         streams = check_features(features, self.recipe.streams)
-        reserve = self.recipe.generate.max_new_tokens
+        reserve = max(self.recipe.generate.max_new_tokens, num_answer)
         return self._builder.build(INPUT_ID, streams, instruction, sentences, prelude, reserve, with_answer=False)
 
     def _decode(self, examples: list[Example]) -> list[Translation]:

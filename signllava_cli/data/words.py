@@ -15,6 +15,8 @@ _WORD = regex.compile(
     rf"(?:['\u2019\-][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+)*"
 )
 
+# A word with the punctuation at it; in a script without spaces, each character.
+_PRINTED_WORD = regex.compile(rf"(?V1)[{_UNSPACED}]\p{{M}}*|[^\s{_UNSPACED}]+")
 _CHARACTER = regex.compile(rf"[{_UNSPACED}]")
 
 # What tables and LLMs write for a missing text.
@@ -40,6 +42,15 @@ def words(text: str) -> list[str]:
 def words_as_written(text: str) -> list[str]:
     """The words of `text` in order, with their original case and spelling."""
     return [str(word) for word in _WORD.findall(text)]
+
+
+def printed_words(text: str) -> list[tuple[int, int]]:
+    """Start and end of each word of `text` in order, as it is printed: with the punctuation at it.
+
+    >>> printed_words("It rains, 我在")
+    [(0, 2), (3, 9), (10, 11), (11, 12)]
+    """
+    return [match.span() for match in _PRINTED_WORD.finditer(text)]
 
 
 def is_character(word: str) -> bool:

@@ -73,6 +73,13 @@ class DecodingKV(Protocol):
         """The attention (R, 1, heads, value width) of the next token in each of R rows; stores its key and value."""
 
 
+class WeightsRecorder(Protocol):
+    """The interface of a recorder of attention weights (attention_weights.py)."""
+
+    def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scores: Scores) -> None:
+        """Record weights of a layer; all arguments as its attention function gets them. A mask of None is causal."""
+
+
 @dataclass
 class MaskCheck:
     """Compares the mask of each layer with the one that `visible_keys` gives for its window.
@@ -92,7 +99,7 @@ class MaskCheck:
         if mask is None:
             seen = visible_keys(positions, positions, None)
         else:
-            seen = (mask if mask.dtype == torch.bool else mask == 0)[0, 0]
+            seen = unmasked_keys(mask)[0, 0]
         self.modules[int(module.layer_idx)] = module  # type: ignore[arg-type]
         self.is_equal = self.is_equal and torch.equal(seen, expected)
 
@@ -106,6 +113,11 @@ def visible_keys(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     return distances >= 0 if window is None else (distances >= 0) & (distances < window)
 
 
+def unmasked_keys(mask: Tensor) -> Tensor:
+    """Which keys a query sees, bool, by a mask that is bool, or is added to the scores."""
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
 def _attention_forward(
     module: nn.Module,
     query: Tensor,
@@ -116,6 +128,7 @@ def _attention_forward(
     prefix_mask: Tensor | None = None,
     kv_cache: DecodingKV | None = None,
     mask_check: MaskCheck | None = None,
+    recorder: WeightsRecorder | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention of one layer: from queries (B, heads, L, head width) to (B, L, heads, value width)."""
@@ -124,6 +137,8 @@ def _attention_forward(
         return kv_cache.attend(int(module.layer_idx), query, key, value, scores), None  # type: ignore[arg-type]
     if mask_check is not None:
         mask_check.see(module, attention_mask, scores.sliding_window, query.shape[2], query.device)
+    if recorder is not None:
+        recorder.record(int(module.layer_idx), query, key, attention_mask, scores)  # type: ignore[arg-type]
     if prefix is not None:
         key, value = prefix.prepend_kv(int(module.layer_idx), key, value)  # type: ignore[arg-type]
     elif prefix_mask is not None:
@@ -171,8 +186,7 @@ def _explicit_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
     if mask is None:
         positions = torch.arange(query.shape[2], device=query.device)
         mask = visible_keys(positions, positions, None)
-    is_visible = mask if mask.dtype == torch.bool else mask == 0
-    weights = scores.weights(query @ key.mT, is_visible).to(value.dtype)
+    weights = scores.weights(query @ key.mT, unmasked_keys(mask)).to(value.dtype)
     return (weights @ value).transpose(1, 2).contiguous()
 
 

@@ -27,8 +27,10 @@ from signllava_cli.serving.answers import (
     save_upload,
     stream_lines,
 )
+from signllava_cli.serving.attention_endpoint import add_attention_endpoint
 from signllava_cli.serving.clip_lines import ClipLine, Source, translate_dataset_clips, translate_uploaded_clips
 from signllava_cli.serving.limits import SameOrigin, UploadLimit, WorkLimit
+from signllava_cli.serving.recent_clips import RecentClips
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.video_endpoints import add_video_endpoints
 from signllava_cli.serving.videos import Videos
@@ -107,6 +109,7 @@ def make_app(served: ServedModel) -> FastAPI:
         return JSONResponse({"detail": str(error)}, status_code=422)
 
     rows_by_recording = _rows_by_recording(served.split)
+    recent = RecentClips()
     videos = Videos(served.videos, served.split.annotated if served.split else [])
 
     @app.get("/api/model")
@@ -155,7 +158,7 @@ def make_app(served: ServedModel) -> FastAPI:
             return not_found(f"no recording {recording!r}")
         clips = [served.split.annotated[row] for row in rows_by_recording[recording]]
         return stream_lines(
-            translate_dataset_clips(served.model, served.split, videos, clips, window, prelude, source)
+            translate_dataset_clips(served.model, recent, served.split, videos, clips, window, prelude, source)
         )
 
     @app.post(
@@ -176,9 +179,10 @@ def make_app(served: ServedModel) -> FastAPI:
                 for number, upload in enumerate(uploads)
             ]
             clips = read_uploads(files, served.model.streams, served.upload_limit, served.model.layouts)
-        return stream_lines(translate_uploaded_clips(served.model, clips, window, prelude, source))
+        return stream_lines(translate_uploaded_clips(served.model, recent, clips, window, prelude, source))
 
-    add_video_endpoints(app, served.model, served.videos, served.video_streams, served.max_video_seconds)
+    add_attention_endpoint(app, served.model, recent)
+    add_video_endpoints(app, served.model, recent, served.videos, served.video_streams, served.max_video_seconds)
     page = resource_files("signllava_cli.serving") / "page"
     app.mount("/", StaticFiles(directory=str(page), html=True), name="page")
     return app

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel
 
 from signllava_cli.api.inputs import check_features
-from signllava_cli.api.translator import SignLlava, Translation
+from signllava_cli.api.translator import Features, SignLlava, Translation
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.context import context_indices
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
+from signllava_cli.serving.recent_clips import RecentClip, RecentClips
 from signllava_cli.serving.uploads import UploadedClip
 from signllava_cli.serving.videos import Videos
 
@@ -23,7 +25,8 @@ class ClipLine(BaseModel):
 
     `number`: from 1 to `of`, the number of clips; None: not yet known. `confidence`: the geometric mean of the token
     probabilities. `start` and `end`: seconds in the recording's video. `video`: whether the clip has its own video.
-    `error`: why there is no text; it is the last line if translation cannot continue.
+    `attention`: the key with which /api/attention says which frames were read. `error`: why there is no text; it is
+    the last line if translation cannot continue.
     """
 
     number: int
@@ -40,11 +43,13 @@ class ClipLine(BaseModel):
     start: float | None = None
     end: float | None = None
     video: bool = False
+    attention: str | None = None
     error: str | None = None
 
 
 def translate_dataset_clips(
     model: SignLlava,
+    recent: RecentClips,
     split: Split,
     videos: Videos,
     clips: Sequence[Clip],
@@ -71,6 +76,9 @@ def translate_dataset_clips(
                 yield line
                 return
             fill_line(line, translation)
+            if line.text:
+                read = partial(split.read, clip)
+                line.attention = recent.add(RecentClip(read, 0, translation.text, translation.context, prelude))
         else:
             line.error = f"no features in {split.missing_streams(clip.row)}"
         texts.append(line.text)
@@ -78,7 +86,12 @@ def translate_dataset_clips(
 
 
 def translate_uploaded_clips(
-    model: SignLlava, clips: Sequence[UploadedClip], window: int, prelude: int, source: Source
+    model: SignLlava,
+    recent: RecentClips,
+    clips: Sequence[UploadedClip],
+    window: int,
+    prelude: int,
+    source: Source,
 ) -> Iterator[ClipLine]:
     """Translate the uploaded clips as one recording, in their order. All are checked before the first is translated.
 
@@ -94,7 +107,7 @@ def translate_uploaded_clips(
             line = ClipLine(number=position + 1, of=len(clips), clip=clip.name)
             context = [] if source == "none" else select_context(texts, position, window, prelude)
             try:
-                fill_line(line, model.translate(clip.features, context, prelude))
+                translate_line(line, model, recent, clip.features, context, prelude)
             except UserError as error:
                 line.error = str(error)
                 yield line
@@ -108,6 +121,16 @@ def translate_uploaded_clips(
 def select_context(sentences: Sequence[str], position: int, window: int, prelude: int) -> list[str]:
     """The sentences before a position that its prompt holds; empty ones are skipped."""
     return [sentences[index] for index in context_indices(position, window, prelude) if sentences[index]]
+
+
+def translate_line(
+    line: ClipLine, model: SignLlava, recent: RecentClips, features: Features, context: Sequence[str], prelude: int
+) -> None:
+    """Translate a clip, write the translation into its line, and keep the features for questions about it."""
+    translation = model.translate(features, context, prelude)
+    fill_line(line, translation)
+    if line.text:
+        line.attention = recent.add_features(features, translation, prelude)
 
 
 def fill_line(line: ClipLine, translation: Translation) -> None:

@@ -1,16 +1,15 @@
 """Opens the model and the split that the web app serves."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from signllava_cli.api.dataset_split import open_model_split
 from signllava_cli.api.translator import SignLlava
 from signllava_cli.api.video_features import VideoOptions, VideoStreams, choose_video_streams
 from signllava_cli.console import warning
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
-from signllava_cli.model.layouts import require_layouts
-from signllava_cli.prepare.indexing import open_index
 from signllava_cli.serving.app import ServedModel
 
 
@@ -61,15 +60,8 @@ def _choose_video_streams(model: SignLlava, options: VideoOptions) -> VideoStrea
 
 
 def _open_split(model: SignLlava, data: str | None, split: str) -> Split | None:
-    root = Path(data or model.recipe.data.root).expanduser()
-    streams = {
-        name: replace(stream, stride=1, max_frames=None, join=None)  # the API subsamples and cuts
-        for name, stream in model.recipe.streams.items()
-    }
     try:
-        opened_split = Split(open_index(root, split, streams), split, streams, missing="skip")
-        require_layouts(model.layouts, opened_split, str(model.checkpoint))
-        return opened_split
+        return open_model_split(model, split, data)
     except UserError as error:
         if data is not None:
             raise

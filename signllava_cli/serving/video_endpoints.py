@@ -20,6 +20,7 @@ from signllava_cli.serving.answers import (
     save_upload,
     stream_lines,
 )
+from signllava_cli.serving.recent_clips import RecentClips
 from signllava_cli.serving.video_lines import ProgressLine, VideoLine, VideoRequest, translate_video
 from signllava_cli.serving.video_process import VideoProcess
 from signllava_cli.serving.videos import list_videos
@@ -34,11 +35,17 @@ class ListedVideo(BaseModel):
 
 
 def add_video_endpoints(
-    app: FastAPI, model: SignLlava, folder: Path | None, streams: VideoStreams | str, max_seconds: float
+    app: FastAPI,
+    model: SignLlava,
+    recent: RecentClips,
+    folder: Path | None,
+    streams: VideoStreams | str,
+    max_seconds: float,
 ) -> None:
     """Add the endpoints to `app`.
 
     Args:
+        recent: where translated segments are kept.
         folder: of videos to choose from.
         streams: how the streams of the model are made from a video, or why they cannot be made; then no video is
             listed.
@@ -92,7 +99,7 @@ def add_video_endpoints(
         else:
             return not_found(f"no video {name!r}")
         request = VideoRequest(title, read_cut(file, start, end), cut == "pauses", max_seconds, uploads)
-        return stream_lines(translate_video(model, process, request, window, prelude, source))
+        return stream_lines(translate_video(model, recent, process, request, window, prelude, source))
 
 
 def _line_schema() -> dict[str, object]:

@@ -13,7 +13,8 @@ from signllava_cli.api.video_features import VideoClip
 from signllava_cli.data.clip_source import UnreadableClip
 from signllava_cli.errors import UserError, escape_unprintable
 from signllava_cli.prepare.extract.video_cuts import VideoCut, read_video_info
-from signllava_cli.serving.clip_lines import ClipLine, Source, fill_line, select_context
+from signllava_cli.serving.clip_lines import ClipLine, Source, select_context, translate_line
+from signllava_cli.serving.recent_clips import RecentClips
 from signllava_cli.serving.video_process import VideoProcess, VideoProgress
 
 MAX_FPS = 60  # with the limit of seconds that of frames: a header may declare no length, or a wrong one
@@ -63,7 +64,13 @@ class VideoRequest:
 
 
 def translate_video(
-    model: SignLlava, process: VideoProcess, request: VideoRequest, window: int, prelude: int, source: Source
+    model: SignLlava,
+    recent: RecentClips,
+    process: VideoProcess,
+    request: VideoRequest,
+    window: int,
+    prelude: int,
+    source: Source,
 ) -> Iterator[VideoLine | ProgressLine]:
     """Translate a video as one recording. Its first frame is read before this returns.
 
@@ -91,7 +98,7 @@ def translate_video(
                 line = _describe_segment(message, len(texts) + 1, request)
                 context = [] if source == "none" else select_context(texts, len(texts), window, prelude)
                 if message.error is None:
-                    fill_line(line, model.translate(message.features, context, prelude))
+                    translate_line(line, model, recent, message.features, context, prelude)
                 texts.append(line.text)
                 yield line
         except (UnreadableClip, UserError) as error:

@@ -26,6 +26,8 @@ PATIENCE = 600.0  # seconds: the machine may be busy
 MAX_BYTES_PER_REQUEST = 16 * 1024  # the uploads have 100 KB
 MAX_MORE_HANDLES = 3 * CLIENTS  # connections, and uploads on disk, of requests that are being answered
 MAX_MORE_THREADS = 2 * CLIENTS
+# What is kept for questions about attention reaches its limit in the warm-up.
+SETUP = "from signllava_cli.serving import recent_clips\nrecent_clips.MAX_BYTES = 2**21; recent_clips.MAX_CLIPS = 100"
 FRAMES = 220  # of a clip; the features have 220 x (48 + 64) x 4 bytes
 
 
@@ -57,7 +59,7 @@ class Load:
     def _send_all(self, number: int) -> None:
         rng = random.Random(number)
         kinds = [self.upload, self.upload, self.translate_recording, self.send_invalid_file, self.get_page]
-        kinds += [self.drop_in_request, self.drop_in_answer]
+        kinds += [self.drop_in_request, self.drop_in_answer, self.read_attention]
         while True:
             with self._lock:
                 if self._next >= REQUESTS or self.failures:
@@ -79,6 +81,14 @@ class Load:
     def translate_recording(self) -> None:
         status, _ = send_request(self.address, "api/recordings/translate?recording=dev01&window=2", b"", PATIENCE)
         assert status == 200
+
+    def read_attention(self) -> None:
+        status, lines = send_request(self.address, "api/recordings/translate?recording=dev01", b"", PATIENCE)
+        assert status == 200
+        key = next(line["attention"] for line in reversed(lines) if line["attention"])
+        status, answer = send_request(self.address, f"api/attention?key={key}", b"", PATIENCE)
+        # other clients may have had more clips translated since
+        assert status == 200 or (status == 404 and "translate it again" in answer)
 
     def send_invalid_file(self) -> None:
         status, _ = send_request(self.address, "api/uploads/translate", timeout=PATIENCE, **self._invalid_request)
@@ -120,7 +130,7 @@ def test_the_web_app_stays_flat_under_load(
     run: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # of uploads
-    with served("-c", run, "--split", "dev", env=environment) as (address, process):
+    with served("-c", run, "--split", "dev", setup=SETUP, env=environment) as (address, process):
         load = Load(address)
         sampler = ProcessSampler(process.pid, lambda: load.num_done, seconds=max(0.1, REQUESTS / RATE / 5000))
         load.run()

@@ -25,13 +25,17 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
-from signllava_cli.serving import limits
+from signllava_cli.serving import limits, recent_clips
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.videos import Videos
 
 STREAMS = {"sign2vec": 48, "mae": 64}
 CLIP_WITH_VIDEO = "dev00-01"  # a clip of dev00, which has no video of its own
 UPLOAD_MB = 1
+PAINTED = """(canvas) => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return pixels.filter((value, index) => index % 4 === 3 && value > 0).length;
+}"""
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
@@ -84,6 +88,40 @@ def test_uploads_of_every_format_give_the_same_translations(address: str, split:
         translations[file_format] = [(line["text"], line["context"]) for line in lines]
     assert translations["npz"] == translations["npy"] == translations["h5"]
     assert len(translations["npz"]) == 3
+
+
+def test_the_frames_read_for_each_word_are_those_of_the_api(address: str, run: Path, split: Split) -> None:
+    model = SignLlava.from_pretrained(run, num_beams=2)
+    clip = [clip for clip in split.clips if clip.recording == "dev00"][2]
+    _, lines = send_request(address, "api/recordings/translate?recording=dev00&window=2&prelude=1", b"")
+    attention = model.attention(split.read(clip), lines[2]["text"], lines[2]["context"], 1)
+    status, [answer] = send_request(address, f"api/attention?key={lines[2]['attention']}", b"")
+    assert status == 200
+    assert answer["words"] == list(attention.words)
+    for shown, (name, stream) in zip(answer["streams"], attention.streams.items(), strict=True):
+        assert shown["name"] == name
+        assert shown["edges"] == [*range(stream.num_frames + 1)]
+        np.testing.assert_allclose(shown["weights"], stream.weights, atol=1e-5)
+    np.testing.assert_allclose(list(answer["shares"].values()), list(attention.shares.values()), atol=1e-5)
+    _, [uploaded] = send_request(address, "api/uploads/translate", **form({"01.npz": npz(**split.read(clip))}))
+    _, [of_upload] = send_request(address, f"api/attention?key={uploaded['attention']}", b"")
+    expected = model.attention(split.read(clip), uploaded["text"])
+    np.testing.assert_allclose(of_upload["streams"][0]["weights"], expected.streams["sign2vec"].weights, atol=1e-5)
+    status, text = send_request(address, "api/attention?key=unknown", b"")
+    assert (status, "translate it again" in text) == (404, True)
+
+
+def test_the_oldest_clips_are_dropped_above_the_limits(run: Path, split: Split, monkeypatch: Any) -> None:
+    clip = split.read(split.clips[0])
+    translation = SignLlava.from_pretrained(run, num_beams=1, max_new_tokens=2).translate(clip)
+    recent, num_bytes = recent_clips.RecentClips(), sum(frames.nbytes for frames in clip.values())
+    monkeypatch.setattr(recent_clips, "MAX_BYTES", 3 * num_bytes)
+    keys = [recent.add_features(clip, translation, 0) for _ in range(5)]
+    assert [recent.get(key) is not None for key in keys] == [False, False, True, True, True]
+    monkeypatch.setattr(recent_clips, "MAX_CLIPS", 2)
+    keys.append(recent.add(recent_clips.RecentClip(lambda: clip, 0, "It rains.", (), 0)))
+    assert [recent.get(key) is not None for key in keys] == [False] * 4 + [True] * 2
+    assert len(set(keys)) == 6
 
 
 @pytest.mark.reliability("Security", "the web app limits size, rate and number of requests, and goes on")
@@ -247,7 +285,7 @@ def test_fuzzing_with_the_schema_of_the_app_finds_no_server_error(address: str) 
             case.call_and_validate(checks=[not_a_server_error], timeout=60)
 
         fuzz()
-    assert len(counts) == 8
+    assert len(counts) == 9
     assert sum(counts.values()) > 30
 
 
@@ -291,4 +329,54 @@ def test_a_recording_is_translated_in_chromium(address: str, split: Split, tmp_p
         page.click("#translate")
         expect(page.locator("#status")).to_contain_text("wrong.npy: has width 5")
     assert not [message for message in messages if "422" not in message]  # the browser logs the rejected upload
+    assert all(url.startswith((address, "data:")) for url in requested)
+
+
+@pytest.mark.browser
+def test_the_frames_of_a_word_are_shown_in_chromium(address: str, split: Split) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import expect
+
+    with opened_page(address, viewport={"width": 1100, "height": 900}) as (page, messages, requested):
+        page.select_option("#recording", "dev00")
+        page.click("#translate")
+        expect(page.locator("#status")).to_contain_text("clips translated", timeout=60_000)
+        assert not [url for url in requested if "attention?" in url]  # computed when it is asked for
+        clip = page.locator(".clip").nth(2)
+        clip.locator(".attention summary").first.click()
+        words = clip.locator(".words button")
+        expect(words.first).to_be_visible(timeout=60_000)
+        assert words.all_inner_texts() == clip.locator(".text").inner_text().split()
+        canvases = clip.locator(".heat canvas")
+        expect(canvases).to_have_count(len(STREAMS))
+        drawn = canvases.first.evaluate(PAINTED)
+        assert drawn > 0
+        words.nth(1).click()
+        expect(words.nth(1)).to_have_attribute("aria-pressed", "true")
+        word = words.nth(1).inner_text()
+        frames = clip.locator(".frames-read")
+        expect(frames).to_contain_text(f"{word}: sign2vec frame")
+        page.mouse.move(0, 0)  # the chosen word stays
+        expect(frames).to_contain_text(f"{word}: sign2vec frame")
+        assert canvases.first.get_attribute("data-word") == word
+        if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
+            clip.screenshot(path=IMAGES / "serve-attention.png")
+        canvases.nth(1).hover(position={"x": 5, "y": 5})  # the row of the first word
+        expect(frames).to_contain_text(words.first.inner_text() + ": ")
+        clip.locator(".numbers summary").click()
+        rows = clip.locator(".numbers tbody tr")
+        expect(rows).to_have_count(words.count())
+        shares = [float(text.removesuffix(" %")) for text in rows.first.locator("td").all_inner_texts()[:-1]]
+        assert sum(shares) == pytest.approx(100, abs=0.5)
+        results = Axe().run(page)
+        assert not results.violations_count, results.generate_report()
+        words.nth(1).focus()
+        page.keyboard.press("Enter")
+        expect(words.nth(1)).to_have_attribute("aria-pressed", "false")
+        page.route("**/api/attention?*", lambda route: route.fulfill(status=404, json={"detail": "too long ago"}))
+        other = page.locator(".clip").nth(3).locator(".attention")
+        other.locator("summary").first.click()
+        expect(other.locator(".error")).to_have_text("too long ago")
+    assert not [message for message in messages if "404" not in message]
+    assert len([url for url in requested if "attention?" in url]) == 2
     assert all(url.startswith((address, "data:")) for url in requested)

@@ -20,6 +20,7 @@ from signllava_cli.generation.predictions_folder import Prediction, read_predict
 from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, read_recipe
 from signllava_cli.serving.clip_lines import translate_dataset_clips
+from signllava_cli.serving.recent_clips import RecentClips
 from signllava_cli.serving.startup import open_served_model
 from signllava_cli.serving.videos import Videos
 
@@ -136,7 +137,9 @@ def test_the_api_the_command_and_the_web_app_read_joined_streams_alike(
     clips = [clip for clip in served.split.clips if clip.recording == "dev00"]
     features = [served.split.read(clip) for clip in clips]
     assert len(features[0]["left"]) == len(features[0]["right"]) + 1
-    lines = list(translate_dataset_clips(served.model, served.split, Videos(None, []), clips, 0, 0, "none"))
+    lines = list(
+        translate_dataset_clips(served.model, RecentClips(), served.split, Videos(None, []), clips, 0, 0, "none")
+    )
     translations = [served.model.translate(each) for each in features]
     expected = [(row.hypothesis, row.score) for row in rows if row.recording == "dev00"]
     assert len({text for text, _ in expected}) > 2

@@ -226,6 +226,9 @@ function showClip(line, video) {
     else if (inRecording) playPart(datasetVideo({ recording }), line.start, line.end);
     else playPart(datasetVideo({ recording, clip: line.clip }), 0, null);
   });
+  const attention = item.querySelector(".attention");
+  attention.hidden = line.attention === null;
+  attention.addEventListener("toggle", () => attention.open && loadAttention(attention.lastElementChild, line));
   if (line.landmarks) addLandmarks(line.landmarks);
   $("clips").append(item);
 }
