@@ -10,8 +10,8 @@ PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format dist wheel-test \
-	test-oldest clean
+.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format
+.PHONY: dist wheel-test test-oldest clean
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
