@@ -127,7 +127,8 @@ def _links_to(link: Path, checkpoint: Path) -> bool:
 def _dev_scores(metrics: Path, step: int) -> dict[str, float]:
     """The dev scores of `step` in a run's metrics.jsonl; none if the checkpoint is outside of a run folder."""
     scores: dict[str, float] = {}
-    for text in metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.is_file() else ():
+    lines = metrics.read_text(encoding="utf-8", errors="replace").split("\n") if metrics.is_file() else []
+    for text in filter(None, lines):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):  # a line that was interrupted; the run removes it on resume

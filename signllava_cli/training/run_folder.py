@@ -6,7 +6,6 @@ complete unless the disk damaged it. It is written in the background, while trai
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -219,8 +218,8 @@ class RunFolder:
         info(f"the whole recipe is in {self.path / RECIPE}")
         self._trackers = Trackers(recipe, self.path, state.step)
         if self.metrics.is_file():
-            lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            write_text(self.metrics, "".join(_metrics_before(lines, state)))
+            text = self.metrics.read_text(encoding="utf-8", errors="replace")
+            write_text(self.metrics, _metrics_before(text, state))
 
     def log_metrics(self, **metrics: Any) -> None:
         """Append one line to metrics.jsonl, and send its numbers to the trackers.
@@ -276,10 +275,10 @@ def _find_resume_damage(checkpoint: Path) -> str | None:
     return find_tensor_damage(checkpoint / RESUME_FOLDER / OPTIMIZER_FILE)
 
 
-def _metrics_before(lines: Sequence[str], state: TrainState) -> list[str]:
+def _metrics_before(content: str, state: TrainState) -> str:
     """The lines of metrics.jsonl of steps up to `state.step`, without damaged ones (a power cut)."""
     kept, damaged = [], []
-    for text in lines:
+    for text in filter(None, content.split("\n")):
         try:
             line = json.loads(text)
             is_before = bool(line["step"] <= state.step)
@@ -288,8 +287,8 @@ def _metrics_before(lines: Sequence[str], state: TrainState) -> list[str]:
             continue
         is_repeated = line["step"] == state.step and state.eval_pending and "dev_loss" in line
         if is_before and not is_repeated:
-            kept.append(text)
+            kept.append(text + "\n")
     if damaged:
         count = format_count(len(damaged), "damaged line")
         warning(f"{METRICS}: removed {count}, the first: {damaged[0][:40]!r}")
-    return kept
+    return "".join(kept)

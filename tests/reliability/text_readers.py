@@ -232,7 +232,7 @@ def metrics_of_checkpoint(file: Path) -> None:
     from signllava_cli.training.train_state import TrainState
 
     _dev_scores(file, 3)
-    _metrics_before(file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), TrainState(step=3))
+    _metrics_before(file.read_text(encoding="utf-8", errors="replace"), TrainState(step=3))
 
 
 def launch_profile(file: Path) -> None:
