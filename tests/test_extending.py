@@ -161,9 +161,11 @@ def test_the_new_stream_is_checked_and_trained(toy_llm: Checkout) -> None:
 
 def test_the_new_profile_is_accepted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     from signllava_cli import launch
+    from signllava_cli.recipe import shipped
 
     checkout.apply("launch profile")
-    monkeypatch.setattr(launch, "shipped_folder", lambda name: checkout.folder / name)
+    for module in (launch, shipped):
+        monkeypatch.setattr(module, "shipped_folder", lambda name: checkout.folder / name)
     arguments = launch.build_launcher_args(Launch(profile="single_cpu"))
     assert Path(arguments.config_file) == checkout.folder / "accelerate_configs" / "single_cpu.yaml"
     with pytest.raises(UserError, match="single, single_cpu, zero1"):

@@ -307,8 +307,8 @@ def test_a_recording_is_translated_in_chromium(address: str, split: Split, tmp_p
         texts = page.locator(".clip .text").all_inner_texts()
         assert all(texts)
         assert page.locator(".clip .play:visible").count() == 0
-        page.locator(".clip summary").nth(4).click()
-        assert page.locator(".clip").nth(4).locator("details li").all_inner_texts() == [texts[0], *texts[2:4]]
+        page.locator(".clip .context summary").nth(4).click()
+        assert page.locator(".clip").nth(4).locator(".context li").all_inner_texts() == [texts[0], *texts[2:4]]
         if "SIGNLLAVA_SCREENSHOTS" in os.environ:  # the picture in docs/serving.md
             page.screenshot(path=IMAGES / "serve.png")
         page.select_option("#recording", "dev00")
