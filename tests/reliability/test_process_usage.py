@@ -40,7 +40,7 @@ for step in range(1, 151):
     kept += [bytearray(200_000)] if sys.argv[2] == "memory" else []
     kept += [open(sys.argv[1])] if sys.argv[2] == "handles" else []
     open(sys.argv[1], "w").write(str(step))
-    time.sleep(0.01)
+    time.sleep(0.02)
 """
 
 
