@@ -69,53 +69,63 @@ def output_options() -> list[str]:
 def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
     """Print a message in one line, and write it to the run's log when one is open."""
     message = _printable(message)
-    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), message)
+    _print_to_log(_timestamp(), message)
     if _is_json:
         _print_json_message("info", all_ranks, message=message)
     elif not _is_quiet:
-        (all_ranks_console if all_ranks else stdout_console).print(message, style=style, markup=False)
+        _console(all_ranks).print(message, style=style, markup=False)
 
 
 def warning(message: str, *details: str, all_ranks: bool = False) -> None:
     """Print a warning, something that the user should know, but that does not stop the command; `details`: lines."""
-    lines = [*map(_printable, (message, *details))]
-    text = "warning: " + "\n".join(lines)
-    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), text)
+    text = "\n".join(map(_printable, (message, *details)))
+    _print_to_log(_timestamp(), f"warning: {text}")
     if _is_json:
-        _print_json_message("warning", all_ranks, message="\n".join(lines))
+        _print_json_message("warning", all_ranks, message=text)
     else:
-        (all_ranks_console if all_ranks else stdout_console).print(text, style="yellow", markup=False)
+        _console(all_ranks).print(f"warning: {text}", style="yellow", markup=False)
 
 
 def error(message: str, *details: str) -> None:
     """Print an error on stderr, on any rank: one line, and those of `details`."""
-    lines = [*map(_printable, (message, *details))]
+    text = "\n".join(map(_printable, (message, *details)))
     if _is_json:
-        _print_json_message("error", all_ranks=True, message="\n".join(lines))
+        _print_json_message("error", all_ranks=True, message=text)
     else:
-        stderr_console.print("error: " + "\n".join(lines), style="bold red", markup=False)
+        stderr_console.print(f"error: {text}", style="bold red", markup=False)
 
 
 def print_line(text: str, style: str | None = None, all_ranks: bool = False) -> None:
     """Print a line of the result, and write it to the run's log when one is open."""
     text = _printable(text)
-    _print_to_log(time.strftime("%Y-%m-%d %H:%M:%S"), text)
-    console = all_ranks_console if all_ranks else stdout_console
+    _print_to_log(_timestamp(), text)
     if _is_json:
-        console.out(json.dumps({"type": "line", "text": text}, ensure_ascii=False), highlight=False)
+        _print_json(_console(all_ranks), {"type": "line", "text": text})
     else:
-        console.print(text, style=style, markup=False)
+        _console(all_ranks).print(text, style=style, markup=False)
 
 
 def print_document(document: Any) -> None:
     """Print the whole result as one JSON value."""
-    stdout_console.out(json.dumps(document, ensure_ascii=False, indent=2), highlight=False)
+    _print_json(stdout_console, document, indent=2)
 
 
 def _print_json_message(kind: str, all_ranks: bool, **fields: Any) -> None:
     is_shown = fields.get("message") != "" and not (_is_quiet and kind in ("info", "progress"))
     if is_shown and (IS_MAIN_PROCESS or all_ranks):
-        stderr_console.out(json.dumps({"type": kind, **fields}, ensure_ascii=False), highlight=False)
+        _print_json(stderr_console, {"type": kind, **fields})
+
+
+def _print_json(console: Console, value: Any, indent: int | None = None) -> None:
+    console.out(redact(json.dumps(value, ensure_ascii=False, indent=indent, default=str)), highlight=False)
+
+
+def _console(all_ranks: bool) -> Console:
+    return all_ranks_console if all_ranks else stdout_console
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _printable(text: str) -> str:
@@ -134,8 +144,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     _print_to_log(table)
     if _is_json:
         named = [dict(zip(columns, row, strict=True)) for row in rows]
-        line = json.dumps({"type": "table", "title": title, "rows": named}, ensure_ascii=False, default=str)
-        stdout_console.out(line, highlight=False)
+        _print_json(stdout_console, {"type": "table", "title": title, "rows": named})
     else:
         stdout_console.print(table)
 

@@ -180,18 +180,18 @@ def limit_reading(file: Path) -> None:
     """
     limit_cpu_time()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     size = file.stat().st_size if file.is_file() else 0
-    limit = used + READING_BYTES + READING_FACTOR * size
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    _set_limit(resource.RLIMIT_AS, used + READING_BYTES + READING_FACTOR * size)
 
 
 def limit_cpu_time() -> None:
     """Let SIGXCPU end this process unless this function is called again within `MAX_CPU_SECONDS` of CPU time."""
-    used = sum(os.times()[:2])
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    limit = math.ceil(used + MAX_CPU_SECONDS)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    _set_limit(resource.RLIMIT_CPU, math.ceil(sum(os.times()[:2]) + MAX_CPU_SECONDS))
+
+
+def _set_limit(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -41,7 +41,7 @@ from signllava_cli.files import (
     sha256_file,
     write_errors_as_user_errors,
 )
-from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_reading, submit_all
+from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_cpu_time, limit_reading, submit_all
 from signllava_cli.recipe import Data, Stream, is_unicode
 
 MIN_CLIPS_FOR_POOL = 20_000  # listing fewer arrays takes less time than starting processes
@@ -354,7 +354,7 @@ def _write_listing(before_file: BeforeFile, shard: Path, part: Path) -> None:
     before_file(shard)
     rows = []
     for stored in list_shard(shard):
-        before_file(shard)  # a shard of a million clips may take minutes
+        limit_cpu_time()  # a shard of a million clips may take minutes
         rows.append(astuple(stored))
     names = [field.name for field in fields(StoredClip)]
     columns = zip(*rows, strict=True) if rows else [[]] * len(names)

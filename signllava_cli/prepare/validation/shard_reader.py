@@ -24,6 +24,7 @@ from signllava_cli.processes import (
     call_in_child,
     cpu_cores,
     describe_crash,
+    limit_cpu_time,
     limit_reading,
     submit_all,
 )
@@ -92,7 +93,7 @@ def read_shard(before_file: BeforeFile, file: Path, fast: bool) -> ShardFacts:
         before_file(file)
         with h5py.File(file, "r") as handle, open(file, "rb") as raw:
             for stored in list_shard(file):
-                before_file(file)
+                limit_cpu_time()
                 shard.arrays.append(
                     _make_facts(stored) if fast or stored.error else _check_frames(stored, handle, raw.fileno())
                 )
