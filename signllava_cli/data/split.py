@@ -84,7 +84,10 @@ class Split:
         )
         if missing == "error" or not self.clips:
             raise UserError(f"{report}; pack the missing features, or set data.missing=skip.")
-        warning(f"{report}; training skips them, and generation gives them an empty hypothesis.")
+        warning(
+            f"{report}; with data.missing=skip training skips them, and generation gives them an empty hypothesis; "
+            "otherwise both stop."
+        )
 
     def count_embeddings(self) -> dict[str, np.ndarray]:
         """Name of a projector's input -> the embeddings of each clip in a sequence, without boundary vectors.
