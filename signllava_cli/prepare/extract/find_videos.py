@@ -10,6 +10,7 @@ from pathlib import Path
 from signllava_cli.data.annotations import Clip, Recording
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.prepare.extract.video_cuts import VideoCut
+from signllava_cli.prepare.importers.split_names import describe_renamed_split
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi", ".mpg", ".mpeg", ".ts")
 
@@ -31,7 +32,8 @@ def find_videos(folder: Path, recordings: Sequence[Recording]) -> ClipVideos:
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"No folder of videos at {folder}, which {what}; name the folder that holds the videos.")
+        hint = describe_renamed_split(folder) or "; name the folder that holds the videos"
+        raise UserError(f"No folder of videos at {folder}, which {what}{hint}.")
     files_in = cache(_list_videos)
     clips = [clip for recording in recordings for clip in recording.clips]
     count = Counter(clip.name for clip in clips)

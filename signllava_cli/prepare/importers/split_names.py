@@ -17,6 +17,13 @@ def layout_split_name(name: str) -> str:
     return LAYOUT_NAMES.get(name.strip().lower(), name.strip())
 
 
+def describe_renamed_split(folder: Path) -> str:
+    """A hint for a message that `folder` does not exist, if a folder of the split's name in a source is beside it."""
+    names = [name for name, layout_name in LAYOUT_NAMES.items() if layout_name == folder.name != name]
+    found = next((other for name in names if (other := folder.with_name(name)).is_dir()), None)
+    return f"; there is {found}, and split {found.name} of a source is {folder.name} here" if found else ""
+
+
 def is_valid_split_name(split: str) -> bool:
     """Whether `split` is valid in a file name; `.fixed` is reserved for `prepare check --fix`."""
     return re.fullmatch(r"\w[\w.-]*", split) is not None and not split.endswith(".fixed")

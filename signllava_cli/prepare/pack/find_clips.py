@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from signllava_cli.prepare.pack.request import (
     PackRequest,
     is_pickle_name,
 )
+from signllava_cli.prepare.pack.unused_files import UnusedFiles, find_unused_files
 from signllava_cli.processes import BeforeFile
 
 MAX_EXAMPLE_DEPTH = 8  # groups: a file may link a group into itself
@@ -35,12 +36,13 @@ class ClipLocations:
     """Where the annotated clips are in the sources, in annotation order.
 
     `sources`: `recording/clip` -> array. `unusable`: `recording/clip` -> why the array cannot be used. `missing`:
-    `recording/clip` of the clips without an array.
+    `recording/clip` of the clips without an array. `unused`: files in the folders that are of none of the clips.
     """
 
     sources: dict[str, ClipSource]
     unusable: dict[str, str]
     missing: list[str]
+    unused: UnusedFiles = field(default_factory=UnusedFiles)
 
     def digest(self) -> str:
         """SHA-256 over the location of each clip, and the size and modification time of its file."""
@@ -93,12 +95,15 @@ def find_clips(before_file: BeforeFile, request: PackRequest, clips: Sequence[Cl
                 missing.append(clip.id)
     if request.key is not None and sources and not any(s.format in KEYED_FORMATS for s in sources.values()):
         raise UserError(f"--key {request.key}: none of the files found holds several arrays; omit this option.")
+    found = list(sources.values())
     uses = Counter((source.file, source.key) for source in sources.values())
     for clip_id, source in list(sources.items()):
         if uses[source.file, source.key] > 1:
             del sources[clip_id]
             unusable[clip_id] = "another clip has the same array; put {recording} into the pattern"
-    return ClipLocations(sources, unusable, missing)
+    by_id = {clip.id: clip for clip in clips}
+    searched = {clip_id: _files_of(request, by_id[clip_id]) for clip_id in missing}
+    return ClipLocations(sources, unusable, missing, find_unused_files(request, found, searched))
 
 
 _Search = Callable[[Clip], ClipSource | None]
@@ -130,6 +135,12 @@ def _fill_pattern(pattern: str, clip: Clip) -> str:
         return pattern.format_map(values)
     except KeyError as error:
         raise UnreadableClip(f"the annotation has no {{{error.args[0]}}} for this clip") from None
+
+
+def _files_of(request: PackRequest, clip: Clip) -> list[str]:
+    """The files that may hold the array of `clip`, in all folders."""
+    names = [_fill_pattern(pattern, clip) for pattern in request.file_patterns]
+    return [os.path.join(source, name) for source in request.sources if source.is_dir() for name in names]
 
 
 def _folder_search(request: PackRequest, source: Path, names_in: Callable[[str], frozenset[str]]) -> _Search:

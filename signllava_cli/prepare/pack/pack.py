@@ -13,6 +13,7 @@ from signllava_cli.prepare.pack.plan import PackFingerprint, PackPlan, fingerpri
 from signllava_cli.prepare.pack.request import PackRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, read_skipped
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
+from signllava_cli.prepare.pack.unused_files import UnusedFiles
 from signllava_cli.prepare.pack.workers import write_shards
 from signllava_cli.processes import call_in_child
 
@@ -127,11 +128,15 @@ def _assign_clips(
 
 @dataclass(frozen=True)
 class PackResult:
-    """The annotated clips by result: `packed`, `faulty` (`recording/clip` -> reason), `missing` (without a file)."""
+    """The annotated clips by result: `packed`, `faulty` (`recording/clip` -> reason), `missing` (without a file).
+
+    `unused`: the files that are of none of them.
+    """
 
     packed: list[str]
     faulty: dict[str, str]
     missing: list[str]
+    unused: UnusedFiles
 
     @property
     def num_clips(self) -> int:
@@ -150,6 +155,8 @@ class PackResult:
             "clips_packed": len(self.packed),
             "faulty": self.faulty,
             "missing": self.missing,
+            **({"missing_other_case": self.unused.other_case} if self.unused.other_case else {}),
+            **({"files_of_no_clip": self.unused.of_no_clip} if self.unused.of_no_clip else {}),
         }
 
     def shard_map(self, plan: PackPlan) -> dict[str, int]:
@@ -172,7 +179,7 @@ def read_result(shards: Sequence[Shard], locations: ClipLocations) -> PackResult
             raise UserError(f"{shard.file} was packed for other clips; remove it, and run the command again.")
         faulty |= {clip: f"{reason} ({shard.clips[clip].file})" for clip, reason in skipped.items()}
         packed += [clip for clip in shard.clips if clip not in skipped]
-    return PackResult(packed, faulty, locations.missing)
+    return PackResult(packed, faulty, locations.missing, locations.unused)
 
 
 def print_result(result: PackResult, out: StreamPaths, plan: PackPlan, faulty_fix: str, missing_fix: str) -> None:
@@ -187,3 +194,12 @@ def print_result(result: PackResult, out: StreamPaths, plan: PackPlan, faulty_fi
     if result.missing:
         count = format_count(len(result.missing), "clip has no file and is", "clips have no file and are")
         warning(f"{count} skipped ({summarize_names(result.missing)}); {missing_fix}")
+    if other_case := result.unused.other_case:
+        count = format_count(len(other_case), "of these clips has a file", "of these clips have files")
+        warning(
+            f"{count} whose name differs in upper and lower case ({summarize_names(other_case.values())}); rename "
+            f"{'it' if len(other_case) == 1 else 'them'}, and pack with --overwrite."
+        )
+    if files := result.unused.of_no_clip:
+        count = format_count(len(files), "file is", "files are")
+        info(f"{count} of no clip of split {out.split} ({summarize_names(files)})")

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Literal
 
 from signllava_cli.errors import UserError
+from signllava_cli.prepare.importers.split_names import describe_renamed_split
 
 Format = Literal["auto", "npy", "npz", "safetensors", "hdf5", "mediapipe", "pose"]
 
@@ -88,6 +89,10 @@ class PackRequest:
             suffixes += PICKLE_SUFFIXES
         return tuple(f"{stem}{suffix}" for suffix in suffixes for stem in (DEFAULT_PATTERN, "{clip}"))
 
+    def reads(self, file: Path) -> bool:
+        """Whether the suffix of `file`, in any case, is one that is searched for."""
+        return any(pattern.endswith(file.suffix.lower() or "/") for pattern in self.file_patterns)
+
     def format_of(self, file: str) -> str:
         """The format of `file`.
 
@@ -111,7 +116,7 @@ def is_pickle_name(file: str) -> bool:
 
 def _require_source(source: Path) -> None:
     if not source.exists():
-        raise UserError(f"No file or folder at {source}.")
+        raise UserError(f"No file or folder at {source}{describe_renamed_split(source)}.")
     if source.is_file() and is_pickle_name(source.name):
         raise UserError(f"{source} is not opened: {PICKLE_REFUSAL}.")
 
