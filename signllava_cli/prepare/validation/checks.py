@@ -49,6 +49,10 @@ def _note(name: str, what: str, fix: str, fixable: bool = False) -> Check:
 _REPACK_FIX = (
     "Extract these features again and `prepare pack ... --overwrite`, or remove the clips from the annotation."
 )
+_MISSING_FIX = (
+    "Pack the missing features with `prepare pack ... --overwrite`, or remove the clips from the annotation; with "
+    "data.missing=skip training skips them, and scores count them as empty."
+)
 _RECOPY_FIX = "Copy it again, or pack it again: `signllava prepare pack ... --overwrite`."
 
 _ALL_CHECKS = (
@@ -145,9 +149,9 @@ _ALL_CHECKS = (
              "Remove it from the other."),
     _error("recording-not-in-metadata", "A recording is in a shard, but not in the metadata.",
            "Add it to the metadata file, or link the shards with `signllava prepare link`."),
-    _error("recording-without-features", "A recording has no features.", _REPACK_FIX, True),
+    _error("recording-without-features", "A recording has no features.", _MISSING_FIX, True),
     # arrays
-    _error("features-missing", "A clip has no array.", _REPACK_FIX, True),
+    _error("features-missing", "A clip has no array.", _MISSING_FIX, True),
     _error("features-ambiguous", "Two groups, neither named after the recording, hold an array of a clip's name.",
            "Remove one of the arrays, or remove one group from the metadata."),
     _note("features-extra", "An array belongs to no annotated clip.",
@@ -159,7 +163,7 @@ _ALL_CHECKS = (
            "Extract and pack the features again, or remove the clips.", True),
     _error("stream-width", "All arrays of a stream have the same width, but the recipe has another.",
            "Set the recipe's width to that of the arrays: `--set streams.NAME.width=WIDTH`."),
-    _error("features-empty", "An array has no frames.", _REPACK_FIX, True),
+    _error("features-empty", "An array has no frames.", _MISSING_FIX, True),
     _error("features-nan", "An array holds NaN.", _REPACK_FIX, True),
     _error("features-inf", "An array holds an infinite value, or one outside the range of float16.",
            "Scale the features, or extract them again.", True),
