@@ -58,6 +58,7 @@ def print_training_estimate(recipe: "Recipe", stage: "Stage", gpu: str | None) -
 
     require_stage(recipe, stage)
     chosen = find_gpu(gpu or DEFAULT_GPU)
+    console.info(f"estimating {stage} on {chosen.name}: counts the operations of a step, which takes a while")
     from signllava_cli.model.llm import read_llm_config
     from signllava_cli.training.training_estimate import estimate_training
 
@@ -78,6 +79,7 @@ def print_decoding_estimate(recipe: "Recipe", gpu: str | None) -> None:
     from signllava_cli.model.gpus import DEFAULT_GPU, find_gpu
 
     chosen = find_gpu(gpu or DEFAULT_GPU)
+    console.info(f"estimating generate on {chosen.name}: counts the operations of decoding, which takes a while")
     from signllava_cli.generation.decoding_estimate import estimate_decoding
     from signllava_cli.model.llm import read_llm_config
 

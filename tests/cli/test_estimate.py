@@ -173,3 +173,9 @@ def test_bad_input_of_an_estimate_is_one_line(words: list[str], message: str, si
     assert ended.code == 2
     assert message in ended.err
     assert len(ended.err.strip().splitlines()) == 1
+
+
+def test_an_estimate_says_first_what_it_does(signllava: Command, tmp_path: Path) -> None:
+    ended = signllava("pretrain", "--recipe", "pretrain", "--set", f"llm.path={tmp_path}", "--estimate")
+    assert ended.code == 2  # the folder is no LLM
+    assert ended.out.startswith("estimating pretrain on h100-80gb: counts the operations of a step")
