@@ -311,3 +311,20 @@ def test_max_hours_counts_from_the_start_of_the_process(capsys: pytest.CaptureFi
     assert request
     assert request  # the second test prints no second message
     assert capsys.readouterr().out.count("train.max_hours=") == 1
+
+
+@pytest.mark.parametrize("command", ["pretrain", "generate"])
+def test_a_rank_without_a_gpu_of_its_own_is_refused(
+    command: str, run: Path, settings: list[str], signllava: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Such as the second one of torchrun on one GPU, or one that Slurm lets see a single GPU."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    words = {
+        "pretrain": ["--recipe", "toy/tiny_pretrain", *sets(settings)],
+        "generate": ["--checkpoint", run, "--split", "dev", "--out", tmp_path / "predictions"],
+    }
+    ended = signllava(command, *words[command])
+    assert ended.code == 2
+    assert "LOCAL_RANK 1 sees 1 GPU" in ended.err
+    assert ended.err.count("\n") == 1
