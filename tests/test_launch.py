@@ -320,7 +320,7 @@ def test_a_rank_without_a_gpu_of_its_own_is_refused(
     """Such as the second one of torchrun on one GPU, or one that Slurm lets see a single GPU."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    words = {
+    words: dict[str, list[object]] = {
         "pretrain": ["--recipe", "toy/tiny_pretrain", *sets(settings)],
         "generate": ["--checkpoint", run, "--split", "dev", "--out", tmp_path / "predictions"],
     }
