@@ -52,8 +52,8 @@ STAGES = {
     "decode-nf4": Stage("gpu_decode", "decode_quantized", 120),
     "sdpa": Stage("gpu_checks", "measure_attention", 60, needs_llm=False),
     "parity": Stage("gpu_checks", "compare_devices", 100, needs_llm=False, is_timed=False),
-    "commands": Stage("gpu_commands", "run_commands", 200, needs_llm=False, is_timed=False),
-    "ranks": Stage("gpu_commands", "run_ranks", 200, needs_llm=False, is_timed=False),
+    "commands": Stage("gpu_commands", "run_commands", 250, needs_llm=False, is_timed=False),
+    "ranks": Stage("gpu_commands", "run_ranks", 250, needs_llm=False, is_timed=False),
 }
 
 
@@ -151,6 +151,8 @@ class StageProcess:
         environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ, "HF_HUB_OFFLINE": "1"}
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        if not self.stage.is_timed:
+            environment["OMP_NUM_THREADS"] = "1"  # of the stages that run at the same time
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stderr=log, text=True, start_new_session=True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signllava_cli.console import error, info
-from signllava_cli.errors import UserError, first_line, require_extra
+from signllava_cli.errors import UserError, first_line, format_count, require_extra
 from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
 from signllava_cli.ranks import run_ranks
@@ -212,6 +212,7 @@ def _require_valid_topology(
     gpus = torch.cuda.device_count()
     if gpus and not profile.use_cpu and num_processes // num_machines > gpus:
         raise UserError(
-            f"{file}: {num_processes // num_machines} processes on this machine, which has {gpus} GPUs; "
+            f"{file}: {num_processes // num_machines} processes on this machine, which has "
+            f"{format_count(gpus, 'GPU')}; "
             f"use --num-processes {gpus * num_machines}."
         )

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from conftest import Ended, sets, subprocess_command
 
+from signllava_cli.generation.distributed import rank_device, require_visible_gpu
 from signllava_cli.launch import FIRST_ERROR_GRACE_SECONDS, _report_first_failure
 from signllava_cli.preemption import StopRequest
 from signllava_cli.recipe import shipped_folder
@@ -311,3 +312,31 @@ def test_max_hours_counts_from_the_start_of_the_process(capsys: pytest.CaptureFi
     assert request
     assert request  # the second test prints no second message
     assert capsys.readouterr().out.count("train.max_hours=") == 1
+
+
+def test_a_launch_on_the_cpu_uses_no_gpu_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert rank_device().type == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as accelerate sets it for the profile multi_cpu
+    assert rank_device().type == "cpu"
+    require_visible_gpu()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "generate"])
+def test_a_rank_without_a_gpu_of_its_own_is_refused(
+    command: str, run: Path, settings: list[str], signllava: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Such as the second one of torchrun on one GPU, or one that Slurm lets see a single GPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    words: dict[str, list[object]] = {
+        "pretrain": ["--recipe", "toy/tiny_pretrain", *sets(settings)],
+        "generate": ["--checkpoint", run, "--split", "dev", "--out", tmp_path / "predictions"],
+    }
+    ended = signllava(command, *words[command])
+    assert ended.code == 2
+    assert "LOCAL_RANK 1 sees 1 GPU" in ended.err
+    assert ended.err.count("\n") == 1

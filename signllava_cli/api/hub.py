@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -15,7 +15,14 @@ from signllava_cli.api.model_card import HUB_ID, model_card
 from signllava_cli.errors import UserError
 from signllava_cli.files import atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
-from signllava_cli.model.hub_repository import STAGING, create_repository, download_files, hub_errors, read_snapshot
+from signllava_cli.model.hub_repository import (
+    STAGING,
+    Download,
+    create_repository,
+    download_files,
+    hub_errors,
+    read_snapshot,
+)
 from signllava_cli.model.llm import read_tensors
 from signllava_cli.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from signllava_cli.recipe import Recipe, read_recipe
@@ -90,15 +97,10 @@ def push_checkpoint(checkpoint: Path, repo_id: str, private: bool, llm: str | No
 
 
 @dataclass(frozen=True)
-class PulledCheckpoint:
-    """`downloaded`, `present`: paths of the files. `not_downloaded`: other files of the repository."""
+class PulledCheckpoint(Download):
+    """`not_downloaded`: other files of the repository."""
 
     folder: str
-    commit: str
-    license: str | None
-    downloaded: list[str]
-    num_bytes: int
-    present: list[str]
     not_downloaded: list[str]
 
 
@@ -123,15 +125,7 @@ def pull_checkpoint(
     download = download_files(api, snapshot, paths, folder, overwrite, checksums={})
     find_checkpoint(folder)
     others = sorted(path for path in snapshot.files if path not in (*paths, GIT_ATTRIBUTES))
-    return PulledCheckpoint(
-        str(folder),
-        snapshot.commit,
-        snapshot.license,
-        download.downloaded,
-        download.num_bytes,
-        download.present,
-        others,
-    )
+    return PulledCheckpoint(**asdict(download), folder=str(folder), not_downloaded=others)
 
 
 def _copy_adapter(source: Path, target: Path, llm: str) -> None:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from signllava_cli.api.hub import PulledCheckpoint
-    from signllava_cli.prepare.hub_pull import PullResult
+    from signllava_cli.prepare.hub_pull import PulledDataset
 
 
-def print_pulled_files(pulled: "PulledCheckpoint | PullResult") -> None:
+def print_pulled_files(pulled: "PulledCheckpoint | PulledDataset") -> None:
     """Print the counts, the license, and the files of the repository that were not downloaded."""
     from signllava_cli.console import info
     from signllava_cli.errors import format_count, summarize_names

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from signllava_cli.console import IS_MAIN_PROCESS
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.network import Machines
 from signllava_cli.preemption import is_launched
 
@@ -22,26 +22,47 @@ COLLECTIVE_TIMEOUT = timedelta(hours=2)
 SHARED_FOLDER_SECONDS = 30  # NFS shows a new file at once, unless the name was looked up before
 
 
+def uses_gpus() -> bool:
+    """Whether ranks compute on GPUs: there are some, and accelerate was not told to use the CPU."""
+    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() != "true"
+
+
 def rank_device() -> torch.device:
-    """The GPU of this rank, or the CPU if there is no GPU."""
-    if not torch.cuda.is_available():
+    """The GPU of this rank, or the CPU."""
+    if not uses_gpus():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def require_visible_gpu() -> None:
+    """Check that this rank sees the GPU whose index is its local rank; PyTorch's own error names neither.
+
+    Raises:
+        UserError: it computes on GPUs, but there is not that one.
+    """
+    num_gpus, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    if uses_gpus() and local_rank >= num_gpus:
+        raise UserError(
+            f"The process with LOCAL_RANK {local_rank} sees {format_count(num_gpus, 'GPU')}: start one process for "
+            "each GPU of the machine, and let every process see all of them (Slurm: --gpus-per-node, not "
+            "--gpus-per-task)."
+        )
 
 
 def join_ranks() -> None:
     """Connect the ranks of a launch to each other.
 
     Raises:
-        UserError: the ranks were launched with DeepSpeed.
+        UserError: the ranks were launched with DeepSpeed, or there are more of them than GPUs.
     """
+    require_visible_gpu()
     if _is_alone():
         return
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
         raise UserError("Generation does not run under DeepSpeed: use the launch profile multi_gpu or multi_cpu.")
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
+    PartialState(cpu=not uses_gpus(), timeout=COLLECTIVE_TIMEOUT)
 
 
 def _is_alone() -> bool:

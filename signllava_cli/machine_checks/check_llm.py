@@ -15,13 +15,12 @@ from signllava_cli.generation.trial import NUM_TOKENS, try_decoding
 from signllava_cli.machine_checks.check_result import CheckResult, guarded
 from signllava_cli.model.layer_weights import weights_memory
 from signllava_cli.model.llm_memory import format_bytes
-from signllava_cli.model.llm_parts import compile_layers
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.recipe import Recipe
 from signllava_cli.training.accelerator import start_accelerator
-from signllava_cli.training.engine import open_engine
-from signllava_cli.training.optimizer import make_optimizer, set_learning_rate
+from signllava_cli.training.optimizer import set_learning_rate
 from signllava_cli.training.preflight import peak_memory
+from signllava_cli.training.session_setup import prepare_training
 from signllava_cli.training.step import optimizer_step
 
 SLOW_LLM = "use another LLM (docs/llms.md), or llm.attn_implementation=sdpa if the recipe has set another"
@@ -67,17 +66,9 @@ class _Trial:
         return f"{seen}, {decoder.description}{graphs}, {self._peak()}", ""  # without graphs on a GPU it has warned
 
     def train(self) -> tuple[str, str]:
-        recipe, model, config = self.recipe, self.bundle.model, self.recipe.train
-        if config.gradient_checkpointing:
-            model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.torch_compile:
-            compile_layers(model.llm)
-        model.train()
-        optimizer = make_optimizer(model, recipe)
-        engine = open_engine(self.accelerator, model, optimizer, config.max_grad_norm)
+        recipe, config = self.recipe, self.recipe.train
+        optimizer, engine, has_prefix = prepare_training(recipe, self.accelerator, self.bundle)
         set_learning_rate(optimizer, 1.0)
-        prefix, max_seq_len = self.bundle.prompts.before_streams, recipe.data.max_seq_len
-        has_prefix = config.reuse_prefix and model.reuse_prefix(prefix, max_seq_len)
         examples = self._longest_examples()
         batch = training_collator(recipe, self.bundle.pad_id, has_prefix)(examples)
         if self.accelerator.device.type == "cuda":

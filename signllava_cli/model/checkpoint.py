@@ -155,7 +155,10 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
         return TypeAdapter(CheckpointConfig).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{checkpoint / CONFIG} is damaged: {first['loc']} {first['msg']}.") from None
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{checkpoint / CONFIG} is damaged: {key} {first['msg']}; copy the checkpoint again."
+        ) from None
 
 
 def load_projectors(model: SignLlavaModel, file: Path) -> None:

@@ -49,13 +49,14 @@ DEFAULT_GPU = "h100-80gb"
 
 
 def find_gpu(name: str) -> GPU:
-    """The GPU of this name, or one of this memory (`24GiB`, `80GB`), whose speed is unknown.
+    """The GPU of this name (`h200` is `h200-141gb`), or one of this memory (`24GiB`, `80GB`), whose speed is unknown.
 
     Raises:
         UserError: it is neither.
     """
-    if known := GPUS.get(name.lower()):
-        return known
+    matches = [gpu for known, gpu in GPUS.items() if name.lower() in (known, known.rpartition("-")[0])]
+    if len(matches) == 1:
+        return matches[0]
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)\s*([a-z]+)", name.lower())
     if size and size[2] in UNITS and (memory := int(float(size[1]) * UNITS[size[2]])):
         return GPU(name, memory)

@@ -41,6 +41,9 @@ class HubSnapshot:
 class Download:
     """The paths that were downloaded, the sum of their sizes, and the paths that were there already."""
 
+    repo_id: str
+    commit: str
+    license: str | None
     downloaded: list[str]
     num_bytes: int
     present: list[str]
@@ -116,7 +119,8 @@ def download_files(
                     bar.advance(note=path)
         finally:
             shutil.rmtree(folder / STAGING, ignore_errors=True)
-    return Download(pending, sum(snapshot.files[path].size for path in pending), present)
+    num_bytes = sum(snapshot.files[path].size for path in pending)
+    return Download(snapshot.repo_id, snapshot.commit, snapshot.license, pending, num_bytes, present)
 
 
 def download_file(api: HfApi, snapshot: HubSnapshot, path: str, folder: Path, checksum: str | None = None) -> Path:

@@ -2,13 +2,13 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from signllava_cli.errors import UserError, format_count, summarize_names
-from signllava_cli.model.hub_repository import HubSnapshot, download_file, download_files, read_snapshot
+from signllava_cli.model.hub_repository import Download, HubSnapshot, download_file, download_files, read_snapshot
 from signllava_cli.prepare.dataset_folder import list_splits, list_streams
 from signllava_cli.prepare.hub_layout import (
     CHECKSUMS,
@@ -22,18 +22,12 @@ from signllava_cli.prepare.indexing import open_index
 
 
 @dataclass(frozen=True)
-class PullResult:
+class PulledDataset(Download):
     """`not_downloaded`: other files of the repository. `indexed`: split -> number of clips.
 
     `without_annotation`: splits that were not indexed.
     """
 
-    repo_id: str
-    commit: str
-    license: str | None
-    downloaded: list[str]
-    num_bytes: int
-    present: list[str]
     not_downloaded: list[str]
     indexed: dict[str, int]
     without_annotation: list[str]
@@ -47,7 +41,7 @@ def pull_dataset(
     streams: Sequence[str] | None = None,
     overwrite: bool = False,
     token: str | None = None,
-) -> PullResult:
+) -> PulledDataset:
     """Download the files in SHA256SUMS, check them, and index the splits that have an annotation.
 
     An interrupted download continues with the files that are missing.
@@ -71,13 +65,8 @@ def pull_dataset(
     listed = {path.path for path in checksums} | REPOSITORY_FILES
     annotated = list_splits(root) if list(root.glob("annotation.*.json")) else []
     pulled = list(dict.fromkeys(path.split for path in chosen))
-    return PullResult(
-        repo_id=repo_id,
-        commit=snapshot.commit,
-        license=snapshot.license,
-        downloaded=download.downloaded,
-        num_bytes=download.num_bytes,
-        present=download.present,
+    return PulledDataset(
+        **asdict(download),
         not_downloaded=sorted(path for path in snapshot.files if path not in listed),
         indexed={
             split: len(open_index(root, split, list_streams(root, split))) for split in pulled if split in annotated

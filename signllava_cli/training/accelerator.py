@@ -3,12 +3,11 @@
 import os
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 
 from signllava_cli.errors import UserError
-from signllava_cli.generation.distributed import COLLECTIVE_TIMEOUT
+from signllava_cli.generation.distributed import COLLECTIVE_TIMEOUT, require_visible_gpu, uses_gpus
 from signllava_cli.recipe import Recipe
 
 SUPPORTED_TYPES = (
@@ -26,11 +25,12 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     clipping under every launcher.
 
     Raises:
-        UserError: an unsupported launcher, a profile that contradicts the recipe or does not work with it, or a
-            `train.batch_size` that cannot be divided by the ranks.
+        UserError: an unsupported launcher, a profile that contradicts the recipe or does not work with it, more ranks
+            than GPUs, or a `train.batch_size` that cannot be divided by the ranks.
     """
+    require_visible_gpu()
     _require_consistent_profile(recipe)
-    has_gpu = torch.cuda.is_available()
+    has_gpu = uses_gpus()
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
         if not has_gpu:
             _disable_shm_kernel()

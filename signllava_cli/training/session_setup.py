@@ -23,13 +23,13 @@ from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import require_same_llm
 from signllava_cli.model.llm_memory import print_quantized_share
 from signllava_cli.model.llm_parts import compile_layers
-from signllava_cli.model.loading import load_model_bundle
+from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.lora import print_adapter_coverage
 from signllava_cli.model.partitioning import full_numel
 from signllava_cli.prepare.indexing import open_split
 from signllava_cli.recipe import Recipe, Stage, recipe_differences
 from signllava_cli.training.accelerator import distributed_type_name
-from signllava_cli.training.engine import open_engine
+from signllava_cli.training.engine import Engine, open_engine
 from signllava_cli.training.optimizer import make_optimizer, read_optimizer_state
 from signllava_cli.training.run_folder import RunFolder
 from signllava_cli.training.session import Session
@@ -84,17 +84,8 @@ def setup_session(
             checkpoint / RESUME_FOLDER / OPTIMIZER_FILE, model.trainable_parameters()
         )
         state = TrainState.read(checkpoint / PROGRESS)
-    if recipe.train.gradient_checkpointing:
-        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-    optimizer = make_optimizer(model, recipe)
-    engine = open_engine(accelerator, model, optimizer, recipe.train.max_grad_norm)
+    optimizer, engine, has_prefix = prepare_training(recipe, accelerator, bundle)
     engine.set_optimizer_state(optimizer_state)
-    has_prefix = recipe.train.reuse_prefix and model.reuse_prefix(
-        bundle.prompts.before_streams, recipe.data.max_seq_len
-    )
-    if recipe.train.torch_compile:  # after the probes of the prefix cache, which would be compiled too
-        compile_layers(model.llm)
     session = Session(
         recipe=recipe,
         stage=stage,
@@ -122,6 +113,23 @@ def setup_session(
         if recipe.train.stop_at_step is not None and recipe.train.stop_at_step <= state.step:
             info(f"train.stop_at_step={recipe.train.stop_at_step} is ignored: the run has passed this step")
     return session
+
+
+def prepare_training(
+    recipe: Recipe, accelerator: Accelerator, bundle: ModelBundle
+) -> tuple[torch.optim.AdamW, Engine, bool]:
+    """Prepare a loaded model for its first step: the optimizer, the engine, and whether the prefix is reused."""
+    config, model = recipe.train, bundle.model
+    if config.gradient_checkpointing:
+        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    optimizer = make_optimizer(model, recipe)
+    engine = open_engine(accelerator, model, optimizer, config.max_grad_norm)
+    prefix = bundle.prompts.before_streams
+    has_prefix = config.reuse_prefix and model.reuse_prefix(prefix, recipe.data.max_seq_len)
+    if config.torch_compile:  # after the probes of the prefix cache, which would be compiled too
+        compile_layers(model.llm)
+    return optimizer, engine, has_prefix
 
 
 def choose_checkpoint(run_folder: RunFolder, resume: str, accelerator: Accelerator) -> Path | None:

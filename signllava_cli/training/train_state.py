@@ -52,7 +52,8 @@ class TrainState:
             return TypeAdapter(cls).validate_json(json.dumps(read_json(file)), strict=True)
         except ValidationError as invalid:
             first = invalid.errors()[0]
-            raise UserError(f"{file} is damaged: {first['loc']} {first['msg']}.") from None
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(f"{file} is damaged: {key} {first['msg']}; copy the checkpoint again.") from None
 
     def write(self, file: Path) -> None:
         """Write the state as JSON, atomically."""

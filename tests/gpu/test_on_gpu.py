@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Ended, sets, subprocess_command
+from conftest import Ended, open_recipe_split, sets, subprocess_command
 
 from signllava_cli.recipe import Recipe, read_recipe
 
@@ -129,3 +129,44 @@ def test_a_stopped_run_resumes(settings: list[str], tmp_path: Path) -> None:
     output = process.communicate(timeout=90)[0]
     assert process.returncode == 75, output
     assert f"at step {last}" in output
+
+
+def test_an_answer_and_its_attention_are_those_of_the_cpu(run: Path) -> None:
+    import numpy as np
+    import torch
+
+    from signllava_cli import SignLlava
+    from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
+
+    split = open_recipe_split(checkpoint_recipe(find_checkpoint(run), []), "dev")
+    on_gpu, on_cpu = (SignLlava.from_pretrained(run, device=device, num_beams=3) for device in ("cuda", "cpu"))
+    assert torch.device(on_gpu._bundle.device).type == "cuda"
+    for clip in split.clips[:4]:
+        features = split.read(clip)
+        answer, expected = on_gpu.translate(features), on_cpu.translate(features)
+        assert answer.text == expected.text
+        assert answer.score == pytest.approx(expected.score, abs=1e-4)
+        attention, expected_attention = (model.attention(features, clip.translation) for model in (on_gpu, on_cpu))
+        assert attention.words == expected_attention.words
+        for name, shares in expected_attention.shares.items():
+            np.testing.assert_allclose(attention.shares[name], shares, atol=1e-4)
+        for name, stream in expected_attention.streams.items():
+            np.testing.assert_allclose(attention.streams[name].weights, stream.weights, atol=1e-4)
+
+
+def test_vectors_of_an_image_backbone_are_near_those_of_the_cpu(tmp_path: Path) -> None:
+    """In float16 on the GPU; the class token, whose values have a root mean square of 1."""
+    import numpy as np
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    from signllava_cli.prepare.extract.dino_extractor import choose_device
+    from signllava_cli.prepare.extract.image_backbone import ImageBackbone
+
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, image_size=518)
+    Dinov2Model(config).save_pretrained(tmp_path / "backbone")
+    images = np.random.default_rng(0).integers(0, 256, (16, 224, 224, 3), np.uint8)
+    on_gpu, on_cpu = (ImageBackbone(str(tmp_path / "backbone"), device) for device in (choose_device(), "cpu"))
+    assert next(on_gpu.model.parameters()).is_cuda
+    np.testing.assert_allclose(on_gpu.vectors(images), on_cpu.vectors(images), atol=0.02)

@@ -59,7 +59,7 @@ def read_exceptions() -> dict[str, str]:
 
 def try_change(change: Change, clone: Path) -> tuple[bool, str]:
     """Whether the test fails with the change, and the first line of its error."""
-    subprocess.run(["git", "checkout", "--quiet", "--force", "base"], cwd=clone, check=True)
+    subprocess.run(["git", "checkout", "--quiet", "--force", "--detach", "base"], cwd=clone, check=True)
     file = clone / change.file
     file.write_text(change.applied_to(file.read_text(encoding="utf-8")), encoding="utf-8")
     subprocess.run(["git", "commit", "--quiet", "--all", "--message", "break"], cwd=clone, check=True)

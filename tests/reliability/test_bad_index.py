@@ -1,4 +1,4 @@
-"""A damaged index, which is a memory-mapped file: it is rebuilt or refused, and never crashes the process."""
+"""A damaged index, which is a memory-mapped file: it is rebuilt or refused, and neither used nor a crash."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,21 +30,19 @@ def write_data(folder: Path) -> bytes:
     return index_files(folder, "dev")[0].read_bytes()
 
 
-def read_all(file: Path) -> None:
+def contents(file: Path) -> list[object]:
+    """All that an index gives."""
     index = open_index(file.parent, "dev", STREAMS)
-    for row in range(len(index)):
-        clip = index.clip(row)
+    clips = [index.clip(row) for row in range(len(index))]
+    texts = [
         f"{index.id(row)} {clip.translation} {clip.keywords} {index.dataset_path('mae', clip)}".encode()
-    for numbers in (
-        index.positions,
-        index.recordings,
-        index.text_bytes,
-        index.stream_columns("mae")[0]["mae/frames"],
-    ):
-        numbers.sum()
-    index.ids().to_pylist()
-    index.fingerprint(["mae"])
-    assert all(file.is_file() for file in index.files("mae"))
+        for row, clip in enumerate(clips)
+    ]
+    columns = (index.positions, index.recordings, index.text_bytes, index.stream_columns("mae")[0]["mae/frames"])
+    files = index.files("mae")
+    assert all(file.is_file() for file in files)
+    numbers = [np.asarray(column).tolist() for column in columns]
+    return [texts, numbers, index.ids().to_pylist(), index.fingerprint(["mae"]), files]
 
 
 @pytest.fixture
@@ -53,7 +51,12 @@ def index_reader() -> Iterator[tuple[Reader, Path]]:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as temporary:
         folder = Path(temporary)
         seed = write_data(folder)
-        yield Reader("index", read_all, (seed,), "index.dev.arrow"), folder
+        expected = contents(folder / "index.dev.arrow")
+
+        def require_expected(file: Path) -> None:
+            assert contents(file) == expected
+
+        yield Reader("index", require_expected, (seed,), "index.dev.arrow"), folder
 
 
 @FUZZ

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from signllava_cli.machine_checks.check_llm import check_llm
 from signllava_cli.model.llm_forward import divide_forward
 from signllava_cli.model.llm_mode import eval_mode, set_frozen_mode
 from signllava_cli.model.llm_parts import compile_layers
 from signllava_cli.model.prefix_cache import build_prefix_cache
+from signllava_cli.recipe import read_recipe
 
 Command = Callable[..., Ended]
 NUM_LAYERS = torch._dynamo.config.recompile_limit + 2  # torch stops compiling at the limit
@@ -92,6 +94,14 @@ def test_many_layers_share_the_graph(has_checkpointing: bool) -> None:
     results = states_and_gradients()
     assert all(map(torch.allclose, results, expected))
     assert not counters["graph_break"]
+    assert num_graphs() == 1
+
+
+def test_the_check_of_a_machine_compiles_as_a_run(settings: list[str]) -> None:
+    """The probes of the prefix cache before its training step would each be compiled for every layer."""
+    recipe = read_recipe("toy/tiny_pretrain", [*settings, "train.torch_compile=true"])
+    results = {result.name: result for result in check_llm(recipe)}
+    assert "with prefix cache" in results["training step"].seen
     assert num_graphs() == 1
 
 
