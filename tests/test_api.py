@@ -88,6 +88,7 @@ def test_a_batch_gives_the_translations_of_single_clips_from_numpy_or_torch(mode
         ({"mae": np.full((3, 64), 1e6)}, "beyond the range of float16"),
         ({"mae": np.full((3, 64), "x")}, "expected numbers"),
         ({"mae": None}, "expected numbers"),
+        ({"mae": {"mae": np.zeros((3, 64))}}, "expected the array of this stream, got a dictionary"),
     ],
 )
 def test_invalid_features_are_rejected(model: SignLlava, features: Any, message: str) -> None:

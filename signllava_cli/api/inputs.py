@@ -75,6 +75,8 @@ def _check_array(name: str, frames: Any, config: Stream) -> np.ndarray:
     Raises:
         InvalidInput: they are not numbers, of another shape, or none.
     """
+    if isinstance(frames, Mapping):
+        raise InvalidInput(f"features[{name!r}]: expected the array of this stream, got a dictionary.")
     array = frames.detach().cpu().float().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
     if array.dtype.kind not in "fiu":
         raise InvalidInput(f"features[{name!r}]: expected numbers, got an array of {array.dtype}.")

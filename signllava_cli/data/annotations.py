@@ -111,7 +111,9 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
     """
     file = annotation_file(root, split)
     if not root.is_dir():
-        raise UserError(f"No data folder at {root}: set data.root, or create one with `signllava prepare`.")
+        raise UserError(
+            f"No data folder at {root}: set data.root (or --out) to one, or create one with `signllava prepare`."
+        )
     if not file.is_file():
         names = sorted(path.name for path in root.glob("annotation.*.json"))
         raise UserError(

@@ -106,6 +106,11 @@ def require_same_clips(systems: Sequence[System], intersection: bool) -> list[Sy
     for system in systems:
         if len(common) < len(system.rows) and not intersection:
             other = next(other for other in systems if other.ids_hash != system.ids_hash)
+            if not common:
+                raise UserError(
+                    f"{other.file} and {system.file} have no clip in common, as if of different splits; score the "
+                    "files of each split separately."
+                )
             raise UserError(
                 f"{other.file} and {system.file} have different clips ({len(other.rows)} and {len(system.rows)}), so "
                 f"their scores cannot be compared; score each file separately, or the {len(common)} common clips "

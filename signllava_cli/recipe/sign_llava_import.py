@@ -140,6 +140,8 @@ def _convert_annotation_paths(state: ImportState) -> None:
             continue
         state.splits[role] = split
         file_name = f"annotation.{split}.json"
+        if state.generating and posixpath.normpath(path) == posixpath.normpath(posixpath.join(state.root, file_name)):
+            relative = file_name  # its generation opens this path as it is
         if relative == file_name:
             state.set(path_key, setting, split)
         else:
@@ -219,6 +221,8 @@ def _convert_stream_files(state: ImportState, key: str, stream: str, paths: Mapp
     """The metadata files of a stream. A recipe has one pattern for all splits."""
     folder = pattern = None
     for role, path in paths.items():
+        if role not in ("train", "dev", "test"):
+            continue
         split = _split_in_name(path) if isinstance(path, str) else None
         if split is None:
             state.report(f"{key}.{role}", "to decide", f"no split in the name {path}: set streams.{stream}.metadata")

@@ -53,6 +53,10 @@ class ImportState:
         content = self.config.get(name)
         return content if isinstance(content, dict) else {}
 
+    def decoding(self, name: str, default: Any = None) -> Any:
+        """A setting of decoding. T5_for_SLT has them among those of the model."""
+        return self.generating.get(name, self.section("ModelArguments").get(name, default))
+
     def report(self, key: str, outcome: Outcome, note: str) -> None:
         self.reports[key] = KeyReport(escape_unprintable(key), outcome, escape_unprintable(note))
 
@@ -231,7 +235,7 @@ def _tune_projectors(state: ImportState, key: str, value: Any) -> None:
 
 def _set_sampling(state: ImportState, key: str, value: Any) -> None:
     """temperature, top_p, top_k."""
-    if state.generating.get("do_sample"):
+    if state.decoding("do_sample"):
         state.set(key, f"generate.{key.rpartition('.')[2]}", value)
     else:
         state.report(key, "no equivalent", f"{value} had no effect: do_sample is false")
@@ -240,7 +244,7 @@ def _set_sampling(state: ImportState, key: str, value: Any) -> None:
 def _set_do_sample(state: ImportState, key: str, value: Any) -> None:
     if not value:
         state.report(key, "translated", "no generate.temperature: greedy or beam search")
-    elif state.generating.get("num_beams", 1) == 1:
+    elif state.decoding("num_beams", 1) == 1:
         state.report(key, "translated", "generate.temperature is set: sampling")
     else:
         note = "it sampled inside a beam search; generate samples where generate.temperature is set, else it searches"

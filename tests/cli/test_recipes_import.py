@@ -286,6 +286,41 @@ def test_a_generate_configuration_keeps_its_context_source(
     assert "signllava checkpoint convert old/out/checkpoint-40" in comment_on("GenerateArguments.model_path", text)
 
 
+def test_an_annotation_file_that_is_already_in_its_place_needs_no_decision(
+    signllava: Signllava, tmp_path: Path
+) -> None:
+    """Sign_LLaVA's generation opens `annotation_path` relative to the working directory, not to `data_dir`."""
+    config = yaml.safe_load(GENERATE)
+    config["SignDataArguments"] |= {"data_dir": "data/H2S/", "annotation_path": "data/H2S/annotation.dev.json"}
+    recipe, text, _ = import_old(signllava, tmp_path, yaml.safe_dump(config))
+    assert recipe.generate.split == "dev"
+    assert "translated: SignDataArguments.annotation_path: generate.split: dev" in text
+
+
+def test_decoding_keys_and_files_of_t5_for_slt_are_read_where_they_are(signllava: Signllava, tmp_path: Path) -> None:
+    old = {
+        "ModelArguments": {"do_sample": True, "num_beams": 1, "temperature": 0.7, "top_k": 50},
+        "SignDataArguments": {
+            "data_dir": "data",
+            "visual_features": {
+                "pose": {
+                    "enable_input": True,
+                    "train": "pose/metadata_pose.train.json",
+                    "augmentation_type": "none",
+                    "normalization": {"normalization_method": "sign_space"},
+                }
+            },
+        },
+        "SignModelArguments": {"projectors": {"pose": {"dim": 208}}},
+    }
+    recipe, text, _ = import_old(signllava, tmp_path, yaml.safe_dump(old))
+    assert (recipe.generate.temperature, recipe.generate.top_k) == (0.7, 50)
+    assert "do_sample is false" not in text
+    assert "no split in the name" not in text  # neither key is a file
+    for key in ("augmentation_type", "normalization.normalization_method"):
+        assert f"to decide: SignDataArguments.visual_features.pose.{key}: not known to this import" in text
+
+
 @pytest.mark.parametrize(
     ("window", "is_predicted", "source"), [(0, False, "none"), (2, False, "gold"), (2, True, "predicted")]
 )

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -307,6 +308,19 @@ def test_files_that_cannot_be_compared_are_refused(signllava: Callable[..., Ende
     assert "cannot check whether clips are missing" in signllava("eval", partial).out
     process = signllava("eval", complete, partial)
     assert (process.code, "have different clips (3 and 4)" in process.err) == (2, True)
+    assert "or the 3 common clips with --intersection" in process.err
+
+
+def test_files_without_a_common_clip_are_refused_with_a_hint_at_their_splits(
+    signllava: Callable[..., Ended], tmp_path: Path
+) -> None:
+    dev = write_predictions(tmp_path / "dev" / "predictions.jsonl", HYPOTHESES)
+    test = write_predictions(tmp_path / "test" / "predictions.jsonl", HYPOTHESES)
+    test.write_text(re.sub(r'"recording": "', '"recording": "test-', test.read_text()))
+    (test.parent / "predictions.meta.json").unlink()
+    process = signllava("eval", dev, test)
+    assert (process.code, "have no clip in common, as if of different splits" in process.err) == (2, True)
+    assert "--intersection" not in process.err
 
 
 def test_eval_overwrites_only_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:
