@@ -40,17 +40,17 @@ def run_on_terminal(arguments: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]))
-def test_a_terminal_shows_that_packages_are_loaded(arguments, tmp_path):
+def test_a_terminal_shows_that_packages_are_loaded(arguments: list[str], tmp_path: Path) -> None:
     assert LOADING in run_on_terminal(arguments, tmp_path)
 
 
-def test_json_does_not_show_it(tmp_path):
+def test_json_does_not_show_it(tmp_path: Path) -> None:
     output = run_on_terminal(["env", "--json"], tmp_path)
     assert "signllava" in output
     assert LOADING not in output
 
 
-def test_a_pipe_has_no_line_of_it(tmp_path):
+def test_a_pipe_has_no_line_of_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "signllava_cli", "env"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
