@@ -180,6 +180,11 @@ def log_to(path: Path) -> Iterator[None]:
             file.close()
 
 
+def _is_interactive() -> bool:
+    """Whether the user sees progress as it moves."""
+    return stdout_console.is_terminal and IS_MAIN_PROCESS and not (_is_quiet or _is_json)
+
+
 class ProgressBar:
     """A progress bar on a terminal; elsewhere a plain line every few seconds."""
 
@@ -188,7 +193,7 @@ class ProgressBar:
         self._start_time, self._done_at_start = time.monotonic(), done
         self._last_line_time = time.monotonic()
         self._bar: Progress | None = None
-        if stdout_console.is_terminal and IS_MAIN_PROCESS and not (_is_quiet or _is_json):
+        if _is_interactive():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -236,6 +241,15 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[ProgressBar]:
         yield bar
     finally:
         bar.stop()
+
+
+@contextlib.contextmanager
+def loading_packages() -> Iterator[None]:
+    """Show on a terminal that torch and transformers are imported, which takes seconds; no trace of it stays."""
+    with contextlib.ExitStack() as stack:
+        if _is_interactive():
+            stack.enter_context(stdout_console.status("loading torch and transformers"))
+        yield
 
 
 def quiet_libraries() -> None:

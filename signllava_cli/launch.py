@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from signllava_cli.console import error, info
+from signllava_cli.console import error, info, loading_packages
 from signllava_cli.errors import UserError, first_line, format_count, require_extra
 from signllava_cli.preemption import STOP_REQUESTED, is_launched
 from signllava_cli.processes import forward_signals
@@ -37,7 +37,8 @@ def run_stage(stage: Stage, recipe: Recipe, resume: str, dry_run: bool, source: 
     """
 
     def train() -> None:
-        from signllava_cli.training.loop import train
+        with loading_packages():
+            from signllava_cli.training.loop import train
 
         train(recipe, stage, resume, dry_run, source)
 
@@ -105,7 +106,8 @@ def _import_torch_without_log() -> None:
     """
     level = os.environ.get(TORCH_LOG_LEVEL)
     os.environ[TORCH_LOG_LEVEL] = "FATAL"
-    import torch  # noqa: F401
+    with loading_packages():
+        import torch  # noqa: F401
 
     if level is None:
         del os.environ[TORCH_LOG_LEVEL]

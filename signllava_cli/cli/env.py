@@ -91,9 +91,11 @@ def _read_recipe(llm: str | None, recipe: str | None, overrides: list[str]) -> A
 
 
 def _describe_machine() -> dict[str, Any]:
-    import torch
-
     from signllava_cli._version import __version__
+    from signllava_cli.console import loading_packages
+
+    with loading_packages():
+        import torch
 
     packages: dict[str, str | None] = {}
     for package in PACKAGES:

@@ -12,6 +12,7 @@ from signllava_cli.cli.estimate import (
     require_estimate,
 )
 from signllava_cli.cli.setting_options import LAUNCH_SETTINGS, SettingOption, setting_help, setting_options
+from signllava_cli.console import loading_packages
 
 DECODING, CONTEXT, CONTROLS, LAUNCH = "Decoding", "Context", "Tasks and controls", "Many processes"
 
@@ -68,7 +69,8 @@ def generate(
 
     Settings default to the recipe in the checkpoint. A killed run is resumed.
     """
-    from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
+    with loading_packages():
+        from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
 
     require_estimate(estimate, gpu)
     folder = find_checkpoint(checkpoint)
@@ -80,7 +82,8 @@ def generate(
     from signllava_cli.launch import run_or_launch
 
     def translate() -> None:
-        from signllava_cli.generation.generate import generate
+        with loading_packages():
+            from signllava_cli.generation.generate import generate
 
         sources = context_source or [recipe.generate.context_source]
         generate(recipe, folder, sources, out, overwrite, shard, keep_others)

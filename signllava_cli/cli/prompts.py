@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 def load_prompts(recipe: "Recipe", consequence: str) -> "PromptBuilder | None":
     """The prompts of `recipe`; None, with a warning that ends in `consequence`, if its tokenizer cannot be loaded."""
-    from signllava_cli.console import warning
-    from signllava_cli.data.prompts import PromptBuilder
-    from signllava_cli.model.llm import load_tokenizer
+    from signllava_cli.console import loading_packages, warning
+
+    with loading_packages():
+        from signllava_cli.data.prompts import PromptBuilder
+        from signllava_cli.model.llm import load_tokenizer
 
     try:
         return PromptBuilder(load_tokenizer(recipe.llm), recipe.tasks)

@@ -48,8 +48,11 @@ def serve(
     max_upload_mb: Annotated[int, typer.Option(min=1, max=65536, help="The largest upload, in MiB.")] = 64,
 ) -> None:
     """Translate in the browser: choose a recording, a video or feature files, and watch the sentences appear."""
-    from signllava_cli.api.video_features import VideoOptions
-    from signllava_cli.serving.server import serve as serve_until_stopped
+    from signllava_cli.console import loading_packages
+
+    with loading_packages():
+        from signllava_cli.api.video_features import VideoOptions
+        from signllava_cli.serving.server import serve as serve_until_stopped
 
     config = {} if beams is None else {"num_beams": beams}
     names = None if video_streams is None else tuple(name.strip() for name in video_streams.split(","))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import open_recipe_split
 
+from signllava_cli.cli.prepare.toy import toy
 from signllava_cli.data.annotations import Clip, Recording, read_annotations
 from signllava_cli.data.context import gold_context
 from signllava_cli.errors import UserError
@@ -94,3 +95,10 @@ def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("Introduction")
     with pytest.raises(UserError, match="not empty"):
         write_toy_corpus(tmp_path)
+
+
+def test_the_command_names_the_splits_in_the_order_of_a_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy(tmp_path / "toy")
+    assert "recordings train 32, dev 3, test 4;" in capsys.readouterr().out

@@ -18,14 +18,15 @@ def llm(
     ] = "toy/pretrain",
 ) -> None:
     """Create an LLM folder in the format of Hugging Face."""
-    from signllava_cli.console import info
+    from signllava_cli.console import info, loading_packages
     from signllava_cli.model.llm_folder import require_empty_folder, save_from_hub, save_smollm2
     from signllava_cli.recipe import read_recipe
 
     out = out or Path("data/llm") / name.rpartition("/")[2]
     require_empty_folder(out)
     if name == "tiny":
-        from signllava_cli.model.tiny_llm import save_tiny_llm
+        with loading_packages():
+            from signllava_cli.model.tiny_llm import save_tiny_llm
 
         save_tiny_llm(out, corpus, read_recipe(recipe).tasks)
     elif name == "smollm2":

@@ -15,5 +15,5 @@ def toy(
     from signllava_cli.prepare.toy_corpus import RECORDINGS, STREAMS, write_toy_corpus
 
     write_toy_corpus(out, seed)
-    splits = ", ".join(f"{split} {count}" for split, count in RECORDINGS.items())
+    splits = ", ".join(f"{split} {RECORDINGS[split]}" for split in ("train", "dev", "test"))
     info(f"toy corpus in {out}: recordings {splits}; streams {', '.join(STREAMS)}")
