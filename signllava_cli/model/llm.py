@@ -19,6 +19,7 @@ from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
 from signllava_cli.model.llm_memory import free_memory, outline_llm, require_memory
 from signllava_cli.model.partitioning import gathered
+from signllava_cli.model.weights_hash import hash_weights
 
 PROBE_ROWS, PROBE_COLUMNS = 16, 4  # of the embedding table: the values by which an LLM is recognized
 
@@ -177,8 +178,11 @@ def require_same_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]
         )
 
 
-def llm_identity(llm: Any, config: recipes.LLM) -> dict[str, Any]:
-    """What a checkpoint stores to recognize its LLM: sizes, vocabulary, and a few values of embeddings and a norm."""
+def llm_identity(llm: Any, config: recipes.LLM, folder: Path | None) -> dict[str, Any]:
+    """What a checkpoint stores to recognize its LLM: sizes, vocabulary, a few values, and a hash of all tensors.
+
+    `folder`: of its files (`local_llm_folder`).
+    """
     table, norms, text_config = llm.get_input_embeddings().weight, _first_norm(llm), llm.config.get_text_config()
     with gathered(table, *norms):
         rows = torch.linspace(0, table.shape[0] - 1, PROBE_ROWS).long()  # (PROBE_ROWS,)
@@ -193,13 +197,15 @@ def llm_identity(llm: Any, config: recipes.LLM) -> dict[str, Any]:
         "vocabulary": text_config.vocab_size,
         "norm_probe": norm_probe,
         "embedding_probe": embedding_probe,
+        **(hash_weights(folder) if folder else {}),
     }
 
 
 def require_same_llm(expected: dict[str, Any], identity: dict[str, Any], checkpoint: Path) -> None:
     """Check that the LLM of `identity` is the one that `checkpoint` was trained with.
 
-    The tolerance covers the rounding to another dtype, but not other weights.
+    Files with the same dtypes must have the same weights. Of others, such as those of a quantized copy, a few values
+    are compared, with a tolerance that covers the rounding to another dtype.
 
     Raises:
         UserError: it is another LLM; the message has what differs.
@@ -213,7 +219,9 @@ def require_same_llm(expected: dict[str, Any], identity: dict[str, Any], checkpo
     expected_probe, probe = (
         torch.tensor([*values["embedding_probe"], *values["norm_probe"]]) for values in (expected, identity)
     )
-    if not torch.allclose(expected_probe, probe, rtol=0.02, atol=1e-4):
+    is_near = torch.allclose(expected_probe, probe, rtol=0.02, atol=1e-4)
+    has_hash = "weights_hash" in expected and expected["weights_dtypes"] == identity.get("weights_dtypes")
+    if not is_near or (has_hash and expected["weights_hash"] != identity["weights_hash"]):
         raise UserError(
             f"{checkpoint} was trained with {expected['path']}; {identity['path']} has the same sizes, but other "
             "weights; set llm.path to the LLM it was trained with."

@@ -12,7 +12,14 @@ from signllava_cli.errors import UserError
 from signllava_cli.model import checkpoint as checkpoints
 from signllava_cli.model.cuda_settings import configure_cuda
 from signllava_cli.model.decoding_weights import prepare_decoding_weights
-from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_causal, require_same_llm
+from signllava_cli.model.llm import (
+    llm_identity,
+    load_llm,
+    load_tokenizer,
+    local_llm_folder,
+    require_causal,
+    require_same_llm,
+)
 from signllava_cli.model.lora import add_lora, compute_in_input_dtype
 from signllava_cli.model.signllava_model import SignLlavaModel
 from signllava_cli.recipe import Recipe
@@ -55,7 +62,7 @@ def load_model_bundle(
     tokenizer = load_tokenizer(recipe.llm)
     prompts = PromptBuilder(tokenizer, recipe.tasks, trained.turns if trained else None)
     llm = load_llm(recipe.llm, device)
-    identity = llm_identity(llm, recipe.llm)
+    identity = llm_identity(llm, recipe.llm, local_llm_folder(recipe.llm))
     if recipe.lora.enabled:
         torch.manual_seed(recipe.run.seed)  # PEFT initializes the adapter from the global generator
         llm = add_lora(llm, recipe.lora)

@@ -21,7 +21,7 @@ from signllava_cli.model.checkpoint import (
     write_checkpoint,
 )
 from signllava_cli.model.hub_access import hub_options
-from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, require_same_llm
+from signllava_cli.model.llm import llm_identity, load_llm, load_tokenizer, local_llm_folder, require_same_llm
 from signllava_cli.model.llm_folder import require_empty_folder
 from signllava_cli.model.lora import add_lora, load_adapter
 from signllava_cli.model.signllava_model import SignLlavaModel
@@ -56,7 +56,7 @@ def merge(checkpoint: Path, recipe: Recipe, out: Path, dtype: str) -> None:
         recipe.to_dict(), _precision_overrides(_stored_dtype(tokenizer.name_or_path, recipe.llm))
     ).llm
     llm = load_llm(stored_config, CPU)
-    require_same_llm(config.llm, llm_identity(llm, stored_config), checkpoint)
+    require_same_llm(config.llm, llm_identity(llm, stored_config, local_llm_folder(stored_config)), checkpoint)
     _require_mergeable(llm, recipe)
     _require_disk_space(out, sum(weight.numel() for weight in llm.parameters()) * weight_dtype.itemsize)
     llm = add_lora(llm, recipe.lora)
@@ -65,13 +65,12 @@ def merge(checkpoint: Path, recipe: Recipe, out: Path, dtype: str) -> None:
     merged_recipe = _merged_recipe(recipe, out / MERGED_LLM, dtype)
     model = SignLlavaModel(llm, merged_recipe.streams, merged_recipe.run.seed)
     load_projectors(model, checkpoint / PROJECTOR)
-    merged_config = dataclasses.replace(
-        config, stage="merged", llm=llm_identity(llm, merged_recipe.llm), versions=library_versions()
-    )
     step = f"step-{config.step:06d}"
     with atomic_folder(out) as folder:
         llm.save_pretrained(folder / MERGED_LLM)
         tokenizer.save_pretrained(folder / MERGED_LLM)
+        identity = llm_identity(llm, merged_recipe.llm, folder / MERGED_LLM)
+        merged_config = dataclasses.replace(config, stage="merged", llm=identity, versions=library_versions())
         (folder / step).mkdir()
         weights = {name: weight.detach() for name, weight in model.trainable_parameters().items()}
         write_checkpoint(folder / step, model, weights, merged_config, merged_recipe)

@@ -97,6 +97,13 @@ def test_checkpoint_of_another_llm(
     assert_one_line(
         signllava(*generate, *sets([f"llm.path={other}"])), "has the same sizes, but other weights", "llm.path"
     )
+    changed = AutoModelForCausalLM.from_pretrained(tiny_llm)
+    with torch.no_grad():
+        changed.model.layers[-1].mlp.up_proj.weight += 0.01
+    changed.save_pretrained(other)
+    assert_one_line(
+        signllava(*generate, *sets([f"llm.path={other}"])), "has the same sizes, but other weights", "llm.path"
+    )
     config.hidden_size = 64
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
     assert_one_line(signllava(*generate, *sets([f"llm.path={other}"])), "hidden_size 128", "hidden_size 64")

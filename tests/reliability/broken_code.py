@@ -7,6 +7,7 @@ repository and runs the test of the promise there. The test must fail. Prints on
 line of the failed assertion. The exit code is 1 if a test has passed, or could not run.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -71,9 +73,19 @@ def try_change(change: Change, clone: Path) -> tuple[bool, str]:
         )
     except subprocess.TimeoutExpired:
         return True, f"not ended within {SECONDS} s"
+    finally:
+        kill_processes_of(clone)
     has_failed = ended.returncode == FAILED and re.search(r"^\d+ failed", ended.stdout.splitlines()[-1]) is not None
     error = re.search(r"^E +(.*)$", ended.stdout, re.MULTILINE)
     return has_failed, error[1][:160] if error else ended.stdout[-200:] + ended.stderr[-200:]
+
+
+def kill_processes_of(clone: Path) -> None:
+    """Kill the commands that a failed test has left, some of them stopped by a signal."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PYTHONPATH") == str(clone):
+                process.kill()
 
 
 def main() -> int:
