@@ -96,6 +96,7 @@ def test_the_kinds_of_memory_add_up_to_the_peak(signllava: Command, tmp_path: Pa
     assert eight["peak"] - one["peak"] == eight["buckets"] == eight["gradients"]
 
 
+@pytest.mark.drill
 def test_an_estimate_reads_and_writes_nothing_else(signllava: Command, tmp_path: Path) -> None:
     """No weights, no dataset, no run folder; the assumptions are printed."""
     llm = write_config(tmp_path / "llm", LLAMA_3_2_1B)

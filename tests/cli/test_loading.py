@@ -44,6 +44,7 @@ def test_a_terminal_shows_that_packages_are_loaded(arguments: list[str], tmp_pat
     assert LOADING in run_on_terminal(arguments, tmp_path)
 
 
+@pytest.mark.drill
 def test_json_does_not_show_it(tmp_path: Path) -> None:
     output = run_on_terminal(["env", "--json"], tmp_path)
     assert "signllava" in output

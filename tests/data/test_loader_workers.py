@@ -50,6 +50,7 @@ def test_a_batch_that_cannot_be_sent_ends_the_run() -> None:
         list(loader)
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(300)
 def test_a_long_temporary_folder_is_no_problem(settings: list[str], tmp_path: Path) -> None:
     """Tensors go through sockets, whose paths have at most 107 bytes."""

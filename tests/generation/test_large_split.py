@@ -93,6 +93,7 @@ class Memory:
         tracemalloc.stop()
 
 
+@pytest.mark.drill
 def test_prepared_context_takes_little_more_than_its_text(split: Split, tmp_path: Path) -> None:
     file = tmp_path / "predictions.jsonl"
     with open(file, "w") as lines:

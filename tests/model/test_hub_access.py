@@ -31,6 +31,7 @@ def run_online(endpoint: str, hub: Path, *arguments: object, **variables: str) -
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.drill
 def test_without_a_network_there_is_one_warning_and_no_retry(corpus: Path, tmp_path: Path) -> None:
     """Instead of a line for each of twelve retries in 46 seconds."""
     arguments = (
@@ -74,6 +75,7 @@ def test_a_command_that_needs_the_llm_gives_a_one_line_error(
     assert f"{UNREACHABLE} cannot be reached (" in line
 
 
+@pytest.mark.drill
 def test_cached_files_are_used_without_a_network(tiny_llm: Path, tmp_path: Path) -> None:
     snapshots = tmp_path / "hub/models--lab--tiny"
     shutil.copytree(tiny_llm, snapshots / "snapshots" / COMMIT)

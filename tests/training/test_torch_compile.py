@@ -97,6 +97,7 @@ def test_many_layers_share_the_graph(has_checkpointing: bool) -> None:
     assert num_graphs() == 1
 
 
+@pytest.mark.drill
 def test_the_check_of_a_machine_compiles_as_a_run(settings: list[str]) -> None:
     """The probes of the prefix cache before its training step would each be compiled for every layer."""
     recipe = read_recipe("toy/tiny_pretrain", [*settings, "train.torch_compile=true"])
