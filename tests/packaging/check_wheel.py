@@ -139,9 +139,10 @@ def run_without_llm(environment: CleanEnvironment) -> None:
     assert "generate" in environment.run("signllava", "--help")
     shipped = {file.relative_to(ROOT / "recipes").with_suffix("") for file in (ROOT / "recipes").rglob("*.yaml")}
     listed = environment.run("signllava", "recipes", "list").split()
-    assert set(map(Path, listed)) == shipped, listed
-    for recipe in listed:
-        environment.run("signllava", "recipes", "show", recipe)
+    files = {Path("variants", name[1:]) if name.startswith("+") else Path(name) for name in listed}
+    assert files == shipped, listed
+    for name in listed:
+        environment.run("signllava", "recipes", "show", f"pretrain{name}" if name.startswith("+") else name)
     environment.run("signllava", "prepare", "toy", "--out", "toy")
     environment.run("signllava", "prepare", "check", "toy")
     (environment.empty / "hypotheses.txt").write_text("the garden is big .\nmy sister visits .\n")
