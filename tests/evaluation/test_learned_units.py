@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from signllava_cli import errors
 from signllava_cli.errors import UserError
 from signllava_cli.evaluation.metrics import bleurt
+from signllava_cli.evaluation.metrics.base import Metric
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
 from signllava_cli.evaluation.metrics.comet import Comet
 from signllava_cli.evaluation.metrics.meteor import Meteor
@@ -32,7 +34,23 @@ def metric() -> Bleurt:
     return Bleurt(TINY_BLEURT)
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels"), [(Bleurt, {"bleurt": "BLEURT"}), (Comet, {"comet": "COMET"}), (Meteor, {"meteor": "METEOR"})]
+)
+def test_each_metric_has_its_name_in_tables(kind: type[Metric], labels: dict[str, str]) -> None:
+    assert kind.labels == labels
+
+
 # BLEURT
+
+
+def test_bleurt_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "sentencepiece" else name)
+    with pytest.raises(UserError) as error:
+        Bleurt(TINY_BLEURT)
+    assert str(error.value) == (
+        '--bleurt needs packages that are not installed (sentencepiece): pip install "signllava[bleurt]"'
+    )
 
 
 def test_bleurt_scores_pairs_of_any_number_and_order(metric: Bleurt, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,13 +360,13 @@ def test_meteor_without_wordnet_or_for_another_language_is_refused(tmp_path: Pat
     assert str(error.value) == "--meteor has synonyms for English only; the preset phoenix14t is not English."
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "wordnet.zip").write_bytes(b"no")
-    for reason in ("File is not a zip file", "Resource wordnet not found."):
+    for reason in ("File is not a zip file", "Resource 'wordnet' not found."):
         with pytest.raises(UserError) as error:
             Meteor(tmp_path)
-        assert str(error.value).startswith(f"--meteor {tmp_path} has no corpora/wordnet that NLTK can read (")
-        assert str(error.value).endswith("); download it with `python -m nltk.downloader -d FOLDER wordnet`.")
-        assert reason.split()[0] in str(error.value)
-        assert "**" not in str(error.value)
+        assert str(error.value) == (
+            f"--meteor {tmp_path} has no corpora/wordnet that NLTK can read ({reason}); download it with "
+            "`python -m nltk.downloader -d FOLDER wordnet`."
+        )
         (tmp_path / "corpora" / "wordnet.zip").unlink(missing_ok=True)
 
 
