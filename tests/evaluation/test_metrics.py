@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
+from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -161,11 +162,33 @@ def lcs(one: list[str], two: list[str]) -> int:
     return max(lcs(one[:-1], two), lcs(one, two[:-1]))
 
 
+def test_rouge_l_is_that_of_rouge_score_and_has_the_words_of_the_preset_in_other_languages() -> None:
+    scorer = RougeScorer(["rougeL"])
+    expected = [scorer.score(reference, hypothesis)["rougeL"].fmeasure for hypothesis, reference in PAIRS]
+    np.testing.assert_allclose(RougeL().score_sentences(HYPOTHESES, REFERENCES), expected, atol=1e-12)
+    assert RougeL(CHINESE).score_sentences(["你好吗"], ["你好"]) == pytest.approx([0.8])
+    assert RougeL(GERMAN).score_sentences(["über"], ["ÜBER x"]) == pytest.approx([2 / 3])
+
+
+@pytest.mark.parametrize("metric", [Wer(), Ter()])
+def test_words_for_an_empty_reference_are_an_error_rate_of_100(metric: TextMetric) -> None:
+    key = next(iter(metric.labels))
+    assert metric.compute(predictions=["one two three"], references=[""])[key] == 100
+    assert metric.compute(predictions=[""], references=[""])[key] == 0
+
+
 @pytest.mark.parametrize("metric_class", [RougeLMscoco, RougeLSeq2seq])
 @pytest.mark.parametrize("preset", [Preset(), GERMAN, CHINESE])
 def test_rouge_l_of_other_programs_follows_its_formula(metric_class: Any, preset: Preset) -> None:
     metric = metric_class(preset)
-    pairs = [("a b x A", "A b c a"), ("b c", "a b c d e"), ("x", "y"), ("", "a"), ("a c a b", "a c b a")]
+    pairs = [
+        ("a b x A", "A b c a"),
+        ("b c", "a b c d e"),
+        ("x", "y"),
+        ("", "a"),
+        ("a c a b", "a c b a"),
+        ("ab c", "a bc c"),
+    ]
     for (hypothesis, reference), score in zip(pairs, metric.score_sentences(*zip(*pairs, strict=True)), strict=True):
         lower = str.lower if preset is GERMAN else str
         split = list if preset is CHINESE else str.split
