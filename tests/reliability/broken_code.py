@@ -99,6 +99,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        if (shared := ROOT.parent / "shared").is_dir():  # real clips
+            (clone.parent / shared.name).symlink_to(shared)
         for words_of_git in (["branch", "base"], ["config", "user.name", "x"], ["config", "user.email", "x@x"]):
             subprocess.run(["git", *words_of_git], cwd=clone, check=True)
         for change in changes:
