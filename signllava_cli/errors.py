@@ -6,6 +6,10 @@ again (BSD's EX_TEMPFAIL, which the SLURM scripts test for); 130 interrupted.
 
 from collections.abc import Iterable
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MAX_NAMES = 5  # names listed in a message
 MAX_LINE = 4000  # characters of a line of a message
@@ -95,3 +99,9 @@ def _shorten(line: str) -> str:
     """`line` without its middle if it is longer than `MAX_LINE`."""
     half = MAX_LINE // 2
     return line if len(line) <= MAX_LINE else f"{line[:half]} [...] {line[-half:]}"
+
+
+def first_validation_error(error: "ValidationError") -> str:
+    """The key and the message of the first error that pydantic has found."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))} {first['msg']}"

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from signllava_cli.console import info
-from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.errors import UserError, first_validation_error, summarize_names
 from signllava_cli.files import (
     acquire_lock,
     append_text,
@@ -82,9 +82,7 @@ def _parse_lines(file: Path, lines: Iterable[str]) -> Iterator[Prediction]:
             row = LINE.validate_json(line, strict=True)
             json.loads(line, object_pairs_hook=reject_duplicate_keys)  # pydantic would keep the last value
         except ValidationError as invalid:
-            first_error = invalid.errors()[0]
-            key = ".".join(str(part) for part in first_error["loc"])
-            raise UserError(f"{file}, line {number}: not a prediction ({key} {first_error['msg']}).") from None
+            raise UserError(f"{file}, line {number}: not a prediction ({first_validation_error(invalid)}).") from None
         except ValueError as duplicate:
             raise UserError(f"{file}, line {number}: not a prediction ({duplicate}); remove one.") from None
         yield row

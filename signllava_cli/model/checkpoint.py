@@ -23,7 +23,7 @@ from torch import Tensor
 from signllava_cli._version import __version__
 from signllava_cli.data.chat_turns import ChatTurns
 from signllava_cli.data.projector_inputs import ProjectorInput
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_validation_error
 from signllava_cli.files import read_json, read_link, write_json, write_text
 from signllava_cli.model.llm import read_tensors, require_same_tensors
 from signllava_cli.model.lora import ADAPTER_WEIGHTS, load_adapter, save_adapter
@@ -154,11 +154,8 @@ def read_config(checkpoint: Path) -> CheckpointConfig:
     try:
         return TypeAdapter(CheckpointConfig).validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{checkpoint / CONFIG} is damaged: {key} {first['msg']}; copy the checkpoint again."
-        ) from None
+        reason = first_validation_error(error)
+        raise UserError(f"{checkpoint / CONFIG} is damaged: {reason}; copy the checkpoint again.") from None
 
 
 def load_projectors(model: SignLlavaModel, file: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, first_validation_error
 from signllava_cli.files import read_json, write_json
 
 
@@ -51,9 +51,8 @@ class TrainState:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(read_json(file)), strict=True)
         except ValidationError as invalid:
-            first = invalid.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise UserError(f"{file} is damaged: {key} {first['msg']}; copy the checkpoint again.") from None
+            reason = first_validation_error(invalid)
+            raise UserError(f"{file} is damaged: {reason}; copy the checkpoint again.") from None
 
     def write(self, file: Path) -> None:
         """Write the state as JSON, atomically."""
