@@ -50,6 +50,7 @@ STAGES = {
     "train-bf16": Stage("gpu_train", "train_frozen", 200),
     "train-nf4": Stage("gpu_train", "train_quantized", 150),
     "decode-nf4": Stage("gpu_decode", "decode_quantized", 120),
+    "recipes": Stage("gpu_commands", "run_recipes", 300),
     "sdpa": Stage("gpu_checks", "measure_attention", 60, needs_llm=False),
     "parity": Stage("gpu_checks", "compare_devices", 100, needs_llm=False, is_timed=False),
     "commands": Stage("gpu_commands", "run_commands", 250, needs_llm=False, is_timed=False),

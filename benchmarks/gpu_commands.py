@@ -1,4 +1,4 @@
-"""Stages of gpu.py that run the commands on the tiny toy recipe: a stop and its resume, generation, and ranks."""
+"""Stages of gpu.py that run the commands: on the tiny toy recipe, as ranks, and with the large LLM."""
 
 import json
 import os
@@ -132,3 +132,22 @@ def run_ranks(run: Run) -> None:
     commands.check("generate, torchrun, NCCL, 1 rank", generate, launcher=[*TORCHRUN, "1"])
     two = commands.words("two", [*short, "train.micro_batch_size=2"])
     commands.check("torchrun, 2 ranks on one GPU", two, None, launcher=[*TORCHRUN, "2"])
+
+
+def run_recipes(run: Run) -> None:
+    """The study recipes on the large LLM, four steps each, and what follows: generate, eval, merge."""
+    if run.is_tiny:
+        run.report("recipes", figure="skipped", skipped="takes minutes on a CPU, where tests of their own run them")
+        return
+    commands, folder = Commands(run, run.folder), run.folder
+    short = ["train.max_steps=4", "train.eval_steps=4", "train.save_steps=2"]
+    commands.check("recipe pretrain, 4 steps", commands.words("pretrain", short, recipe="pretrain"))
+    projector = f"init.projector={folder / 'pretrain'}"
+    commands.check("recipe finetune, 4 steps", commands.words("finetune", [projector, *short], recipe="finetune"))
+    out = folder / "predictions"
+    generate = ["generate", "--checkpoint", folder / "finetune", "--split", "dev", "--out", out, "--context", "2"]
+    generate += ["--prelude", "2", "--context-source", "predicted", "--set", "generate.max_new_tokens=32"]
+    commands.check("generate, predicted context 2+2", generate)
+    commands.check("eval", ["eval", out])
+    merge = ["checkpoint", "merge", folder / "finetune", "--out", folder / "merged", "--dtype", "bfloat16"]
+    commands.check("checkpoint merge", merge)

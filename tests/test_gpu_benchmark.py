@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 pytestmark = pytest.mark.command
-SKIPPED = {"sdpa", "commands", "ranks"}  # need a GPU, or take minutes
+SKIPPED = {"recipes", "sdpa", "commands", "ranks"}  # need a GPU, or take minutes
 
 
 @pytest.mark.drill
