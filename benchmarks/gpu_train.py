@@ -13,7 +13,13 @@ from torch import nn
 from signllava_cli.data.batches import Batch, training_collator
 from signllava_cli.data.training_set import training_steps
 from signllava_cli.model.cuda_settings import deterministic_algorithms
-from signllava_cli.model.llm_parts import base_llm, compile_layers, decoder_layers
+from signllava_cli.model.llm_parts import (
+    base_llm,
+    compile_layers,
+    decoder_layers,
+    disable_activation_checkpointing,
+    enable_activation_checkpointing,
+)
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.recipe import Recipe
 from signllava_cli.training.accelerator import start_accelerator
@@ -84,9 +90,9 @@ class _Training:
         """Tokens/s and the rest, for micro-batches of at most `budget` tokens."""
         llm = self.bundle.model.llm
         if checkpointing:
-            llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable_activation_checkpointing(llm)
         else:
-            llm.gradient_checkpointing_disable()
+            disable_activation_checkpointing(llm)
         self.bundle.model.train()
         steps = self._read_steps(budget)
         self.run.reset_peak()
@@ -134,7 +140,7 @@ class _Training:
 
     def measure_compiled(self) -> Values:
         """As `measure`, with compiled layers; the time of the compilation is that of the warm-up steps."""
-        self.bundle.model.llm.gradient_checkpointing_disable()
+        disable_activation_checkpointing(self.bundle.model.llm)
         compile_layers(self.bundle.model.llm)
         steps = self._read_steps("8k")
         first = self.run.time_ms(lambda: self._step(steps[0])) / 1e3

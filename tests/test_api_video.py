@@ -183,6 +183,7 @@ def test_still_videos_and_twitches_have_no_segment() -> None:
     assert (segments, cutter.num_short) == ([], 1)
 
 
+@pytest.mark.drill
 @needs_samples
 def test_a_video_is_cut_at_its_pause(model: SignLlava, video_run: Path, tmp_path: Path) -> None:
     write_with_pause(tmp_path / "two.mp4")

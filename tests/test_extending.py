@@ -108,7 +108,10 @@ def test_the_page_has_the_examples() -> None:
     assert EXAMPLES == ["metric", "task", "importer", "stream", "launch profile"]
 
 
-@pytest.mark.parametrize("example", ["metric", "task", "importer"])
+@pytest.mark.parametrize(
+    "example",
+    ["metric", pytest.param("task", marks=pytest.mark.drill), pytest.param("importer", marks=pytest.mark.drill)],
+)
 def test_the_test_of_an_example_passes(example: str, checkout: Checkout) -> None:
     checkout.apply(example)
     [test] = [block.file for block in blocks_of(example) if block.file.startswith("tests/")]
@@ -143,6 +146,7 @@ def test_prepare_check_accepts_what_the_new_importer_writes(checkout: Checkout) 
     assert '"Good morning."' in (checkout.folder / "data" / "mycorpus" / "annotation.dev.json").read_text()
 
 
+@pytest.mark.drill
 def test_the_new_stream_is_packed(toy: Checkout) -> None:
     toy.apply("stream")
     toy.shell("python velocity.py data/toy features")

@@ -38,6 +38,7 @@ def test_every_stage_measures(tmp_path: Path) -> None:
     assert all(0 < record["memory_bound_ms"] < record["step_ms"] for record in steps)
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("lora", [False, True])
 def test_model_flops_are_those_that_torch_counts(tmp_path: Path, lora: bool) -> None:
     """Linear layers forward and backward: with an adapter, and with gradients of the input alone."""

@@ -76,6 +76,7 @@ def test_the_missing_machine_is_named(
     assert error.count("\n") == 1
 
 
+@pytest.mark.drill
 def test_a_machine_that_has_ended_is_not_lost(
     store: distributed.TCPStore, heartbeat: Heartbeat, exits: Exits
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_signal_before_the_first_step_exits_with_75(launched: Launched) -> Non
     assert_no_traceback(output)
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Nodes", "a signal before the ranks have started stops the launch")
 def test_a_signal_while_the_launcher_asks_for_gpus_is_not_lost(
     launched: Launched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +158,7 @@ def test_a_second_ctrl_c_kills(launched: Launched, tmp_path: Path) -> None:
     assert_all_ended(ranks)
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Faults", "a killed rank or launcher ends the run, and a rerun resumes to the same weights")
 def test_a_killed_rank_ends_the_others_with_one_error_line(launched: Launched, tmp_path: Path) -> None:
     process = launched()

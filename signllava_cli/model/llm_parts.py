@@ -46,6 +46,18 @@ def decoder_layers(llm: Any) -> nn.ModuleList:
     raise UserError(f"llm.path: no layers were found in {type(base_llm(llm)).__name__}; use another LLM.")
 
 
+def enable_activation_checkpointing(llm: Any, **options: bool) -> None:
+    """Compute the activations of the layers again in the backward pass. `options`: of torch's `checkpoint`."""
+    # transformers before 5.23 knows the older name alone, which ends with 6.0
+    enable = getattr(llm, "activation_checkpointing_enable", None) or llm.gradient_checkpointing_enable
+    enable({"use_reentrant": False, **options})
+
+
+def disable_activation_checkpointing(llm: Any) -> None:
+    """Keep the activations of the layers for the backward pass."""
+    (getattr(llm, "activation_checkpointing_disable", None) or llm.gradient_checkpointing_disable)()
+
+
 def compile_layers(llm: Any) -> None:
     """Compile the LLM's layers with torch.compile, one by one: they are alike, so one compilation serves all."""
     for layer in decoder_layers(llm):

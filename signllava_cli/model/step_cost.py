@@ -10,7 +10,11 @@ from torch import Tensor
 from signllava_cli.model.cost_counter import CostCounter
 from signllava_cli.model.fake_model import BatchShape, FakeModel, fake_batch
 from signllava_cli.model.kv_cache import PrefillRecorder
-from signllava_cli.model.llm_parts import decoder_layers
+from signllava_cli.model.llm_parts import (
+    decoder_layers,
+    disable_activation_checkpointing,
+    enable_activation_checkpointing,
+)
 from signllava_cli.model.prefix_cache import PrefixCache
 
 FEW_LAYERS = (2, 3)  # equal layers cost the same each, so two short LLMs tell the cost of a deep one
@@ -64,9 +68,9 @@ def training_cost(
     llm = model.llm
     if gradient_checkpointing:
         # without the state of random numbers, which is a real tensor; dropout takes no memory for it
-        llm.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        enable_activation_checkpointing(llm, preserve_rng_state=False)
     else:
-        llm.gradient_checkpointing_disable()
+        disable_activation_checkpointing(llm)
     model.train()
     return _by_layers(model, lambda: _run_training(model, shape, with_prefix))
 

@@ -22,7 +22,7 @@ from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, loa
 from signllava_cli.model.layouts import require_layouts
 from signllava_cli.model.llm import require_same_llm
 from signllava_cli.model.llm_memory import print_quantized_share
-from signllava_cli.model.llm_parts import compile_layers
+from signllava_cli.model.llm_parts import compile_layers, enable_activation_checkpointing
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.lora import print_adapter_coverage
 from signllava_cli.model.partitioning import full_numel
@@ -121,7 +121,7 @@ def prepare_training(
     """Prepare a loaded model for its first step: the optimizer, the engine, and whether the prefix is reused."""
     config, model = recipe.train, bundle.model
     if config.gradient_checkpointing:
-        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model.llm)
     model.train()
     optimizer = make_optimizer(model, recipe)
     engine = open_engine(accelerator, model, optimizer, config.max_grad_norm)

@@ -40,13 +40,8 @@ def estimate(signllava: Command, stage: str, folder: Path, *words: object, **set
     return result
 
 
-@pytest.mark.parametrize(
-    ("stage", "share"),
-    [
-        ("pretrain", "a third more time"),
-        pytest.param("finetune", "half more time", marks=pytest.mark.drill),
-    ],
-)
+@pytest.mark.drill
+@pytest.mark.parametrize(("stage", "share"), [("pretrain", "a third more time"), ("finetune", "half more time")])
 def test_the_shipped_recipes_fit_80_gb_and_say_what_they_take(
     stage: str, share: str, signllava: Command, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ SCRIPT = (
 )
 
 
+@pytest.mark.drill
 def test_the_missing_kernel_of_bitsandbytes_is_not_printed_but_its_other_warnings_are() -> None:
     """On a CPU with AVX-512-BF16 bitsandbytes warns that it found no faster kernel, with the text in its source."""
     ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)

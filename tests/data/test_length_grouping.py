@@ -179,6 +179,7 @@ def test_losses_do_not_depend_on_the_budget(signllava: Command, settings: list[s
     assert logged_values(runs[1]) == pytest.approx(logged_values(runs[100_000]), rel=1e-5)
 
 
+@pytest.mark.drill
 def test_a_resumed_run_with_a_budget_equals_an_uninterrupted_one(
     signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The positions, orders and batches of training against their description, on a few clips and without an LLM."""
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,25 @@ def test_the_error_of_a_worker_is_its_last_message(training_set: Open, text: str
     assert str(error.value) == "clip x: no frames"
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_are_prepared_and_end_with_an_error(
+    training_set: Open, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the traceback of the error is still held."""
+    recipe, examples = training_set(f"data.num_workers={workers}")
+    prepared: list[bool] = []
+    monkeypatch.setattr(module, "prepare_workers", lambda: prepared.append(True))
+
+    def refuse(examples: Sequence[Any]) -> Any:
+        raise UserError("clip x: no frames")
+
+    with pytest.raises(UserError, match="clip x: no frames") as error:
+        list(training_steps(recipe, examples, 0, 1, refuse, 0, 1))
+    assert error.value.__traceback__ is not None
+    assert multiprocessing.active_children() == []
+    assert prepared == [True] * bool(workers)
 
 
 @pytest.mark.parametrize(("budget", "count"), [("null", 2), ("230", 2), ("100", 1), ("100000", 4)])

@@ -102,6 +102,7 @@ def test_comet_equals_its_own_command(signllava: Callable[..., Ended], tmp_path:
     assert (process.code, "comet-score ended with" in process.err) == (2, True)
 
 
+@pytest.mark.drill
 def test_a_signal_also_stops_the_command_of_comet(tmp_path: Path) -> None:
     """A stand-in for `comet-score` that never ends, so that the test runs without COMET."""
     pid = tmp_path / "pid"

@@ -192,7 +192,10 @@ def refusal(folder: Path) -> str:
 
 
 def test_the_files_of_both_kinds_of_checkpoints_are_read(folder: Path) -> None:
-    """Google's name of the tokenizer, and a PyTorch file of tensors."""
+    """Google's name of the tokenizer, a PyTorch file of tensors, and a config without labels."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "spm.model").rename(folder / "sent_piece.model")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -374,7 +377,8 @@ def test_meteor_without_wordnet_or_for_another_language_is_refused(tmp_path: Pat
     not (WORDNET / "index.sense").is_file(),
     reason="no WordNet on this machine (Debian: apt install wordnet-base wordnet-sense-index)",
 )
-def test_meteor_is_nltks_score_of_the_words_of_the_preset(tmp_path: Path) -> None:
+def test_meteor_is_nltks_score_of_the_words_of_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nltk.data
     from nltk.corpus import wordnet
     from nltk.translate.meteor_score import single_meteor_score
 
@@ -386,7 +390,9 @@ def test_meteor_is_nltks_score_of_the_words_of_the_preset(tmp_path: Path) -> Non
     lines = (f"{number:02}\t{part}.{number}\t1\n" for number, part in enumerate(parts))
     (folder / "lexnames").unlink(missing_ok=True)
     (folder / "lexnames").write_text("".join(lines))
+    monkeypatch.setattr(nltk.data, "path", ["another"])
     metric = Meteor(tmp_path)
+    assert nltk.data.path == [str(tmp_path.resolve()), "another"]
     pairs = [("He's in the car.", "He is in an auto."), ("", "a"), ("The cat sat.", "The cat sat."), ("a b c", "a")]
     expected = [
         single_meteor_score(metric.preset.split_words(reference), metric.preset.split_words(hypothesis))

@@ -74,8 +74,8 @@ def sacrebleu_metrics(preset: Preset) -> list[tuple[TextMetric, str, Any]]:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 def test_corpus_scores_and_signatures_are_those_of_sacrebleu(preset: Preset) -> None:
-    hypotheses = [*HYPOTHESES, "他2010年喜欢 苹果。", "x", "yes indeed", "x"]
-    references = [*REFERENCES, "她喜欢2010 苹果", "x", "ye", "xy"]
+    hypotheses = [*HYPOTHESES, "他2010年喜欢 苹果。", "x", "yes indeed", "x", "a" + 300 * "b"]
+    references = [*REFERENCES, "她喜欢2010 苹果", "x", "ye", "xy", "a" + 300 * "c"]
     count = len(hypotheses)
     subsets = [range(count), *([index] for index in range(count)), [1, 5], [5, 6], [2, 6], [3, 7], [0, 3, 8], [9, 11]]
     for metric, key, program in sacrebleu_metrics(preset):
@@ -240,7 +240,7 @@ def test_reduced_bleu_is_bleu_of_the_pairs_that_have_words_left(tmp_path: Path) 
     pairs = [
         ("The cat, my cat sat.", "the CAT my cat sat down"),
         ("the a my", "a dog"),
-        ("it is cold outside today", "It is cold outside (today)!"),
+        ("it is cold outside today again", "It is cold outside (today) again!"),
         ("dog", "The..."),
         ("", ""),
     ]
@@ -249,7 +249,10 @@ def test_reduced_bleu_is_bleu_of_the_pairs_that_have_words_left(tmp_path: Path) 
     assert statistics.shape == (5, 11)
     assert statistics[:, -1].tolist() == [1, 0, 1, 0, 0]
     assert not statistics[[1, 3, 4]].any()
-    reduced = ["cat cat sat", "it is cold outside today"], [["CAT cat sat down", "It is cold outside today"]]
+    reduced = (
+        ["cat cat sat", "it is cold outside today again"],
+        [["CAT cat sat down", "It is cold outside today again"]],
+    )
     expected = BLEU().corpus_score(*reduced).score
     result = metric.compute(predictions=hypotheses, references=references)
     assert result["rbleu"] == pytest.approx(expected)

@@ -129,6 +129,7 @@ def test_a_page_of_twenty_thousand_clips_is_painted_and_searched(signllava: Comm
         assert not errors
 
 
+@pytest.mark.drill
 @pytest.mark.browser
 @pytest.mark.parametrize(("systems", "width"), [(3, 1300), (5, 1300), (2, 1024)])
 def test_every_column_of_a_system_fits_the_page(signllava: Command, tmp_path: Path, systems: int, width: int) -> None:

@@ -93,6 +93,24 @@ def test_the_beam_around_the_diagonal_limits_the_edits(width: int, monkeypatch: 
             assert count_edits(*pair) == sacrebleu_edits(*pair), pair
 
 
+@pytest.mark.parametrize(
+    ("width", "hypothesis", "reference"),
+    [
+        (1, "a b c d e f x y z w g d h i j c k", "a b c d e f g d h i j c k"),
+        (1, "a b c d e x y z c b f g h b b i g", "a b c c b f g h b b i g"),
+        (2, "b c x y z", "b c"),
+        (3, "a b c d e f g d h i c j k l m b a m i n", "a b c g d j k l m b a m i d e f n"),
+    ],
+)
+def test_shortest_paths_along_the_edges_of_the_beam(
+    width: int, hypothesis: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference as long as the beam is wide, and deletions in its first column."""
+    set_limit(monkeypatch, "_BEAM_WIDTH", width)
+    pair = hypothesis.split(), reference.split()
+    assert count_edits(*pair) == sacrebleu_edits(*pair)
+
+
 @pytest.mark.parametrize(("name", "value"), [("_MAX_SHIFT_SIZE", 2), ("_MAX_SHIFT_SIZE", 3), ("_MAX_SHIFT_DIST", 2)])
 def test_long_blocks_and_distant_words_are_not_shifted(
     name: str, value: int, monkeypatch: pytest.MonkeyPatch

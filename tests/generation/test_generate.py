@@ -107,7 +107,7 @@ def test_two_ranks_give_the_same_hypotheses(
     assert not list(tmp_path.glob("*/parts/*.jsonl"))
 
 
-@pytest.mark.parametrize(("window", "prelude"), [(1, 0), (0, 2)])
+@pytest.mark.parametrize(("window", "prelude"), [(1, 0), pytest.param(0, 2, marks=pytest.mark.drill)])
 def test_predicted_context_with_a_window_or_a_prelude_alone(
     signllava: Command, run: Path, tmp_path: Path, reference: Any, window: int, prelude: int
 ) -> None:
@@ -152,7 +152,8 @@ def test_under_predicted_context_batches_are_full_and_recordings_in_order() -> N
     assert not queue
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.reliability(
     "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
 )

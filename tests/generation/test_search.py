@@ -158,6 +158,18 @@ def test_the_search_of_many_clips_equals_the_slow_search_of_each(beams: int, set
         assert [one.score for one in candidates[clip]] == pytest.approx([one.score for one in expected], abs=1e-5)
 
 
+def test_beam_search_stops_when_the_best_running_hypothesis_only_equals_the_worst_ended_one() -> None:
+    """An end of turn and token 2 have probability 1/2 each; the mean of any number of steps is the same."""
+    searched = SearchConfig(Generate(num_beams=2, max_new_tokens=8), END)
+    search = init_search(searched, CLIPS[:1], torch.device("cpu"))
+    logits = torch.full((1, 2, VOCABULARY), -1e9)
+    logits[..., [END, 2]] = 0
+    search.advance(logits)
+    assert search.is_open.tolist() == [True]
+    search.advance(logits)
+    assert search.is_open.tolist() == [False]
+
+
 def slow_sample(clip: str, number: int, config: Generate) -> Candidate:
     """Sample `number` of a clip: each token is where the cumulative probability exceeds its random number."""
     randoms = clip_rng(config.seed, clip).random((config.num_return_sequences, config.max_new_tokens))[number]

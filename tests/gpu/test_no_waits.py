@@ -10,6 +10,7 @@ from conftest import open_recipe_split
 from signllava_cli.data.batches import training_collator
 from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.training_set import TrainingSet, training_steps
+from signllava_cli.model.llm_parts import enable_activation_checkpointing
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.recipe import read_recipe
 from signllava_cli.training.engine import open_engine
@@ -28,7 +29,7 @@ def test_cuda_finds_no_wait_of_ours_in_a_micro_batch(
     accelerator = Accelerator()
     bundle, data = load_model_bundle(recipe, accelerator.device), recipe.data
     if has_checkpointing:
-        bundle.model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(bundle.model.llm)
     builder = ExampleBuilder(
         bundle.prompts, recipe.streams, data.max_seq_len, data.min_frames, recipe.context.prelude
     )

@@ -18,6 +18,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.model.cuda_settings import deterministic_algorithms
 from signllava_cli.model.llm import load_llm
 from signllava_cli.model.llm_forward import relative_difference
+from signllava_cli.model.llm_parts import enable_activation_checkpointing
 from signllava_cli.model.lora import add_lora, cast_adapter, compute_in_input_dtype
 from signllava_cli.recipe import Lora, read_recipe
 
@@ -128,7 +129,7 @@ def test_adapter_computes_in_16_bits_and_learns_in_32(has_checkpointing: bool) -
     llm = adapted_llm(torch.bfloat16)
     if has_checkpointing:
         llm.train()
-        llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(llm)
     names, dtypes = [name for name, _ in llm.named_parameters()], dtypes_of_products(llm)
     expected_logits, expected = logits_and_gradients(llm)
     assert dtypes == {torch.float32}

@@ -22,7 +22,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.generation.decoding import decode_all, generate_batch, open_decoder
 from signllava_cli.generation.trial import try_decoding
 from signllava_cli.model import attention
-from signllava_cli.model.llm_parts import compile_layers, decoder_layers
+from signllava_cli.model.llm_parts import compile_layers, decoder_layers, enable_activation_checkpointing
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.signllava_model import SignLlavaModel
 
@@ -189,7 +189,7 @@ def test_the_frozen_llm_has_no_dropout_and_recomputes_activations(
     bundle = load_model_bundle(recipe, CPU)
     model, batch = bundle.model, make_batch(bundle, recipe)
     expected = model.eval()(batch)[0]
-    model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable_activation_checkpointing(model.llm)
     calls: list[int] = []
     child = next(iter(decoder_layers(model.llm)[0].children()))
     child.register_forward_hook(lambda *_: calls.append(1))

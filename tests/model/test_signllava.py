@@ -13,6 +13,7 @@ from signllava_cli.data.examples import ExampleBuilder
 from signllava_cli.data.projector_inputs import ProjectorInput
 from signllava_cli.data.tasks import translation_instruction
 from signllava_cli.model import loss as module
+from signllava_cli.model.llm_parts import enable_activation_checkpointing
 from signllava_cli.model.loading import ModelBundle, load_model_bundle
 from signllava_cli.model.projector import Projector
 from signllava_cli.model.signllava_model import SignLlavaModel
@@ -106,7 +107,7 @@ def test_a_prefix_cache_changes_neither_loss_nor_gradients(
 ) -> None:
     model = bundle.model.train()
     if checkpointing:
-        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model.llm)
     full, without_prefix = batch_of(recipe, bundle, 5), batch_of(recipe, bundle, 5, omit_prefix=True)
     expected = loss_and_gradients(model, full, 0.1)
     assert model.reuse_prefix(bundle.prompts.before_streams, 256)

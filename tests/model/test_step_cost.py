@@ -16,7 +16,7 @@ from signllava_cli.data.prompts import Prompt
 from signllava_cli.model.cost_counter import CostCounter
 from signllava_cli.model.fake_model import BatchShape, fake_batch, fake_model
 from signllava_cli.model.llm_memory import outline_llm
-from signllava_cli.model.llm_parts import decoder_layers
+from signllava_cli.model.llm_parts import decoder_layers, enable_activation_checkpointing
 from signllava_cli.model.loading import load_model_bundle
 from signllava_cli.model.lora import compute_in_input_dtype
 from signllava_cli.model.step_cost import TrainingCost, prefill_cost, training_cost
@@ -103,7 +103,7 @@ def measured(recipe: Recipe, shape: BatchShape, checkpointing: bool, with_prefix
         compute_in_input_dtype(model.llm)
     model.train()
     if checkpointing:
-        model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model.llm)
     if with_prefix:
         assert model.reuse_prefix(tuple(range(shape.prefix_len)), 64)
     for parameter in model.trainable_parameters().values():

@@ -158,7 +158,8 @@ def write_shards(root: Path, num_shards: int, num_clips: int) -> Path:
     return root
 
 
-@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("num_kills", [2, 20])
 @pytest.mark.reliability(
     "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
 )

@@ -60,7 +60,8 @@ def index_reader() -> Iterator[tuple[Reader, Path]]:
 
 
 @FUZZ
-@pytest.mark.parametrize("number", [20, pytest.param(800, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [20, 800])
 def test_a_damaged_index(
     number: int, index_reader: tuple[Reader, Path], record_property: Callable[[str, object], None]
 ) -> None:

@@ -48,6 +48,7 @@ def test_valid_files_are_read(name: str, folder: Path) -> None:
         reader.read(file)
 
 
+@pytest.mark.drill
 @FUZZ
 def test_a_few_bad_inputs_of_each_reader(folder: Path, record_property: RecordProperty) -> None:
     tried = 0

@@ -66,7 +66,7 @@ def test_check_names_the_shard(tmp_path: Path) -> None:
 
 
 @PROMISE
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.drill)])
 def test_the_index_of_a_shard_from_which_hdf5_never_returns_is_an_error(
     data: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
@@ -88,6 +88,7 @@ def burn(seconds: float) -> None:
         pass
 
 
+@pytest.mark.drill
 def test_the_time_limit_of_an_index_is_for_a_clip(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard of a million clips takes minutes, and is not damaged."""
     (data / "mae").mkdir()
@@ -106,6 +107,7 @@ def test_the_time_limit_of_an_index_is_for_a_clip(data: Path, monkeypatch: pytes
     assert open_index(data, "train", {"mae": DefaultLocation()}).frame_counts("mae").tolist() == [2, 2, 2, 2]
 
 
+@pytest.mark.drill
 def test_the_time_limit_of_packing_is_for_a_clip_of_any_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def lone_surrogate(file: Path) -> None:
         (traceback_of, "KeyError in test_fuzzing.py:traceback_of"),
         (no_message, "an error without a message"),
         (endless_loop, "more than 0.2 s of CPU time in test_fuzzing.py:endless_loop"),
-        (sleep, "no progress in 1 s"),
+        pytest.param(sleep, "no progress in 1 s", marks=pytest.mark.drill),
         (allocate, "MemoryError in test_fuzzing.py:allocate"),
         (crash, "the process died (status 11)"),
         (lone_surrogate, "UnicodeEncodeError in test_fuzzing.py:lone_surrogate"),

@@ -187,6 +187,7 @@ def test_a_split_is_never_a_path(signllava: Command, tmp_path: Path, settings: l
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("step-*"))
 
 
+@pytest.mark.drill
 @INSIDE
 def test_links_in_a_dataset_are_not_written_through(
     signllava: Command, corpus: Path, tmp_path: Path, outside: Path, record_property: Callable[[str, object], None]

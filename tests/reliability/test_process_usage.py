@@ -44,6 +44,7 @@ for step in range(1, 151):
 """
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("leak", ["none", "memory", "handles"])
 def test_memory_and_handles_of_a_process_are_measured_from_outside(tmp_path: Path, leak: str) -> None:
     file = tmp_path / "step"

@@ -266,6 +266,7 @@ def test_clips_that_share_a_name_have_no_video(tmp_path: Path) -> None:
     assert [videos.of_clip(clip) for clip in clips] == [None, None, tmp_path / "02.mp4"]
 
 
+@pytest.mark.drill
 def test_fuzzing_with_the_schema_of_the_app_finds_no_server_error(address: str) -> None:
     """Requests that /openapi.json allows, and others."""
     import schemathesis
@@ -332,6 +333,7 @@ def test_a_recording_is_translated_in_chromium(address: str, split: Split, tmp_p
     assert all(url.startswith((address, "data:")) for url in requested)
 
 
+@pytest.mark.drill
 @pytest.mark.browser
 def test_the_frames_of_a_word_are_shown_in_chromium(address: str, split: Split) -> None:
     from axe_playwright_python.sync_playwright import Axe

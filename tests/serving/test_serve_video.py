@@ -45,6 +45,7 @@ def video_form(content: bytes | None = None, name: str = "a.mp4", **fields: obje
     return request
 
 
+@pytest.mark.drill
 @needs_samples
 def test_a_video_is_translated_as_by_the_api(address: str, video_run: Path) -> None:
     assert send_request(address, "api/videos") == (200, [[{"name": "one.mp4"}, {"name": "two.mp4"}]])
@@ -72,6 +73,7 @@ def test_a_video_is_translated_as_by_the_api(address: str, video_run: Path) -> N
         assert [len(points) for points in landmarks["points"]] == [208] * len(frames)
 
 
+@pytest.mark.drill
 @needs_samples
 def test_a_video_is_cut_at_pauses_with_context(address: str) -> None:
     status, lines = send_request(address, "api/videos/translate", **form({}, name="two.mp4", cut="pauses", window=1))
@@ -84,6 +86,7 @@ def test_a_video_is_cut_at_pauses_with_context(address: str) -> None:
     assert (lines[-1]["done"], lines[-1]["frames"], lines[-1]["short_movements"]) == (True, 15 + 36 + 27, 0)
 
 
+@pytest.mark.drill
 @needs_samples
 @pytest.mark.parametrize(
     ("content", "fields", "status", "message"),
@@ -109,6 +112,7 @@ def test_refusals_have_one_line(
     assert "\n" not in detail
 
 
+@pytest.mark.drill
 @needs_samples
 def test_a_longer_video_is_refused_unless_it_is_cut(address: str, tmp_path: Path) -> None:
     write_with_pause(tmp_path / "long.mp4", still=200)
@@ -119,6 +123,7 @@ def test_a_longer_video_is_refused_unless_it_is_cut(address: str, tmp_path: Path
 
 
 @pytest.mark.reliability("Security", "a video that crashes its decoder costs the web app that video alone")
+@pytest.mark.drill
 @needs_samples
 def test_a_crash_costs_one_video(monkeypatch: pytest.MonkeyPatch) -> None:
     process = VideoProcess(VideoStreams(PoseSettings(model_file()), "pose"))
@@ -183,6 +188,7 @@ def write_camera_film(file: Path) -> None:
         container.mux(stream.encode(None))
 
 
+@pytest.mark.drill
 @needs_samples
 @pytest.mark.browser
 def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None:
@@ -243,6 +249,7 @@ def test_videos_are_translated_in_chromium(address: str, tmp_path: Path) -> None
     assert all(url.startswith((address, "data:", f"blob:{address}")) for url in requested)
 
 
+@pytest.mark.drill
 @needs_samples
 @pytest.mark.browser
 def test_the_page_with_a_video_is_accessible_on_a_phone_and_takes_drops(address: str) -> None:

@@ -42,7 +42,7 @@ def test_metrics_count_the_wait_for_data(signllava: Command, settings: list[str]
 
 
 @pytest.mark.usefixtures("slow_disk")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.drill)])
 def test_the_hours_of_a_dry_run_include_the_wait_for_data(
     signllava: Command, settings: list[str], workers: int
 ) -> None:

@@ -44,7 +44,7 @@ STOPS = [  # around a save, an evaluation and the end of an epoch; the first and
 ]
 
 
-@pytest.mark.parametrize("recipe_name", ["tiny_pretrain", "tiny_finetune"])
+@pytest.mark.parametrize("recipe_name", [pytest.param("tiny_pretrain", marks=pytest.mark.drill), "tiny_finetune"])
 @pytest.mark.parametrize("stops", STOPS)
 def test_resume_equals_uninterrupted(
     signllava: Command, settings: list[str], tmp_path: Path, recipe_name: str, stops: tuple[int, ...]
@@ -69,6 +69,7 @@ def test_resume_equals_uninterrupted(
     assert_same_run(uninterrupted, stopped)
 
 
+@pytest.mark.drill
 @pytest.mark.reliability("Faults", "a run that is killed often ends with the weights of an uninterrupted one")
 def test_a_killed_run_resumes_and_ends_with_the_same_weights(
     signllava: Command, settings: list[str], tmp_path: Path

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from signllava_cli.machine_checks.check_llm import check_llm
 from signllava_cli.model.llm_forward import divide_forward
 from signllava_cli.model.llm_mode import eval_mode, set_frozen_mode
-from signllava_cli.model.llm_parts import compile_layers
+from signllava_cli.model.llm_parts import compile_layers, enable_activation_checkpointing
 from signllava_cli.model.prefix_cache import build_prefix_cache
 from signllava_cli.recipe import read_recipe
 
@@ -43,15 +43,9 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize(
-    ("stage", "has_checkpointing"),
-    [
-        ("pretrain", True),
-        pytest.param("pretrain", False, marks=pytest.mark.drill),
-        pytest.param("finetune", False, marks=pytest.mark.drill),
-        pytest.param("finetune", True, marks=pytest.mark.drill),
-    ],
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("has_checkpointing", [False, True])
 def test_steps_run_as_one_graph(
     stage: str, has_checkpointing: bool, signllava: Command, settings: list[str], tmp_path: Path
 ) -> None:
@@ -65,14 +59,15 @@ def test_steps_run_as_one_graph(
     assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), rel=1e-5)
 
 
-@pytest.mark.parametrize("has_checkpointing", [pytest.param(False, marks=pytest.mark.drill), True])
+@pytest.mark.drill
+@pytest.mark.parametrize("has_checkpointing", [False, True])
 def test_many_layers_share_the_graph(has_checkpointing: bool) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     llm: Any = LlamaForCausalLM(LlamaConfig(num_hidden_layers=NUM_LAYERS, vocab_size=64, **sizes))
     llm.requires_grad_(False)
     if has_checkpointing:
-        llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(llm)
     forward = divide_forward(llm)
     prefix = build_prefix_cache(llm, forward, torch.arange(3, 14), max_seq_len=64)
     prefix.attach()

@@ -158,9 +158,7 @@ def _load_network(folder: Path) -> tuple[Any, str]:
     file = _first_existing(folder, WEIGHT_FILES)
     if config.get("model_type") != "bleurt" or not config.get("embedding_size"):
         raise UserError(f"--bleurt {folder}: config.json is not that of a BLEURT-20 checkpoint.")
-    rembert_config = RemBertConfig(
-        **{**config, "model_type": "rembert", "input_embedding_size": config["embedding_size"], "num_labels": 1}
-    )
+    rembert_config = RemBertConfig(**{**config, "input_embedding_size": config["embedding_size"], "num_labels": 1})
     network = RemBertForSequenceClassification(rembert_config).eval()
     tensors = {_to_rembert_name(name): tensor for name, tensor in load_tensors(file).items()}
     expected = network.state_dict().keys()

@@ -171,6 +171,7 @@ def with_pose(real: Path, tmp_path: Path) -> Callable[[str], Path]:  # noqa: F81
     return lambda name: Path(shutil.copytree(real, tmp_path / name))
 
 
+@pytest.mark.drill
 @pytest.mark.skipif(SAMPLES is None, reason="no real clips")
 def test_real_clips_become_a_stream_of_crops(with_pose: Callable[[str], Path], backbones: Path) -> None:
     data = with_pose("data")

@@ -113,6 +113,7 @@ def test_the_same_command_again_does_nothing(
     assert {file: file.stat().st_mtime_ns for file in data.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.drill
 def test_other_settings_are_refused_unless_overwritten(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     extract_numbers(numbered, data)
@@ -153,6 +154,7 @@ def test_files_of_prepare_pack_are_not_replaced(numbered: Path, tmp_path: Path) 
         extract_numbers(numbered, data)
 
 
+@pytest.mark.drill
 def test_the_jobs_of_an_array_make_the_same_shards(numbered: Path, tmp_path: Path) -> None:
     """The last job, whichever it is, packs the stream."""
     whole = annotate(tmp_path / "whole", CUTS)

@@ -121,6 +121,7 @@ def drill(
     assert not (data / "numbers/extract.train/features").exists()
 
 
+@pytest.mark.drill
 @pytest.mark.reliability(
     "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
 )

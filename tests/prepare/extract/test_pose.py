@@ -47,6 +47,7 @@ def test_hands_are_found_in_most_frames_of_real_clips(name: str) -> None:
     assert clip.features.frames.shape == (FRAMES[name], 208)
 
 
+@pytest.mark.drill
 @needs_samples
 def test_the_same_clip_gives_the_same_bytes() -> None:
     """Also by a finder that has seen other clips before."""

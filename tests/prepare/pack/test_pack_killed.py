@@ -124,10 +124,8 @@ def drill(source: Path, data: Path, expected: dict[str, bytes], moments: Iterabl
     assert contents(data) == expected
 
 
-@pytest.mark.parametrize(
-    "parent_only",
-    [pytest.param(False, id="the group", marks=pytest.mark.drill), pytest.param(True, id="the parent")],
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("parent_only", [pytest.param(False, id="the group"), pytest.param(True, id="the parent")])
 @pytest.mark.reliability(
     "Faults", "a killed pack, extract, index or generate continues, and ends with the same bytes"
 )
@@ -218,9 +216,8 @@ def test_a_killed_worker_is_an_error_and_the_same_command_continues(
     assert contents(data) == uninterrupted
 
 
-@pytest.mark.parametrize(
-    "kib", [pytest.param(4, marks=pytest.mark.drill), 20, pytest.param(40, marks=pytest.mark.drill)]
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("kib", [4, 20, 40])
 @pytest.mark.reliability("Faults", "a full disk costs generate, pack and index one line, and no byte of the result")
 def test_a_full_disk_is_a_one_line_error_and_the_same_command_continues(
     source: Path, uninterrupted: dict[str, bytes], tmp_path: Path, kib: int
