@@ -4,13 +4,14 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
-PYTEST_COMMAND = $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST_MODULE = -m pytest -n 2 --dist worksteal
+PYTEST_COMMAND = $(BIN)/python $(PYTEST_MODULE)
 
 # On a machine without a package index, GPU_PYTHON=python3 takes the torch that is there: see benchmarks/README.md.
 GPU_PYTHON ?= $(BIN)/python
 GPU_OUT ?= gpu
 
-.PHONY: help install demo lint check test test-all drills mutation broken-code docs gpu format
+.PHONY: help install demo lint check test test-all drills mutation broken-code coverage docs gpu format
 .PHONY: dist wheel-test test-oldest clean
 
 help: ## List what make can do
@@ -48,6 +49,12 @@ test-all: lint ## ruff, mypy, and all tests, the costly drills too
 drills: lint ## The drills of docs/reliability.md: nodes, faults, bad input, security, soak; writes its table
 	$(PYTEST_COMMAND) -m reliability --reliability-table=docs/reliability.md $(PYTEST)
 
+coverage: install ## The lines of the package that no test of `make test` runs, in any process
+	rm -rf coverage && mkdir coverage
+	export COVERAGE_FILE=$(CURDIR)/coverage/data; \
+	$(BIN)/python -m coverage run $(PYTEST_MODULE) -m "not drill" $(PYTEST); ended=$$?; \
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report && exit $$ended
+
 mutation: install ## All mutants of the central files: do the tests notice wrong code? MUTATION="training/step.py" chooses
 	nice $(BIN)/python tests/reliability/mutation_check.py $(MUTATION)
 
@@ -80,4 +87,4 @@ test-oldest: ## Test the lowest versions that pyproject.toml allows
 	$(PYTHON) tests/packaging/oldest_versions.py --torch $(OLDEST_TORCH)
 
 clean: ## Remove what make and the commands have made: .venv, runs, data, dist
-	rm -rf .venv runs data dist gpu site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs data coverage dist gpu site .pytest_cache .mypy_cache .ruff_cache

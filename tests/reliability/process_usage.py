@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import psutil
@@ -112,7 +113,10 @@ def memory_slope(samples: Sequence[Sample]) -> Slope:
     return Slope(float(slope), float(T_QUANTILE * error))
 
 
-def growth(values: Sequence[int]) -> int:
-    """By how much the maximum of the last third is above that of the first third; 0 if it is not."""
+def growth(values: Sequence[int]) -> float:
+    """By how much the median of the last third is above that of the first third; 0 if it is not.
+
+    Medians, because what is open for a moment is seen in some samples alone.
+    """
     third = max(1, len(values) // 3)
-    return max(0, max(values[-third:]) - max(values[:third]))
+    return max(0, median(values[-third:]) - median(values[:third]))

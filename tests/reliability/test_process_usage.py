@@ -30,7 +30,8 @@ def test_a_leak_is_found_in_noise() -> None:
 
 def test_growth_ignores_what_comes_and_goes() -> None:
     assert growth([5, 9, 5] * 30) == 0
-    assert growth([5, 9, 5] * 30 + [12]) == 3
+    assert growth([5, 9, 5] * 30 + [12]) == 0
+    assert growth([5, 9, 5] * 20 + [8, 8, 12] * 10) == 3
 
 
 SCRIPT = """

@@ -14,7 +14,7 @@ from process_usage import ProcessSampler, after_warm_up, growth, memory_slope, t
 
 STEPS = int(os.environ.get("SIGNLLAVA_SOAK_STEPS", "2000"))
 MAX_BYTES_PER_STEP = 8 * 1024  # a leak of one batch of features, or of one step's output, is more
-MAX_MORE = 3  # handles and threads: an evaluation may be at work in one third of the samples, and not in another
+MAX_MORE = 3  # handles and threads: a leak of one with each evaluation is more
 SAVE_TOTAL_LIMIT = 2
 MAX_SECONDS = max(1500, 2 * STEPS)
 
