@@ -77,9 +77,8 @@ def assert_no_traceback(output: str) -> None:
         assert words not in output
 
 
-@pytest.mark.parametrize(  # the test of two machines sends SIGUSR1
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.drill)]
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # the test of two machines sends SIGUSR1
 @pytest.mark.reliability("Faults", "a signal stops a run with its state saved, on every rank")
 def test_a_signal_to_the_launcher_stops_all_ranks_with_the_state_saved(
     launched: Launched, tmp_path: Path, number: signal.Signals

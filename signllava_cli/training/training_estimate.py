@@ -20,8 +20,9 @@ from signllava_cli.prepare.workload import Workload, find_workload
 from signllava_cli.recipe import Recipe
 from signllava_cli.training.session_setup import total_steps
 
-# Of the GPU's dense bfloat16 FLOP/s, by llm.bits: a little less than an H200 reached (docs/gpu.md); 8 bits: assumed
-UTILIZATION = {16: 0.4, 8: 0.2, 4: 0.3}
+# Of the GPU's dense bfloat16 FLOP/s, by llm.bits: a little less than an H100 and an H200 reached (docs/gpu.md); 8
+# bits: assumed
+UTILIZATION = {16: 0.37, 8: 0.2, 4: 0.29}
 COMPILED_UTILIZATION = {16: 0.5, 8: 0.2, 4: 0.4}
 SAMPLED_STEPS = 20  # of which padding is measured
 FLOAT32 = 4  # bytes

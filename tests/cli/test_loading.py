@@ -39,7 +39,13 @@ def run_on_terminal(arguments: list[str], folder: Path) -> str:
     return output.decode()
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]))
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(each, id=" ".join(each[:2]), marks=pytest.mark.drill if number else [])
+        for number, each in enumerate(COMMANDS)
+    ],
+)
 def test_a_terminal_shows_that_packages_are_loaded(arguments: list[str], tmp_path: Path) -> None:
     assert LOADING in run_on_terminal(arguments, tmp_path)
 

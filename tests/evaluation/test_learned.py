@@ -136,6 +136,7 @@ def test_comet_without_its_command_says_how_to_install_it(
     assert (process.code, "pipx install unbabel-comet" in " ".join(process.err.split())) == (2, True)
 
 
+@pytest.mark.drill
 @pytest.mark.skipif(
     not (WORDNET / "index.sense").is_file(),
     reason="no WordNet on this machine (Debian: apt install wordnet-base wordnet-sense-index)",

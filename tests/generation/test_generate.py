@@ -107,7 +107,8 @@ def test_two_ranks_give_the_same_hypotheses(
     assert not list(tmp_path.glob("*/parts/*.jsonl"))
 
 
-@pytest.mark.parametrize(("window", "prelude"), [(1, 0), pytest.param(0, 2, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize(("window", "prelude"), [(1, 0), (0, 2)])
 def test_predicted_context_with_a_window_or_a_prelude_alone(
     signllava: Command, run: Path, tmp_path: Path, reference: Any, window: int, prelude: int
 ) -> None:

@@ -136,6 +136,7 @@ class StartingDecoder:
         raise DecodingStarted([example.id for example in self.active])
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("name", ["none", "predicted"])
 def test_the_queues_of_decoding_are_arrays(split: Split, tmp_path: Path, name: str) -> None:
     """The longest clips come first; under predicted context, the first clips of recordings."""

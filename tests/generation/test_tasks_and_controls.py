@@ -124,6 +124,7 @@ def test_scores_below_abstain_withhold_the_hypothesis(generate: Callable[..., li
         assert not (row.abstained and row.hypothesis)
 
 
+@pytest.mark.drill
 def test_jobs_of_an_array_share_the_work_and_the_last_joins_the_parts(
     signllava: Command, run: Path, tmp_path: Path
 ) -> None:

@@ -55,11 +55,12 @@ def test_without_a_network_there_is_one_warning_and_no_retry(corpus: Path, tmp_p
     assert str(tmp_path / "hub") in line
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize(
     "arguments",
     [
         ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", "llm.path=lab/tiny", "--set", "data.root={corpus}"),
-        pytest.param(("prepare", "llm", "lab/tiny", "--out", "{out}"), marks=pytest.mark.drill),
+        ("prepare", "llm", "lab/tiny", "--out", "{out}"),
     ],
 )
 def test_a_command_that_needs_the_llm_gives_a_one_line_error(

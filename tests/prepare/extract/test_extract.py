@@ -82,6 +82,7 @@ CUTS: dict[str, Cuts] = {
 }
 
 
+@pytest.mark.drill
 def test_each_clip_gets_the_frames_of_its_cut(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     extract_numbers(numbered, data)
@@ -125,6 +126,7 @@ def test_other_settings_are_refused_unless_overwritten(numbered: Path, tmp_path:
     assert report(data)["settings"] == {"offset": 100}
 
 
+@pytest.mark.drill
 def test_another_cut_extracts_only_its_recording_again(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     log = tmp_path / "log"

@@ -266,6 +266,7 @@ def test_fast_checks_shapes_without_reading_frames(signllava: Command, data: Pat
     assert [finding["name"] for finding in report["findings"]][:1] == ["features-width"]
 
 
+@pytest.mark.drill
 def test_the_context_is_that_of_the_options_or_the_recipe(signllava: Command, data: Path) -> None:
     def count_leaks(*options: str) -> int:
         _, report = check(signllava, data, "--split", "train", *options)
@@ -318,6 +319,7 @@ def read_or_exit(before_file: BeforeFile, file: Path, fast: bool) -> ShardFacts:
     return os._exit(1) if file.name == "mae.train.0.h5" else read_shard(before_file, file, fast)
 
 
+@pytest.mark.drill
 def test_a_shard_that_crashes_its_reader_is_named(
     signllava: Command, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
