@@ -1,6 +1,7 @@
 """The annotation file of a split: recordings, their clips in signing order, and the text of each clip."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
     recordings, errors = parse_annotations(read_json(file))
     if errors:
         more = (
-            f" ({format_count(len(errors) - 1, 'more error')}: `signllava prepare check {root}` lists them)"
+            f" ({format_count(len(errors) - 1, 'more error')}: `signllava prepare check {shlex.quote(str(root))}` lists them)"
             if errors[1:]
             else ""
         )

@@ -93,7 +93,8 @@ def require_known(kind: str, chosen: Collection[str], existing: Collection[str],
 
 def list_other_files(root: Path, files: Collection[Path]) -> list[str]:
     """The files in `root` that are not in `files`, relative to it; files that the hub has anew do not count."""
-    others = (str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and file not in files)
+    known = set(files)
+    others = (str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and file not in known)
     return sorted(name for name in others if name not in REPOSITORY_FILES)
 
 
