@@ -33,7 +33,7 @@ FOOTER = """
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | a bug: a traceback is printed; or another machine or rank was lost: one line says so, and the same command resumes |
+| 1 | a bug: a traceback is printed; or a lost machine or rank: one line says so, and the same command resumes |
 | 2 | an error that you can fix: one line says what happened, where, and what to do |
 | 75 | stopped by a signal or a time limit with its state saved: run the same command again |
 | 130 | interrupted |

@@ -119,7 +119,8 @@ class ExampleBuilder:
                 reserved = f", {reserve} tokens reserved for generate.max_new_tokens" if reserve else ""
                 raise ClipTooLong(
                     f"Clip {example_id}: the prompt, {format_count(len(answer), 'answer token')} and "
-                    f"{format_count(self.min_frames, 'frame')} per stream{reserved} exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
+                    f"{format_count(self.min_frames, 'frame')} per stream{reserved} "
+                    f"exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
                 )
             sentences.pop(min(num_prelude, len(sentences) - 1))  # the oldest sentence of the window
         truncation = Truncation(_total_frames(inputs) - _total_frames(truncated), len(context) - len(sentences))

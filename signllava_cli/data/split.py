@@ -71,7 +71,8 @@ class Split:
             cut_to_shortest(worst, f"Split {self.name} of {self.root}, clip {self.index.id(row)}")
             info(
                 f"split {self.name}: join {group.name} cuts {np.count_nonzero(cut)} of {len(cut)} clips to the "
-                f"shortest of {', '.join(lengths)}, by at most {format_count(int(cut.max()), 'frame')} ({self.index.id(row)})"
+                f"shortest of {', '.join(lengths)}, by at most {format_count(int(cut.max()), 'frame')} "
+                f"({self.index.id(row)})"
             )
         return shortest
 
