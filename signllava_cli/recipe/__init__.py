@@ -10,6 +10,7 @@ from signllava_cli.recipe.commented_copy import comment_recipe, write_sections
 from signllava_cli.recipe.consistency import is_unicode, require_stage
 from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks, TaskWeights
 from signllava_cli.recipe.differences import recipe_differences
+from signllava_cli.recipe.file_patterns import pattern_fields
 from signllava_cli.recipe.generate_section import Generate
 from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
 from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe, read_sections
@@ -55,6 +56,7 @@ __all__ = [
     "find_recipe",
     "find_recipe_files",
     "is_unicode",
+    "pattern_fields",
     "read_recipe",
     "read_sections",
     "recipe_differences",

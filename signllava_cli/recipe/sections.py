@@ -28,8 +28,8 @@ class Launch:
     num_machines: Positive | None = None
     """Machines, on each of which the same command runs. `null`: the number in the profile. In accelerate:
     `--num_machines`."""
-    machine_rank: Count = 0
-    """Number of this machine, counted from 0. In accelerate: `--machine_rank`."""
+    machine_rank: Count | None = None
+    """Number of this machine, counted from 0. `null`: the number in the profile. In accelerate: `--machine_rank`."""
     main_process_ip: Annotated[str, Field(pattern=r"^\S+$")] | None = None
     """Host name or IP address of machine 0. Every machine needs it. In accelerate: `--main_process_ip`."""
     main_process_port: Annotated[int, Field(ge=1, le=65535)] | None = None
