@@ -57,10 +57,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block ends without error, it is flushed and renamed to `path`.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the disk is full or not writable, or `path` is the current folder or above it.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    if _holds_current_folder(path):  # the user's shell would be left in a removed folder
+        raise UserError(f"{path} is the current folder, or above it, and cannot be replaced; name another folder.")
     with write_errors_as_user_errors(path):
+        path = Path(os.path.abspath(path))  # `..` has no name to add a suffix to
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -69,17 +72,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         fsync(temporary)
         replaced = path.with_name(path.name + ".replaced" + TEMPORARY_SUFFIX)
         if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)  # of a killed process
             path.rename(replaced)
         temporary.rename(path)
         fsync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _holds_current_folder(path: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(path.resolve())
+    except FileNotFoundError:  # the current folder has been removed
+        return False
+
+
 def remove_folder(path: Path) -> None:
     """Remove the folder `path`: a kill leaves the complete folder, or a hidden remainder that is not `path`."""
     renamed = path.with_name(f".{path.name}{REMOVED_SUFFIX}")
+    shutil.rmtree(renamed, ignore_errors=True)  # of a killed process
     path.rename(renamed)
-    shutil.rmtree(renamed)
+    shutil.rmtree(renamed, ignore_errors=True)  # NFS keeps files that are open
 
 
 @contextlib.contextmanager
