@@ -10,6 +10,7 @@ from typing import Any
 
 from signllava_cli.errors import UserError
 from signllava_cli.recipe.data_sections import PLACEHOLDER, TaskWeights
+from signllava_cli.recipe.file_patterns import parse_fields
 from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
 from signllava_cli.recipe.model_sections import Conv, Stream
 from signllava_cli.recipe.sections import Launch, Recipe
@@ -93,11 +94,13 @@ def find_contradictions(recipe: Recipe) -> list[str]:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
     for name, stream in recipe.streams.items():
-        for key, pattern in (("metadata", stream.metadata), ("shards", stream.shards)):
-            try:
-                (pattern or "").format(split="train", shard="0")
-            except (KeyError, ValueError, IndexError):
-                errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
+        for key, pattern, allowed in (
+            ("metadata", stream.metadata, {"split"}),
+            ("shards", stream.shards, {"split", "shard"}),
+        ):
+            if not _has_only_fields(pattern or "", allowed):
+                fields = " and ".join(f"{{{field}}}" for field in sorted(allowed, reverse=True))
+                errors.append(f"streams.{name}.{key}: may contain {fields} and no other {{...}}")
     values = {key: str(value) for key, value in recipe.to_flat_dict().items()}
     if has_secret("\n".join(values.values())):  # one search, because few recipes have a secret
         errors += [
@@ -143,6 +146,13 @@ def find_contradictions(recipe: Recipe) -> list[str]:
     errors += lr_scheduler_errors(train.lr_scheduler_type, train.lr_scheduler_kwargs)
     errors += _launch_errors(recipe.launch)
     return [*errors, *_generate_errors(recipe)]
+
+
+def _has_only_fields(pattern: str, allowed: set[str]) -> bool:
+    try:
+        return parse_fields(pattern) <= allowed
+    except ValueError:
+        return False
 
 
 def _shortening_errors(streams: Mapping[str, Stream]) -> list[str]:

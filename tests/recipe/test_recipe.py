@@ -54,6 +54,13 @@ def test_all_errors_are_reported_at_once_each_with_its_key() -> None:
             "tasks.chat_template_kwargs.date_st",
         ),
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
+        ({"streams": {"a": {"width": 3, "metadata": "a.{split}.{shard}.json"}}}, "streams.a.metadata: .*{split}"),
+        ({"streams": {"a": {"width": 3, "metadata": "{split"}}}, "streams.a.metadata"),
+        ({"streams": {"a": {"width": 3, "shards": "{split.x}"}}}, "streams.a.shards: .*{split}.*{shard}"),
+        ({"streams": {"a": {"width": 3, "shards": "{shard[x]}"}}}, "streams.a.shards"),
+        ({"streams": {"a": {"width": 3, "shards": "{split:999999999999}"}}}, "streams.a.shards"),
+        ({"streams": {"a": {"width": 3, "shards": "{split!r}"}}}, "streams.a.shards"),
+        ({"streams": {"a": {"width": 3, "shards": "{}"}}}, "streams.a.shards"),
     ],
 )
 def test_contradictions_are_errors(settings: dict[str, object], key: str) -> None:
