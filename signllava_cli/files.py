@@ -22,6 +22,23 @@ NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a file that `sample_hash` read
 MAX_NAME_BYTES = 255  # limit of the name of a file or folder
 
 
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file without byte order mark; line ends are kept.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8; the message names the line.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}, line {line}, is not UTF-8 text; save the file as UTF-8.") from None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`.
 
