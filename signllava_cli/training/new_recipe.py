@@ -229,11 +229,10 @@ def _values(request: RecipeRequest, dataset: _Dataset) -> dict[str, object]:
     lines = [f"  {_yaml(name)}: {{width: {width}, projector: mlp2x_gelu}}" for name, width in dataset.widths.items()]
     projector = ["--projector", request.projector or ""] if is_finetune else []
     title = f"{request.stage} on {request.root}, {request.gpu.name if request.gpu else 'on the CPU'}."
+    command = ["signllava", request.stage, "--recipe", str(request.file), *projector]
     return {
         "title": escape_unprintable(title),  # a line break would end the comment
-        "command": escape_unprintable(
-            shlex.join(["signllava", request.stage, "--recipe", str(request.file), *projector])
-        ),
+        "command": escape_unprintable(shlex.join(command)),
         "output_dir": _yaml(f"runs/{request.file.stem}"),
         "llm": _yaml(request.llm),
         "bits": 4 if is_finetune else 16 if on_gpu else 32,
