@@ -271,6 +271,11 @@ def _wait_for_lock(handle: int | IO[str], folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
+def user_cache() -> Path:
+    """The folder of this package in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "signllava"
+
+
 def write_link(link: Path, target: str) -> None:
     """Make `link` a relative link to `target` in the same folder; a one-line file if links are not supported.
 
