@@ -51,7 +51,10 @@ def evaluate(
     ] = "how2sign",
     stop_list: Annotated[
         Path | None,
-        typer.Option(help="A file of words, one per line: also score reduced BLEU.", rich_help_panel=METRICS),
+        typer.Option(
+            help="Stop words, one per line, `#` begins a comment: also score reduced BLEU.",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
     meteor: Annotated[
         Path | None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.data.stream_files import DefaultLocation, find_stream_files
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.prepare.dataset_folder import list_splits, list_streams
+from signllava_cli.prepare.dataset_folder import list_splits, list_streams, require_known
 
 DATASET = "dataset"  # the type of the repository
 CHECKSUMS, CARD = "SHA256SUMS", "README.md"
@@ -81,19 +81,10 @@ def _parse_local(path: str, root: Path) -> DatasetPath:
     return parsed
 
 
-def require_known(kind: str, chosen: Collection[str], existing: Collection[str], place: str) -> None:
-    """Check that the splits or streams that were chosen exist.
-
-    Raises:
-        UserError: one does not.
-    """
-    if unknown := [name for name in chosen if name not in existing]:
-        raise UserError(f"No {kind} {unknown[0]} in {place}; its {kind}s: {', '.join(existing) or 'none'}.")
-
-
 def list_other_files(root: Path, files: Collection[Path]) -> list[str]:
     """The files in `root` that are not in `files`, relative to it; files that the hub has anew do not count."""
-    others = (str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and file not in files)
+    known = set(files)
+    others = (str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and file not in known)
     return sorted(name for name in others if name not in REPOSITORY_FILES)
 
 
