@@ -1,5 +1,6 @@
 """The demos: all steps on the toy corpus, or on videos, each run as the command that a user would type."""
 
+import json
 import math
 import shlex
 import time
@@ -43,7 +44,7 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
     summaries = {}
     for stage in STAGES:
         run = out / llm / stage
-        settings = [f"llm.path={llm_folder}", f"data.root={corpus}", f"run.output_dir={run}"]
+        settings = _path_settings(llm_folder, corpus, run)
         options = [word for setting in settings for word in ("--set", setting)]
         if stage == "finetune":
             options = ["--projector", str(out / llm / "pretrain"), *options]
@@ -91,8 +92,8 @@ def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -
         signllava("prepare", "extract", folder, "--out", data, "--split", split, "--streams", "pose", *model_options)
     if not (llm_folder / "config.json").is_file():
         signllava("prepare", "llm", llm, "--out", llm_folder, *(("--corpus", data) if llm == "tiny" else ()))
-    settings = [f"llm.path={llm_folder}", f"data.root={data}", f"run.output_dir={run}", "data.missing=skip"]
-    settings += ["streams={pose: {width: 208}}", f"data.dev={splits[min(1, len(splits) - 1)]}"]
+    settings = [*_path_settings(llm_folder, data, run), "data.missing=skip", "streams={pose: {width: 208}}"]
+    settings.append(f"data.dev={splits[min(1, len(splits) - 1)]}")
     recipe = RECIPES[llm].format(stage="pretrain")
     signllava("pretrain", "--recipe", recipe, *(word for setting in settings for word in ("--set", setting)))
     signllava("generate", "--checkpoint", run, "--split", splits[-1], "--context-source", "none")
@@ -113,6 +114,11 @@ def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -
     for command in (*commands, shlex.join(map(str, serve))):
         info(f"  {command}")
     return summary
+
+
+def _path_settings(llm: Path, data: Path, run: Path) -> list[str]:
+    paths = {"llm.path": llm, "data.root": data, "run.output_dir": run}
+    return [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
 
 
 def _find_table(folder: Path) -> Path:

@@ -22,6 +22,23 @@ NUM_SAMPLES, SAMPLE_BYTES = 16, 4096  # blocks of a file that `sample_hash` read
 MAX_NAME_BYTES = 255  # limit of the name of a file or folder
 
 
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file without byte order mark; line ends are kept.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8; the message names the line.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{file}, line {line}, is not UTF-8 text; save the file as UTF-8.") from None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`.
 
@@ -57,10 +74,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block ends without error, it is flushed and renamed to `path`.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the disk is full or not writable, or `path` is the current folder or above it.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    if _holds_current_folder(path):  # the user's shell would be left in a removed folder
+        raise UserError(f"{path} is the current folder, or above it, and cannot be replaced; name another folder.")
     with write_errors_as_user_errors(path):
+        path = Path(os.path.abspath(path))  # `..` has no name to add a suffix to
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -69,17 +89,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         fsync(temporary)
         replaced = path.with_name(path.name + ".replaced" + TEMPORARY_SUFFIX)
         if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)  # of a killed process
             path.rename(replaced)
         temporary.rename(path)
         fsync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _holds_current_folder(path: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(path.resolve())
+    except FileNotFoundError:  # the current folder has been removed
+        return False
+
+
 def remove_folder(path: Path) -> None:
     """Remove the folder `path`: a kill leaves the complete folder, or a hidden remainder that is not `path`."""
     renamed = path.with_name(f".{path.name}{REMOVED_SUFFIX}")
+    shutil.rmtree(renamed, ignore_errors=True)  # of a killed process
     path.rename(renamed)
-    shutil.rmtree(renamed)
+    shutil.rmtree(renamed, ignore_errors=True)  # NFS keeps files that are open
 
 
 @contextlib.contextmanager
@@ -240,6 +269,11 @@ def _wait_for_lock(handle: int | IO[str], folder: Path) -> None:
     except BlockingIOError:
         info(f"another process is writing in {folder}; waiting for it")
         fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def user_cache() -> Path:
+    """The folder of this package in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "signllava"
 
 
 def write_link(link: Path, target: str) -> None:

@@ -178,7 +178,7 @@ def build_launcher_args(config: Launch) -> Namespace:
         "config_file": file,
         "num_processes": num_processes,
         "num_machines": num_machines,
-        "machine_rank": config.machine_rank or profile.machine_rank,
+        "machine_rank": profile.machine_rank if config.machine_rank is None else config.machine_rank,
         "main_process_port": port,
         "rdzv_conf": f"timeout={config.rendezvous_timeout}",
         "deepspeed_multinode_launcher": "standard",  # torchrun on each machine, as without DeepSpeed; not pdsh

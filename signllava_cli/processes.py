@@ -44,6 +44,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 FORWARDED_AS = {signal.SIGTERM: signal.SIGTERM, signal.SIGUSR1: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
 
 
+class StopWorker(Exception):
+    """The parent has set the stop flag of its workers."""
+
+
 def cpu_cores() -> int:
     """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -16,11 +16,12 @@ from typing import Any
 
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.annotations import read_annotations
+from signllava_cli.data.work_shard import parse_shard
 from signllava_cli.errors import UserError, format_count
 from signllava_cli.evaluation.metrics.presets import find_preset
 from signllava_cli.files import exclusive_access, read_json, write_json
-from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE
-from signllava_cli.generation.scheduling import parse_shard
+from signllava_cli.generation.context_source import PREPARED, require_source_name
+from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE, find_predictions
 from signllava_cli.launch import find_profile, read_profile
 from signllava_cli.model.checkpoint import find_checkpoint
 from signllava_cli.processes import run_signllava
@@ -86,13 +87,14 @@ class Study:
     """The runs of a study, in the order in which they can be trained.
 
     Raises:
-        UserError: a recipe cannot be read, two recipes have one name, the recipes translate different clips, two
-            context sources are of one kind, the preset is unknown, or an override sets a key that the study sets.
+        UserError: a recipe cannot be read, two recipes have one name, the recipes translate different clips, a
+            context source is unknown or two are of one kind, the baseline or the preset is unknown, or an override
+            sets a key that the study sets.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
-        _require_different_kinds(config.sources)
+        _require_sources(config.sources)
         if config.preset is not None:
             find_preset(config.preset)
         sources = dict(_parse_names(config.recipes))
@@ -113,6 +115,7 @@ class Study:
                 if parents[name] is not None and parent is None:
                     raise UserError(f"{name} starts from {parents[name]}, which has another seed: set --seeds.")
                 self.runs.append(self._make_run(name, seed, sources[name], parent))
+        _require_baseline(config, list(recipes))
 
     def _make_run(self, name: str, seed: int, source: str, parent: StudyRun | None) -> StudyRun:
         folder = self.config.out / name / f"seed-{seed}"
@@ -209,10 +212,10 @@ def run_study(config: StudyConfig, shard: str | None = None) -> None:
     info(f"scores, table and report of the study are in {config.out}")
 
 
-def print_plan(study: Study) -> None:
-    """Print the runs, and which of their steps are done."""
+def print_plan(study: Study, shard: str | None = None) -> None:
+    """Print the runs, of job `shard` as in `run_study`, and which of their steps are done."""
     rows = []
-    for run in study.runs:
+    for run in _select_shard(study.runs, shard):
         steps = ["done" if study.is_done(run, command) else "to do" for command in (TRAIN, GENERATE)]
         rows.append([run.name, run.seed, run.parent.name if run.parent else "-", *steps, run.folder])
     print_table("Study", ["recipe", "seed", "starts from", TRAIN, GENERATE, "folder"], rows)
@@ -282,10 +285,28 @@ def _source_kind(source: str) -> str:
     return source.partition(":")[0]
 
 
-def _require_different_kinds(sources: Iterable[str]) -> None:
+def _require_sources(sources: Sequence[str]) -> None:
     kinds = [_source_kind(source) for source in sources]
     if repeated := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
         raise UserError(f"--context-sources: {', '.join(repeated)} is named twice; a study has one source of a kind.")
+    for source in sources:
+        require_source_name(source, "--context-sources")
+        if source.startswith(PREPARED):
+            file = find_predictions(Path(source.removeprefix(PREPARED)).expanduser())
+            if not file.is_file():
+                raise UserError(f"--context-sources {source}: {file} is missing.")
+
+
+def _require_baseline(config: StudyConfig, names: Iterable[str]) -> None:
+    """Check that the baseline is a system of the study: of a run, or of all seeds of a recipe."""
+    systems = [f"{name} {_source_kind(source)}" for source in config.sources for name in names]
+    if len(config.seeds) > 1:
+        numbers = range(1, len(config.seeds) + 1)
+        systems += [f"{system} {number}" for system in systems for number in numbers]
+    if config.baseline is not None and config.baseline not in systems:
+        raise UserError(
+            f"--baseline {config.baseline}: no system has this name; expected one of {', '.join(systems)}."
+        )
 
 
 def _parse_names(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -53,3 +53,13 @@ def test_the_launcher_accepts_the_profile(name: str, monkeypatch: pytest.MonkeyP
     assert arguments.training_script == "signllava_cli"
     assert arguments.training_script_args == ["pretrain", "--recipe", "R"]
     assert arguments.deepspeed_multinode_launcher == "standard"
+
+
+def test_machine_rank_0_overrides_the_rank_in_a_profile(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(
+        "distributed_type: MULTI_CPU\nnum_processes: 2\nnum_machines: 2\nmachine_rank: 1\nuse_cpu: true\n"
+        "main_process_ip: node0\nmain_process_port: 29500\n"
+    )
+    for rank, expected in ((None, 1), (0, 0), (1, 1)):
+        assert build_launcher_args(Launch(profile=str(profile), machine_rank=rank)).machine_rank == expected

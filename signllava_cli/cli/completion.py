@@ -117,7 +117,6 @@ def _install(shell: Shell) -> Path:
     else:
         folder = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "signllava"
         file = folder / f"completion.{shell}"
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(file, _script(shell) + "\n")
     if shell != Shell.fish:
         settings = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc" if shell == Shell.zsh else home / ".bashrc"

@@ -1,7 +1,7 @@
 """`signllava eval`: score predictions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,7 +51,10 @@ def evaluate(
     ] = "how2sign",
     stop_list: Annotated[
         Path | None,
-        typer.Option(help="A file of words, one per line: also score reduced BLEU.", rich_help_panel=METRICS),
+        typer.Option(
+            help="Stop words, one per line, `#` begins a comment: also score reduced BLEU.",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
     meteor: Annotated[
         Path | None,
@@ -66,8 +69,8 @@ def evaluate(
         typer.Option(metavar="FILE", help="A local checkpoint of COMET: also score COMET.", rich_help_panel=METRICS),
     ] = None,
     missing: Annotated[
-        str,
-        typer.Option(metavar="empty|exclude", help="How clips without a hypothesis count.", rich_help_panel=CLIPS),
+        Literal["empty", "exclude"],
+        typer.Option(help="How clips without a hypothesis count.", rich_help_panel=CLIPS),
     ] = "empty",
     intersection: Annotated[
         bool,
@@ -76,7 +79,8 @@ def evaluate(
         ),
     ] = False,
     resample: Annotated[
-        str, typer.Option(metavar="recordings|clips", help="The units of resampling.", rich_help_panel=UNCERTAINTY)
+        Literal["recordings", "clips"],
+        typer.Option(help="The units of resampling.", rich_help_panel=UNCERTAINTY),
     ] = "recordings",
     samples: Annotated[
         int,
@@ -119,15 +123,13 @@ def evaluate(
     from signllava_cli.evaluation import evaluate
     from signllava_cli.evaluation.results import ScoringConfig
 
-    require_choice("--missing", missing, "empty", "exclude")
-    require_choice("--resample", resample, "recordings", "clips")
     if 0 < samples < 20:
         raise UserError(f"--samples {samples}: an interval needs at least 20; 0 turns intervals and comparisons off.")
     metric_data = {"rbleu": stop_list, "meteor": meteor, "bleurt": bleurt, "comet": comet}
     config = ScoringConfig(
         preset=preset,
         metric_data={name: path.expanduser() for name, path in metric_data.items() if path is not None},
-        resample=resample,  # type: ignore[arg-type]
+        resample=resample,
         num_samples=samples,
         num_trials=trials,
     )
@@ -141,19 +143,9 @@ def evaluate(
         hypotheses=hyp or [],
         hypothesis_references=ref,
         references=references,
-        missing=missing,  # type: ignore[arg-type]
+        missing=missing,
         intersection=intersection,
         baseline=baseline,
     )
     outputs = evaluate.Outputs(scores=out, latex=latex, report=report, charts=charts)
     evaluate.evaluate(inputs, config, outputs)
-
-
-def require_choice(option: str, value: str, *choices: str) -> None:
-    """Check that the value of an option is one of the choices.
-
-    Raises:
-        UserError: it is not.
-    """
-    if value not in choices:
-        raise UserError(f"{option} {value}: expected {' or '.join(choices)}.")

@@ -64,7 +64,6 @@ def init(
         projector=projector,
     )
     new = make_recipe(request)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, new.text)
     info(f"recipe in {out}: {_describe(new)}")
     if new.estimate is None and gpu != CPU:

@@ -105,7 +105,6 @@ def copy(recipe: Name, to: Annotated[Path, typer.Argument(help="The new file.")]
     file, *variants = find_recipe_files(recipe)
     text = write_sections(read_sections(recipe), recipe) if variants else file.read_text(encoding="utf-8")
     text = comment_recipe(text, SCHEMA_FILE)
-    to.parent.mkdir(parents=True, exist_ok=True)
     write_json(to.parent / SCHEMA_FILE, recipe_schema())
     write_text(to, text)
 

@@ -67,7 +67,7 @@ def study(
     sources = [source.strip() for source in context_sources.split(",")]
     config = StudyConfig(recipes, out, numbers, sources, split, baseline, preset, overrides)
     if show_plan:
-        print_plan(Study(config))
+        print_plan(Study(config), shard)
         return
     with forward_signals():
         run_study(config, shard)

@@ -129,7 +129,9 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
         kind = "recording" if errors[0].clip is None else "clip"
         raise UserError(f"{file}, {kind} {errors[0].name!a}: {errors[0].message}{more}.".replace("\n", " "))
     if not any(recording.clips for recording in recordings):
-        raise UserError(f"{file} has no clips; import annotations with `signllava prepare import`.")
+        raise UserError(
+            f"{file} has no clips; import annotations again (`signllava prepare --help` lists the commands)."
+        )
     return recordings
 
 

@@ -3,8 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import regex
+
+from signllava_cli.files import read_text
 
 # In a script without spaces between words, each letter or digit is a word. In other scripts, a word is a run of
 # letters, marks and digits, with apostrophes and hyphens inside.
@@ -37,6 +40,16 @@ def words(text: str) -> list[str]:
     ["it's", 'acanthus-like', "isn't", 'it']
     """
     return [_casefold(word) for word in words_as_written(text)]
+
+
+def read_word_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 file of words that are not empty; `#` begins a comment.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    lines = (line.partition("#")[0].strip() for line in read_text(file).splitlines())
+    return [line for line in lines if line]
 
 
 def words_as_written(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Reads systems from files: our predictions, Sign_LLaVA's JSON, CSV and TSV tables, plain text."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Literal
 from signllava_cli.console import warning
 from signllava_cli.errors import UserError, escape_unprintable, format_count, summarize_names
 from signllava_cli.evaluation.systems import TRANSLATION, UNKNOWN, System
-from signllava_cli.files import read_json
+from signllava_cli.files import read_json, read_text
 from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import (
@@ -215,32 +216,29 @@ def _make_row(uid: str, reference: str = "") -> Prediction:
 def _read_csv(file: Path) -> dict[str, str]:
     """uid -> text."""
     texts: dict[str, str] = {}
+    content = io.StringIO(read_text(file), newline="")
     try:
-        with open(file, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, delimiter=SEPARATORS[file.suffix.lower()], strict=True)
-            columns = reader.fieldnames or ()
-            if not {"uid", "text"} <= set(columns):
-                raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
-            if len(set(columns)) < len(columns):
-                raise UserError(f"{file}: two columns have one name: {reader.fieldnames}.")
-            for row in reader:
-                if row["text"] is None or None in row:
-                    problem = "no text" if row["text"] is None else "more columns than names; quote texts with commas"
-                    raise UserError(f"{file}, line {reader.line_num}: {problem}.")
-                if row["uid"] in texts:
-                    uid = escape_unprintable(row["uid"])
-                    raise UserError(f"{file}, line {reader.line_num}: clip {uid} is there twice; remove one.")
-                texts[row["uid"]] = row["text"]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        reader = csv.DictReader(content, delimiter=SEPARATORS[file.suffix.lower()], strict=True)
+        columns = reader.fieldnames or ()
+        if not {"uid", "text"} <= set(columns):
+            raise UserError(f"{file}: expected the columns uid and text, got {reader.fieldnames}.")
+        if len(set(columns)) < len(columns):
+            raise UserError(f"{file}: two columns have one name: {reader.fieldnames}.")
+        for row in reader:
+            if row["text"] is None or None in row:
+                problem = "no text" if row["text"] is None else "more columns than names; quote texts with commas"
+                raise UserError(f"{file}, line {reader.line_num}: {problem}.")
+            if row["uid"] in texts:
+                uid = escape_unprintable(row["uid"])
+                raise UserError(f"{file}, line {reader.line_num}: clip {uid} is there twice; remove one.")
+            texts[row["uid"]] = row["text"]
+    except csv.Error as error:
+        raise UserError(f"{file} cannot be read: {error}.") from None
     return texts
 
 
 def _read_lines(file: Path) -> list[str]:
-    try:
-        text = file.expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    text = read_text(file.expanduser()).replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\n").split("\n") if text else []
 
 

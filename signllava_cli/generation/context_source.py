@@ -60,12 +60,11 @@ class ContextSource:
             UserError: an unknown name, a prepared file that does not fit `split`, or splits that share no recording.
         """
         prepared = prepared_hash = None
+        require_source_name(name, "--context-source")
         if name.startswith(PREPARED):
             prepared, prepared_hash = read_prepared_context(
                 name.removeprefix(PREPARED), split, f"--context-source {name}"
             )
-        elif name not in ("none", "gold", "predicted"):
-            raise UserError(f"--context-source {name}: expected none, gold, predicted or prepared:FILE.")
         if name == "none" or not window + prelude:
             return cls("none", 0, 0)
         other_splits = sorted({*context_from} - {split.name})
@@ -98,6 +97,16 @@ class ContextSource:
             is_gold = self.kind == "gold" or (self.gold_if_missing and not split.has_features[row])
             sentences.append(split.index.translation(row) if is_gold else texts[row])
         return [sentence for sentence in sentences if sentence]
+
+
+def require_source_name(name: str, option: str) -> None:
+    """Check the name of a context source.
+
+    Raises:
+        UserError: `name`, which `option` gives, is unknown.
+    """
+    if name not in ("none", "gold", "predicted") and not name.startswith(PREPARED):
+        raise UserError(f"{option} {name}: expected none, gold, predicted or prepared:FILE.")
 
 
 def read_prepared_context(file: str, split: Split, setting: str) -> tuple[Sentences, str]:

@@ -12,6 +12,7 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.index import Index
 from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.distributed import (
@@ -23,7 +24,7 @@ from signllava_cli.generation.distributed import (
 from signllava_cli.generation.instructions import NO_KEYWORD
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.predictions_folder import DECODER, PredictionsFolder, choose_folder, hash_ids
-from signllava_cli.generation.scheduling import DecodedClip, DecodingJob, DecodingQueue, WorkShard
+from signllava_cli.generation.scheduling import DecodedClip, DecodingJob, DecodingQueue, select_clips
 from signllava_cli.heartbeat import watch_machines
 from signllava_cli.model.checkpoint import library_versions, read_config, weights_hash
 from signllava_cli.model.layouts import require_layouts
@@ -97,7 +98,7 @@ def _decode_source(
 ) -> None:
     """Decode the clips of the shard that have no prediction yet; join the parts if that completes the split."""
     index, start_time = job.split.index, time.monotonic()
-    shard_rows = shard.select(job.num_embeddings, index.recordings if source.is_sequential else None)
+    shard_rows = select_clips(shard, job.num_embeddings, index.recordings if source.is_sequential else None)
     is_done = np.fromiter((index.id(int(row)) in predictions.rows for row in shard_rows), bool, len(shard_rows))
     remaining = shard_rows[~is_done]
     if is_done.any():

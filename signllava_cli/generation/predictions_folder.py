@@ -30,6 +30,7 @@ from signllava_cli.files import (
 )
 from signllava_cli.generation.prediction import Prediction
 from signllava_cli.generation.sign_llava_json import read_sign_llava_json
+from signllava_cli.recipe import flatten
 
 PREDICTIONS_FILE, META_FILE, PARTS_FOLDER = "predictions.jsonl", "predictions.meta.json", "parts"
 SECONDS, DECODER = "seconds", "decoder"  # the entries of the meta file that hypotheses do not depend on
@@ -117,15 +118,10 @@ def different_settings(folder: Path, meta: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flatten_settings(meta: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten_settings(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a meta file by their dotted keys; those of `decoding` have the keys of the recipe."""
-    settings: dict[str, Any] = {}
-    for key, value in meta.items():
-        if key in (SECONDS, DECODER):
-            continue
-        name = prefix + ("generate" if key == "decoding" else key)
-        settings |= _flatten_settings(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return settings
+    settings = {key: value for key, value in meta.items() if key not in (SECONDS, DECODER)}
+    return flatten({"generate" if key == "decoding" else key: value for key, value in settings.items()})
 
 
 def choose_folder(folder: Path, meta: Mapping[str, Any]) -> Path:

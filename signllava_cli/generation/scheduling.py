@@ -1,12 +1,10 @@
 """Which clips a process decodes, in which order, and when each of them enters the decoder.
 
-`WorkShard` selects the clips of one process; `DecodingQueue` decodes them under one context source, in the order of a
+`select_clips` selects those of one process; `DecodingQueue` decodes them under one context source, in the order of a
 `ReadyQueue`, with the model, the frames and the instructions of a `DecodingJob`.
 """
 
 import heapq
-import os
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from signllava_cli.data.annotations import Clip
 from signllava_cli.data.examples import Example, ExampleBuilder
 from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
-from signllava_cli.errors import UserError
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.generation.context_source import ContextSource
 from signllava_cli.generation.decoding import Decoder, Hypothesis, open_decoder, print_slow_decoder, should_admit
 from signllava_cli.generation.feature_controls import FrameSource
@@ -28,43 +26,22 @@ from signllava_cli.recipe import Recipe
 TEXT_TOKENS_PER_CLIP = 150  # rough cost of a clip beside its embeddings: its prompt and its hypothesis
 
 
-@dataclass(frozen=True)
-class WorkShard:
-    """Part `index` (counted from 0) of `count` parts of the clips."""
+def select_clips(shard: WorkShard, num_embeddings: np.ndarray, recordings: np.ndarray | None) -> np.ndarray:
+    """The rows of the clips of `shard`, ascending. Every clip is in one shard; all have about equal work.
 
-    index: int
-    count: int
+    The groups with the most work are assigned first, each to the shard with the least work so far.
 
-    @classmethod
-    def of_process(cls, shard: str | None) -> "WorkShard":
-        """The shard of this rank in job `shard` ("i/n", i counted from 1; None: the only job).
-
-        Raises:
-            UserError: `shard` is not of this form.
-        """
-        job, num_jobs = (1, 1) if shard is None else parse_shard(shard)
-        rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        return cls((job - 1) * num_ranks + rank, num_jobs * num_ranks)
-
-    def __str__(self) -> str:
-        return f"{self.index + 1}-of-{self.count}"
-
-    def select(self, num_embeddings: np.ndarray, recordings: np.ndarray | None) -> np.ndarray:
-        """The rows of the clips of this shard, ascending. Every clip is in one shard; all have about equal work.
-
-        The groups with the most work are assigned first, each to the shard with the least work so far.
-
-        Args:
-            num_embeddings: of each clip of the split, (clips,).
-            recordings: the number of each clip's recording, (clips,), if recordings stay whole.
-        """
-        groups = np.arange(len(num_embeddings)) if recordings is None else recordings
-        work = np.bincount(groups, num_embeddings + TEXT_TOKENS_PER_CLIP)  # (groups,)
-        loads, shards = np.zeros(self.count), np.zeros(len(work), np.int64)  # of the shards; of the groups
-        for group in np.argsort(-work, kind="stable"):
-            shards[group] = loads.argmin()
-            loads[shards[group]] += work[group]
-        return np.flatnonzero(shards[groups] == self.index)
+    Args:
+        num_embeddings: of each clip of the split, (clips,).
+        recordings: the number of each clip's recording, (clips,), if recordings stay whole.
+    """
+    groups = np.arange(len(num_embeddings)) if recordings is None else recordings
+    work = np.bincount(groups, num_embeddings + TEXT_TOKENS_PER_CLIP)  # (groups,)
+    loads, shards = np.zeros(shard.count), np.zeros(len(work), np.int64)  # of the shards; of the groups
+    for group in np.argsort(-work, kind="stable"):
+        shards[group] = loads.argmin()
+        loads[shards[group]] += work[group]
+    return np.flatnonzero(shards[groups] == shard.index)
 
 
 class ReadyQueue:
@@ -223,16 +200,3 @@ class DecodingQueue:
         context = self.source.sentences(clip, self.job.split, self.hypotheses)
         reserve = self.job.recipe.generate.max_new_tokens
         return self.job.builder.build(clip.id, streams, instruction, context, reserve=reserve, with_answer=False)
-
-
-def parse_shard(shard: str) -> tuple[int, int]:
-    """The job and the number of jobs in "i/n", i counted from 1.
-
-    Raises:
-        UserError: `shard` is not of this form.
-    """
-    numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
-    job, num_jobs = map(int, numbers.groups()) if numbers else (0, 0)
-    if not 1 <= job <= num_jobs:
-        raise UserError(f"--shard {shard}: expected I/N with I from 1 to N, such as 3/8.")
-    return job, num_jobs

@@ -8,6 +8,7 @@ from typing import Any
 from signllava_cli.errors import UserError, escape_unprintable, summarize_names
 from signllava_cli.files import read_json
 from signllava_cli.generation.prediction import Prediction
+from signllava_cli.recipe import is_unicode
 
 NO_HYPOTHESIS = "a hypothesis"  # what a clip lacks, in `Prediction.missing`
 
@@ -78,7 +79,7 @@ def _make_prediction(file: Path, recording: str, name: str, position: int, clip:
     if not isinstance(hypothesis, str | None):
         raise UserError(f"{file}, clip {recording}/{name}: the hypothesis is not a text.")
     texts_to_store = (recording, name, reference, hypothesis or "")
-    if any("\ud800" <= character <= "\udfff" for text in texts_to_store for character in text):
+    if not all(map(is_unicode, texts_to_store)):
         raise UserError(
             f"{file}, clip {escape_unprintable(f'{recording}/{name}')}: half a character (a lone surrogate)."
         )

@@ -74,7 +74,8 @@ def _train(folder: Path, run: str, environment: "os._Environ[str] | dict[str, st
     Raises:
         UserError: it failed, or did not end.
     """
-    settings = [f"llm.path={folder / 'llm'}", f"data.root={folder / 'corpus'}", f"run.output_dir={folder / run}"]
+    paths = {"llm.path": folder / "llm", "data.root": folder / "corpus", "run.output_dir": folder / run}
+    settings = [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
     settings += [f"train.{key}={STEPS}" for key in ("max_steps", "eval_steps", "save_steps", "micro_batch_size")]
     settings += ["train.batch_size=4", "track.logging_steps=1"]
     words = [word for setting in settings for word in ("--set", setting)]

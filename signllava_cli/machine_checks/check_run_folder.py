@@ -1,5 +1,6 @@
 """The file system of the run folder: locks, atomic renames, free space, the speed of a save."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,21 +21,21 @@ TRY_LOCK = "import sys, pathlib; from signllava_cli.files import lock_folder; lo
 
 
 def check_run_folder(folder: Path) -> Iterator[CheckResult]:
-    """Write into a temporary folder inside of `folder`; nothing of it is left."""
-    is_new = not folder.exists()
+    """Write into a temporary folder inside of `folder`; nothing of it is left, nor of parents that were missing."""
+    new_folders: list[Path] = []
     try:
+        new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        trial = Path(tempfile.mkdtemp(prefix=".signllava-", dir=folder))
+        with tempfile.TemporaryDirectory(prefix=".signllava-", dir=folder, ignore_cleanup_errors=True) as name:
+            trial = Path(name)
+            yield guarded("locks", lambda: _try_lock(trial))
+            yield guarded("writing", lambda: _try_save(trial))
     except OSError as error:
         yield CheckResult("run folder", "", f"{folder} cannot be written ({error.strerror}): choose another")
-        return
-    try:
-        yield guarded("locks", lambda: _try_lock(trial))
-        yield guarded("writing", lambda: _try_save(trial))
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
-        if is_new:
-            folder.rmdir()
+        for path in new_folders:  # the innermost is the first
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _try_lock(folder: Path) -> tuple[str, str]:

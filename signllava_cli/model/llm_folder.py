@@ -7,7 +7,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from signllava_cli.errors import UserError, require_extra
+from safetensors import SafetensorError
+
+from signllava_cli.errors import UserError, first_line, require_extra
 from signllava_cli.files import atomic_folder
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
@@ -92,8 +94,8 @@ def save_from_hub(name: str, out: Path, revision: str | None = None) -> None:
         if (misfit := describe_misfit(error)) is None:
             raise
         raise UserError(f"{name}: {misfit}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be downloaded: {str(error).strip().splitlines()[0]}") from None
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from None
     save_llm_folder(llm, tokenizer, out)
 
 

@@ -1,5 +1,6 @@
 """Lists the splits of a dataset folder, and the streams of a split."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from signllava_cli.data.stream_files import DefaultLocation, StreamLocation, find_metadata
@@ -8,14 +9,23 @@ from signllava_cli.errors import UserError
 STANDARD_SPLITS = ("train", "dev", "test")
 
 
+def require_data_folder(root: Path) -> None:
+    """Check that there is a folder `root`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not root.is_dir():
+        raise UserError(f"No data folder at {root}; create one with a command of `signllava prepare --help`.")
+
+
 def list_splits(root: Path) -> list[str]:
     """The splits that have an annotation file: train, dev, test, then the others.
 
     Raises:
         UserError: the folder is missing, or has no annotation file.
     """
-    if not root.is_dir():
-        raise UserError(f"No data folder at {root}; create one with a command of `signllava prepare --help`.")
+    require_data_folder(root)
     names = [file.name.removeprefix("annotation.").removesuffix(".json") for file in root.glob("annotation.*.json")]
     splits = sorted(name for name in names if name and not name.endswith(".fixed"))
     splits.sort(key=lambda name: STANDARD_SPLITS.index(name) if name in STANDARD_SPLITS else len(STANDARD_SPLITS))
@@ -37,3 +47,13 @@ def list_streams(root: Path, split: str) -> dict[str, StreamLocation]:
             continue
         streams[folder.name] = location
     return streams
+
+
+def require_known(kind: str, chosen: Collection[str], existing: Collection[str], place: str) -> None:
+    """Check that the splits or streams that were chosen exist.
+
+    Raises:
+        UserError: one does not.
+    """
+    if unknown := [name for name in chosen if name not in existing]:
+        raise UserError(f"No {kind} {unknown[0]} in {place}; its {kind}s: {', '.join(existing) or 'none'}.")

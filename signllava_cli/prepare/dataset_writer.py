@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from signllava_cli.data.annotations import Clip, Recording, annotation_file
-from signllava_cli.files import TEMPORARY_SUFFIX, write_json
+from signllava_cli.files import atomic_file, write_json
 
 
 def write_annotations(root: Path, split: str, recordings: Sequence[Recording]) -> None:
@@ -31,17 +31,14 @@ def write_stream(
     Recordings are assigned to shards in turn. The bytes depend only on the content.
     """
     folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
     shard_of = {recording: number % num_shards for number, recording in enumerate(recordings)}
     for shard in range(num_shards):
         file = folder / f"{name}.{split}.{shard}.h5"
-        temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
-        with h5py.File(temporary, "w", libver="v110") as handle:
+        with atomic_file(file) as temporary, h5py.File(temporary, "w", libver="v110") as handle:
             for recording, clips in recordings.items():
                 if shard_of[recording] == shard:
                     for clip, frames in clips.items():
                         handle.create_dataset(f"{recording}/{clip}", data=frames.astype(np.float16))
-        temporary.replace(file)
     write_json(folder / f"metadata_{name}.{split}.json", shard_of)
 
 

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 from signllava_cli.data.index import Index
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.words import is_character, words
-from signllava_cli.errors import UserError
-from signllava_cli.prepare.dataset_folder import list_splits, list_streams
+from signllava_cli.prepare.dataset_folder import list_splits, list_streams, require_known
 from signllava_cli.prepare.indexing import open_index
 from signllava_cli.prepare.sequence_lengths import LengthStatistics, RecipeStatistics, measure_recipe
 from signllava_cli.recipe import Recipe
@@ -138,8 +137,7 @@ def describe_dataset(
     """
     existing = list_splits(root)
     chosen = list(dict.fromkeys(splits or existing))
-    if unknown := [split for split in chosen if split not in existing]:
-        raise UserError(f"No split {unknown[0]} in {root}; its splits: {', '.join(existing)}.")
+    require_known("split", chosen, existing, str(root))
     streams = {split: recipe.streams if recipe else list_streams(root, split) for split in chosen}
     indexes = {split: open_index(root, split, streams[split]) for split in chosen}
     word_counts = {split: _count_words(index) for split, index in indexes.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from signllava_cli.data.annotations import annotation_file
 from signllava_cli.data.stream_files import DefaultLocation, find_stream_files
 from signllava_cli.errors import UserError, summarize_names
-from signllava_cli.prepare.dataset_folder import list_splits, list_streams
+from signllava_cli.prepare.dataset_folder import list_splits, list_streams, require_known
 
 DATASET = "dataset"  # the type of the repository
 CHECKSUMS, CARD = "SHA256SUMS", "README.md"
@@ -79,16 +79,6 @@ def _parse_local(path: str, root: Path) -> DatasetPath:
             "of letters, digits, `_` and `-`, and that of a shard also of `.`; rename it."
         )
     return parsed
-
-
-def require_known(kind: str, chosen: Collection[str], existing: Collection[str], place: str) -> None:
-    """Check that the splits or streams that were chosen exist.
-
-    Raises:
-        UserError: one does not.
-    """
-    if unknown := [name for name in chosen if name not in existing]:
-        raise UserError(f"No {kind} {unknown[0]} in {place}; its {kind}s: {', '.join(existing) or 'none'}.")
 
 
 def list_other_files(root: Path, files: Collection[Path]) -> list[str]:

@@ -9,14 +9,13 @@ from huggingface_hub import HfApi
 
 from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.model.hub_repository import Download, HubSnapshot, download_file, download_files, read_snapshot
-from signllava_cli.prepare.dataset_folder import list_splits, list_streams
+from signllava_cli.prepare.dataset_folder import list_splits, list_streams, require_known
 from signllava_cli.prepare.hub_layout import (
     CHECKSUMS,
     DATASET,
     REPOSITORY_FILES,
     DatasetPath,
     parse_checksums,
-    require_known,
 )
 from signllava_cli.prepare.indexing import open_index
 

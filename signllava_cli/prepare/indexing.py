@@ -39,6 +39,7 @@ from signllava_cli.files import (
     exclusive_access,
     sample_hash,
     sha256_file,
+    user_cache,
     write_errors_as_user_errors,
 )
 from signllava_cli.processes import BeforeFile, call_in_child, cpu_cores, limit_cpu_time, limit_reading, submit_all
@@ -104,8 +105,7 @@ def index_files(root: Path, split: str) -> list[Path]:
     file = root / f"index.{split}.arrow"
     if os.access(root, os.W_OK):
         return [file]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "signllava" / "index" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    folder = user_cache() / "index" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return [folder / file.name, file]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.data.annotations import Recording, read_annotations
-from signllava_cli.data.words import is_placeholder, words, words_as_written
+from signllava_cli.data.words import is_placeholder, read_word_lines, words, words_as_written
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.annotation_edits import edit_annotation
 
@@ -125,13 +125,7 @@ def read_stop_words(file: Path) -> frozenset[str]:
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is not UTF-8 text; save it as UTF-8.") from None
-    return frozenset(word for line in lines for word in words(line.partition("#")[0]))
+    return frozenset(word for line in read_word_lines(file) for word in words(line))
 
 
 def _choose_for_clips(

@@ -10,11 +10,12 @@ from signllava_cli.recipe.commented_copy import comment_recipe, write_sections
 from signllava_cli.recipe.consistency import is_unicode, require_stage
 from signllava_cli.recipe.data_sections import PLACEHOLDER, Context, Data, Tasks, TaskWeights
 from signllava_cli.recipe.differences import recipe_differences
+from signllava_cli.recipe.file_patterns import pattern_fields
 from signllava_cli.recipe.generate_section import Generate
 from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
 from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe, read_sections
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
-from signllava_cli.recipe.sections import Launch, Recipe
+from signllava_cli.recipe.sections import Launch, Recipe, flatten
 from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
 from signllava_cli.recipe.shipped import (
     find_recipe,
@@ -54,7 +55,9 @@ __all__ = [
     "explain",
     "find_recipe",
     "find_recipe_files",
+    "flatten",
     "is_unicode",
+    "pattern_fields",
     "read_recipe",
     "read_sections",
     "recipe_differences",

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from signllava_cli.errors import escape_unprintable
 from signllava_cli.recipe.descriptions import first_sentence, general_key, list_sections, settings_by_key
 
 SCHEMA_LINE = "# yaml-language-server: $schema="
@@ -33,7 +34,7 @@ def comment_recipe(text: str, schema: str) -> str:
 def write_sections(sections: Mapping[str, Any], title: str) -> str:
     """The text of a recipe file with these `sections`, which begins with `title` as a comment."""
     text = yaml.safe_dump(dict(sections), sort_keys=False, allow_unicode=True, width=100)
-    return f"# {title}\n\n{text}"
+    return f"# {escape_unprintable(title)}\n\n{text}"
 
 
 def _collect(mapping: yaml.MappingNode, prefix: str, described: set[str], comments: list[tuple[int, str]]) -> None:

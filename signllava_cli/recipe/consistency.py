@@ -10,6 +10,7 @@ from typing import Any
 
 from signllava_cli.errors import UserError
 from signllava_cli.recipe.data_sections import PLACEHOLDER, TaskWeights
+from signllava_cli.recipe.file_patterns import pattern_fields
 from signllava_cli.recipe.lr_schedules import lr_scheduler_errors
 from signllava_cli.recipe.model_sections import Conv, Stream
 from signllava_cli.recipe.sections import Launch, Recipe
@@ -92,12 +93,7 @@ def find_contradictions(recipe: Recipe) -> list[str]:
         for name in recipe.streams
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
-    for name, stream in recipe.streams.items():
-        for key, pattern in (("metadata", stream.metadata), ("shards", stream.shards)):
-            try:
-                (pattern or "").format(split="train", shard="0")
-            except (KeyError, ValueError, IndexError):
-                errors.append(f"streams.{name}.{key}: may contain {{split}} and {{shard}} and no other {{...}}")
+    errors += _pattern_errors(recipe.streams)
     values = {key: str(value) for key, value in recipe.to_flat_dict().items()}
     if has_secret("\n".join(values.values())):  # one search, because few recipes have a secret
         errors += [
@@ -145,6 +141,21 @@ def find_contradictions(recipe: Recipe) -> list[str]:
     return [*errors, *_generate_errors(recipe)]
 
 
+def _pattern_errors(streams: Mapping[str, Stream]) -> list[str]:
+    """The errors of `metadata` and `shards`."""
+    errors = []
+    for name, stream in streams.items():
+        for key, allowed in (("metadata", ("split",)), ("shards", ("split", "shard"))):
+            try:
+                is_valid = pattern_fields(getattr(stream, key) or "") <= {*allowed}
+            except ValueError:
+                is_valid = False
+            if not is_valid:
+                fields = " and ".join(f"{{{field}}}" for field in allowed)
+                errors.append(f"streams.{name}.{key}: may contain {fields} and no other {{...}}")
+    return errors
+
+
 def _shortening_errors(streams: Mapping[str, Stream]) -> list[str]:
     """The errors of `stack`, `conv` and `join`."""
     errors = []
@@ -179,7 +190,7 @@ def _shortening_errors(streams: Mapping[str, Stream]) -> list[str]:
 
 def _launch_errors(config: Launch) -> list[str]:
     errors = []
-    if config.machine_rank >= (config.num_machines or math.inf):
+    if (config.machine_rank or 0) >= (config.num_machines or math.inf):
         errors.append(
             f"launch.machine_rank: {config.machine_rank} is not one of {config.num_machines} machines "
             "(they are counted from 0)"

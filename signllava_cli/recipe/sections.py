@@ -1,6 +1,7 @@
 """All sections of a recipe in one class, and the section about launching."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import yaml
@@ -28,8 +29,8 @@ class Launch:
     num_machines: Positive | None = None
     """Machines, on each of which the same command runs. `null`: the number in the profile. In accelerate:
     `--num_machines`."""
-    machine_rank: Count = 0
-    """Number of this machine, counted from 0. In accelerate: `--machine_rank`."""
+    machine_rank: Count | None = None
+    """Number of this machine, counted from 0. `null`: the number in the profile. In accelerate: `--machine_rank`."""
     main_process_ip: Annotated[str, Field(pattern=r"^\S+$")] | None = None
     """Host name or IP address of machine 0. Every machine needs it. In accelerate: `--main_process_ip`."""
     main_process_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -64,15 +65,20 @@ class Recipe:
 
     def to_flat_dict(self) -> dict[str, Any]:
         """The resolved settings, each under its whole key, such as `train.learning_rate`."""
-
-        def flat(config: dict[str, Any], prefix: str) -> dict[str, Any]:
-            values: dict[str, Any] = {}
-            for key, value in config.items():
-                values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-            return values
-
-        return flat(self.to_dict(), "")
+        return {key: value for key, value in flatten(self.to_dict()).items() if value != {}}
 
     def to_yaml(self) -> str:
         """The resolved recipe as a YAML file that reads back to the same recipe."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+
+
+def flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested objects by dotted keys. An empty object is a value.
+
+    >>> flatten({"versions": {"torch": "2.13.0"}, "seed": 0, "streams": {}})
+    {'versions.torch': '2.13.0', 'seed': 0, 'streams': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return flat

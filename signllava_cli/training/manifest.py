@@ -15,7 +15,7 @@ from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError, summarize_names
 from signllava_cli.files import read_json, sample_hash, write_json
 from signllava_cli.model.llm import local_llm_folder
-from signllava_cli.recipe import LLM
+from signllava_cli.recipe import LLM, flatten
 from signllava_cli.redaction import redact
 from signllava_cli.training.accelerator import distributed_type_name
 from signllava_cli.training.machine import (
@@ -128,18 +128,6 @@ def _warn_about_differences(before: Mapping[str, Any], now: Mapping[str, Any], f
             f"resumed with other versions, hardware or data than at the start before ({summarize_names(changes)}): "
             f"weights may not be bit for bit those of an uninterrupted run; {file} has both"
         )
-
-
-def flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested objects by dotted keys.
-
-    >>> flatten({"versions": {"torch": "2.13.0"}, "seed": 0})
-    {'versions.torch': '2.13.0', 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in entry.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
-    return flat
 
 
 def _shorten(value: object) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from signllava_cli.data.prompts import PromptBuilder
-from signllava_cli.errors import UserError, format_count, summarize_names
+from signllava_cli.errors import UserError, escape_unprintable, format_count, summarize_names
 from signllava_cli.model.gpus import GPU
 from signllava_cli.model.llm import load_tokenizer, read_llm_config
 from signllava_cli.prepare.dataset_folder import list_splits, list_streams
@@ -228,9 +228,11 @@ def _values(request: RecipeRequest, dataset: _Dataset) -> dict[str, object]:
     dev = next((name for name in DEV_SPLITS if name in splits), splits[0])
     lines = [f"  {_yaml(name)}: {{width: {width}, projector: mlp2x_gelu}}" for name, width in dataset.widths.items()]
     projector = ["--projector", request.projector or ""] if is_finetune else []
+    title = f"{request.stage} on {request.root}, {request.gpu.name if request.gpu else 'on the CPU'}."
+    command = ["signllava", request.stage, "--recipe", str(request.file), *projector]
     return {
-        "title": f"{request.stage} on {request.root}, {request.gpu.name if request.gpu else 'on the CPU'}.",
-        "command": shlex.join(["signllava", request.stage, "--recipe", str(request.file), *projector]),
+        "title": escape_unprintable(title),  # a line break would end the comment
+        "command": escape_unprintable(shlex.join(command)),
         "output_dir": _yaml(f"runs/{request.file.stem}"),
         "llm": _yaml(request.llm),
         "bits": 4 if is_finetune else 16 if on_gpu else 32,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Ended, sets
 
+from signllava_cli.machine_checks import check_run_folder as run_folder_check
 from signllava_cli.machine_checks.check_result import CheckResult, run_in_process
 
 Command = Callable[..., Ended]
@@ -62,6 +63,14 @@ def test_a_run_folder_that_cannot_be_written_is_named(signllava: Command, tmp_pa
     assert ended.code == 2
     assert f"PROBLEM  run folder: {folder} cannot be written (Not a directory): choose another" in ended.out
     assert "1 of 1 checks" in ended.err
+
+
+def test_nothing_is_left_of_a_new_run_folder_and_its_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for check_name in ("_try_lock", "_try_save"):
+        monkeypatch.setattr(run_folder_check, check_name, lambda _: ("", ""))
+    (tmp_path / "mine").mkdir()
+    list(run_folder_check.check_run_folder(tmp_path / "mine" / "new" / "run"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 @pytest.mark.drill

@@ -63,6 +63,20 @@ def test_commands_can_be_pasted_and_counts_are_words(
     assert shlex.split(comment.removeprefix("#")) == [*commands[2], "--projector", run]
 
 
+def test_a_line_break_in_a_path_does_not_end_a_comment(signllava: Command, tmp_path: Path) -> None:
+    data, file = tmp_path / "da\nta: 1", tmp_path / "mine\n: 2.yaml"
+    for split in ("train", "dev"):
+        write_json(data / f"annotation.{split}.json", {"r": {"clip_order": ["c"], "c": {"translation": "Hello."}}})
+        write_stream(data, split, "mae", {"r": {"c": np.zeros((20, 8), np.float16)}}, 1)
+    ended = signllava("init", file, "--data", data, "--gpu", "cpu")
+    assert ended.code == 0, ended.err
+    assert read_recipe(file).data.root == str(data)
+    copy = tmp_path / "copy.yaml"
+    ended = signllava("recipes", "copy", f"{file}+pose", copy)
+    assert ended.code == 0, ended.err
+    assert read_recipe(copy).data.root == str(data)
+
+
 @pytest.mark.parametrize(
     ("widths", "words", "base"),
     [

@@ -69,7 +69,7 @@ def test_the_data_folder_may_have_any_name(tmp_path: Path) -> None:
         ({"r": {"clip_order": [1], "1": CLIP}}, "clip_order contains 1, which is not a string"),
         ({"r": {"clip_order": ["a"], "a": {**CLIP, "start": "0:01"}}}, "`start` is not a number of seconds"),
         ({"r": {"clip_order": ["a", "b"]}}, r"'r/a': .* \(1 more error: `signllava prepare check"),
-        ({}, "has no clips"),
+        ({}, "has no clips; import annotations again .`signllava prepare --help` lists the commands"),
     ],
 )
 def test_errors_name_file_and_clip(tmp_path: Path, content: Any, message: str) -> None:

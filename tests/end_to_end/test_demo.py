@@ -20,6 +20,9 @@ from real_clips import CLIPS, clip_file, model_file, needs_samples
 
 from signllava_cli import demo, processes
 from signllava_cli.cli.main import run as run_command_line
+from signllava_cli.data.annotations import annotation_file
+from signllava_cli.errors import UserError
+from signllava_cli.recipe import read_recipe
 
 FASTER = {  # what brings the commands of the demo to a few seconds
     "pretrain": ("--set", "train.max_steps=4"),
@@ -50,6 +53,34 @@ def check_summary(summary: dict[str, Any], llm: str) -> None:
         assert list(stage["scores"]) == ["none", "gold", "predicted"]
         for scores in stage["scores"].values():
             assert set(scores) == {"bleu4", "chrf2", "context_bound_accuracy", "clips", "seconds"}
+
+
+@pytest.mark.parametrize("name", ["my demo #1", "a: b"])
+def test_the_name_of_the_folder_is_not_read_as_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / name
+    recipes = []
+
+    def stop_at_training(words: list[str], _: str) -> None:
+        if words[0] == "pretrain":
+            recipes.append(read_recipe(words[2], [word for word in words if "=" in word]))
+            raise UserError("stopped")
+
+    monkeypatch.setattr(demo, "run_signllava", stop_at_training)
+    with pytest.raises(UserError, match="stopped"):
+        demo.run_demo("tiny", out)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "table.csv").write_text("uid,translation\n1,one\n")
+    annotation = annotation_file(out / "video" / "data", "train")
+    annotation.parent.mkdir(parents=True)
+    annotation.touch()
+    with pytest.raises(UserError, match="stopped"):
+        demo.run_video_demo(videos, "tiny", out, None)
+    for recipe, folder, run in zip(recipes, (out, out / "video"), ("tiny/pretrain", "tiny"), strict=True):
+        paths = recipe.llm.path, recipe.data.root, recipe.run.output_dir
+        assert paths == (str(folder / "llm/tiny"), str(folder / "data"), str(folder / run))
 
 
 def check_commands(output: str) -> None:

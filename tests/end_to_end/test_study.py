@@ -105,6 +105,14 @@ def test_a_failed_run_stops_only_the_runs_that_start_from_it(
         (["toy/tiny_pretrain", "toy/tiny_pretrain+pose", "toy/tiny_pretrain+pose"], "tiny_pretrain+pose: give each"),
         (["toy/tiny_pretrain+poes"], "No variant at poes. Did you mean `pose`?"),
         (["toy/tiny_pretrain", "--context-sources", "prepared:a.json,prepared:b.json"], "prepared is named twice"),
+        (
+            ["toy/tiny_pretrain", "--context-sources", "none,glod", "--plan"],
+            "glod: expected none, gold, predicted",
+        ),
+        (["toy/tiny_pretrain", "--context-sources", "prepared:absent.csv", "--plan"], "absent.csv is missing"),
+        (["toy/tiny_pretrain", "--baseline", "tiny_pretrain", "--plan"], "expected one of tiny_pretrain none, tiny"),
+        (["toy/tiny_pretrain", "--seeds", "1,2", "--baseline", "tiny_pretrain gold 3"], "tiny_pretrain gold 2, "),
+        (["toy/tiny_pretrain", "--shard", "3/2", "--plan"], "expected I/N"),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused_before_its_first_run(
@@ -114,6 +122,19 @@ def test_a_study_that_cannot_be_run_is_refused_before_its_first_run(
     assert ended.code == 2
     assert message in ended.err
     assert not (tmp_path / "study").exists()
+
+
+def test_each_name_of_the_table_is_a_baseline(corpus: Path, tmp_path: Path) -> None:
+    for seeds, names in (((), ["gold"]), ((1, 2), ["none", "none 1", "none 2"])):
+        for name in names:
+            baseline = f"tiny_pretrain {name}"
+            Study(StudyConfig(RECIPES[:1], tmp_path, seeds, baseline=baseline, overrides=[f"data.root={corpus}"]))
+
+
+def test_the_plan_of_a_job_has_its_runs_only(signllava: Command, corpus: Path, tmp_path: Path) -> None:
+    words = ["toy/tiny_pretrain", "--seeds", "1,2", "--out", tmp_path, "--set", f"data.root={corpus}", "--plan"]
+    assert "2 runs: 0 trained" in signllava("study", *words).out
+    assert "1 run: 0 trained" in signllava("study", *words, "--shard", "1/2").out
 
 
 def test_recipes_that_translate_other_clips_are_refused(signllava: Command, corpus: Path, tmp_path: Path) -> None:

@@ -358,7 +358,13 @@ def test_comet_without_its_command_or_checkpoint_is_refused(
 # METEOR
 
 
-def test_meteor_without_wordnet_or_for_another_language_is_refused(tmp_path: Path) -> None:
+def test_meteor_without_wordnet_or_for_another_language_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nltk.data
+
+    (tmp_path / "another" / "corpora" / "wordnet").mkdir(parents=True)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "another")])
     with pytest.raises(UserError) as error:
         Meteor(tmp_path, find_preset("phoenix14t"))
     assert str(error.value) == "--meteor has synonyms for English only; the preset phoenix14t is not English."
@@ -391,9 +397,9 @@ def test_meteor_is_nltks_score_of_the_words_of_the_preset(tmp_path: Path, monkey
     lines = (f"{number:02}\t{part}.{number}\t1\n" for number, part in enumerate(parts))
     (folder / "lexnames").unlink(missing_ok=True)
     (folder / "lexnames").write_text("".join(lines))
-    monkeypatch.setattr(nltk.data, "path", ["another"])
+    monkeypatch.setattr(nltk.data, "path", ["another", "third"])
     metric = Meteor(tmp_path)
-    assert nltk.data.path == [str(tmp_path.resolve()), "another"]
+    assert nltk.data.path == [str(tmp_path.resolve()), "another", "third"]
     pairs = [("He's in the car.", "He is in an auto."), ("", "a"), ("The cat sat.", "The cat sat."), ("a b c", "a")]
     expected = [
         single_meteor_score(metric.preset.split_words(reference), metric.preset.split_words(hypothesis))

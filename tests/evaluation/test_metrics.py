@@ -235,7 +235,7 @@ def test_a_sentence_metric_is_the_mean_in_percent_and_0_of_nothing() -> None:
 
 def test_reduced_bleu_is_bleu_of_the_pairs_that_have_words_left(tmp_path: Path) -> None:
     stop_list = tmp_path / "stop.txt"
-    stop_list.write_text("\ufeff# the stop words\nThe\n a \n\nmy\n", encoding="utf-8")
+    stop_list.write_text("\ufeff# the stop words\nThe\n a  # an article\n\nmy\n", encoding="utf-8")
     metric = ReducedBleu(stop_list)
     pairs = [
         ("The cat, my cat sat.", "the CAT my cat sat down"),
@@ -274,10 +274,10 @@ def test_reduced_bleu_is_bleu_of_the_pairs_that_have_words_left(tmp_path: Path) 
 
 
 def test_a_stop_list_that_cannot_be_read_or_has_no_words_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--stop-list .*missing cannot be read: No such file or directory\.$"):
+    with pytest.raises(UserError, match=r"missing cannot be read: No such file or directory\.$"):
         read_stop_list(tmp_path / "missing")
     (tmp_path / "latin").write_bytes(b"\xfcber\n")
-    with pytest.raises(UserError, match=r"^--stop-list .*latin cannot be read: 'utf-8' codec"):
+    with pytest.raises(UserError, match=r"latin, line 1, is not UTF-8 text; save"):
         read_stop_list(tmp_path / "latin")
     (tmp_path / "empty").write_text("# no words\n \n")
     with pytest.raises(UserError, match=r"^--stop-list .*empty has no words; expected one per line\.$"):

@@ -182,8 +182,6 @@ def test_contradicting_options_are_refused(signllava: Command, tmp_path: Path) -
         [],
         ["--hyp", file],
         [file, "--preset", "klingon"],
-        [file, "--missing", "maybe"],
-        [file, "--resample", "x"],
         [file, "--split", "test"],
         [file, "--references", file.with_suffix(".txt")],
         ["--ref", file],
@@ -191,6 +189,9 @@ def test_contradicting_options_are_refused(signllava: Command, tmp_path: Path) -
     ):
         process = signllava("eval", *options)
         assert (process.code, process.err.count("\n")) == (2, 1), options
+    for option, choices in (("--missing", "'empty', 'exclude'"), ("--resample", "'recordings', 'clips'")):
+        process = signllava("eval", file, option, "maybe")
+        assert (process.code, f"'maybe' is not one of {choices}" in process.err) == (2, True), process.err
 
 
 def test_a_stop_list_gives_reduced_bleu_with_the_number_of_pairs(signllava: Command, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 from signllava_cli.data.index import Index
 from signllava_cli.data.index_validation import CHECKSUM, FORMAT, HEAD, VOCABULARY, compute_checksum
 from signllava_cli.data.split import Split
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.generation.context_source import ContextSource, read_prepared_context
 from signllava_cli.generation.generate import _decode_source
-from signllava_cli.generation.scheduling import WorkShard
 from signllava_cli.recipe import Stream, read_recipe
 
 NUM_CLIPS, CLIPS_PER_RECORDING = 60_000, 25

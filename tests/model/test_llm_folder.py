@@ -249,3 +249,24 @@ def test_zero3_refuses_the_same_folders(
     assert "Traceback" not in output
     assert errors
     assert all("llm.path" in line and "model.layers.1." in line for line in errors), output
+
+
+def test_a_damaged_folder_is_not_copied(
+    signllava: Command,
+    save_llm: Callable[[PreTrainedModel], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save_llm(LlamaForCausalLM(LlamaConfig(**SIZES)))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    ended = signllava("prepare", "llm", folder, "--out", tmp_path / "copy")
+    assert (ended.code, f"{folder} cannot be loaded: " in ended.err) == (2, True), ended.err
+    for error, text in ((ImportError("sentencepiece is not installed"), "sentencepiece"), (OSError(), "OSError")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+        ended = signllava("prepare", "llm", folder, "--out", tmp_path / "copy")
+        assert (ended.code, f"{folder} cannot be loaded: {text}" in ended.err) == (2, True), ended.err

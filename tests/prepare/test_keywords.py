@@ -179,15 +179,23 @@ def test_the_keywords_of_the_toy_corpus_are_chosen_again(signllava: Command, tmp
         (None, ("--split", "dev"), "No annotation.dev.json"),
         (None, ("--language", "xx"), "No stop words for language xx: choose one of de, en"),
         (None, ("--stop-list", "/nowhere"), "/nowhere cannot be read"),
+        (None, ("--stop-list", "latin.txt"), "latin.txt, line 2, is not UTF-8"),
     ],
 )
 def test_errors_are_one_line_and_no_file_is_written(
-    signllava: Command, tmp_path: Path, content: str | None, options: tuple[object, ...], message: str
+    signllava: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    options: tuple[object, ...],
+    message: str,
 ) -> None:
     root = write_split(tmp_path / "d")
     file = root / "annotation.train.json"
     file.write_text(content or file.read_text())
     before = file.read_bytes()
+    (tmp_path / "latin.txt").write_bytes(b"the\n\xfcber\n")
+    monkeypatch.chdir(tmp_path)
     result = signllava("prepare", "keywords", root, "--split", "train", *options)
     assert result.code == 2
     assert message in result.err

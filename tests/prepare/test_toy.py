@@ -2,17 +2,18 @@
 
 import filecmp
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import open_recipe_split
+from conftest import Ended, open_recipe_split
 
 from signllava_cli.cli.prepare.toy import toy
 from signllava_cli.data.annotations import Clip, Recording, read_annotations
 from signllava_cli.data.context import gold_context
 from signllava_cli.errors import UserError
-from signllava_cli.prepare.toy_corpus import CLIPS, STREAMS, TOOL_OF_TOPIC, write_toy_corpus
+from signllava_cli.prepare.toy_corpus import CLIPS, MARKER, STREAMS, TOOL_OF_TOPIC, write_toy_corpus
 from signllava_cli.recipe import build_recipe
 
 SPLITS = ("train", "dev", "test")
@@ -102,3 +103,29 @@ def test_the_command_names_the_splits_in_the_order_of_a_study(
 ) -> None:
     toy(tmp_path / "toy")
     assert "recordings train 32, dev 3, test 4;" in capsys.readouterr().out
+
+
+def test_what_a_killed_command_has_left_does_not_stop_the_next_one(
+    signllava: Callable[..., Ended], tmp_path: Path
+) -> None:
+    out, left = tmp_path / "toy", tmp_path / "toy.replaced.tmp"
+    out.mkdir()
+    left.mkdir()
+    (left / "x").write_text("")
+    ended = signllava("prepare", "toy", "--out", out)
+    assert ended.code == 0, ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "../here/"])
+def test_the_current_folder_is_not_replaced(
+    signllava: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    here = tmp_path / "parent" / "here"
+    here.mkdir(parents=True)
+    (here.parent / MARKER).write_text("{}")  # as if it were a corpus
+    monkeypatch.chdir(here)
+    ended = signllava("prepare", "toy", "--out", out)
+    assert ended.code == 2
+    assert "the current folder" in ended.err
+    assert here.is_dir()

@@ -54,6 +54,11 @@ def test_all_errors_are_reported_at_once_each_with_its_key() -> None:
             "tasks.chat_template_kwargs.date_st",
         ),
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
+        ({"streams": {"a": {"width": 3, "metadata": "{split}.{shard}.json"}}}, "streams.a.metadata"),
+        *(
+            ({"streams": {"a": {"width": 3, "shards": pattern}}}, "streams.a.shards")
+            for pattern in ("{split.x}", "{shard[x]}", "{split:999999999999}", "{shard!r}", "{}", "{0}", "{split")
+        ),
     ],
 )
 def test_contradictions_are_errors(settings: dict[str, object], key: str) -> None:

@@ -197,3 +197,12 @@ def test_other_ranks_copy_nothing_and_train_during_a_write(settings: list[str], 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "main: copied True, waited [True]" in ended.stdout
     assert "other: copied False, waited []" in ended.stdout
+
+
+def test_what_is_left_of_a_removed_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
+    checkpoint, left = tmp_path / "step-000001", tmp_path / ".step-000001.removed"
+    for folder in (checkpoint, left):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    files.remove_folder(checkpoint)
+    assert list(tmp_path.iterdir()) == []

@@ -64,10 +64,11 @@ def extract(
 
     Cuts are `start` and `end` of the annotation, in seconds. docs/video.md describes all.
     """
+    from signllava_cli.data.work_shard import WorkShard
     from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
     from signllava_cli.prepare.extract.compare_streams import compare_streams
     from signllava_cli.prepare.extract.dino_extractor import DinoSettings
-    from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
+    from signllava_cli.prepare.extract.extract import ExtractRequest, extract
     from signllava_cli.prepare.extract.extract_cost import estimate_cost
     from signllava_cli.prepare.extract.landmarks import require_mediapipe
     from signllava_cli.prepare.extract.pose_extractor import PoseSettings
@@ -90,7 +91,7 @@ def extract(
     if "dino" in names:
         settings["dino"] = DinoSettings.load(dino, dino_hands)
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of a launcher, on this machine
-    num_workers, share = workers or max(1, cpu_cores() // ranks_here), Share.parse(shard)
+    num_workers, share = workers or max(1, cpu_cores() // ranks_here), WorkShard.of_process(shard)
     request = ExtractRequest(videos, out, split, settings, num_workers, share, stall_seconds, shard_mb, overwrite)
     if dry_run:
         estimate_cost(request)

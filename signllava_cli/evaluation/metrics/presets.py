@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from signllava_cli.data.words import read_word_lines
 from signllava_cli.errors import UserError
 
 
@@ -80,14 +81,12 @@ def find_preset(name: str) -> Preset:
 def read_stop_list(file: Path) -> tuple[frozenset[str], str]:
     """The words of `file`, one per line, case-folded; and the name of the file with a hash of the words.
 
+    `#` begins a comment.
+
     Raises:
         UserError: the file cannot be read, or has no words.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--stop-list {file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    words = frozenset(word.casefold() for line in lines if (word := line.strip()) and not word.startswith("#"))
+    words = frozenset(line.casefold() for line in read_word_lines(file))
     if not words:
         raise UserError(f"--stop-list {file} has no words; expected one per line.")
     return words, f"{file.name}-{hashlib.sha256(chr(10).join(sorted(words)).encode()).hexdigest()[:8]}"

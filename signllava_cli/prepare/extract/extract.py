@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from signllava_cli.console import info
 from signllava_cli.data.annotations import Recording, read_annotations
 from signllava_cli.data.clip_source import ClipSource
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.errors import UserError, format_count, summarize_names
 from signllava_cli.files import acquire_lock, exclusive_access, read_json, write_json
 from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
@@ -37,35 +37,6 @@ POSE = "pose"  # the stream whose boxes others need
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of the recordings that one job extracts: the recordings `index`, `index + count`, ... from 0."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str | None) -> "Share":
-        """`i/n`, from 1, divided further between the ranks of a launcher.
-
-        Raises:
-            UserError: the text is malformed.
-        """
-        index, count = 0, 1
-        if text is not None:
-            first, _, second = text.partition("/")
-            if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-                raise UserError(f"--shard {text}: expected I/N, such as 3/16 for the third of sixteen jobs.")
-            index, count = int(first) - 1, int(second)
-        rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        return cls(index * ranks + rank, count * ranks)
-
-    @property
-    def name(self) -> str:
-        """For the name of a lock."""
-        return f"{self.index + 1}-of-{self.count}"
-
-
-@dataclass(frozen=True)
 class ExtractRequest:
     """Which videos become streams, and how.
 
@@ -78,7 +49,7 @@ class ExtractRequest:
     split: str
     streams: Mapping[str, ExtractorSettings]
     workers: int
-    share: Share = Share()
+    share: WorkShard = field(default_factory=WorkShard)
     stall_seconds: float = 120
     shard_mb: float = 1024
     overwrite: bool = False
@@ -125,7 +96,7 @@ class _StreamExtraction:
         share = self.request.share
         names = list(self.fingerprints)[share.index :: share.count]
         self._require_boxes(names)
-        lock = self.out.folder / f".extract.{self.stream}.{self.request.split}.{share.name}.lock"
+        lock = self.out.folder / f".extract.{self.stream}.{self.request.split}.{share}.lock"
         message = (
             f"Another process extracts the same share of stream {self.stream} in {self.out.folder}; wait for it, or "
             "give each job its own --shard I/N."

@@ -5,11 +5,10 @@ from typing import Any
 
 from signllava_cli.console import info, warning
 from signllava_cli.errors import format_count, summarize_names
-from signllava_cli.prepare.extract.pose_quality import NAMES, PoseQuality
+from signllava_cli.prepare.extract.pose_quality import HANDS, NAMES, PoseQuality
 from signllava_cli.prepare.extract.recording_files import ExtractPaths, RecordingResult
 from signllava_cli.prepare.pack.find_clips import ClipLocations
 
-HANDS = ("left_hand", "right_hand")
 NUM_WORST = 12  # clips that the contact sheet shows
 MANY_JUMPS = 1  # jumps of the shoulders' center from which a clip is named
 

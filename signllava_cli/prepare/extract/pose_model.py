@@ -1,13 +1,12 @@
 """The model file of MediaPipe's HolisticLandmarker: one of the user's, or the official one in the user's cache."""
 
 import hashlib
-import os
 import urllib.request
 from pathlib import Path
 
 from signllava_cli.console import info
 from signllava_cli.errors import UserError
-from signllava_cli.files import atomic_file, sha256_file
+from signllava_cli.files import atomic_file, sha256_file, user_cache
 
 # Address and SHA-256 are those of mediapipe's own build (third_party/external_files.bzl), which pins a generation.
 MODEL_URL = "https://storage.googleapis.com/mediapipe-assets/holistic_landmarker.task?generation=1699635090585884"
@@ -18,8 +17,7 @@ TIMEOUT_SECONDS = 60
 
 def cached_model_file() -> Path:
     """Where the official model is in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "signllava" / "models" / MODEL_NAME
+    return user_cache() / "models" / MODEL_NAME
 
 
 def find_pose_model(file: Path | None, download: bool = False, url: str = MODEL_URL) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from signllava_cli.data.keypoints import BODY, FACE, LEFT_HAND, RIGHT_HAND, SHOULDERS
 from signllava_cli.prepare.extract.landmarks import FrameLandmarks
 
+HANDS = ("left_hand", "right_hand")
 NAMES = {BODY: "body", LEFT_HAND: "left_hand", RIGHT_HAND: "right_hand", FACE: "face"}
 JUMP = 0.5  # shoulder widths that the center of the shoulders moves from one frame to the next
 

@@ -23,9 +23,8 @@ from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.extract.clip_extractor import ClipExtractor, ClipVideo, ExtractedClip, ExtractorSettings
 from signllava_cli.prepare.extract.recording_files import ExtractPaths, read_arrays, write_recording
 from signllava_cli.prepare.extract.video_cuts import VideoCut
-from signllava_cli.processes import block_signals, init_worker
+from signllava_cli.processes import POLL_SECONDS, StopWorker, block_signals, init_worker
 
-POLL_SECONDS = 0.2
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
@@ -190,10 +189,6 @@ class _Pool:
 # ---- in a worker ----
 
 
-class _StopWorker(Exception):
-    """The parent has set the stop flag."""
-
-
 def _work(
     parent: int, connection: Connection, settings: PoolSettings, index: int, num_frames: Any, beats: Any, stop: Any
 ) -> None:
@@ -205,7 +200,7 @@ def _work(
         num_frames[index] += 1
         beats[index] = time.monotonic()
         if stop.value:
-            raise _StopWorker
+            raise StopWorker
 
     def before_clip(clip: str | None) -> None:
         beats[index] = time.monotonic()
@@ -219,7 +214,7 @@ def _work(
             if job is None:
                 return
             _extract_recording(job, extractor, settings, before_clip, after_frame)
-    except (_StopWorker, EOFError, BrokenPipeError, ConnectionResetError):
+    except (StopWorker, EOFError, BrokenPipeError, ConnectionResetError):
         return
     except UserError as error:
         connection.send(("error", str(error)))

@@ -8,8 +8,8 @@ from pathlib import Path
 import webvtt
 
 from signllava_cli.errors import UserError
+from signllava_cli.files import read_text
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
-from signllava_cli.prepare.importers.table_reader import read_text
 
 
 def caption_files(folder: Path) -> list[Path]:

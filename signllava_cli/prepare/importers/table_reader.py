@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signllava_cli.errors import UserError, summarize_names
+from signllava_cli.files import read_text
 from signllava_cli.prepare.importers.source import RejectedRow, SourceClip
 
 MAX_CELL_CHARS = 1 << 20  # a longer cell is a quote that is never closed
@@ -82,23 +83,6 @@ def read_table(file: Path, separators: str, unquoted: str = "", columns: Sequenc
     if repeated:
         raise UserError(f"{file} has the column {summarize_names(repeated)} twice; rename one of them.")
     return Table(file, tuple(header), _read_rows(file, lines, header_index + num_lines, header, separator, is_quoted))
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file without byte order mark; line ends are kept.
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8; the message names the line.
-    """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}, line {line}, is not UTF-8 text; save the file as UTF-8.") from None
 
 
 def _read_rows(

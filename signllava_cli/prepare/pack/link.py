@@ -9,7 +9,8 @@ import h5py
 from signllava_cli.console import info, warning
 from signllava_cli.data.annotations import Recording, read_annotations
 from signllava_cli.data.clip_arrays import ArrayMatcher, ClipNames
-from signllava_cli.errors import UserError, format_count, summarize_names
+from signllava_cli.data.shard import HDF5_ERRORS
+from signllava_cli.errors import UserError, first_line, format_count, summarize_names
 from signllava_cli.files import read_json, write_json
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
 
@@ -120,8 +121,8 @@ def _read_file_groups(file: Path) -> dict[str, _Group]:
         with h5py.File(file, "r") as handle:
             kinds = {name: handle.get(name, getclass=True) for name in handle}
             groups = {name: _Group(file, list(handle[name])) for name, kind in kinds.items() if kind is h5py.Group}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"{file} is not a valid HDF5 file ({error}); copy it again.") from None
+    except HDF5_ERRORS as error:
+        raise UserError(f"{file} is not a valid HDF5 file ({first_line(error)}); copy it again.") from None
     if datasets := [name for name, kind in kinds.items() if kind is not h5py.Group]:
         raise UserError(
             f"{file} has {summarize_names(datasets)} at its top level instead of a group per recording; convert "

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 from typing import Literal
 
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.importers.split_names import describe_renamed_split
+from signllava_cli.recipe import pattern_fields
 
 Format = Literal["auto", "npy", "npz", "safetensors", "hdf5", "mediapipe", "pose"]
 
@@ -128,10 +128,8 @@ def _parse_fields(option: str, pattern: str) -> set[str]:
         UserError: the pattern is malformed, or contains attributes, indices, conversions or format specs.
     """
     try:
-        parsed = list(Formatter().parse(pattern))
+        return pattern_fields(pattern)
     except ValueError as error:
-        raise UserError(f"{option} {pattern}: {error}.") from None
-    for _, field, spec, conversion in parsed:
-        if field is not None and (spec or conversion or not field or set(field) & set(".[")):
-            raise UserError(f"{option} {pattern}: may hold only {{recording}}, {{clip}} and columns of the source.")
-    return {field for _, field, _, _ in parsed if field is not None}
+        raise UserError(
+            f"{option} {pattern}: may hold only {{recording}}, {{clip}} and columns of the source ({error})."
+        ) from None

@@ -21,9 +21,17 @@ from signllava_cli.errors import RunStopped, UserError, format_count
 from signllava_cli.files import TEMPORARY_SUFFIX, fsync
 from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, write_shard
-from signllava_cli.processes import BeforeFile, ReadCrash, block_signals, call_in_child, describe_crash, init_worker
+from signllava_cli.processes import (
+    POLL_SECONDS,
+    BeforeFile,
+    ReadCrash,
+    StopWorker,
+    block_signals,
+    call_in_child,
+    describe_crash,
+    init_worker,
+)
 
-POLL_SECONDS = 0.2
 MAX_CRASHES = 8  # of clips of one file in one shard; then its other clips are skipped
 
 
@@ -134,10 +142,6 @@ def _rename_to_final(temporary: Path, file: Path) -> None:
 _shared: tuple[Any, Any]  # number of clips done per shard, and the stop flag; memory shared with the parent
 
 
-class _StopWorker(Exception):
-    """The parent has set the stop flag."""
-
-
 def _init_worker(parent: int, num_clips_done: Any, stop: Any) -> None:
     global _shared
     _shared = num_clips_done, stop
@@ -152,7 +156,7 @@ def _write_one(index: int, shard: Shard) -> Path:
     def after_clip() -> None:
         num_clips_done[index] += 1
         if stop.value:
-            raise _StopWorker
+            raise StopWorker
 
     try:
         write_shard(shard, temporary, after_clip)

@@ -1,6 +1,9 @@
 """Writes a fixed copy of an annotation file, and counts the fixes by finding."""
 
+import itertools
 import json
+import os
+import shlex
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +63,18 @@ def write_fixed(root: Path, split: AnnotatedSplit, findings: Iterable[Finding], 
         write_text(fixed_file, json.dumps(result.content, indent=2) + "\n")
         counts = ", ".join(f"{name} {len(names)}" for name, names in result.fixed.items())
         info(f"{fixed_file}: fixed {counts}; {format_count(num_clips, 'clip remains', 'clips remain')}.")
-        info(f"To use it and keep the original: mv -n {file} {file}.before; mv {fixed_file} {file}")
+        moves = ((file, _free_backup(file)), (fixed_file, file))
+        commands = [shlex.join(["mv", "-n", str(source), str(target)]) for source, target in moves]
+        info(f"To use it and keep the original: {' && '.join(commands)}")
+
+
+def _free_backup(file: Path) -> Path:
+    """A path beside the annotation `file` that does not exist.
+
+    It is not that of `annotation_edits.backup_file`, which is the file before the first edit of its texts.
+    """
+    names = (f"{file.name}.unfixed{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return next(path for path in map(file.with_name, names) if not os.path.lexists(path))
 
 
 def fix_split(split: AnnotatedSplit, findings: Iterable[Finding], fps: float) -> FixResult:

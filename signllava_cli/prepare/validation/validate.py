@@ -10,7 +10,7 @@ from signllava_cli.data.index import Index
 from signllava_cli.data.prompts import PromptBuilder
 from signllava_cli.data.stream_files import StreamLocation
 from signllava_cli.errors import UserError
-from signllava_cli.prepare.dataset_folder import list_splits
+from signllava_cli.prepare.dataset_folder import list_splits, require_data_folder
 from signllava_cli.prepare.indexing import index_files
 from signllava_cli.prepare.validation.annotation_checks import AnnotatedSplit, check_annotation
 from signllava_cli.prepare.validation.array_checks import (
@@ -78,8 +78,7 @@ def validate(request: ValidationRequest) -> ValidationResult:
     """
     start_time, findings = time.monotonic(), Findings()
     root, recipe = request.root, request.recipe
-    if not root.is_dir():
-        raise UserError(f"No data folder at {root}; create one with a command of `signllava prepare --help`.")
+    require_data_folder(root)
     if "metadata_" in str(root.absolute()) or ".json" in str(root.absolute()):
         findings.add("data-path", [str(root.absolute())])
     all_splits = _check_annotations(request, findings)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from signllava_cli.errors import UserError
 from signllava_cli.files import read_json
+from signllava_cli.prepare.extract.pose_quality import HANDS
 from signllava_cli.prepare.validation.checks import MIN_HAND_SHARE
 from signllava_cli.prepare.validation.findings import Findings
 from signllava_cli.prepare.validation.stream_checks import StreamShards
-
-HANDS = ("left_hand", "right_hand")
 
 
 def check_videos(streams: Sequence[StreamShards], findings: Findings) -> None:

@@ -16,9 +16,10 @@ from videos_of_numbers import constant_rate, numbered_image, read_number, write_
 
 from signllava_cli import console
 from signllava_cli.data.feature_files import ClipFeatures, to_float16
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.errors import RunStopped
 from signllava_cli.prepare.extract.clip_extractor import ClipVideo, ExtractedClip
-from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
+from signllava_cli.prepare.extract.extract import ExtractRequest, extract
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ if __name__ == "__main__":
     settings = NumbersSettings(log=Path(data, "log"))
     streams = {"numbers": settings}
     try:
-        share = Share.parse(None if shard == "all" else shard)
+        share = WorkShard.of_process(None if shard == "all" else shard)
         extract(ExtractRequest(Path(videos), Path(data), "train", streams, int(workers), share, shard_mb=0))
     except RunStopped as stop:
         console.info(str(stop))

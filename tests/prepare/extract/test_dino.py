@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from test_extract import REAL_CUTS, annotate, real, report  # noqa: F401 (a fixture)
 from transformers import AutoModel, ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model
 
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.errors import UserError
 from signllava_cli.prepare.extract.clip_extractor import ExtractorSettings
 from signllava_cli.prepare.extract.crops import Cropper
 from signllava_cli.prepare.extract.dino_extractor import DinoSettings
-from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
+from signllava_cli.prepare.extract.extract import ExtractRequest, extract
 from signllava_cli.prepare.extract.image_backbone import ImageBackbone
 from signllava_cli.prepare.extract.pose_extractor import PoseSettings
 
@@ -199,7 +200,7 @@ def test_shares_and_workers_do_not_change_the_bytes(with_pose: Callable[[str], P
     whole, shared = with_pose("whole"), with_pose("shared")
     extract_dino(whole, backbones, None, workers=1)
     for index in (1, 0):
-        extract_dino(shared, backbones, None, workers=2, share=Share(index, 2))
+        extract_dino(shared, backbones, None, workers=2, share=WorkShard(index, 2))
     for name in ("dino.train.0.h5", "metadata_dino.train.json", "extract.dino.train.json"):
         assert (whole / "dino" / name).read_bytes() == (shared / "dino" / name).read_bytes()
 
@@ -216,7 +217,7 @@ def test_the_jobs_of_an_array_extract_both_streams(
     streams: dict[str, ExtractorSettings] = {"pose": PoseSettings(model_file()), "dino": dino}
     for index in (1, 0):
         assert not (data / "dino/metadata_dino.train.json").exists()
-        extract(ExtractRequest(clip_file(CLIPS[0]).parent, data, "train", streams, 1, Share(index, 2)))
+        extract(ExtractRequest(clip_file(CLIPS[0]).parent, data, "train", streams, 1, WorkShard(index, 2)))
     for name in ("pose/pose.train.0.h5", "dino/dino.train.0.h5", "dino/extract.dino.train.json"):
         assert (whole / name).read_bytes() == (data / name).read_bytes()
 

@@ -21,8 +21,9 @@ from numbers_extractor import NumbersSettings, write_numbered
 from real_clips import CLIPS, FRAMES, SAMPLES, clip_file, model_file, needs_samples
 from videos_of_numbers import constant_rate, write_video
 
+from signllava_cli.data.work_shard import WorkShard
 from signllava_cli.errors import UserError
-from signllava_cli.prepare.extract.extract import ExtractRequest, Share, extract
+from signllava_cli.prepare.extract.extract import ExtractRequest, extract
 from signllava_cli.prepare.extract.landmarks import LandmarkFinder
 from signllava_cli.prepare.extract.pose_extractor import PoseSettings
 from signllava_cli.prepare.extract.pose_features import extract_pose
@@ -130,7 +131,7 @@ def test_other_settings_are_refused_unless_overwritten(numbered: Path, tmp_path:
 def test_another_cut_extracts_only_its_recording_again(numbered: Path, tmp_path: Path) -> None:
     data = annotate(tmp_path / "data", CUTS)
     log = tmp_path / "log"
-    extract_numbers(numbered, data, NumbersSettings(log=log), share=Share(0, 3))
+    extract_numbers(numbered, data, NumbersSettings(log=log), share=WorkShard(0, 3))
     annotate(data, CUTS | {"rec1": {"a": (0, 0.2)}})
     extract_numbers(numbered, data, NumbersSettings(log=log))
     assert sorted(log.read_text().split()) == sorted(["rec1/a", "rec1/b", "rec1/c", "rec1/a", "rec2/d", "rec3/clip"])
@@ -162,7 +163,7 @@ def test_the_jobs_of_an_array_make_the_same_shards(numbered: Path, tmp_path: Pat
     whole = annotate(tmp_path / "whole", CUTS)
     extract_numbers(numbered, whole, shard_mb=0)
     data = annotate(tmp_path / "data", CUTS)
-    for share in (Share(2, 3), Share(0, 3), Share(1, 3)):
+    for share in (WorkShard(2, 3), WorkShard(0, 3), WorkShard(1, 3)):
         assert not (data / "numbers/metadata_numbers.train.json").exists()
         extract_numbers(numbered, data, share=share, shard_mb=0)
     names = ["numbers.train.0.h5", "numbers.train.1.h5", "numbers.train.2.h5", "metadata_numbers.train.json"]
@@ -176,12 +177,12 @@ def test_shares_cover_each_recording_once_under_a_launcher(monkeypatch: pytest.M
         for rank in range(4):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("WORLD_SIZE", "4")
-            shares.append(Share.parse(text))
+            shares.append(WorkShard.of_process(text))
     covered = sorted(number for share in shares for number in range(100)[share.index :: share.count])
     assert covered == list(range(100))
-    for text in ("0/3", "4/3", "3", "a/b", "1/0"):
+    for text in ("0/3", "4/3", "3", "a/b", "1/0", "²/3", "1/" + "9" * 5000):
         with pytest.raises(UserError, match=r"--shard .*: expected I/N"):
-            Share.parse(text)
+            WorkShard.of_process(text)
 
 
 def damage(folder: Path) -> dict[str, str]:

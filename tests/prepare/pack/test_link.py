@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 from conftest import Ended
 from test_pack import Arrays, annotate, arrays, assert_packed, assert_refused, dataset, npy_folder, pack
 
@@ -69,6 +70,19 @@ def test_files_of_another_layout_are_refused_by_name(signllava: Command, tmp_pat
     assert_refused(link(signllava, data, tmp_path / "text.h5"), "text.h5 is not a valid HDF5 file")
     assert_refused(link(signllava, data, tmp_path / "nowhere.h5"), "nowhere.h5")
     assert not (data / "mae").exists()
+
+
+@pytest.mark.parametrize("error", [ValueError("bad\nsymbol table"), MemoryError("bad\nsymbol table")])
+def test_any_error_of_hdf5_is_one_line(
+    signllava: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data, file = dataset(tmp_path / "data", arrays()), write_hdf5(tmp_path / "complete.h5", arrays())
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(h5py.File, "__iter__", fail)
+    assert_refused(link(signllava, data, file), "complete.h5 is not a valid HDF5 file (bad); copy it again.")
 
 
 def test_overwrite_replaces_only_links(signllava: Command, tmp_path: Path) -> None:

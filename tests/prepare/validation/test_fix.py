@@ -1,6 +1,7 @@
 """`--fix` writes a fixed copy, prints what it fixed, and the copy passes these checks."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,21 @@ def test_a_fixed_file_passes_the_check(signllava: Command, data: Path, corruptio
     assert len(read_fixed(data)) >= 31
     (data / "annotation.train.fixed.json").replace(data / TRAIN)
     assert corruption.finding not in check_names(signllava, data)
+
+
+def test_the_printed_command_keeps_each_original(signllava: Command, data: Path) -> None:
+    data = data.rename(data.with_name("my data"))
+    (data / f"{TRAIN}.before").write_text("of prepare keywords")  # the backup of the first edit of texts
+    backups = [data / f"{TRAIN}.unfixed", data / f"{TRAIN}.unfixed-2"]
+    for number, backup in enumerate(backups, start=3):
+        change_clip({"translation": "nan"}, number=number)(data)
+        before = (data / TRAIN).read_bytes()
+        printed = fix(signllava, data, "--fast").out
+        command = next(line for line in printed.splitlines() if "mv -n" in line).partition(": ")[2]
+        subprocess.run(["sh", "-c", command], check=True)
+        assert backup.read_bytes() == before
+        assert (data / TRAIN).read_bytes() != before
+    assert (data / f"{TRAIN}.before").read_text() == "of prepare keywords"
 
 
 def test_several_errors_are_fixed_at_once_and_training_accepts_the_result(
