@@ -152,7 +152,7 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
     if not equals or not key.strip():
         raise UserError(f"--set {override}: expected key=value, such as --set train.learning_rate=1e-3")
     try:
-        value = yaml.safe_load(text)
+        value = _join_surrogates(yaml.safe_load(text))
     except YAML_ERRORS:
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = key.strip().split(".")
@@ -165,3 +165,17 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
             raise UserError(f"--set {override}: `{parent}` is a value, not a section")
         section = subsection
     section[last] = value
+
+
+def _join_surrogates(value: Any) -> Any:
+    """JSON writes a character beyond U+FFFF, in an override that a command makes, as two escapes.
+
+    YAML reads them as two characters.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    if isinstance(value, list):
+        return [_join_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _join_surrogates(each) for key, each in value.items()}
+    return value

@@ -1,5 +1,6 @@
 """Recipes: every error at once, overrides, and the shipped ones."""
 
+import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_overrides_beat_the_file_and_null_removes_a_stream() -> None:
     assert recipe.train.learning_rate == 1e-4
     assert list(recipe.streams) == ["sign2vec", "mae", "dino"]
     assert recipe.data.root == "elsewhere"
+
+
+@pytest.mark.parametrize("path", ["runs/\U0001f600 #1", "a: b", "é\U00020000", "x\ny"])
+def test_any_path_can_be_an_override_in_json(path: str) -> None:
+    """As commands pass paths on: YAML reads two characters where JSON escapes one beyond U+FFFF."""
+    values = {"data.root": path, "tasks.chat_template_kwargs": {"a": path}, "lora.target_modules": [path]}
+    recipe = read_recipe("pretrain", [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    assert recipe.data.root == path
+    assert recipe.tasks.chat_template_kwargs == {"a": path}
+    assert recipe.lora.target_modules == [path]
 
 
 @pytest.mark.parametrize("override", ["train.lr", "=3", "train.learning_rate.x=1", "a.b.c=[1"])
