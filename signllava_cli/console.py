@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from signllava_cli.errors import escape_unprintable
+from signllava_cli.errors import RunStopped, UserError, escape_unprintable, first_line
 from signllava_cli.redaction import redact
 
 PLAIN_LINE_SECONDS = 10.0
@@ -66,14 +66,14 @@ def output_options() -> list[str]:
     return ["--quiet"] * _is_quiet + ["--json"] * _is_json
 
 
-def info(message: str, style: str | None = None, all_ranks: bool = False) -> None:
+def info(message: str, style: str | None = None) -> None:
     """Print a message in one line, and write it to the run's log when one is open."""
     message = _printable(message)
     _print_to_log(_timestamp(), message)
     if _is_json:
-        _print_json_message("info", all_ranks, message=message)
+        _print_json_message("info", False, message=message)
     elif not _is_quiet:
-        _console(all_ranks).print(message, style=style, markup=False)
+        stdout_console.print(message, style=style, markup=False)
 
 
 def warning(message: str, *details: str, all_ranks: bool = False) -> None:
@@ -89,6 +89,7 @@ def warning(message: str, *details: str, all_ranks: bool = False) -> None:
 def error(message: str, *details: str) -> None:
     """Print an error on stderr, on any rank: one line, and those of `details`."""
     text = "\n".join(map(_printable, (message, *details)))
+    _print_to_log(_timestamp(), f"error: {text}")
     if _is_json:
         _print_json_message("error", all_ranks=True, message=text)
     else:
@@ -108,6 +109,14 @@ def print_line(text: str, style: str | None = None, all_ranks: bool = False) -> 
 def print_document(document: Any) -> None:
     """Print the whole result as one JSON value."""
     _print_json(stdout_console, document, indent=2)
+
+
+def print_text(text: str) -> None:
+    """Print a text that is the whole result, such as a file, as it is; with `--json` as a document."""
+    if _is_json:
+        print_document({"text": text})
+    else:
+        sys.stdout.write(text)
 
 
 def _print_json_message(kind: str, all_ranks: bool, **fields: Any) -> None:
@@ -165,7 +174,7 @@ def _print_to_log(*objects: Any) -> None:
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Append everything printed inside the block to `path`, on rank 0."""
+    """Append everything printed inside the block to `path`, and the error that ends it, on rank 0."""
     global _log
     if not IS_MAIN_PROCESS:
         yield
@@ -174,10 +183,20 @@ def log_to(path: Path) -> Iterator[None]:
     _log = Console(file=file, width=PLAIN_WIDTH, soft_wrap=True, highlight=False)
     try:
         yield
+    except Exception as end:
+        _print_to_log(_timestamp(), _describe_end(end))
+        raise
     finally:
         _log = None
         with contextlib.suppress(OSError):  # a line that could not be written, of which `_print_to_log` has warned
             file.close()
+
+
+def _describe_end(end: Exception) -> str:
+    if isinstance(end, RunStopped):
+        return _printable(str(end))
+    lines = end.lines if isinstance(end, UserError) else [f"{type(end).__name__}: {first_line(end)}"]
+    return "\n".join(map(_printable, (f"error: {lines[0]}", *lines[1:])))
 
 
 def _is_interactive() -> bool:

@@ -1,7 +1,8 @@
 """Errors that are not bugs, and their exit codes.
 
-Exit codes: 0 done; 1 a bug (traceback); 2 the user can fix it; 75 stopped with its state saved, run the same command
-again (BSD's EX_TEMPFAIL, which the SLURM scripts test for); 130 interrupted.
+Exit codes: 0 done; 1 a bug (traceback), or a lost machine or rank (one line); 2 the user can fix it; 75 stopped with
+its state saved, run the same command again (BSD's EX_TEMPFAIL, which the SLURM scripts test for); 130 interrupted;
+128 + N a rank was ended by signal N.
 """
 
 from collections.abc import Iterable

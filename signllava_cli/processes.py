@@ -101,7 +101,8 @@ def init_worker(parent_pid: int) -> None:
     threading.Thread(target=watch_parent, daemon=True).start()
 
 
-BeforeFile = Callable[[Path], None]
+# Called with a file before it is read, and optionally with its name in messages, by default its path.
+BeforeFile = Callable[..., None]
 
 
 class ReadCrash(UserError):
@@ -153,8 +154,8 @@ def call_in_child(function: Callable[..., Result], *args: Any) -> Result:
 def _call(
     parent: int, connection: Any, current_file: mmap.mmap, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
-    def before_file(file: Path) -> None:
-        current_file[:] = os.fsencode(file)[:MAX_PATH_BYTES].ljust(MAX_PATH_BYTES, b"\0")
+    def before_file(file: Path, name: str | None = None) -> None:
+        current_file[:] = os.fsencode(name or file)[:MAX_PATH_BYTES].ljust(MAX_PATH_BYTES, b"\0")
         limit_reading(file)
 
     init_worker(parent)

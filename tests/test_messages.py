@@ -8,7 +8,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "signllava_cli"
 # Nouns that a message may count one of. Not found: `{number} of {total} clips`, `{rate} clips/s`, and large numbers
 # with separators (`{number:,} clips`).
-COUNTED = re.compile(r" (more )?(clips|recordings|sentences|rows|shards)\b(?!/)")
+COUNTED = re.compile(
+    r" (more )?(clips|recordings|sentences|rows|shards|keys|settings|tensors|paraphrases|pairs|jumps|frames)\b(?!/)"
+)
 
 
 def plural_counts(file: Path) -> Iterator[int]:
@@ -18,6 +20,8 @@ def plural_counts(file: Path) -> Iterator[int]:
         each for parts in strings for each in zip([None, *parts], parts, parts[1:], strict=False)
     ):
         if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant) and not value.format_spec:
+            if isinstance(value.value, ast.Name) and value.value.id.isupper():  # a constant, which is not 1
+                continue
             is_total = isinstance(before, ast.Constant) and re.search(r"of (the )?$", str(before.value))
             if COUNTED.match(str(after.value)) and not is_total:
                 yield value.lineno

@@ -22,7 +22,8 @@ errors: neither progress nor what was done. `--json` prints results as JSON on s
 JSON on stderr: an object with `type` (`info`, `warning`, `error`, `progress`) and `message`.
 
 With `--json` the stdout of `env`, `eval`, `checkpoint inspect`, `push` and `pull`, `prepare describe`, `index`,
-`push` and `pull`, `recipes list`, `show` and `schema`, and of any command with `--estimate` is one JSON document.
+`push` and `pull`, `recipes list`, `show`, `schema` and `explain`, and of any command with `--estimate` is one JSON
+document; so is that of `recipes import` without `--out` and `completion --show`, an object with `text`.
 Other commands print each result in one line, as an object with `type`: `table` (`title`, `rows`) or `line`
 (`text`).
 """
@@ -32,10 +33,11 @@ FOOTER = """
 | code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | a bug: a traceback is printed |
+| 1 | a bug: a traceback is printed; or a lost machine or rank: one line says so, and the same command resumes |
 | 2 | an error that you can fix: one line says what happened, where, and what to do |
 | 75 | stopped by a signal or a time limit with its state saved: run the same command again |
 | 130 | interrupted |
+| 128 + N | signal N has ended a rank of a run with `--launch`: one line names it, and the same command resumes |
 """
 
 

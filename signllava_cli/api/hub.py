@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from signllava_cli.api.model_card import HUB_ID, model_card
 from signllava_cli.errors import UserError
-from signllava_cli.files import atomic_folder, read_json, write_json, write_text
+from signllava_cli.files import LOCK_FILE, atomic_folder, read_json, write_json, write_text
 from signllava_cli.model.checkpoint import ADAPTER, CONFIG, PROJECTOR, RECIPE, find_checkpoint
 from signllava_cli.model.hub_repository import (
     STAGING,
@@ -64,8 +65,7 @@ def save_checkpoint(checkpoint: Path, folder: Path, llm: str | None, name: str |
     """
     if folder.resolve() == checkpoint.resolve():
         raise UserError(f"{folder} is the checkpoint itself; choose another folder.")
-    if folder.is_file() or (folder.exists() and not {file.name for file in folder.iterdir()} <= SAVED_FILES):
-        raise UserError(f"{folder} holds other files than those of a saved model; choose another folder.")
+    _require_only(folder, SAVED_FILES)
     recipe = _portable_recipe(checkpoint, llm)
     config = read_json(checkpoint / CONFIG)
     config["llm"]["path"] = recipe.llm.path
@@ -115,8 +115,7 @@ def pull_checkpoint(
     Raises:
         UserError: the repository has no checkpoint, `folder` holds other files, or the hub cannot be reached.
     """
-    if folder.exists() and not {file.name for file in folder.iterdir()} <= SAVED_FILES | {STAGING}:
-        raise UserError(f"{folder} holds other files than those of a saved model; choose another folder.")
+    _require_only(folder, SAVED_FILES | {STAGING, LOCK_FILE})
     api = HfApi(token=token)
     snapshot = read_snapshot(api, repo_id, MODEL, revision, f"{repo_id} was not downloaded")
     if missing := [name for name in (PROJECTOR, RECIPE, CONFIG) if name not in snapshot.files]:
@@ -126,6 +125,11 @@ def pull_checkpoint(
     find_checkpoint(folder)
     others = sorted(path for path in snapshot.files if path not in (*paths, GIT_ATTRIBUTES))
     return PulledCheckpoint(**asdict(download), folder=str(folder), not_downloaded=others)
+
+
+def _require_only(folder: Path, names: Set[str]) -> None:
+    if folder.is_file() or (folder.exists() and not {file.name for file in folder.iterdir()} <= names):
+        raise UserError(f"{folder} holds other files than those of a saved model; choose another folder.")
 
 
 def _copy_adapter(source: Path, target: Path, llm: str) -> None:

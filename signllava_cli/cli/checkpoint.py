@@ -1,6 +1,7 @@
 """`signllava checkpoint`: inspect, convert, merge, push and pull checkpoints."""
 
 import re
+import shlex
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -102,11 +103,13 @@ def _progress(inspection: "Inspection") -> str:
 
 
 def _resume(inspection: "Inspection") -> str:
+    from signllava_cli.errors import format_count
+
     if inspection.resume is None:
         return "no resume/: usable for inference and init.projector, not for --resume"
     return "; ".join(
         f"{file.name}, {file.size:,} bytes"
-        + ("" if file.tensors is None else f", {file.tensors} tensors")
+        + ("" if file.tensors is None else f", {format_count(file.tensors, 'tensor')}")
         + ("" if file.damage is None else f", damaged: {file.damage}")
         for file in inspection.resume
     )
@@ -219,6 +222,6 @@ def pull(
 
     pulled = pull_checkpoint(repo_id, out, revision, overwrite)
     print_pulled_files(pulled)
-    info(f"checkpoint in {out}; `signllava checkpoint inspect {out}` prints its contents")
+    info(f"checkpoint in {out}; `signllava checkpoint inspect {shlex.quote(str(out))}` prints its contents")
     if is_json():
         print_document(asdict(pulled))

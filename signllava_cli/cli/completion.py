@@ -32,11 +32,11 @@ def completion(
 
     It writes a script into your home folder and, for bash and zsh, one line that reads it into `.bashrc` or `.zshrc`.
     """
-    from signllava_cli.console import info
+    from signllava_cli.console import info, print_text
 
     shell = shell or _running_shell()
     if show:
-        typer.echo(_script(shell))
+        print_text(_script(shell) + "\n")
         return
     file = _install(shell)
     info(f"completion for {shell} installed in {file}; open a new terminal to use it")

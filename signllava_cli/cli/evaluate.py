@@ -128,7 +128,7 @@ def evaluate(
     metric_data = {"rbleu": stop_list, "meteor": meteor, "bleurt": bleurt, "comet": comet}
     config = ScoringConfig(
         preset=preset,
-        metric_data={name: path for name, path in metric_data.items() if path is not None},
+        metric_data={name: path.expanduser() for name, path in metric_data.items() if path is not None},
         resample=resample,
         num_samples=samples,
         num_trials=trials,

@@ -57,12 +57,13 @@ def explain(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/recipe.md.")] = False,
 ) -> None:
     """Print what a setting does: its values, default, effect, and the equivalent in other libraries."""
+    from signllava_cli.console import print_text
     from signllava_cli.errors import UserError
     from signllava_cli.recipe import explain, reference_page
 
     if markdown and key is not None:
-        raise UserError("--markdown prints all settings: leave out the key.")
-    typer.echo(reference_page() if markdown else explain(key), nl=False)
+        raise UserError("--markdown prints all settings: omit KEY.")
+    print_text(reference_page() if markdown else explain(key))
 
 
 @app.command()
@@ -131,8 +132,8 @@ def import_(
     ] = None,
 ) -> None:
     """Convert a configuration of Sign_LLaVA to a recipe, and report what became of each of its keys."""
-    from signllava_cli.console import info, print_table, warning
-    from signllava_cli.errors import UserError
+    from signllava_cli.console import info, print_table, print_text, warning
+    from signllava_cli.errors import UserError, format_count
     from signllava_cli.files import write_text
     from signllava_cli.recipe.sign_llava_import import import_recipe
 
@@ -140,7 +141,7 @@ def import_(
         raise UserError(f"{out} exists: choose another name.")
     imported = import_recipe(config, num_processes)
     if out is None:
-        typer.echo(imported.to_yaml(), nl=False)
+        print_text(imported.to_yaml())
         return
     write_text(out, imported.to_yaml())
     decided = [report for report in imported.reports if report.outcome != "to decide"]
@@ -152,4 +153,5 @@ def import_(
     )
     for report in undecided:
         warning(f"{report.key}: {report.note}")
-    info(f"recipe in {out}, with these reports in its comments; {len(undecided)} keys need a decision")
+    num_undecided = format_count(len(undecided), "key needs", "keys need")
+    info(f"recipe in {out}, with these reports in its comments; {num_undecided} a decision")

@@ -1,6 +1,7 @@
 """The annotation file of a split: recordings, their clips in signing order, and the text of each clip."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -122,11 +123,9 @@ def read_annotations(root: Path, split: str) -> list[Recording]:
         )
     recordings, errors = parse_annotations(read_json(file))
     if errors:
-        more = (
-            f" ({format_count(len(errors) - 1, 'more error')}: `signllava prepare check {root}` lists them)"
-            if errors[1:]
-            else ""
-        )
+        count = format_count(len(errors) - 1, "more error")
+        command = f"`signllava prepare check {shlex.quote(str(root))}`"
+        more = f" ({count}: {command} lists them)" if errors[1:] else ""
         kind = "recording" if errors[0].clip is None else "clip"
         raise UserError(f"{file}, {kind} {errors[0].name!a}: {errors[0].message}{more}.".replace("\n", " "))
     if not any(recording.clips for recording in recordings):

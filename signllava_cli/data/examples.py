@@ -9,7 +9,7 @@ from signllava_cli.data.feature_stream import subsample
 from signllava_cli.data.projector_inputs import join_all, projector_inputs
 from signllava_cli.data.prompts import Prompt, PromptBuilder
 from signllava_cli.data.tasks import Instruction
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.recipe import Stream
 
 BOUNDARY_VECTORS = 2  # vectors around the embeddings of each projector
@@ -118,8 +118,9 @@ class ExampleBuilder:
             if not sentences:
                 reserved = f", {reserve} tokens reserved for generate.max_new_tokens" if reserve else ""
                 raise ClipTooLong(
-                    f"Clip {example_id}: the prompt, {len(answer)} answer tokens and {self.min_frames} frames per "
-                    f"stream{reserved} exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
+                    f"Clip {example_id}: the prompt, {format_count(len(answer), 'answer token')} and "
+                    f"{format_count(self.min_frames, 'frame')} per stream{reserved} "
+                    f"exceed data.max_seq_len={self.max_seq_len}; raise it, or lower the others."
                 )
             sentences.pop(min(num_prelude, len(sentences) - 1))  # the oldest sentence of the window
         truncation = Truncation(_total_frames(inputs) - _total_frames(truncated), len(context) - len(sentences))

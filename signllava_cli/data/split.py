@@ -11,7 +11,7 @@ from signllava_cli.data.context import context_indices
 from signllava_cli.data.feature_stream import FeatureStream
 from signllava_cli.data.index import Clips, Index
 from signllava_cli.data.projector_inputs import ProjectorInput, cut_to_shortest, projector_inputs
-from signllava_cli.errors import MAX_NAMES, UserError, summarize_names
+from signllava_cli.errors import MAX_NAMES, UserError, format_count, summarize_names
 from signllava_cli.recipe import Stream
 
 
@@ -71,7 +71,8 @@ class Split:
             cut_to_shortest(worst, f"Split {self.name} of {self.root}, clip {self.index.id(row)}")
             info(
                 f"split {self.name}: join {group.name} cuts {np.count_nonzero(cut)} of {len(cut)} clips to the "
-                f"shortest of {', '.join(lengths)}, by at most {cut.max()} frames ({self.index.id(row)})"
+                f"shortest of {', '.join(lengths)}, by at most {format_count(int(cut.max()), 'frame')} "
+                f"({self.index.id(row)})"
             )
         return shortest
 

@@ -1,6 +1,7 @@
 """Locates the files of a stream: its metadata file, and the shard of each recording."""
 
 import glob
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -70,7 +71,7 @@ def find_stream_files(root: Path, split: str, name: str, config: StreamLocation)
             raise UserError(
                 f"Stream {name}: shard {shard} of split {split} is missing (tried "
                 f"{summarize_names(dict.fromkeys(map(str, candidates)))}); it has {summarize_names(recordings)}. "
-                f"Copy it or pack it again; `signllava prepare check {root}` lists all errors."
+                f"Copy it or pack it again; `signllava prepare check {shlex.quote(str(root))}` lists all errors."
             )
         file_of[shard] = file
     return StreamFiles(metadata, shard_of, file_of)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from signllava_cli.console import info, print_table, warning
 from signllava_cli.data.sign_llava_pose import SIGN_LLAVA
-from signllava_cli.errors import escape_unprintable, summarize_names
+from signllava_cli.errors import escape_unprintable, format_count, summarize_names
 from signllava_cli.model.sign_llava_file import SignLlavaCheckpoint
 from signllava_cli.model.sign_llava_tensors import SignLlavaParts
 from signllava_cli.recipe import Recipe
@@ -67,7 +67,7 @@ def print_tensor_mapping(
         key = (_generalize_layer(escape_unprintable(name)), shape, _generalize_layer(target))
         counts[key] = counts.get(key, 0) + 1
     print_table(
-        f"{len(original.tensors)} tensors",
+        format_count(len(original.tensors), "tensor"),
         ["tensor", "count", "type", "converted to"],
         [[name, count, shape, target] for (name, shape, target), count in counts.items()],
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from signllava_cli import recipe as recipes
-from signllava_cli.errors import UserError, first_line
+from signllava_cli.errors import UserError, first_line, format_count
 from signllava_cli.model.attention import supported_attention
 from signllava_cli.model.hub_access import hub_options
 from signllava_cli.model.llm_checks import describe_misfit, require_all_weights, require_causal_lm
@@ -162,13 +162,13 @@ def require_same_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor]
     mismatched = [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
     if missing:
         raise UserError(
-            f"{file} lacks {len(missing)} tensors of this recipe's model, such as {missing[0]}; use the recipe that "
-            "it was trained with."
+            f"{file} lacks {format_count(len(missing), 'tensor')} of this recipe's model, such as {missing[0]}; use "
+            "the recipe that it was trained with."
         )
     if unexpected:
         raise UserError(
-            f"{file} has {len(unexpected)} tensors that this recipe's model lacks, such as {unexpected[0]}; use the "
-            "recipe that it was trained with."
+            f"{file} has {format_count(len(unexpected), 'tensor')} that this recipe's model lacks, such as "
+            f"{unexpected[0]}; use the recipe that it was trained with."
         )
     if mismatched:
         name = mismatched[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signllava_cli.errors import UserError, escape_unprintable, summarize_names
+from signllava_cli.errors import UserError, escape_unprintable, format_count, summarize_names
 
 PROJECTOR = re.compile(r"(?:^|.*\.)([A-Za-z0-9_-]+?)_projector\.(.+)")
 LINEAR = re.compile(r"(?:(\d+)\.)?(weight|bias)")
@@ -100,7 +100,7 @@ def parse_tensors(tensors: dict[str, Tensor], file: Path) -> SignLlavaParts:
     if not projector_sources:
         raise UserError(
             f"{file} has no projector: expected names such as `sign2vec_projector.0.weight` among its "
-            f"{len(tensors)} tensors ({summarize_names(tensors) or 'none'})."
+            f"{format_count(len(tensors), 'tensor')} ({summarize_names(tensors) or 'none'})."
         )
     if len(embeddings) > 1:
         raise UserError(f"{file} has two embedding tables: {summarize_names(embeddings)}; remove one.")

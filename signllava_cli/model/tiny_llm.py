@@ -7,6 +7,7 @@ context; what signs look like must be learned by a projector, as with any other 
 """
 
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from signllava_cli.model.llm_folder import save_llm_folder
 from signllava_cli.recipe import Tasks
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 512, 128, 4, 4, 2, 256
-STEPS, BATCH, LEARNING_RATE = 500, 16, 3e-3
+STEPS, BATCH, LEARNING_RATE, SEED = 500, 16, 3e-3, 0
 MAX_CLIPS, MAX_TOKENS, MAX_TOKENS_OF_STEP = (
     10_000,
     512,
@@ -39,7 +40,7 @@ CHAT_TEMPLATE = (
 HIDDEN_SIGN = {"prelude": "tool", "window": "point"}  # the sign of a word whose meaning depends on the context
 
 
-def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: int = STEPS) -> None:
+def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, steps: int = STEPS) -> None:
     """Train the tiny LLM on the train split of the dataset at `corpus`, and save it to the folder `out`.
 
     Raises:
@@ -51,11 +52,11 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
     if not annotation_file(corpus, "train").is_file():
         raise UserError(
             f"--corpus {corpus}: annotation.train.json is missing; name a dataset folder, or create the toy corpus "
-            f"with `signllava prepare toy --out {corpus}`."
+            f"with `signllava prepare toy --out {shlex.quote(str(corpus))}`."
         )
-    recordings = _limit_clips(read_annotations(corpus, "train"), seed)
+    recordings = _limit_clips(read_annotations(corpus, "train"))
     tokenizer = train_tokenizer(_tokenizer_texts(recordings, tasks))
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     llm = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
@@ -71,19 +72,19 @@ def save_tiny_llm(out: Path, corpus: Path, tasks: Tasks, seed: int = 0, steps: i
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    _train(llm, PromptBuilder(tokenizer, tasks), recordings, np.random.default_rng(seed), steps)
+    _train(llm, PromptBuilder(tokenizer, tasks), recordings, np.random.default_rng(SEED), steps)
     save_llm_folder(llm.eval(), tokenizer, out)
     info(f"tiny LLM: {steps} steps in {time.monotonic() - start_time:.0f} s")
 
 
-def _limit_clips(recordings: Sequence[Recording], seed: int) -> list[Recording]:
+def _limit_clips(recordings: Sequence[Recording]) -> list[Recording]:
     """Random recordings with `MAX_CLIPS` clips in total, in their order; the last one sampled is truncated."""
     count = sum(len(recording.clips) for recording in recordings)
     if count <= MAX_CLIPS:
         return list(recordings)
     info(f"tiny LLM: trained on {MAX_CLIPS:,} of {count:,} clips, sampled by recording")
     selected, remaining = {}, MAX_CLIPS
-    for index in np.random.default_rng(seed).permutation(len(recordings)):
+    for index in np.random.default_rng(SEED).permutation(len(recordings)):
         recording = recordings[int(index)]
         selected[int(index)] = Recording(recording.name, recording.clips[:remaining])
         remaining -= len(selected[int(index)].clips)

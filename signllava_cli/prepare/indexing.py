@@ -219,7 +219,8 @@ def _text_columns(clips: Sequence[Clip]) -> dict[str, Any]:
     placeholders = [clip.id for clip in clips for text in clip.paraphrases if is_placeholder(text)]
     if placeholders:
         names = summarize_names(dict.fromkeys(placeholders))
-        warning(f"{len(placeholders)} placeholder paraphrases are skipped ({names})")
+        count = format_count(len(placeholders), "placeholder paraphrase is", "placeholder paraphrases are")
+        warning(f"{count} skipped ({names})")
     text_type = pa.large_string()
     bounds = [json.dumps(asdict(clip.context_bound)) if clip.context_bound else None for clip in clips]
     paraphrases = [[text for text in clip.paraphrases if not is_placeholder(text)] for clip in clips]

@@ -1,5 +1,6 @@
 """Reads a recipe from a YAML file and `key=value` overrides; reports all of its errors at once."""
 
+import shlex
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _read_recipe_file(file: Path) -> dict[str, Any]:
     if sections := sections_in(config):
         raise UserError(
             f"{file} is a configuration of Sign_LLaVA ({summarize_names(sections)}): "
-            f"`signllava recipes import {file} --out NEW.yaml` converts it to a recipe."
+            f"`signllava recipes import {shlex.quote(str(file))} --out NEW.yaml` converts it to a recipe."
         )
     if not isinstance(config, dict):
         raise UserError(f"{file} is not a recipe: it must contain sections such as `llm:` and `streams:`.")

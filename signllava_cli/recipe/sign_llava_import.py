@@ -3,6 +3,7 @@
 import dataclasses
 import posixpath
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -250,7 +251,8 @@ def _convert_pretrained(state: ImportState, key: str, value: Any) -> None:
     if value in (None, "", "None"):
         state.report(key, "no equivalent", "no file is named")
         return
-    command = f"signllava checkpoint convert {value} --recipe NEW.yaml --set lora.enabled=false --out {CONVERTED}"
+    source = shlex.quote(str(value))
+    command = f"signllava checkpoint convert {source} --recipe NEW.yaml --set lora.enabled=false --out {CONVERTED}"
     state.set(key, "init.projector", CONVERTED, f"first run `{command}`", "to decide")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import posixpath
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -255,7 +256,7 @@ def _report_checkpoint(state: ImportState, key: str, value: Any) -> None:
     number = state.generating.get("checkpoint_num")
     source = state.generating.get("model_path")
     source = posixpath.join(str(source), f"checkpoint-{number}") if number is not None else source
-    command = f"signllava checkpoint convert {source} --recipe NEW.yaml --out {CONVERTED}"
+    command = f"signllava checkpoint convert {shlex.quote(str(source))} --recipe NEW.yaml --out {CONVERTED}"
     note = f"first run `{command}`, then `signllava generate --checkpoint {CONVERTED}`"
     state.report(key, "to decide", note)
 

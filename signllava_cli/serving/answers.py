@@ -1,5 +1,6 @@
 """What the endpoints of the web app share: types of fields, answers, and uploads on disk."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -32,6 +33,5 @@ def not_found(detail: str) -> JSONResponse:
 def save_upload(upload: BinaryIO, path: Path) -> Path:
     """Write an uploaded file to `path`, and return it."""
     with open(path, "wb") as file:
-        while block := upload.read(1 << 20):
-            file.write(block)
+        shutil.copyfileobj(upload, file, 1 << 20)
     return path

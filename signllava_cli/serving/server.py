@@ -52,7 +52,8 @@ def serve(
         checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, generate_config, video_config
     )
     address, port = listener.getsockname()[:2]
-    info(f"serving {served.model.checkpoint} at http://{address}:{port}/ (Ctrl-C ends it)")
+    url_host = f"[{address}]" if ":" in address else address
+    info(f"serving {served.model.checkpoint} at http://{url_host}:{port}/ (Ctrl-C ends it)")
     config = uvicorn.Config(
         make_app(served), http=TimedConnection, log_level="warning", access_log=False, backlog=BACKLOG
     )

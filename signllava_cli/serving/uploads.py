@@ -64,7 +64,7 @@ def _read_uploads(
 ) -> list[UploadedClip]:
     clips: dict[str, dict[str, np.ndarray]] = {}
     for name, file in files:
-        before_file(Path(name))
+        before_file(file, name)
         try:
             for clip, label, features in _read_arrays(name, file, limit):
                 stream = _recognize_stream(label, features.frames, streams)

@@ -227,8 +227,8 @@ class Session:
         )
         if state.truncated_frames or state.truncated_sentences:
             info(
-                f"truncated to data.max_seq_len: {state.truncated_frames} frames and {state.truncated_sentences} "
-                "context sentences removed."
+                f"truncated to data.max_seq_len: {format_count(state.truncated_frames, 'frame')} and "
+                f"{format_count(state.truncated_sentences, 'context sentence')} removed."
             )
         if state.skipped_steps:
             count = format_count(state.skipped_steps, "step was", "steps were")

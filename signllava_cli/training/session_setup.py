@@ -15,7 +15,7 @@ from signllava_cli.data.labeled_clips import LabeledClips
 from signllava_cli.data.sentences import Sentences
 from signllava_cli.data.split import Split
 from signllava_cli.data.training_set import TrainingSet
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.generation.context_source import read_prepared_context
 from signllava_cli.generation.distributed import require_equal
 from signllava_cli.model.checkpoint import CONFIG, PROGRESS, find_projector, load_weights, read_config
@@ -185,7 +185,7 @@ def _warn_about_ranks(num_before: int, num_now: int) -> None:
 def _print_recipe(recipe: Recipe, source: str | Path | None) -> None:
     """Print the settings that differ from the shipped recipe; recipe.yaml in the run folder holds all of them."""
     shipped, differences = recipe_differences(recipe, source)
-    info(f"recipe: {shipped}" + (f" except for {len(differences)} settings:" if differences else ""))
+    info(f"recipe: {shipped}" + (f" except for {format_count(len(differences), 'setting')}:" if differences else ""))
     for line in differences:
         info(f"  {line}")
 

@@ -47,10 +47,12 @@ def test_wrong_width(signllava: Command, settings: list[str]) -> None:
 
 
 def test_missing_shard(signllava: Command, settings: list[str], corpus: Path, tmp_path: Path) -> None:
-    shutil.copytree(corpus, tmp_path / "data")
-    (tmp_path / "data/mae/mae.train.1.h5").unlink()
-    ended = pretrain(signllava, settings, f"data.root={tmp_path / 'data'}")
+    data = tmp_path / "my data"
+    shutil.copytree(corpus, data)
+    (data / "mae/mae.train.1.h5").unlink()
+    ended = pretrain(signllava, settings, f"data.root={data}")
     assert_one_line(ended, "shard 1 of split train is missing", "mae.train.1.h5", "train01")
+    assert f"`signllava prepare check '{data}'`" in ended.err
 
 
 def test_missing_recipe_and_recipe_that_is_not_yaml(signllava: Command, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_projector_of_another_type_is_refused(signllava: Command, settings: list
     ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*overrides, "streams.mae.projector=mlp3x_gelu"]))
     assert_one_line(ended, "projector.safetensors lacks", "mae.layers.4")
     ended = signllava("finetune", "-r", "toy/tiny_finetune", *sets([*overrides, "streams.sign2vec=null"]))
-    assert_one_line(ended, "tensors that this recipe's model lacks", "sign2vec")
+    assert_one_line(ended, "that this recipe's model lacks", "sign2vec")
 
 
 @pytest.mark.parametrize(

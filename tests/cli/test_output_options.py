@@ -11,7 +11,9 @@ import pytest
 from conftest import Ended
 from typer.main import get_command
 
+from signllava_cli import console
 from signllava_cli.cli.main import app
+from signllava_cli.errors import RunStopped, UserError
 from signllava_cli.recipe import shipped_recipes, shipped_variants
 
 Command = Callable[..., Ended]
@@ -37,6 +39,18 @@ def test_a_document_is_the_whole_stdout(signllava: Command) -> None:
     assert listed == {"recipes": shipped_recipes(), "variants": shipped_variants()}
     shown = json.loads(signllava("recipes", "show", "toy/tiny_pretrain", "--json", "--set", "run.seed=7").out)
     assert shown["run"]["seed"] == 7
+
+
+def test_a_text_is_a_document_too(signllava: Command, tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text("TrainingArguments: {learning_rate: 0.1}\n")
+    for words in (
+        ["recipes", "explain", "train.learning_rate"],
+        ["recipes", "explain", "--markdown"],
+        ["recipes", "import", old],
+        ["completion", "bash", "--show"],
+    ):
+        assert json.loads(signllava(*words, "--json").out) == {"text": signllava(*words).out}
 
 
 def test_quiet_leaves_out_messages_and_json_makes_them_lines_on_stderr(signllava: Command, tmp_path: Path) -> None:
@@ -66,6 +80,19 @@ def test_an_error_is_a_json_line_too(signllava: Command) -> None:
     error = json.loads(line)
     assert error["type"] == "error"
     assert error["message"].startswith("No recipe at no such\\nrecipe. ")
+
+
+def test_the_log_of_a_run_ends_with_the_reason_of_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    for end in (UserError("a is missing;\nadd it.", "b"), RunStopped("stopped at step 3."), ValueError("bug")):
+        with pytest.raises(type(end)), console.log_to(log):
+            raise end
+    with console.log_to(log):
+        console.error("machine 1 no longer answers")
+    assert [line[len("2026-01-01 00:00:00 ") :] for line in log.read_text().splitlines()] == [
+        *("error: a is missing;\\nadd it.", "b"[len("2026-01-01 00:00:00 ") :], "stopped at step 3."),
+        *("error: ValueError: bug", "error: machine 1 no longer answers"),
+    ]
 
 
 def test_a_command_that_another_one_runs_prints_likewise() -> None:

@@ -116,7 +116,7 @@ SignDataArguments:
     mae: {enable_input: True, train: mae/metadata_mae.train.json, dev: mae/other.dev.json}
 SignModelArguments:
   projectors:
-    pretrained_projector_ckpt: old/checkpoint-10/global_step10/mp_rank_00_model_states.pt
+    pretrained_projector_ckpt: my old/checkpoint-10/global_step10/mp_rank_00_model_states.pt
     mae: {dim: 768, projector_type: identity}
 SignMultiTaskEvalArguments:
   translation: {sample_weight: 1}
@@ -125,7 +125,7 @@ SignMultiTaskEvalArguments:
 
 GENERATE = """\
 GenerateArguments:
-  model_path: old/out
+  model_path: my old/out
   checkpoint_num: 40
   num_datapoints: -1
   task: translation
@@ -241,7 +241,9 @@ def test_a_finetune_configuration_lists_the_decisions_of_the_user(signllava: Sig
         "SignDataArguments.annotation_path.train": "annotation.train.json",
         "SignDataArguments.visual_features.mae.dev": "streams.mae.metadata",
         "SignModelArguments.projectors.mae.projector_type": "identity",
-        "SignModelArguments.projectors.pretrained_projector_ckpt": "signllava checkpoint convert old/checkpoint-10/",
+        "SignModelArguments.projectors.pretrained_projector_ckpt": (
+            "signllava checkpoint convert 'my old/checkpoint-10/"
+        ),
     }
     for key, words in decisions.items():
         assert f"to decide: {key}: " in comment_on(key, text)
@@ -283,7 +285,8 @@ def test_a_generate_configuration_keeps_its_context_source(
     assert (generate.num_beams, generate.max_new_tokens, generate.min_new_tokens, generate.seed) == (4, 50, 2, 7)
     assert (generate.temperature, generate.top_p) == (None, 1.0)  # do_sample is false
     assert "do_sample" in comment_on("GenerateArguments.temperature", text)
-    assert "signllava checkpoint convert old/out/checkpoint-40" in comment_on("GenerateArguments.model_path", text)
+    command = comment_on("GenerateArguments.model_path", text)
+    assert "signllava checkpoint convert 'my old/out/checkpoint-40' " in command
 
 
 def test_an_annotation_file_that_is_already_in_its_place_needs_no_decision(
@@ -381,11 +384,11 @@ def test_values_that_are_not_valid_in_a_recipe_are_reported_as_decisions(
 def test_a_recipe_that_is_a_sign_llava_configuration_hints_at_the_import(
     signllava: Signllava, tmp_path: Path
 ) -> None:
-    (tmp_path / "old.yaml").write_text(PRETRAIN)
+    (tmp_path / "my old.yaml").write_text(PRETRAIN)
     for words in (["recipes", "validate"], ["pretrain", "--recipe"]):
-        ended = signllava(*words, tmp_path / "old.yaml")
+        ended = signllava(*words, tmp_path / "my old.yaml")
         assert ended.code == 2
-        assert f"signllava recipes import {tmp_path / 'old.yaml'}" in ended.err
+        assert f"signllava recipes import '{tmp_path / 'my old.yaml'}' " in ended.err
         assert "unknown key" not in ended.err
 
 

@@ -77,6 +77,14 @@ def test_errors_name_file_and_clip(tmp_path: Path, content: Any, message: str) -
         read_annotations(write_annotation(tmp_path, content), "train")
 
 
+def test_the_command_in_an_error_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    write_annotation(folder, {"r": {"clip_order": ["a", "b"]}})
+    with pytest.raises(UserError, match=f"`signllava prepare check '{folder}'`"):
+        read_annotations(folder, "train")
+
+
 def test_errors_of_a_missing_split_list_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No data folder"):
         read_annotations(tmp_path / "missing", "train")

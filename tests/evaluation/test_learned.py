@@ -36,7 +36,7 @@ def test_bleurt_equals_bleurt_pytorch(capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert scores == pytest.approx([row["score"] for row in SCORED_PAIRS], abs=1e-5)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "1 pairs are longer, and were truncated" in printed
+    assert "1 pair is longer, and was truncated" in printed
 
 
 def test_an_unpublished_checkpoint_is_not_called_bleurt_20(signllava: Callable[..., Ended], tmp_path: Path) -> None:

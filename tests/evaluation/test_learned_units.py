@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from signllava_cli import errors
-from signllava_cli.errors import UserError
+from signllava_cli.errors import UserError, format_count
 from signllava_cli.evaluation.metrics import bleurt
 from signllava_cli.evaluation.metrics.base import Metric
 from signllava_cli.evaluation.metrics.bleurt import Bleurt
@@ -141,7 +141,7 @@ def test_the_longer_text_of_a_pair_that_is_too_long_is_truncated_first(
     assert (in_hypothesis, in_reference) == (expected_hypothesis, expected_reference)
     assert pairs[0].num_reference_tokens == expected_reference + 2
     printed = " ".join(capsys.readouterr().out.split())
-    message = "BLEURT reads at most 97 tokens: 1 pairs are longer, and were truncated."
+    message = "BLEURT reads at most 97 tokens: 1 pair is longer, and was truncated."
     assert (message in printed) == (hypothesis + reference > 97)
 
 
@@ -208,7 +208,8 @@ def test_a_checkpoint_that_lacks_a_file_or_a_tensor_is_refused(folder: Path) -> 
     names = [name for name in tensors if "query" in name]
     save_file({name: tensor for name, tensor in tensors.items() if name not in names}, folder / "model.safetensors")
     message = refusal(folder)
-    assert f"{folder / 'model.safetensors'}: {len(names)} tensors of BLEURT-20 are missing (rembert." in message
+    count = format_count(len(names), "tensor of BLEURT-20 is", "tensors of BLEURT-20 are")
+    assert f"{folder / 'model.safetensors'}: {count} missing (rembert." in message
     extra = {**tensors, "another": torch.zeros(1)}
     save_file(extra, folder / "model.safetensors")
     Bleurt(folder)

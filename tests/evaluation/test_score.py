@@ -323,6 +323,16 @@ def test_files_without_a_common_clip_are_refused_with_a_hint_at_their_splits(
     assert "--intersection" not in process.err
 
 
+def test_a_path_of_a_metric_may_start_with_the_home_folder(
+    signllava: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "stop.txt").write_text("the\n")
+    file = write_predictions(tmp_path / "predictions.jsonl", HYPOTHESES)
+    ended = signllava("eval", file, "--stop-list", "~/stop.txt", "--samples", 0)
+    assert ended.code == 0, ended.err
+
+
 def test_eval_overwrites_only_scores(signllava: Callable[..., Ended], tmp_path: Path) -> None:
     file = write_predictions(tmp_path / "predictions.jsonl", HYPOTHESES)
     before = file.read_text()
@@ -330,6 +340,9 @@ def test_eval_overwrites_only_scores(signllava: Callable[..., Ended], tmp_path: 
     assert signllava("eval", file, "--out", tmp_path / "s.json").code == 0
     assert signllava("eval", file, "--out", file).code == 2
     assert file.read_text() == before
+    scores = tmp_path / "scores.json"  # of another program
+    scores.write_text("{}")
+    assert signllava("eval", file).err.startswith(f"error: {scores} exists and is not a scores file of signllava: ")
 
 
 NULL_HYPOTHESIS = json.dumps({**vars(Prediction("r", "9", 9, "t", "", "")), "hypothesis": None})

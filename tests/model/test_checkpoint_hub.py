@@ -10,6 +10,8 @@ import pytest
 from conftest import Ended, interrupted, subprocess_command
 from hub_stand_in import TOKEN, Hub
 
+from signllava_cli.files import LOCK_FILE
+
 pytest_plugins = ["hub_stand_in"]
 Command = Callable[..., Ended]
 REPO, NAME = "lab/signs", "models/lab/signs"
@@ -68,6 +70,21 @@ def test_only_the_files_of_a_checkpoint_are_downloaded(hub: Hub, signllava: Comm
     assert signllava("checkpoint", "pull", REPO, "--out", out, "--overwrite", "--quiet").out == ""
     assert contents(out) == FINETUNED
     assert "holds other files" in error_line(signllava("checkpoint", "pull", REPO, "--out", tmp_path))
+
+
+def test_a_download_is_repeated_although_a_network_file_system_has_left_a_lock(
+    hub: Hub, signllava: Command, tmp_path: Path
+) -> None:
+    hub.put(NAME, FINETUNED)
+    out = tmp_path / "my run"
+    pull = ("checkpoint", "pull", REPO, "--out", out)
+    assert f"`signllava checkpoint inspect '{out}'`" in signllava(*pull).out
+    (out / LOCK_FILE).touch()
+    again = signllava(*pull)
+    assert again.code == 0, again.err
+    assert contents(out) == FINETUNED | {LOCK_FILE: b""}
+    refused = signllava("checkpoint", "pull", REPO, "--out", out / "README.md")
+    assert "holds other files" in error_line(refused)
 
 
 @pytest.mark.parametrize("path", ["projector.safetensors", "recipe.yaml"])

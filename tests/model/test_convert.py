@@ -212,7 +212,7 @@ def test_an_adapter_is_converted_if_the_recipe_has_one(
     del tensors["module.base_model.model.model.layers.1.self_attn.v_proj.lora_A.default.weight"]
     incomplete = save_states(tmp_path, deepspeed_states(tensors))
     assert_refused(
-        convert(signllava, settings, incomplete, tmp_path / "x", "-r", "toy/tiny_finetune"), "lacks 1 tensors"
+        convert(signllava, settings, incomplete, tmp_path / "x", "-r", "toy/tiny_finetune"), "lacks 1 tensor "
     )
     without_adapter = save_states(tmp_path, deepspeed_states(tensors_of(projectors)))
     assert_refused(

@@ -9,6 +9,7 @@ import pytest
 from conftest import Ended
 
 from signllava_cli.data.annotations import Clip, Recording
+from signllava_cli.errors import UserError
 from signllava_cli.model import tiny_llm
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.dataset_writer import write_annotations
@@ -52,6 +53,12 @@ def test_clips_beyond_the_limit_are_reported(tmp_path: Path, capsys: pytest.Capt
     own = write_corpus(tmp_path / "data", 12_000, 8)
     save_tiny_llm(tmp_path / "own", own, read_recipe("toy/tiny_pretrain").tasks, steps=1)
     assert "10,000 of 12,000 clips" in capsys.readouterr().out
+
+
+def test_a_missing_corpus_names_a_command_that_can_be_pasted(tmp_path: Path) -> None:
+    corpus = tmp_path / "my corpus"
+    with pytest.raises(UserError, match=f"`signllava prepare toy --out '{corpus}'`"):
+        save_tiny_llm(tmp_path / "llm", corpus, read_recipe("toy/tiny_pretrain").tasks, steps=1)
 
 
 def test_a_corpus_of_too_long_sentences_is_an_error(signllava: Callable[..., Ended], tmp_path: Path) -> None:

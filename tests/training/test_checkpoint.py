@@ -169,7 +169,7 @@ def test_missing_and_unexpected_tensors_are_errors(signllava: Command, pretraine
     assert (ended.code, "lacks" in ended.err) == (2, True)
     save_file({**weights, "extra": torch.zeros(1)}, file)
     ended = signllava("generate", "-c", pretrained, "--split", "dev")
-    assert (ended.code, "has 1 tensors that this recipe's model lacks" in ended.err) == (2, True)
+    assert (ended.code, "has 1 tensor that this recipe's model lacks" in ended.err) == (2, True)
 
 
 def test_inspect_lists_every_tensor(signllava: Command, finetuned: Path) -> None:

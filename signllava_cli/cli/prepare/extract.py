@@ -31,7 +31,7 @@ def extract(
         typer.Option(help="`sign-llava`: points and normalization of Sign_LLaVA, for its checkpoints."),
     ] = "mediapipe",
     min_body: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of frames with a body below which a clip is left out.")
+        float, typer.Option(min=0, max=1, help="Share of frames with a body below which a clip is skipped.")
     ] = 0.8,
     dino: Annotated[
         str, typer.Option(metavar="MODEL", help="Image backbone of stream dino: a folder, or a hub id.")
@@ -46,7 +46,7 @@ def extract(
         int | None, typer.Option(min=1, help="Number of processes. Default: the number of CPU cores.")
     ] = None,
     stall_seconds: Annotated[
-        float, typer.Option(min=1, help="Leave out a clip if no new frame of it comes for so long.")
+        float, typer.Option(min=1, help="Skip a clip if no new frame of it comes for so long.")
     ] = 120,
     shard_mb: Annotated[
         float, typer.Option(min=0, help="Maximum size of a shard in MiB. A recording is never split.")

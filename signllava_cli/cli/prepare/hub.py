@@ -1,5 +1,6 @@
 """`signllava prepare push` and `signllava prepare pull`."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -108,7 +109,7 @@ def pull(
     for split in pulled.without_annotation:
         warning(
             f"split {split} has no annotation in the repository: import annotation.{split}.json into {out}, "
-            f"then run `signllava prepare index {out}`"
+            f"then run `signllava prepare index {shlex.quote(str(out))}`"
         )
     if is_json():
         print_document(asdict(pulled))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from signllava_cli.console import progress, warning
-from signllava_cli.errors import UserError, require_extra, summarize_names
+from signllava_cli.errors import UserError, format_count, require_extra, summarize_names
 from signllava_cli.evaluation.metrics.base import SentenceMeanMetric
 from signllava_cli.evaluation.metrics.presets import Preset
 from signllava_cli.files import read_json, sha256_file
@@ -97,9 +97,8 @@ class Bleurt(SentenceMeanMetric):
                 (reference if len(reference) > len(hypothesis) else hypothesis).pop()
             pairs.append(EncodedPair([cls_id, *reference, sep_id, *hypothesis, sep_id], len(reference) + 2))
         if num_truncated:
-            warning(
-                f"BLEURT reads at most {max_tokens} tokens: {num_truncated} pairs are longer, and were truncated."
-            )
+            count = format_count(num_truncated, "pair is longer, and was", "pairs are longer, and were")
+            warning(f"BLEURT reads at most {max_tokens} tokens: {count} truncated.")
         return pairs
 
     def _score_pairs(
@@ -163,7 +162,8 @@ def _load_network(folder: Path) -> tuple[Any, str]:
     tensors = {_to_rembert_name(name): tensor for name, tensor in load_tensors(file).items()}
     expected = network.state_dict().keys()
     if missing := sorted(expected - tensors.keys()):
-        raise UserError(f"{file}: {len(missing)} tensors of BLEURT-20 are missing ({summarize_names(missing)}).")
+        count = format_count(len(missing), "tensor of BLEURT-20 is", "tensors of BLEURT-20 are")
+        raise UserError(f"{file}: {count} missing ({summarize_names(missing)}).")
     try:
         network.load_state_dict({name: tensors[name] for name in expected})
     except RuntimeError as error:

@@ -27,7 +27,7 @@ class Preset:
 
     @property
     def has_character_words(self) -> bool:
-        """Whether each character is a word."""
+        """Whether TER and exact match split characters."""
         return self.tokenize in ("zh", "char", "ja-mecab", "ko-mecab")
 
     @cached_property

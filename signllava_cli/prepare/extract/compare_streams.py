@@ -138,7 +138,9 @@ def _match_clips(
     for root, own, other in zip(roots, rows, rows[::-1], strict=True):
         if only := [clip for clip in own if clip not in other]:
             warning(f"only {root} has {format_count(len(only), 'clip')} ({summarize_names(only)})")
-    if different := [f"{clip}: {a} and {b} frames" for clip, (a, b) in zip(shared, lengths, strict=True) if a != b]:
+    if different := [
+        f"{clip}: {a} and {format_count(b, 'frame')}" for clip, (a, b) in zip(shared, lengths, strict=True) if a != b
+    ]:
         count = format_count(len(different), "clip has", "clips have")
         warning(f"{count} another length and cannot be compared ({summarize_names(different)})")
     same = [pair for pair, (a, b) in zip(pairs, lengths, strict=True) if a == b]

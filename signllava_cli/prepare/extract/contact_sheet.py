@@ -22,6 +22,7 @@ from signllava_cli.data.keypoints import (
     RIGHT_HAND,
 )
 from signllava_cli.data.shard import read_layout
+from signllava_cli.errors import format_count
 from signllava_cli.files import write_text
 from signllava_cli.prepare.extract.pose_features import BOX_PARTS
 from signllava_cli.prepare.extract.pose_quality import NAMES, PoseQuality
@@ -79,15 +80,17 @@ img {{ display: block }}
 def _row(clip: SheetClip) -> str:
     quality = clip.quality
     facts = [f"{part.replace('_', ' ')} {quality.share(part):.0%}" for part in NAMES.values()]
-    facts.append(f"longest gap {max(quality.longest_gap[hand] for hand in ('left_hand', 'right_hand'))} frames")
-    facts += [f"{quality.jumps} jumps"] if quality.jumps else []
+    longest_gap = max(quality.longest_gap[hand] for hand in ("left_hand", "right_hand"))
+    facts.append(f"longest gap {format_count(longest_gap, 'frame')}")
+    facts += [format_count(quality.jumps, "jump")] if quality.jumps else []
     facts += ["several people"] if quality.has_other_people else []
     facts += [f"turned by {quality.rotation}°"] if quality.rotation else []
     try:
         pictures = "".join(_figure(time, picture) for time, picture in draw_clip(clip))
     except UnreadableClip as error:
         pictures = f"<p>{escape(str(error))}</p>"
-    return f"<h2>{escape(clip.id)}</h2><p>{quality.frames} frames: {escape(', '.join(facts))}</p>{pictures}"
+    text = f"{format_count(quality.frames, 'frame')}: {', '.join(facts)}"
+    return f"<h2>{escape(clip.id)}</h2><p>{escape(text)}</p>{pictures}"
 
 
 def _figure(time: float, picture: "Image") -> str:
@@ -99,7 +102,7 @@ def _figure(time: float, picture: "Image") -> str:
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
-def draw_clip(clip: SheetClip, num_frames: int = NUM_FRAMES) -> Iterator[tuple[float, "Image"]]:
+def draw_clip(clip: SheetClip) -> Iterator[tuple[float, "Image"]]:
     """The time and the picture of some frames of a clip, with points and boxes drawn in.
 
     Raises:
@@ -109,7 +112,7 @@ def draw_clip(clip: SheetClip, num_frames: int = NUM_FRAMES) -> Iterator[tuple[f
     with h5py.File(clip.arrays_file, "r") as handle:
         boxes = handle[f"{name}/boxes"][()]
     points = _read_points(clip.features_file, name)
-    chosen = set(np.linspace(0, len(boxes) - 1, min(num_frames, len(boxes))).round().astype(int).tolist())
+    chosen = set(np.linspace(0, len(boxes) - 1, min(NUM_FRAMES, len(boxes))).round().astype(int).tolist())
     for index, frame in enumerate(decode_cut(clip.cut)):
         if index in chosen:
             own_points = None if points is None else points[index]

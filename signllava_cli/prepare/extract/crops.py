@@ -14,8 +14,8 @@ class Cropper:
     frame.
     """
 
-    def __init__(self, size: int, num_parts: int, margin: float = MARGIN) -> None:
-        self._size, self._margin = size, margin
+    def __init__(self, size: int, num_parts: int) -> None:
+        self._size = size
         self._last = [np.zeros((size, size, 3), np.uint8) for _ in range(num_parts)]
 
     def crop(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ class Cropper:
         """
         for part, box in enumerate(boxes):
             if np.isfinite(box).all():
-                self._last[part] = _crop_square(image, box[:2], self._margin * float(box[2]), self._size)
+                self._last[part] = _crop_square(image, box[:2], MARGIN * float(box[2]), self._size)
         return np.stack(self._last)
 
 

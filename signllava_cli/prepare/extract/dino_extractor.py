@@ -8,6 +8,7 @@ import numpy as np
 
 from signllava_cli.data.clip_source import UnreadableClip
 from signllava_cli.data.feature_files import ClipFeatures, to_float16
+from signllava_cli.errors import format_count
 from signllava_cli.prepare.extract.clip_extractor import ClipVideo, ExtractedClip
 from signllava_cli.prepare.extract.crops import MARGIN, Cropper
 from signllava_cli.prepare.extract.image_backbone import ImageBackbone, backbone_name
@@ -83,7 +84,7 @@ class DinoExtractor:
         assert video.boxes is not None
         vectors = np.concatenate(list(self._vectors(video, video.boxes)))
         if len(vectors) != len(video.boxes):
-            raise UnreadableClip(f"has {len(vectors)} frames, but {len(video.boxes)} in stream pose")
+            raise UnreadableClip(f"has {format_count(len(vectors), 'frame')}, but {len(video.boxes)} in stream pose")
         return ExtractedClip(ClipFeatures(to_float16(vectors), layout=self._layout))
 
     def _vectors(self, video: ClipVideo, boxes: np.ndarray) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.
 
 @dataclass
 class RecordingJob:
-    """A recording to extract: clip -> its cut. `skipped`: clips that were left out already, with the reason."""
+    """A recording to extract: clip -> its cut. `skipped`: clips that were skipped already, with the reason."""
 
     recording: str
     cuts: Mapping[str, VideoCut]
@@ -40,7 +40,7 @@ class RecordingJob:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How recordings are extracted. `stall_seconds`: a clip without a new frame for so long is left out.
+    """How recordings are extracted. `stall_seconds`: a clip without a new frame for so long is skipped.
 
     `arrays`: where the boxes of the landmarks are, for extractors that need them.
     """
@@ -240,7 +240,7 @@ def _extract_recording(
             continue
         arrays = stored.get(clip, {})
         if settings.arrays is not None and not arrays:
-            skipped[clip] = "stream pose left it out"
+            skipped[clip] = "stream pose has skipped it"
             continue
         before_clip(clip)
         video = ClipVideo(job.recording, clip, cut, arrays.get("boxes"), arrays.get("times"), after_frame)

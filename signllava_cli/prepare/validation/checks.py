@@ -187,10 +187,11 @@ _ALL_CHECKS = (
              "the answer.",
              "Raise data.max_seq_len, or set stack, stride or max_frames of a stream."),
     _warning("context-too-long",
-             "With its context, a clip has no room for data.min_frames frames. Context sentences are removed.",
+             "With its context, a clip does not fit with data.min_frames frames per stream. Context "
+             "sentences are removed.",
              "Raise data.max_seq_len, or lower context.window or context.prelude."),
-    _error("text-too-long", "Even without context, a clip's prompt and translation leave no room for data.min_frames "
-           "frames: training stops.",
+    _error("text-too-long", "Even without context, a clip's prompt and translation do not fit with data.min_frames "
+           "frames per stream: training stops.",
            "Check that the translation is one sentence; remove the clip, or raise data.max_seq_len."),
     # videos, from the reports of `prepare extract`
     _warning("video-several-people", "A clip shows several people; the landmarks are those of one of them.",
