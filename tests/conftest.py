@@ -23,7 +23,7 @@ import psutil
 import pytest
 from browser import CHROMIUM
 
-from signllava_cli import processes
+from signllava_cli import console, processes
 from signllava_cli.cli.main import run as run_command_line
 from signllava_cli.files import exclusive_access, write_json
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
@@ -269,6 +269,7 @@ def signllava(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             run_command_line()
+        console.set_output(quiet=False, as_json=False)
         out, err = capsys.readouterr()
         return Ended(int(ended.value.code or 0), out, err)
 
