@@ -37,7 +37,7 @@ class Outputs:
         """
         scores = self._choose_scores_file(systems)
         if scores.parent.is_file() or (scores.exists() and not _has_scores(scores)):
-            raise UserError(f"{scores} exists and is not a scores file of signllava: name another file with --out.")
+            raise UserError(f"{scores} exists and is not a scores file of signllava: choose another name with --out.")
         for option, file, suffixes in (
             ("--latex", self.latex, (".tex",)),
             ("--report", self.report, HTML_SUFFIXES),

@@ -51,13 +51,20 @@ def serve(
     served: ServedModel = open_served_model(
         checkpoint, data, split, max_upload_mb * MEBIBYTE, videos, hosts, generate_config, video_config
     )
-    address, port = listener.getsockname()[:2]
-    url_host = f"[{address}]" if ":" in address else address
-    info(f"serving {served.model.checkpoint} at http://{url_host}:{port}/ (Ctrl-C ends it)")
+    info(f"serving {served.model.checkpoint} at {_format_url(*listener.getsockname()[:2])} (Ctrl-C ends it)")
     config = uvicorn.Config(
         make_app(served), http=TimedConnection, log_level="warning", access_log=False, backlog=BACKLOG
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _format_url(address: str, port: int) -> str:
+    """The URL of a listener; an IPv6 address has brackets.
+
+    >>> _format_url("127.0.0.1", 8000), _format_url("::1", 8000)
+    ('http://127.0.0.1:8000/', 'http://[::1]:8000/')
+    """
+    return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -11,7 +11,6 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -22,13 +21,11 @@ from conftest import open_recipe_split
 from web_requests import form, npy, npz, send_request, served
 
 from signllava_cli import SignLlava
-from signllava_cli.api.video_features import VideoOptions
 from signllava_cli.data.annotations import Clip
 from signllava_cli.data.split import Split
 from signllava_cli.errors import UserError
 from signllava_cli.model.checkpoint import checkpoint_recipe, find_checkpoint
 from signllava_cli.serving import limits, recent_clips
-from signllava_cli.serving.server import serve
 from signllava_cli.serving.uploads import read_uploads
 from signllava_cli.serving.videos import Videos
 
@@ -71,24 +68,6 @@ def test_a_recording_of_the_dataset_is_translated_as_by_the_api(address: str, ru
     assert [line["reference"] for line in lines] == [clip.translation for clip in clips]
     _, gold = send_request(address, "api/recordings/translate?recording=dev00&window=1&source=gold", b"")
     assert [line["context"] for line in gold] == [[], *([clip.translation] for clip in clips[:-1])]
-
-
-def test_the_printed_url_of_an_ipv6_address_has_brackets(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = SimpleNamespace(model=SimpleNamespace(checkpoint="run"))
-    monkeypatch.setattr("signllava_cli.serving.startup.open_served_model", lambda *_: model)
-    monkeypatch.setattr("signllava_cli.serving.app.make_app", lambda _: None)
-    ports: list[int] = []
-    monkeypatch.setattr(
-        "uvicorn.Server.run", lambda _, sockets: ports.extend(each.getsockname()[1] for each in sockets)
-    )
-    options = VideoOptions(None, None, None, None)
-    try:
-        serve("run", None, "test", "::1", 0, 1, None, {}, options, 600)
-    except UserError as error:
-        pytest.skip(f"no IPv6 on this machine: {error}")
-    assert f" at http://[::1]:{ports[0]}/ " in capsys.readouterr().out
 
 
 def test_the_memory_to_read_an_upload_grows_with_its_size_whatever_its_name_is(
