@@ -1,6 +1,5 @@
 """The demos: all steps on the toy corpus, or on videos, each run as the command that a user would type."""
 
-import json
 import math
 import shlex
 import time
@@ -16,6 +15,7 @@ from signllava_cli.model.checkpoint import find_checkpoint, iterate_tensors
 from signllava_cli.prepare.importers.csv_table import SEPARATORS
 from signllava_cli.prepare.importers.table_reader import read_table
 from signllava_cli.processes import run_signllava
+from signllava_cli.recipe import format_override
 
 FOLDER_SUFFIXES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # by context source
 STAGES = ("pretrain", "finetune")
@@ -118,7 +118,7 @@ def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -
 
 def _path_settings(llm: Path, data: Path, run: Path) -> list[str]:
     paths = {"llm.path": llm, "data.root": data, "run.output_dir": run}
-    return [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
+    return [format_override(*setting) for setting in paths.items()]
 
 
 def _find_table(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_F
 from signllava_cli.launch import find_profile, read_profile
 from signllava_cli.model.checkpoint import find_checkpoint
 from signllava_cli.processes import run_signllava
-from signllava_cli.recipe import Recipe, Stage, find_recipe_files, read_recipe
+from signllava_cli.recipe import Recipe, Stage, find_recipe_files, format_override, read_recipe
 
 STATE_FILE = "study.json"  # in the folder of a run: which of its steps are done
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -123,9 +123,9 @@ class Study:
         return StudyRun(name, seed, source, recipe, folder, parent, _generate_overrides(recipe))
 
     def _overrides(self, folder: Path, seed: int, parent: StudyRun | None) -> list[str]:
-        own = [f"run.output_dir={json.dumps(str(folder))}", f"run.seed={seed}"]
+        own = [format_override("run.output_dir", folder), format_override("run.seed", seed)]
         if parent is not None:
-            own.append(f"init.projector={json.dumps(str(parent.folder))}")
+            own.append(format_override("init.projector", parent.folder))
         return [*self.config.overrides, *own]
 
     def train_command(self, run: StudyRun) -> list[str]:

@@ -26,7 +26,7 @@ from signllava_cli.model.hub_repository import (
 )
 from signllava_cli.model.llm import read_tensors
 from signllava_cli.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from signllava_cli.recipe import Recipe, read_recipe
+from signllava_cli.recipe import Recipe, format_override, read_recipe
 
 CARD = "README.md"
 SAVED_FILES = {PROJECTOR, ADAPTER, CONFIG, RECIPE, CARD}
@@ -164,4 +164,4 @@ def _portable_recipe(checkpoint: Path, llm: str | None) -> Recipe:
         },
         **({} if llm is None else {"llm.path": llm}),
     }
-    return read_recipe(checkpoint / RECIPE, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    return read_recipe(checkpoint / RECIPE, [format_override(*setting) for setting in settings.items()])

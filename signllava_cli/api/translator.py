@@ -1,6 +1,5 @@
 """`SignLlava`: a checkpoint and its LLM as one object that translates features."""
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from signllava_cli.data.tasks import Instruction, translation_instruction
 from signllava_cli.generation.decoding import Decoder, Hypothesis, decode_all, open_decoder
 from signllava_cli.model.checkpoint import checkpoint_recipe, read_config
 from signllava_cli.model.loading import ModelBundle, load_for_decoding
-from signllava_cli.recipe import Recipe
+from signllava_cli.recipe import Recipe, format_override
 
 Features = Mapping[str, Any]
 NearestToken = tuple[str, float]
@@ -119,8 +118,8 @@ class SignLlava:
                 "questions to `ask`, and set `batch_size` to limit memory."
             )
         checkpoint = find_pretrained(name, revision)
-        overrides = [f"generate.{key}={json.dumps(value, default=str)}" for key, value in config.items()]
-        overrides += [f"llm.path={json.dumps(str(llm))}"] if llm is not None else []
+        overrides = [format_override(f"generate.{key}", value) for key, value in config.items()]
+        overrides += [format_override("llm.path", llm)] if llm is not None else []
         recipe = checkpoint_recipe(checkpoint, overrides)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"

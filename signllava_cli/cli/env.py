@@ -1,6 +1,5 @@
 """`signllava env`: the machine and the versions, for a bug report; whether it is ready for a run."""
 
-import json
 import platform
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -82,11 +81,11 @@ def env(
 
 
 def _read_recipe(llm: str | None, recipe: str | None, overrides: list[str]) -> Any:
-    from signllava_cli.recipe import read_recipe
+    from signllava_cli.recipe import format_override, read_recipe
 
     if llm is None and recipe is None:
         return None
-    path = [] if llm is None else [f"llm.path={json.dumps(llm)}"]
+    path = [] if llm is None else [format_override("llm.path", llm)]
     return read_recipe(recipe or "pretrain", [*overrides, *path, "init.projector=null"])
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ import typer
 from signllava_cli.cli.completion import complete_profile
 from signllava_cli.cli.options import SetOption
 from signllava_cli.recipe.descriptions import SANITY_BOUND, ValueType, settings_by_key
+from signllava_cli.recipe.reading import format_override
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 OVERRIDES = "overrides"  # the parameter of a command that its setting options replace
@@ -65,7 +65,7 @@ class SettingOption:
         """The value of the option as `--set` takes it."""
         if self.separator is not None:
             value = [item.strip() for item in value.split(self.separator)]
-        return f"{self.key}={json.dumps(value)}"
+        return format_override(self.key, value)
 
     def _option_type(self, values: ValueType) -> Any:
         if values.base is list:

@@ -129,7 +129,7 @@ def shard_candidates(metadata: Path, split: str, name: str, config: StreamLocati
         return [folder / config.shards.format(split=split, shard=shard)]
     stem = metadata.name.removeprefix("metadata_").removesuffix(".json")
     default_names = [folder / f"{stem}.{shard}.h5", folder / f"{name}.{split}.{shard}.h5"]
-    if len(shard) > MAX_NAME_BYTES:
+    if len(shard.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
         return default_names
     matches = sorted(folder.glob(f"*.{glob.escape(split)}.{glob.escape(shard)}.h5"))
     return default_names + (matches if len(matches) == 1 else [])

@@ -1,6 +1,5 @@
 """From files to scores: what `signllava eval` does."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,11 +88,12 @@ def generate_missing(
     """
     from signllava_cli.generation.generate import generate  # imports torch, which scoring does not need
     from signllava_cli.model.checkpoint import GENERATION_OVERRIDES, checkpoint_recipe, find_checkpoint
+    from signllava_cli.recipe import format_override
 
     if len(runs) != 1:
         raise UserError("--context-sources needs exactly one run or checkpoint.")
     checkpoint = find_checkpoint(Path(runs[0]))
-    split_override = [] if split is None else [f"generate.split={json.dumps(split)}"]
+    split_override = [] if split is None else [format_override("generate.split", split)]
     recipe = checkpoint_recipe(checkpoint, [*GENERATION_OVERRIDES, *overrides, *split_override])
     folders = generate(recipe, checkpoint, [source.strip() for source in sources], keep_others=True)
     names = [source.partition(":")[0].strip() for source in sources]  # `prepared` of `prepared:FILE`

@@ -19,7 +19,7 @@ from signllava_cli.machine_checks.check_result import CheckResult, guarded
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
 from signllava_cli.processes import kill_families
-from signllava_cli.recipe import read_recipe
+from signllava_cli.recipe import format_override, read_recipe
 
 RECIPE = "toy/tiny_pretrain"
 STEPS, TOLERANCE, SECONDS = 2, 1e-3, 300
@@ -75,7 +75,7 @@ def _train(folder: Path, run: str, environment: "os._Environ[str] | dict[str, st
         UserError: it failed, or did not end.
     """
     paths = {"llm.path": folder / "llm", "data.root": folder / "corpus", "run.output_dir": folder / run}
-    settings = [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
+    settings = [format_override(*setting) for setting in paths.items()]
     settings += [f"train.{key}={STEPS}" for key in ("max_steps", "eval_steps", "save_steps", "micro_batch_size")]
     settings += ["train.batch_size=4", "track.logging_steps=1"]
     words = [word for setting in settings for word in ("--set", setting)]

@@ -13,7 +13,7 @@ from signllava_cli.recipe.differences import recipe_differences
 from signllava_cli.recipe.file_patterns import pattern_fields
 from signllava_cli.recipe.generate_section import Generate
 from signllava_cli.recipe.model_sections import LLM, Conv, Init, Lora, Stream
-from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, read_recipe, read_sections
+from signllava_cli.recipe.reading import YAML_ERRORS, build_recipe, format_override, read_recipe, read_sections
 from signllava_cli.recipe.reference import SCHEMA_FILE, explain, recipe_schema, reference_page
 from signllava_cli.recipe.sections import Launch, Recipe, flatten
 from signllava_cli.recipe.setting_types import ALL_LINEAR, TASKS, Stage, Task
@@ -56,6 +56,7 @@ __all__ = [
     "find_recipe",
     "find_recipe_files",
     "flatten",
+    "format_override",
     "is_unicode",
     "pattern_fields",
     "read_recipe",

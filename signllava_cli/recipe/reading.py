@@ -1,5 +1,6 @@
 """Reads a recipe from a YAML file and `key=value` overrides; reports all of its errors at once."""
 
+import json
 import shlex
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -147,6 +148,11 @@ def _deep_copy(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _deep_copy(value) if isinstance(value, Mapping) else value for key, value in config.items()}
 
 
+def format_override(key: str, value: Any) -> str:
+    """The override that sets `key` to `value`, whatever characters it has; a path is written as text."""
+    return f"{key}={json.dumps(value, default=str)}"
+
+
 def _apply_override(override: str, config: dict[str, Any]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
@@ -168,10 +174,7 @@ def _apply_override(override: str, config: dict[str, Any]) -> None:
 
 
 def _join_surrogates(value: Any) -> Any:
-    """JSON writes a character beyond U+FFFF, in an override that a command makes, as two escapes.
-
-    YAML reads them as two characters.
-    """
+    """YAML reads the two escapes of a character beyond U+FFFF, as `format_override` writes it, as two characters."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     if isinstance(value, list):
