@@ -26,8 +26,20 @@ PATIENCE = 600.0  # seconds: the machine may be busy
 MAX_BYTES_PER_REQUEST = 16 * 1024  # the uploads have 100 KB
 MAX_MORE_HANDLES = 3 * CLIENTS  # connections, and uploads on disk, of requests that are being answered
 MAX_MORE_THREADS = 2 * CLIENTS
+# Free pages are returned to the system all the time: what the allocator holds free grows for minutes, and then stays.
 # What is kept for questions about attention reaches its limit in the warm-up.
-SETUP = "from signllava_cli.serving import recent_clips\nrecent_clips.MAX_BYTES = 2**21; recent_clips.MAX_CLIPS = 100"
+SETUP = """
+import ctypes, threading, time
+from signllava_cli.serving import recent_clips
+
+def return_free_pages():
+    while True:
+        ctypes.CDLL(None).malloc_trim(0)
+        time.sleep(0.1)
+
+threading.Thread(target=return_free_pages, daemon=True).start()
+recent_clips.MAX_BYTES = 2**21; recent_clips.MAX_CLIPS = 100
+"""
 FRAMES = 220  # of a clip; the features have 220 x (48 + 64) x 4 bytes
 
 
