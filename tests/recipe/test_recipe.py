@@ -54,6 +54,13 @@ def test_all_errors_are_reported_at_once_each_with_its_key() -> None:
             {"tasks": {"chat_template_kwargs": {"date_string": date(2024, 7, 26)}}},
             "tasks.chat_template_kwargs.date_st",
         ),
+        ({"tasks": {"one_word_present": "Is it there?"}}, r"tasks.one_word_present: must contain \{word\}"),
+        ({"tasks": {"train": {"translation": 0}}}, "tasks.train: no task has a weight above 0"),
+        ({"generate": {"mbr": "chrf"}}, "generate.mbr: chooses between several hypotheses"),
+        ({"generate": {"min_new_tokens": 9, "max_new_tokens": 8}}, "generate.min_new_tokens: 9 is more than"),
+        ({"generate": {"task": "is_reversed", "task_prompt": "Who?"}}, "generate.task_prompt: cannot be combined"),
+        ({"streams": {"a": {"width": 3}}, "generate": {"ablate": ["b"]}}, "generate.ablate: b is none of the"),
+        ({"streams": {"a": {"width": 3}}, "generate": {"ablate": ["a"]}}, "generate.ablate: removes every stream"),
         ({"streams": {"a": {"width": 3, "metadata": "{stream}.json"}}}, "streams.a.metadata"),
         ({"streams": {"a": {"width": 3, "metadata": "{split}.{shard}.json"}}}, "streams.a.metadata"),
         *(
