@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 
 INTERRUPTED = 130
 POLL_SECONDS = 0.2
+EXIT_SECONDS = 1.0  # for a process that has sent its result, before it is killed
 MAX_CPU_SECONDS = 120.0  # to read one file, or one clip of it
 READING_BYTES, READING_FACTOR = 2**30, 64  # a file of N bytes may take READING_BYTES + READING_FACTOR * N to be read
 MAX_PATH_BYTES = 4096  # of Linux
@@ -134,6 +135,7 @@ def call_in_child(function: Callable[..., Result], *args: Any) -> Result:
     sending.close()
     try:
         result, error = receiving.recv()
+        process.join(EXIT_SECONDS)
     except EOFError:
         process.join()
         file = os.fsdecode(current_file[:].rstrip(b"\0"))
