@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from signllava_cli.data.annotations import read_annotations
 from signllava_cli.evaluation.metrics.all_metrics import METRICS
 from signllava_cli.generation import decoding
+from signllava_cli.training import session
 from signllava_cli.training.loss_spikes import is_spike
 from signllava_cli.training.train_state import TrainState
 
@@ -142,6 +143,27 @@ def test_a_loss_far_above_the_recent_ones_is_a_spike() -> None:
     assert is_spike(state, 2.0)
     state.step = 61
     assert not is_spike(state, 0.1)
+
+
+def test_a_spike_is_reported_with_the_clips_of_its_step(
+    signllava: Command, settings: list[str], tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "is_spike", lambda state, loss: state.step == 3)
+    more = ["train.max_steps=4", "train.batch_size=1", "train.micro_batch_size=1"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 0, ended.err
+    lines: list[Any] = [line for line in read_metrics(tmp_path / "run") if "spike" in line]
+    assert [line["step"] for line in lines] == [3]
+    [clip], loss = lines[0]["clips"], lines[0]["spike"]
+    assert f"step 3: the loss {loss:.4f} is far above its recent mean; clips of this step: {clip}" in ended.out
+    assert clip in {clip.id for recording in read_annotations(corpus, "train") for clip in recording.clips}
+
+
+def test_a_dev_loss_that_is_not_finite_ends_the_run(signllava: Command, settings: list[str]) -> None:
+    more = [*EXPLODING, "train.eval_steps=1", "train.max_steps=40", "train.skip_nonfinite=40"]
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, *more]))
+    assert ended.code == 2
+    assert "the weights have diverged. Lower train.learning_rate, or resume from an earlier checkpoint" in ended.err
 
 
 def test_best_by_bleu_decodes_a_fixed_subset_and_patience_ends_the_run(

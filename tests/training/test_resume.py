@@ -157,6 +157,15 @@ def test_resume_from_a_missing_folder_is_an_error(signllava: Command, settings: 
     assert "not a complete checkpoint" in ended.err
 
 
+def test_resume_from_a_checkpoint_of_another_run_is_an_error(
+    signllava: Command, settings: list[str], run: Path
+) -> None:
+    ended = signllava("pretrain", "-r", "toy/tiny_pretrain", "--resume", run / "last", *sets(settings))
+    assert ended.code == 2
+    assert "is a checkpoint of another run than" in ended.err
+    assert "to start from its weights, set init.projector." in ended.err
+
+
 def test_never_does_not_overwrite_a_run_and_unsafe_changes_are_named(signllava: Command, settings: list[str]) -> None:
     command = ["pretrain", "-r", "toy/tiny_pretrain", *sets([*settings, "train.stop_at_step=2"])]
     assert signllava(*command).code == 75
