@@ -315,6 +315,17 @@ def test_invalid_files_give_one_line_errors(
     parts = {name: torch.empty(0) for name in tensors}
     assert_content_refused(deepspeed_states(parts), "ZeRO-3", "zero_to_fp32.py")
     assert_content_refused([1, 2], "expected a dict")
+    tables = {f"{name}.weight": torch.ones(9, HIDDEN) for name in ("model.embed_tokens", "module.model.embed_tokens")}
+    assert_content_refused(deepspeed_states({**tensors, **tables}), "two embedding tables")
+    table = {"model.embed_tokens.weight": torch.ones(9, 3)}
+    assert_content_refused(
+        deepspeed_states({**tensors, **table}), "has shape (9, 3), but the projectors require rows"
+    )
+    half = {"model.layers.0.self_attn.q_proj.lora_B.default.weight": torch.ones(HIDDEN, 2)}
+    assert_content_refused(deepspeed_states({**tensors, **half}), "an incomplete adapter: lora_A is missing")
+    for entry in (torch.ones(HIDDEN, dtype=torch.complex64), torch.ones(HIDDEN).to_sparse()):
+        content = deepspeed_states({**tensors, "model.mae_projector.2.bias": entry})
+        assert_content_refused(content, "mae_projector.2.bias is not a dense tensor of real numbers")
     narrow = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 96))
     assert_content_refused(
         deepspeed_states(tensors_of({"mae": narrow})), "embeddings of 96 numbers", "has 128", "llm.path"
