@@ -18,7 +18,7 @@ from signllava_cli.console import progress
 from signllava_cli.data.clip_source import ClipSource, UnreadableClip
 from signllava_cli.data.feature_files import HDF5FileCache, read_features
 from signllava_cli.errors import RunStopped, UserError, format_count
-from signllava_cli.files import TEMPORARY_SUFFIX, fsync
+from signllava_cli.files import TEMPORARY_SUFFIX, fsync, write_errors_as_user_errors
 from signllava_cli.preemption import StopRequest
 from signllava_cli.prepare.pack.shard_writer import Shard, write_shard
 from signllava_cli.processes import (
@@ -133,8 +133,9 @@ def _try_clip(before_file: BeforeFile, source: ClipSource) -> None:
 
 
 def _rename_to_final(temporary: Path, file: Path) -> None:
-    temporary.replace(file)
-    fsync(file.parent)
+    with write_errors_as_user_errors(file):
+        temporary.replace(file)
+        fsync(file.parent)
 
 
 # ---- in a worker ----
