@@ -324,8 +324,8 @@ def test_invalid_files_give_one_line_errors(
     half = {"model.layers.0.self_attn.q_proj.lora_B.default.weight": torch.ones(HIDDEN, 2)}
     assert_content_refused(deepspeed_states({**tensors, **half}), "an incomplete adapter: lora_A is missing")
     for entry in (torch.ones(HIDDEN, dtype=torch.complex64), torch.ones(HIDDEN).to_sparse()):
-        content = deepspeed_states({**tensors, "model.mae_projector.2.bias": entry})
-        assert_content_refused(content, "mae_projector.2.bias is not a dense tensor of real numbers")
+        wrong = deepspeed_states({**tensors, "model.mae_projector.2.bias": entry})
+        assert_content_refused(wrong, "mae_projector.2.bias is not a dense tensor of real numbers")
     narrow = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 96))
     assert_content_refused(
         deepspeed_states(tensors_of({"mae": narrow})), "embeddings of 96 numbers", "has 128", "llm.path"
