@@ -184,6 +184,17 @@ def save_adapter(llm: Any, weights: dict[str, Tensor], folder: Path) -> None:
     write_json(folder / ADAPTER_CONFIG, config)
 
 
+def has_adapted_parameters(llm: Any) -> bool:
+    """Whether the adapter covers parameters, such as experts.
+
+    PEFT changes the modules around them in each forward pass, and lists all modules in `save_pretrained`, so that
+    another thread cannot save such an adapter meanwhile.
+    """
+    from peft.tuners.lora.layer import ParamWrapper
+
+    return any(isinstance(module, ParamWrapper) for module in llm.modules())
+
+
 def load_adapter(llm: Any, folder: Path) -> None:
     """Load the adapter in `folder` into a PeftModel of `add_lora`, strictly.
 

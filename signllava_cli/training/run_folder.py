@@ -34,6 +34,7 @@ from signllava_cli.model.checkpoint import (
     find_damage,
     find_tensor_damage,
 )
+from signllava_cli.model.lora import has_adapted_parameters
 from signllava_cli.recipe import Recipe, read_recipe
 from signllava_cli.training.background import BackgroundTask
 from signllava_cli.training.metrics_log import METRICS
@@ -170,9 +171,12 @@ class RunFolder:
     def save(self, snapshot: Snapshot, state: TrainState, config: CheckpointConfig, recipe: Recipe) -> None:
         """Write a checkpoint in the background, link `last` to it, and remove old checkpoints.
 
-        Waits for the save before. `snapshot` must not change later; of `state` a copy is written.
+        Waits for the save before, and for this one if the adapter covers parameters (see `has_adapted_parameters`).
+        `snapshot` must not change later; of `state` a copy is written.
         """
         self._save.start(partial(self._write, snapshot, replace(state), config, recipe))
+        if recipe.lora.enabled and has_adapted_parameters(snapshot.model.llm):
+            self._save.wait()
 
     def check_save(self, is_end_awaited: bool = False) -> None:
         """Raise the error of the last save, if it has failed already.
