@@ -14,7 +14,7 @@ from signllava_cli.generation.predictions_folder import META_FILE, SECONDS, find
 from signllava_cli.model.checkpoint import find_checkpoint, iterate_tensors
 from signllava_cli.prepare.importers.csv_table import SEPARATORS
 from signllava_cli.prepare.importers.table_reader import read_table
-from signllava_cli.processes import run_signllava
+from signllava_cli.processes import repeat_option, run_signllava
 from signllava_cli.recipe import format_override
 
 FOLDER_SUFFIXES = {"none": "none", "gold": "gold-n2-m2", "predicted": "predicted-n2-m2"}  # by context source
@@ -44,12 +44,11 @@ def run_demo(llm: str, out: Path) -> dict[str, Any]:
     summaries = {}
     for stage in STAGES:
         run = out / llm / stage
-        settings = _path_settings(llm_folder, corpus, run)
-        options = [word for setting in settings for word in ("--set", setting)]
+        options = repeat_option("--set", _path_settings(llm_folder, corpus, run))
         if stage == "finetune":
             options = ["--projector", str(out / llm / "pretrain"), *options]
         signllava(stage, "--recipe", RECIPES[llm].format(stage=stage), *options)
-        sources = [word for source in FOLDER_SUFFIXES for word in ("--context-source", source)]
+        sources = repeat_option("--context-source", FOLDER_SUFFIXES)
         signllava("generate", "--checkpoint", run, "--context", "2", "--prelude", "2", *sources)
         best = find_checkpoint(run)
         predictions = [run / "predictions" / f"{best.name}.test.{suffix}" for suffix in FOLDER_SUFFIXES.values()]
@@ -95,7 +94,7 @@ def run_video_demo(folder: Path, llm: str, out: Path, pose_model: Path | None) -
     settings = [*_path_settings(llm_folder, data, run), "data.missing=skip", "streams={pose: {width: 208}}"]
     settings.append(f"data.dev={splits[min(1, len(splits) - 1)]}")
     recipe = RECIPES[llm].format(stage="pretrain")
-    signllava("pretrain", "--recipe", recipe, *(word for setting in settings for word in ("--set", setting)))
+    signllava("pretrain", "--recipe", recipe, *repeat_option("--set", settings))
     signllava("generate", "--checkpoint", run, "--split", splits[-1], "--context-source", "none")
     predictions = run / "predictions" / f"{find_checkpoint(run).name}.{splits[-1]}.none"
     signllava("eval", predictions, "--out", run / "scores.json")

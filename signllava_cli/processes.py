@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -218,6 +218,11 @@ def run_command(command: Sequence[str | Path], **options: Any) -> "subprocess.Co
         cause = f"stopped by {received[0].name}" if received else "stopped"
         raise RunStopped(f"{cause}. Run the same command again.")
     return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+def repeat_option(option: str, values: Iterable[str]) -> list[str]:
+    """The arguments that give `option` once with each value."""
+    return [word for value in values for word in (option, value)]
 
 
 def run_signllava(words: Sequence[str], resume_hint: str = "run the same command again to continue.") -> None:

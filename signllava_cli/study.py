@@ -24,7 +24,7 @@ from signllava_cli.generation.context_source import PREPARED, require_source_nam
 from signllava_cli.generation.predictions_folder import META_FILE, PREDICTIONS_FILE, find_predictions
 from signllava_cli.launch import find_profile, read_profile
 from signllava_cli.model.checkpoint import find_checkpoint
-from signllava_cli.processes import run_signllava
+from signllava_cli.processes import repeat_option, run_signllava
 from signllava_cli.recipe import Recipe, Stage, find_recipe_files, format_override, read_recipe
 
 STATE_FILE = "study.json"  # in the folder of a run: which of its steps are done
@@ -131,12 +131,12 @@ class Study:
     def train_command(self, run: StudyRun) -> list[str]:
         """The arguments of `signllava` that train a run."""
         overrides = self._overrides(run.folder, run.seed, run.parent)
-        return [run.stage, "--recipe", run.source, *_as_options("--set", overrides)]
+        return [run.stage, "--recipe", run.source, *repeat_option("--set", overrides)]
 
     def generate_command(self, run: StudyRun) -> list[str]:
         """The arguments of `signllava` that translate with a trained run, under all context sources."""
         split = [] if self.config.split is None else ["--split", self.config.split]
-        sources = _as_options("--context-source", self.config.sources)
+        sources = repeat_option("--context-source", self.config.sources)
         return [
             "generate",
             "--checkpoint",
@@ -144,7 +144,7 @@ class Study:
             "--keep-others",
             *split,
             *sources,
-            *_as_options("--set", [*self.config.overrides, *run.generate_overrides]),
+            *repeat_option("--set", [*self.config.overrides, *run.generate_overrides]),
         ]
 
     def eval_command(self) -> list[str]:
@@ -383,7 +383,3 @@ def _select_shard(runs: Sequence[StudyRun], shard: str | None) -> list[StudyRun]
 
 def _normalize(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _as_options(option: str, values: Iterable[str]) -> list[str]:
-    return [word for value in values for word in (option, value)]

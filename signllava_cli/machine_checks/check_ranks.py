@@ -18,7 +18,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.machine_checks.check_result import CheckResult, guarded
 from signllava_cli.model.tiny_llm import save_tiny_llm
 from signllava_cli.prepare.toy_corpus import write_toy_corpus
-from signllava_cli.processes import kill_families
+from signllava_cli.processes import kill_families, repeat_option
 from signllava_cli.recipe import format_override, read_recipe
 
 RECIPE = "toy/tiny_pretrain"
@@ -78,8 +78,8 @@ def _train(folder: Path, run: str, environment: "os._Environ[str] | dict[str, st
     settings = [format_override(*setting) for setting in paths.items()]
     settings += [f"train.{key}={STEPS}" for key in ("max_steps", "eval_steps", "save_steps", "micro_batch_size")]
     settings += ["train.batch_size=4", "track.logging_steps=1"]
-    words = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "signllava_cli", "pretrain", "--recipe", RECIPE, *words, *options]
+    words = ["pretrain", "--recipe", RECIPE, *repeat_option("--set", settings), *options]
+    command = [sys.executable, "-m", "signllava_cli", *words]
     output = subprocess.STDOUT
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=output, text=True, env=environment)
     try:

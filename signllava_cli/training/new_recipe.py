@@ -14,7 +14,7 @@ from signllava_cli.model.gpus import GPU
 from signllava_cli.model.llm import load_tokenizer, read_llm_config
 from signllava_cli.prepare.dataset_folder import list_splits, list_streams
 from signllava_cli.prepare.indexing import open_index
-from signllava_cli.processes import cpu_cores
+from signllava_cli.processes import cpu_cores, repeat_option
 from signllava_cli.recipe import Recipe, Stage, build_recipe, read_recipe, require_stage, shipped_variants
 from signllava_cli.training.training_estimate import TrainingEstimate, estimate_training
 
@@ -168,8 +168,7 @@ def _shipped_command(request: RecipeRequest, widths: dict[str, int]) -> list[str
     else:
         settings.append(f"llm.path={request.llm}")
     projector = ["--projector", request.projector] if request.projector else []
-    overrides = [word for setting in settings for word in ("--set", setting)]
-    return ["signllava", request.stage, "--recipe", name, *projector, *overrides]
+    return ["signllava", request.stage, "--recipe", name, *projector, *repeat_option("--set", settings)]
 
 
 def _with_variants(recipe: str) -> list[str]:

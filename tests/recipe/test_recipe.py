@@ -1,6 +1,5 @@
 """Recipes: every error at once, overrides, and the shipped ones."""
 
-import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from conftest import Ended, sets
 
 from signllava_cli.errors import UserError
-from signllava_cli.recipe import build_recipe, read_recipe, require_stage, shipped_recipes
+from signllava_cli.recipe import build_recipe, format_override, read_recipe, require_stage, shipped_recipes
 
 Command = Callable[..., Ended]
 
@@ -140,7 +139,7 @@ def test_overrides_beat_the_file_and_null_removes_a_stream() -> None:
 def test_any_path_can_be_an_override_in_json(path: str) -> None:
     """As commands pass paths on: YAML reads two characters where JSON escapes one beyond U+FFFF."""
     values = {"data.root": path, "tasks.chat_template_kwargs": {"a": path}, "lora.target_modules": [path]}
-    recipe = read_recipe("pretrain", [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    recipe = read_recipe("pretrain", [format_override(*setting) for setting in values.items()])
     assert recipe.data.root == path
     assert recipe.tasks.chat_template_kwargs == {"a": path}
     assert recipe.lora.target_modules == [path]

@@ -9,6 +9,8 @@ import pytest
 from conftest import Ended
 from text_seeds import ANNOTATION, CSV_SYSTEM, PREDICTIONS, TABLE, as_json, as_lines
 
+from signllava_cli.recipe import format_override
+
 Command = Callable[..., Ended]
 NAMES = {"not UTF-8": os.fsdecode(b"caf\xe9 \xff"), "line break": "a\nb\x1b[31m\tc", "300 characters": "x" * 300}
 
@@ -48,7 +50,7 @@ def commands(name: str, folder: Path) -> list[Sequence[object]]:
         ("checkpoint", "inspect", data),
         ("generate", "--checkpoint", data),
         ("plot", data),
-        ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", f"data.root={json.dumps(str(data))}", "--dry-run"),
+        ("pretrain", "--recipe", "toy/tiny_pretrain", "--set", format_override("data.root", data), "--dry-run"),
         ("pretrain", "--recipe", recipe, "--launch", f"{name}.yaml"),
     ]
 

@@ -17,6 +17,7 @@ from signllava_cli.errors import UserError
 from signllava_cli.files import read_link
 from signllava_cli.model.checkpoint import find_checkpoint
 from signllava_cli.prepare.pack.stream_paths import StreamPaths
+from signllava_cli.recipe import format_override
 from signllava_cli.serving.videos import Videos
 
 Command = Callable[..., Ended]
@@ -177,7 +178,7 @@ def test_a_split_is_never_a_path(signllava: Command, tmp_path: Path, settings: l
     for words in (
         ("prepare", "pack", tmp_path, "--stream", "x", "--split", split, "--out", tmp_path),
         ("prepare", "keywords", tmp_path, "--split", split),
-        ("pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, f"data.train={json.dumps(split)}"])),
+        ("pretrain", "--recipe", "toy/tiny_pretrain", *sets([*settings, format_override("data.train", split)])),
     ):
         ended = signllava(*words)
         assert ended.code == 2, words

@@ -25,7 +25,7 @@ from signllava_cli.data.shard import read_layout
 from signllava_cli.errors import format_count
 from signllava_cli.files import write_text
 from signllava_cli.prepare.extract.pose_features import BOX_PARTS
-from signllava_cli.prepare.extract.pose_quality import NAMES, PoseQuality
+from signllava_cli.prepare.extract.pose_quality import HANDS, NAMES, PoseQuality
 from signllava_cli.prepare.extract.video_cuts import VideoCut, decode_cut
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ img {{ display: block }}
 def _row(clip: SheetClip) -> str:
     quality = clip.quality
     facts = [f"{part.replace('_', ' ')} {quality.share(part):.0%}" for part in NAMES.values()]
-    longest_gap = max(quality.longest_gap[hand] for hand in ("left_hand", "right_hand"))
+    longest_gap = max(quality.longest_gap[hand] for hand in HANDS)
     facts.append(f"longest gap {format_count(longest_gap, 'frame')}")
     facts += [format_count(quality.jumps, "jump")] if quality.jumps else []
     facts += ["several people"] if quality.has_other_people else []
